@@ -1,0 +1,65 @@
+"""Checkpoints of a stage in training: safetensors and JSON, written under another name and renamed.
+
+A checkpoint being written at a kill is never read: it has no final name. The newest whole one is used; one whose bytes
+do not match its own digests is passed over for the one before it, and said so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .store import file_digest
+
+log = logging.getLogger(__name__)
+KEEP = 2
+
+
+def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> Path:
+    """Write ``folder/step-00000042``: one safetensors file per group of ``tensors``, and ``state`` as JSON."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".writing-{step:08d}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    digests = {}
+    for name, group in tensors.items():
+        path = temporary / f"{name}.safetensors"
+        save_file({key: value.detach().contiguous().cpu().clone() for key, value in group.items()}, path)
+        digests[path.name] = file_digest(path)
+    text = json.dumps({"step": step, "state": state, "digests": digests}, allow_nan=False)
+    with open(temporary / "checkpoint.json", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_latest(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict] | None:
+    """The newest whole checkpoint as (step, tensors by group, state), or None."""
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            record = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+            broken = [name for name, digest in record["digests"].items() if file_digest(path / name) != digest]
+            if broken:
+                raise ValueError(f"{', '.join(broken)} changed since it was written")
+            tensors = {Path(name).stem: load_file(path / name) for name in record["digests"]}
+            return record["step"], tensors, record["state"]
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("checkpoint %s cannot be used (%s); trying the one before it", path, error)
+    return None
+
+
+def newest(folder: Path) -> Path | None:
+    return max(folder.glob("step-*"), default=None)

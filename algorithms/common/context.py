@@ -1,0 +1,53 @@
+"""What an algorithm is given to train with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import ConfigError
+from .models import Models
+from .optim import Recipe
+from .store import Store
+from .template import Example
+
+
+@dataclass
+class TrainerConfig:
+    """How the loop runs, apart from what is learned how fast."""
+
+    micro_batch_size: int = 8  # records in one forward pass; results do not depend on it
+    mixed_precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | no
+    optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)
+    checkpoint_every: int = 50  # steps
+    evaluate_every: int | None = None  # steps; null: no evaluation on held-out records while training
+    trackers: list[str] = field(default_factory=list)  # accelerate's: tensorboard, wandb
+    progress: bool = True
+
+    def __post_init__(self):
+        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"), "optimizer": ("adamw", "paged_adamw_8bit")}.items():
+            if getattr(self, key) not in allowed:
+                raise ConfigError(f"trainer.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
+        for key in ("micro_batch_size", "checkpoint_every", "evaluate_every"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ConfigError(f"trainer.{key}: found {getattr(self, key)}; expected at least 1")
+        unknown = set(self.trackers) - {"tensorboard", "wandb"}
+        if unknown:
+            raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of tensorboard, wandb")
+
+
+@dataclass
+class Context:
+    """Models, data, settings and folders of one stage."""
+
+    models: Models
+    recipe: Recipe
+    trainer: TrainerConfig
+    examples: list[Example]  # the algorithm's view of the training data, as tokens
+    heldout: list[Example]  # the same view of held-out data
+    seed: int
+    work: Path  # checkpoints; survives kills
+    target: Path  # what the stage leaves behind
+    store: Store
+    name: str = "training"  # for the progress bar and trackers
+    run_folder: Path | None = None  # trackers write here

@@ -1,0 +1,238 @@
+"""The one optimisation loop.
+
+    records → experience → minibatch → micro-batches: Σ coefficient · sum / count over the whole minibatch → one step
+
+Losses are normalised by counts of the whole step, so 8 micro-batches of 1 equal 1 of 8. Random streams derive from
+(seed, step), never from a global state, and the data's order from the step alone: a run that is killed and started
+again goes on to the same losses as if it had not been killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import resource
+import signal
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import Iterator
+
+import torch
+from tqdm import tqdm
+
+from . import checkpoints
+from .algorithm import Algorithm, Experience
+from .context import Context
+from .errors import TrainingError
+from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .seeds import derive, permutation
+from .template import Example
+from .trackers import Trackers
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after a checkpoint was written."""
+
+
+def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: int) -> list[int]:
+    """Records of a 0-based step: a walk of ``limit`` records through one permutation per epoch, epochs without a gap."""
+    start, stop = step * batch_size, min((step + 1) * batch_size, limit)
+    chosen: list[int] = []
+    while start < stop:
+        epoch, offset = divmod(start, records)
+        take = min(stop - start, records - offset)
+        chosen += permutation(records, seed, "order", epoch)[offset:offset + take].tolist()
+        start += take
+    return chosen
+
+
+def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
+    """Like lengths together, longest first (memory runs out at the start or never)."""
+    lengths = experience.lengths()
+    ordered = sorted(indices, key=lambda index: (-lengths[index], index))
+    return [ordered[i:i + size] for i in range(0, len(ordered), size)]
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[list[bool]]:
+    """Ctrl-C sets a flag that the loop reads between steps; a second one interrupts at once."""
+    flag = [False]
+
+    def handler(signum, frame):
+        if flag[0]:
+            raise KeyboardInterrupt
+        flag[0] = True
+        print("\nfinishing this step, then writing a checkpoint (Ctrl-C again stops at once)", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not the main thread: interrupts arrive elsewhere
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Means:
+    """Means over items, collected over micro-batches."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        for name, values in metrics.items():
+            self._sums[name] += values.detach().double().sum().item()
+            self._counts[name] += values.numel()
+
+    def means(self) -> dict[str, float]:
+        return {name: self._sums[name] / self._counts[name] for name in self._sums if self._counts[name]}
+
+
+def run_losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], train: bool
+               ) -> dict[str, float]:
+    """The loss of a minibatch, in micro-batches; with ``train`` its gradients too. Returns loss/… and the metrics."""
+    groups = micro_batches(experience, indices, context.trainer.micro_batch_size)
+    totals: dict[str, float] = defaultdict(float)
+    for group in groups:
+        for name, count in experience.counts(group).items():
+            totals[name] += count
+    means, values = _Means(), defaultdict(float)
+    for group in groups:
+        terms, metrics = algorithm.loss(context.models, experience.select(group))
+        objective = 0.0
+        for name, term in terms.items():
+            share = term.coefficient * term.sum / max(totals[term.per], 1)
+            objective = objective + share
+            values[f"loss/{name}"] += share.item()
+        if not math.isfinite(objective.item()):
+            raise FloatingPointError(json.dumps(group))
+        if train:
+            objective.backward()
+        means.add(metrics)
+    return {**values, **means.means()}
+
+
+def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
+    """The same losses and metrics on held-out records, as eval/…"""
+    with torch.no_grad():
+        experience = algorithm.experience(context, context.heldout)
+        values = run_losses(algorithm, context, experience, list(range(len(experience))), train=False)
+    return {f"eval/{name}": value for name, value in values.items()}
+
+
+def _not_finite(context: Context, step: int, names: list[str], what: str) -> TrainingError:
+    last = checkpoints.newest(context.work)
+    return TrainingError(
+        f"{context.name}, step {step}: found {what}; expected a finite number; records {', '.join(sorted(set(names)))[:400]}; "
+        f"last good checkpoint: {last or 'none yet'}; fix: lower recipe.lr, or look at these records")
+
+
+def fit(algorithm: Algorithm, context: Context) -> None:
+    """Train the policy; leave metrics.jsonl and fit.json in ``context.target``."""
+    models, recipe, trainer, examples = context.models, context.recipe, context.trainer, context.examples
+    if not examples:
+        raise TrainingError(f"{context.name}: found no records in the view {algorithm.view!r}; expected at least one; "
+                            "fix: give data that has them (task=inspect shows what was read)")
+    if trainer.evaluate_every and not context.heldout:
+        raise TrainingError(f"trainer.evaluate_every: found {trainer.evaluate_every}, but the data holds nothing out for the "
+                            f"view {algorithm.view!r}; fix: data.heldout=0.1, or trainer.evaluate_every=null")
+    limit = recipe.total_records(len(examples))
+    total = -(-limit // recipe.batch_size)
+    groups = algorithm.parameter_groups(models, recipe)
+    trainable = [parameter for group in groups for parameter in group["params"]]
+    optimizer = build_optimizer(trainer.optimizer, groups, recipe, models.device)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    if models.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    step, clock, tokens, lines = _resume(context, trainable, optimizer)
+    models.check_layout(examples[:4])
+    models.used.clear()
+    started = time.monotonic() - clock
+    with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
+          tqdm(total=total, initial=step, desc=context.name, unit="step", disable=not trainer.progress, mininterval=1.0,
+               file=sys.stderr) as bar):
+        while step < total:
+            begin = time.monotonic()
+            torch.manual_seed(derive(context.seed, "step", step))  # LoRA dropout, where it is on
+            chosen = [examples[i] for i in batch_indices(len(examples), recipe.batch_size, limit, step, context.seed)]
+            factor = recipe.factor(step, total)
+            for group, lr in zip(optimizer.param_groups, base_lrs):
+                group["lr"] = lr * factor
+            values = _step(algorithm, context, chosen, step, trainable, optimizer)
+            step += 1
+            step_tokens = sum(example.length for example in chosen)
+            tokens += step_tokens
+            line = {"step": step, "epoch": step * recipe.batch_size / len(examples), **values,
+                    "lr": recipe.lr * factor, "tokens_per_second": step_tokens / (time.monotonic() - begin)}
+            if trainer.evaluate_every and (step % trainer.evaluate_every == 0 or step == total):
+                line.update(evaluate_loss(algorithm, context))
+            lines.append(line)
+            trackers.log(line, step)
+            bar.update()
+            bar.set_postfix({"loss": f"{sum(v for k, v in values.items() if k.startswith('loss/')):.4f}",
+                             "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
+            if interrupted[0] or step % trainer.checkpoint_every == 0 and step < total:
+                path = _checkpoint(context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
+                if interrupted[0]:
+                    raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
+                                      "the same command goes on from there")
+    with open(context.target / "metrics.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    report = {"seconds": time.monotonic() - started, "steps": total, "tokens_trained": tokens,
+              "trainable_parameters": sum(parameter.numel() for parameter in trainable),
+              "peak_memory_bytes": peak_memory_bytes(models.device), "resident_models": len(models.used),
+              "records": len(examples), "truncated": sum(example.truncated for example in examples)}
+    (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
+
+
+def _step(algorithm: Algorithm, context: Context, chosen: list[Example], step: int, trainable, optimizer) -> dict[str, float]:
+    experience = algorithm.experience(context, chosen)
+    try:
+        values = run_losses(algorithm, context, experience, list(range(len(experience))), train=True)
+    except FloatingPointError as error:
+        names = [chosen[i].record for i in json.loads(str(error)) if i < len(chosen)]
+        raise _not_finite(context, step + 1, names, "a loss that is not finite") from error
+    norm = torch.nn.utils.clip_grad_norm_(trainable, context.recipe.max_grad_norm).item()
+    if not math.isfinite(norm):
+        raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {**values, "grad_norm": norm}
+
+
+def _checkpoint(context: Context, step: int, trainable, optimizer, seconds: float, tokens: int, lines: list[dict]):
+    tensors, numbers = optimizer_tensors(optimizer)
+    parameters = {str(index): parameter for index, parameter in enumerate(trainable)}
+    state = {"seconds": seconds, "tokens": tokens, "lines": lines, "optimizer": numbers}
+    return checkpoints.save(context.work, step, {"parameters": parameters, "optimizer": tensors}, state)
+
+
+def _resume(context: Context, trainable, optimizer) -> tuple[int, float, int, list[dict]]:
+    """(steps done, seconds spent, tokens trained, metrics so far)."""
+    found = checkpoints.load_latest(context.work)
+    if found is None:
+        return 0, 0.0, 0, []
+    step, tensors, state = found
+    if set(tensors["parameters"]) != {str(index) for index in range(len(trainable))}:
+        raise TrainingError(f"checkpoint {context.work}: found other parameters than this run trains; fix: delete that folder")
+    with torch.no_grad():
+        for index, parameter in enumerate(trainable):
+            parameter.copy_(tensors["parameters"][str(index)])
+    load_optimizer_tensors(optimizer, tensors["optimizer"], state["optimizer"])
+    log.info("%s goes on from step %d (%s)", context.name, step, context.work)
+    return step, state["seconds"], state["tokens"], state["lines"]

@@ -1,0 +1,305 @@
+"""One base, loaded once; the roles that compute over it; what a run exports.
+
+A ``Role`` answers in the terms of the papers: log-probabilities of responses. Everything about rows, masks, autocast
+and which adapter is active stays in here.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import precision
+from .batches import Batch, attention_mask, collate
+from .errors import ConfigError
+from .logprobs import chunked_token_logprobs
+from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
+from .template import Example, Template
+
+log = logging.getLogger(__name__)
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Lora:
+    """LoRA: Hu et al. 2021, arXiv 2106.09685; all linear layers by default, as QLoRA (arXiv 2305.14314) found necessary."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0  # off: log-probabilities are compared with one another
+    target_modules: str | list[str] = "all-linear"
+
+
+@dataclass
+class ModelConfig:
+    """Which model, in which precision, laid out how."""
+
+    name: str  # hub id or local folder
+    revision: str | None = None
+    precision: str = "nf4"  # nf4 (4-bit, double quantisation, bf16 compute) | bf16 | fp32: the base's weights
+    lora: Lora | None = field(default_factory=Lora)  # null: full fine-tuning, roles are copies
+    attention: str = "sdpa"  # sdpa | eager
+    rows: str = "auto"  # auto | shared | plain; auto: shared wherever it is exact, the choice is logged
+    gradient_checkpointing: bool = True
+    max_length: int = 1024  # tokens of prompt + one response
+    max_prompt_length: int = 512
+    keep: str = "end"  # end | start: which side of an over-long prompt stays
+    chat_template: str | None = None  # a Jinja file that replaces the tokenizer's
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        for key, allowed in {"precision": ("nf4", "bf16", "fp32"), "attention": ("sdpa", "eager"),
+                             "rows": ("auto", "shared", "plain"), "keep": ("end", "start")}.items():
+            if getattr(self, key) not in allowed:
+                raise ConfigError(f"model.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
+        if not 0 < self.max_prompt_length < self.max_length:
+            raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … max_length − 1 "
+                              f"= {self.max_length - 1}; fix: leave room for a response")
+        if self.lora is None and self.precision == "nf4":
+            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be trained; "
+                              "fix: model.precision=bf16 or fp32, or keep model.lora")
+
+    def folder(self) -> str:
+        """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
+        for path in (Path(self.name), PROJECT / self.name):
+            if path.is_dir():
+                return str(path.resolve())
+        return self.name
+
+
+def load_tokenizer(config: ModelConfig):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(config.folder(), revision=config.revision,
+                                             trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+
+
+def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id or a local "
+                       "folder with config.json, tokenizer and model.safetensors; fix: check the name, log in to the hub, "
+                       "convert .bin weights to safetensors, or set model.trust_remote_code=true if you trust its code")
+
+
+def load_base(config: ModelConfig, device: torch.device):
+    """The causal LM, frozen precision as configured. safetensors only."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    # bf16 weights where they are computed in bf16 anyway; a processor without bf16 arithmetic computes in fp32
+    compute = torch.bfloat16 if device.type == "cuda" or precision.cpu_has_bf16() else torch.float32
+    quantization = None
+    if config.precision == "nf4":
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                          bnb_4bit_compute_dtype=compute)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": compute}[config.precision]
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.folder(), revision=config.revision, dtype=dtype, quantization_config=quantization,
+            attn_implementation=config.attention, use_safetensors=True, trust_remote_code=config.trust_remote_code,
+            device_map={"": device.index or 0} if device.type == "cuda" else {"": "cpu"})
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+    if config.precision == "nf4":
+        disable_cpu_repacking(model)
+    disable_dropout(model)
+    return model.eval()
+
+
+def disable_dropout(model) -> None:
+    """A base's own dropout (GPT-2, OPT, Phi have it) would make two log-probabilities of one token differ in train()."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def disable_cpu_repacking(model) -> None:
+    """bitsandbytes repacks a Linear4bit for AVX512-BF16 at its first no-grad eval forward; LoRA gradients computed
+    after that are wrong, without an error. It must be off before the first forward.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            if module.in_features % 64:
+                raise ConfigError(f"model.precision: found nf4 with a layer of {module.in_features} inputs; expected a "
+                                  "multiple of 64; fix: model.precision=bf16")
+            module.support_avx512bf16_for_cpu = False
+
+
+def shared_rows_refusal(model_config) -> str | None:
+    """Why shared-prefix rows would not be exact for this family, or None. A 4D mask carries only full attention."""
+    text = model_config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or [])
+    odd = kinds - {"full_attention", "sliding_attention"}
+    if odd:
+        return f"{text.model_type} has {', '.join(sorted(odd))} layers, whose state would leak between responses"
+    if "sliding_attention" in kinds or (not kinds and getattr(text, "sliding_window", None)):
+        return f"{text.model_type} has sliding-window attention, which a 4D mask would override"
+    if text.model_type in ("mamba", "mamba2", "rwkv", "recurrent_gemma", "jamba", "falcon_mamba", "xlstm"):
+        return f"{text.model_type} is recurrent: its state would leak between responses"
+    if text.model_type in ("bloom", "mpt") or getattr(text, "alibi", False):
+        return f"{text.model_type} places tokens by ALiBi, which ignores position ids"
+    return None
+
+
+class Role:
+    """One role's answers. Frozen roles never build a graph."""
+
+    def __init__(self, models: "Models", name: str, trainable: bool):
+        self.models, self.name, self.trainable = models, name, trainable
+        self.stored = None  # kept log-probabilities by content, see references.py
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return self.models.roles.named_parameters(self.name)
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """(R, L, H): the backbone's last hidden states, in this role."""
+        models = self.models
+        models.used.add(self.name)
+        grad = torch.is_grad_enabled() and self.trainable
+        with torch.set_grad_enabled(grad), models.roles.use(self.name), models.autocast():
+            module = models.roles.module
+            if module.training != grad:
+                module.train(grad)  # checkpointing works in train() only; dropout is LoRA's, 0 where it matters
+            backbone = getattr(module, module.base_model_prefix)
+            mask = attention_mask(batch, models.config.attention, models.mask_dtype)
+            # HF's own causal mask (None here) would read restarted positions as a packed row
+            return backbone(input_ids=batch.input_ids, attention_mask=mask if mask is not None else (batch.group >= 0).long(),
+                            position_ids=batch.position_ids, use_cache=False).last_hidden_state
+
+    def head(self, states: Tensor) -> Tensor:
+        """(N, H) → (N, V) logits."""
+        with self.models.roles.use(self.name), self.models.autocast():
+            return self.models.roles.module.get_output_embeddings()(states)
+
+    def token_logprobs(self, batch: Batch) -> Tensor:
+        """(B, K, T): log π(y_t | x, y_<t), 0 outside the mask. The head sees response positions only."""
+        hidden = self.hidden_states(batch)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            states = hidden.flatten(0, 1)[batch.source[batch.mask]]  # (N, H)
+            values = chunked_token_logprobs(states, batch.labels[batch.mask], self.head)  # (N,)
+            return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
+
+    def response_logprobs(self, batch: Batch) -> Tensor:
+        """(B, K): log π(y|x), summed over the response and its end token; from the store where this role has one."""
+        if self.stored is not None:
+            return self.stored.lookup(batch)
+        return self.token_logprobs(batch).sum(-1)
+
+
+class Models:
+    """One base and its roles. ``policy`` is trained; ``reference`` is what it is held close to."""
+
+    def __init__(self, config: ModelConfig, mixed_precision: str = "auto", device: torch.device | None = None, base=None,
+                 tokenizer=None):
+        self.config = config
+        self.device = device or precision.pick_device()
+        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template)
+        base = base if base is not None else load_base(config, self.device)
+        self.hf_config = base.config
+        self.autocast_dtype = precision.autocast_dtype(mixed_precision, self.device)
+        refusal = shared_rows_refusal(base.config)
+        if config.rows == "shared" and refusal:
+            raise ConfigError(f"model.rows: found shared, but {refusal}; expected plain; fix: model.rows=plain")
+        self.layout = "plain" if config.rows == "plain" or refusal else "shared"
+        if config.rows == "auto" and refusal:
+            log.warning("rows: plain, since %s", refusal)
+        self.roles = CopyRoles(base) if config.lora is None else AdapterRoles(base, _peft_config(config.lora))
+        self.weights_dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
+        self.mask_dtype = self.weights_dtype
+        self.used: set[str] = set()  # roles that have computed something since it was cleared
+        self._roles: dict[str, Role] = {BASE: Role(self, BASE, trainable=False)}
+
+    def autocast(self):
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def add_role(self, name: str, trainable: bool, like: str | None = None, seed: int | None = None) -> Role:
+        """A new role: a copy of ``like``, or fresh LoRA weights drawn from ``seed`` (the base's function)."""
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.roles.add(name, trainable, like)
+        if self.config.gradient_checkpointing and trainable:
+            with self.roles.use(name):
+                enable_checkpointing(self.roles.module, self.roles)
+        self._roles[name] = Role(self, name, trainable)
+        return self._roles[name]
+
+    def alias(self, name: str, role: str) -> Role:
+        """``name`` answers as ``role`` does (reference = base where there was no supervised stage)."""
+        self._roles[name] = Role(self, self._roles[role].name, trainable=False)
+        return self._roles[name]
+
+    def clear_roles(self) -> None:
+        for name in self.roles.names():
+            self.roles.remove(name)
+        self._roles = {BASE: self._roles[BASE]}
+
+    def role(self, name: str) -> Role:
+        if name not in self._roles:
+            raise KeyError(f"role {name!r}: found {sorted(self._roles)}")
+        return self._roles[name]
+
+    @property
+    def policy(self) -> Role:
+        return self.role("policy")
+
+    @property
+    def reference(self) -> Role:
+        return self.role("reference")
+
+    def tokenize(self, record) -> Example:
+        config = self.config
+        return self.template.example(record, config.max_length, config.max_prompt_length, config.keep)
+
+    def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
+        """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training."""
+        config = self.config
+        ids = self.template.prompt_ids(prompt)
+        fits = len(ids) + new_tokens <= config.max_length
+        return ids if fits else self.template.cut(ids, config.max_prompt_length, config.keep)
+
+    def collate(self, examples: list[Example], pack: bool = False) -> Batch:
+        """Examples → rows on the device, in this model's layout."""
+        pack_to = self.config.max_length if pack and self.layout == "shared" else None
+        return collate(examples, self.layout, pack_to).to(self.device)
+
+    def check_layout(self, examples: list[Example], role: str = "policy") -> None:
+        """Compare the fast rows with plain rows on real data; the tolerance is what another padding of plain rows does."""
+        if self.layout == "plain" or not any(example.responses for example in examples):
+            return
+        answers = self.role(role)
+        with torch.no_grad():
+            fast = collate(examples, "shared").to(self.device)
+            plain = collate(examples, "plain").to(self.device)
+            truth = answers.token_logprobs(plain)[plain.mask]
+            alone = torch.cat([answers.token_logprobs(one)[one.mask] for one in
+                               (collate([example], "plain").to(self.device) for example in examples)])
+            difference = (answers.token_logprobs(fast)[fast.mask] - truth).abs().mean().item()
+        dtype = self.autocast_dtype or self.weights_dtype
+        tolerance = 4 * (alone - truth).abs().mean().item() + 16 * torch.finfo(dtype).eps
+        if not difference <= tolerance:
+            raise ConfigError(f"model.rows: found shared-prefix rows that differ from plain rows by {difference:.2e} nats a token "
+                              f"for {self.config.name} ({self.hf_config.model_type}, {self.config.attention}); expected at most "
+                              f"{tolerance:.2e}; fix: model.rows=plain")
+
+
+def _peft_config(lora: Lora):
+    from peft import LoraConfig
+
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
+                      bias="none", task_type="CAUSAL_LM")

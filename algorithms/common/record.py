@@ -1,0 +1,114 @@
+"""One data record, its content hashes, and the Anthropic-HH transcript form of a prompt.
+
+Everything the project reads becomes a :class:`Record`; ``records.py`` stores many of them and derives views.
+"""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field
+
+Messages = list[dict[str, str]]
+
+MARKS = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:", "system": "\n\nSystem:"}
+_TURN = re.compile(r"\n\n(Human|Assistant):(?=\s|\Z)")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A prompt with k responses and, where they were judged, k scores.
+
+    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``.
+    responses: k texts; their order carries no meaning. k = 0 is a bare prompt.
+    scores: one finite number for each response, higher is better, ties allowed; or None.
+    meta: JSON-able; not part of the content.
+    """
+
+    prompt: str | Messages
+    responses: list[str]
+    scores: list[float] | None = None
+    meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.scores is None:
+            return
+        if len(self.scores) != len(self.responses):
+            raise ValueError(f"{len(self.scores)} scores for {len(self.responses)} responses")
+        if not all(math.isfinite(score) for score in self.scores):
+            raise ValueError(f"scores must be finite: {self.scores}")
+
+    @property
+    def key(self) -> str:
+        """Hash of prompt, responses and scores (not meta): 16 bytes as 32 hexadecimal digits."""
+        scores = None if self.scores is None else [float(score) for score in self.scores]
+        content = json.dumps([_canonical(self.prompt), self.responses, scores])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    @property
+    def strict_pairs(self) -> list[tuple[int, int]]:
+        """All (i, j) with scores[i] > scores[j]."""
+        scores = self.scores or []
+        return [(i, j) for i, better in enumerate(scores) for j, worse in enumerate(scores) if better > worse]
+
+    @property
+    def best(self) -> str | None:
+        """The response to imitate: a demonstration, a single one with a positive score, or the top of a ranking.
+
+        None where there is none: bare prompts, responses nobody judged, all tied. The first of several tops.
+        """
+        if len(self.responses) == 1:
+            return self.responses[0] if self.scores is None or self.scores[0] > 0 else None
+        if not self.scores or min(self.scores) == max(self.scores):
+            return None
+        return self.responses[self.scores.index(max(self.scores))]
+
+
+def _canonical(prompt: str | Messages):
+    return prompt if isinstance(prompt, str) else [[turn["role"], turn["content"]] for turn in prompt]
+
+
+def prompt_hash(prompt: str | Messages) -> int:
+    """Stable 64-bit hash of a prompt's content; a plain text and the same text as one user message are equal."""
+    turns = [["user", prompt]] if isinstance(prompt, str) else _canonical(prompt)
+    return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest(), "big")
+
+
+def parse_transcript(text: str) -> tuple[Messages, str, str] | None:
+    """Cut an HH transcript at its last ``\\n\\nAssistant:``.
+
+    Returns the prompt as messages, the response without its leading space, and the prompt's text with the mark; None
+    where the text is no transcript (it must begin with a turn mark). ``render_transcript(messages)`` is exactly
+    the prompt's text: a mark without white space after it is no mark, and its text stays in the turn before.
+    """
+    prompt, mark, response = text.rpartition(MARKS["assistant"])
+    if not mark:
+        return None
+    system = prompt.startswith(MARKS["system"] + " ")
+    turns = list(_TURN.finditer(prompt))
+    first = len(MARKS["system"]) if system else turns[0].start() if turns else None
+    if first is None or not system and first != 0:
+        return None
+    starts = [("system", first)] if system else []
+    starts += [(_ROLES[turn[1]], turn.end()) for turn in turns]
+    ends = [turn.start() for turn in turns][0 if system else 1:] + [len(prompt)]
+    messages = [{"role": role, "content": _turn_text(prompt[start:end])} for (role, start), end in zip(starts, ends)]
+    return messages, response.removeprefix(" "), prompt + mark
+
+
+def _turn_text(raw: str) -> str:
+    return raw[1:] if raw[:1] == " " and not raw[1:2].isspace() and raw != " " else raw
+
+
+def render_transcript(messages: Messages) -> str:
+    """The HH form of a prompt: ``\\n\\nHuman: …\\n\\nAssistant: …\\n\\nHuman: …\\n\\nAssistant:``.
+
+    The answer follows after a space. A turn is its mark, a space and its text. A text that is empty or starts with white
+    space follows its mark directly.
+    """
+    turns = []
+    for turn in messages:
+        content = turn["content"]
+        turns += [MARKS[turn["role"]], " " if content and not content[0].isspace() else "", content]
+    return "".join(turns) + MARKS["assistant"]

@@ -1,0 +1,346 @@
+"""Many records: storage on Arrow, the views algorithms train on, the split by prompt, and files as a data source.
+
+    Record → Records (memory-mapped, content-addressed in the cache folder) → views → DataSets
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from algorithms.common.columns import FIELDS
+from algorithms.common.errors import ConfigError, UserError
+from algorithms.common.loading import Loader, LoadReport, Mapper
+from algorithms.common.readers import Hub, Source
+from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
+
+__all__ = ["DataSets", "FileData", "LoadReport", "Messages", "Record", "Records", "cache_folder", "demonstrations",
+           "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "render_transcript",
+           "set_cache_folder", "split"]
+
+log = logging.getLogger(__name__)
+
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_SCHEMA = pa.schema([
+    ("text", pa.string()), ("messages", pa.list_(_MESSAGE)),        # the prompt: one of the two, the other null
+    ("responses", pa.list_(pa.string())), ("scores", pa.list_(pa.float64())), ("meta", pa.string()),
+    ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()),
+])
+_BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
+_cache = Path("~/.cache/alignment-zoo/data")
+
+
+def cache_folder() -> Path:
+    """Where the Arrow files lie, each under its content's hash; safe to delete between runs."""
+    return _cache.expanduser()
+
+
+def set_cache_folder(path: str | os.PathLike):
+    """Choose another cache folder for this process."""
+    global _cache
+    _cache = Path(path)
+
+
+class Records(Sequence):
+    """A read-only sequence of records on a memory-mapped ``datasets.Dataset``.
+
+    path: an Arrow file of records. whole: the same file, mapped. indices: which of them, in which order; None: all.
+    """
+
+    def __init__(self, path: str, whole: datasets.Dataset, indices: np.ndarray | None = None):
+        self.path, self.whole, self.indices = path, whole, indices
+        self.dataset = whole if indices is None else whole.select(indices, new_fingerprint="selected")
+
+    @classmethod
+    def from_list(cls, records: Iterable[Record]) -> "Records":
+        """Write records, one after the other, to the cache folder and map the file."""
+        return cls.from_arrow(_write(records, cache_folder()))
+
+    @classmethod
+    def from_arrow(cls, path: str | os.PathLike) -> "Records":
+        """Map an Arrow file written by :meth:`save` or found in the cache folder."""
+        dataset = datasets.Dataset.from_file(os.fspath(path))
+        if dataset.column_names != _SCHEMA.names:
+            raise UserError(f"{path}: found the columns {dataset.column_names}; expected an Arrow file of records; "
+                            "fix: remove it, and it is made again")
+        return cls(os.fspath(path), dataset)
+
+    def save(self, path: str | os.PathLike):
+        """Write the records to one Arrow file, whole or not at all."""
+        os.replace(_write(self, Path(path).parent), path)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Record:
+        return _record(self.dataset[int(index)])
+
+    def __iter__(self) -> Iterator[Record]:
+        """Reads the file in sequence where the order allows it: pages that are mapped would stay in memory."""
+        if self.indices is not None and np.any(np.diff(self.indices) < 0):
+            yield from map(self.__getitem__, range(len(self)))
+            return
+        start = 0
+        with pa.OSFile(self.path) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                end = start + len(batch)
+                if self.indices is not None:
+                    first, last = np.searchsorted(self.indices, (start, end))
+                    batch = batch.take(pa.array(self.indices[first:last] - start))
+                yield from map(_record, batch.to_pylist())
+                start = end
+
+    def select(self, indices: Iterable[int]) -> "Records":
+        """The records at `indices`, in that order."""
+        indices = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), np.int64)
+        if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
+            raise IndexError(f"indices from {indices.min()} to {indices.max()} for {len(self)} records")
+        return Records(self.path, self.whole, indices if self.indices is None else self.indices[indices])
+
+    def where(self, mask: np.ndarray) -> "Records":
+        """The records where the (n,) bool `mask` is true."""
+        return self.select(np.flatnonzero(mask))
+
+    def column(self, name: str) -> Iterator:
+        """One stored column's values, read in batches."""
+        for batch in self.dataset.select_columns(name).iter(4096):
+            yield from batch[name]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all records in order (their keys), wherever the file lies."""
+        digest = hashlib.blake2b(digest_size=16)
+        for key in self.column("key"):
+            digest.update(bytes.fromhex(key))
+        return digest.hexdigest()
+
+    @property
+    def prompt_hashes(self) -> np.ndarray:
+        """(n,) uint64: :func:`prompt_hash` of every record."""
+        return np.fromiter(self.column("prompt_hash"), np.uint64, len(self))
+
+
+def _record(row: dict) -> Record:
+    prompt = row["text"] if row["text"] is not None else row["messages"]
+    return Record(prompt, row["responses"], row["scores"], json.loads(row["meta"]))
+
+
+def _write(records: Iterable[Record], folder: Path) -> Path:
+    """Stream records to an Arrow file named by their content (meta included), atomically."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    except OSError as error:
+        raise UserError(f"{folder}: found a folder that cannot be written ({error}); expected the cache; fix: "
+                        "set another folder") from None
+    try:
+        with os.fdopen(handle, "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as stream:
+            for rows in _batches(_row(record, digest) for record in records):
+                stream.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
+        path = folder / f"{digest.hexdigest()}.arrow"
+        os.replace(temporary, path)
+        return path
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _row(record: Record, digest) -> dict:
+    plain = isinstance(record.prompt, str)
+    meta, key = json.dumps(record.meta), record.key
+    digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
+    return {"text": record.prompt if plain else None, "messages": None if plain else record.prompt,
+            "responses": record.responses, "scores": record.scores, "meta": meta,
+            "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt)}
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    """Batches bounded in rows and, so that large texts do not pile up, in characters."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["text"] or "") + sum(len(turn["content"]) for turn in row["messages"] or [])
+        size += sum(map(len, row["responses"]))
+        if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+# ---- views
+
+
+def demonstrations(records: Records) -> Records:
+    """Single responses to imitate: k = 1 without a score, or with a positive one."""
+    return records.where(_mask(records, lambda k, scores: k == 1 and (scores is None or scores[0] > 0)))
+
+
+def preferred(records: Records) -> Records:
+    """The best response of every record that orders at least two, as a demonstration (Preferred-FT)."""
+    return Records.from_list(Record(record.prompt, [record.best], None, record.meta) for record in ranked(records))
+
+
+def pairs(records: Records) -> Records:
+    """All strict pairs of every record, each a record with k = 2, the better response first, scores kept."""
+    return Records.from_list(
+        Record(record.prompt, [record.responses[i] for i in pair], [record.scores[i] for i in pair], record.meta)
+        for record in ranked(records) for pair in record.strict_pairs)
+
+
+def ranked(records: Records) -> Records:
+    """Records with at least one strict pair, all their responses and scores as they are."""
+    return records.where(_mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores)))
+
+
+def prompts(records: Records) -> Records:
+    """Every distinct prompt once, at its first place, without responses."""
+    first = np.sort(np.unique(records.prompt_hashes, return_index=True)[1])
+    return Records.from_list(Record(record.prompt, [], None, record.meta) for record in records.select(first))
+
+
+def split(records: Records, share: float) -> tuple[Records, Records]:
+    """(train, heldout): the `share` of distinct prompts with the lowest hashes is held out, with all their records.
+
+    At least one prompt stays on each side where there are two and 0 < share < 1. It depends on content alone: neither
+    order nor seed changes it.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"data.heldout: found {share}; expected a share from 0 up to, not including, 1")
+    hashes = records.prompt_hashes
+    distinct = np.unique(hashes)
+    count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if share > 0 and len(distinct) > 1 else 0
+    held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
+    return records.where(~held), records.where(held)
+
+
+def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> np.ndarray:
+    """(n,) bool: `test(k, scores)` of every record."""
+    values = zip(records.column("k"), records.column("scores"))
+    return np.fromiter((test(k, scores) for k, scores in values), bool, len(records))
+
+
+def _evaluation(heldout: Records) -> Records:
+    """Every held-out prompt once, with its best response where one of its records has one."""
+    has_best = np.fromiter((record.best is not None for record in heldout), bool, len(heldout))
+    order = np.argsort(~has_best, kind="stable")
+    first = order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]]
+    return Records.from_list(Record(record.prompt, [] if record.best is None else [record.best], None, record.meta)
+                             for record in heldout.select(np.sort(first)))
+
+
+# ---- what a data source yields
+
+
+@dataclass
+class DataSets:
+    """The named sets of a data source; prompts of evaluation and heldout are in no training set.
+
+    evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
+    heldout: held-out preferences. tuning: prompts to choose hyper-parameters on; may be empty.
+    gold: (prompts, responses, finished) → scores, where the true reward is known.
+    """
+
+    preferences: Records
+    demonstrations: Records
+    prompts: Records
+    evaluation: Records
+    heldout: Records
+    tuning: Records
+    report: LoadReport
+    gold: Callable[[list[str], list[str], list[bool]], list[float]] | None = None
+
+
+@dataclass
+class FileData:
+    """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
+
+    path: one or several, as JSON Lines, JSON array, CSV, TSV (each also .gz) or Parquet. name: a hub dataset instead;
+    `subset` is its configuration, `split` the part to read (also of a folder).
+    format, header, quoting: see ``readers.Source``.
+    columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
+    breaks); empty: by convention. mapper: instead, a function from a row to its record or records.
+    on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
+    Raises ConfigError for options that cannot be used, DataError for data that cannot.
+    """
+
+    path: str | list[str] | None = None
+    name: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    format: str | None = None
+    columns: Mapping[str, str | list[str]] = field(default_factory=dict)
+    header: bool = True
+    quoting: bool = True
+    mapper: Mapper | None = None
+    on_bad_row: str = "error"
+    heldout: float = 0.1
+    limit: int | None = None
+
+    def __post_init__(self):
+        def refuse(key: str, found: str, expected: str):
+            raise ConfigError(f"data.{key}: found {found}; expected {expected}")
+
+        if bool(self.path) == bool(self.name):
+            refuse("path", "neither it nor data.name" if not self.path else "both it and data.name", "one of them")
+        if self.on_bad_row not in ("error", "drop"):
+            refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
+        if self.limit is not None and self.limit < 1:
+            refuse("limit", str(self.limit), "at least 1")
+        if self.columns and self.mapper is not None:
+            refuse("columns", "both columns and data.mapper", "one of them")
+        if unknown := sorted(self.columns.keys() - set(FIELDS)):
+            refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
+
+    def records(self) -> tuple[Records, LoadReport]:
+        """All usable records and the report, before any split."""
+        loader = Loader(self.columns, self.mapper, self.on_bad_row == "drop", self.limit)
+        records = Records.from_list(loader.records(self._sources()))
+        keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
+        loader.report.duplicates = len(keys) - len(np.unique(keys))
+        return records, loader.report
+
+    def load(self, seed: int) -> DataSets:
+        """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts."""
+        records, report = self.records()
+        _log_report(report)
+        train, heldout = split(records, self.heldout)
+        preferences, demos = ranked(train), demonstrations(train)
+        if not len(demos) and len(preferences):
+            demos = preferred(preferences)
+            report.fallbacks["demonstrations"] = "preferred responses"
+        if set(report.kinds) != {"prompt"}:
+            report.fallbacks["prompts"] = "prompts of all training records"
+        for name, source in report.fallbacks.items():
+            log.info("%s: none of their own in the data; made from: %s", name, source)
+        if self.heldout and not len(heldout):
+            log.warning("nothing is held out: the data has a single prompt")
+        return DataSets(preferences, demos, prompts(train), evaluation=_evaluation(heldout), heldout=ranked(heldout),
+                        tuning=Records.from_list([]), report=report)
+
+    def _sources(self) -> list[Source | Hub]:
+        if self.name:
+            return [Hub(self.name, self.subset, self.split)]
+        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
+        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split) for path in paths]
+
+
+def _log_report(report: LoadReport):
+    log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
+    for reason, count in report.dropped.items():
+        log.warning("dropped %d rows: %s (%s …)", count, reason, ", ".join(report.lines[reason]))
+    for path, names in report.ignored_columns.items():
+        log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
+    for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
+                        (report.rows_without_records, "rows without a record")):
+        if count:
+            log.warning("%d %s", count, what)

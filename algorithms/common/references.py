@@ -1,0 +1,94 @@
+"""Log-probabilities of the data under a frozen role, computed once and kept by content.
+
+A value's identity is the base (its files' digest), the role's adapter (digest), the precision it is computed in, and
+the token ids of prompt and response. A changed template, length limit or record changes the ids and so misses; β, the
+learning rate, the data's order or other records cannot change a value, and so hit.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from .batches import Batch
+from .models import Models, Role
+from .store import Store, content_hash
+from .template import Example
+
+log = logging.getLogger(__name__)
+KIND = "reference_logprobs"
+
+
+class StoredLogprobs:
+    """log π(y|x) per response of one frozen role, by the example's key."""
+
+    def __init__(self, role: Role, identity: dict):
+        self._role, self._identity = role, identity
+        self._values: dict[str, list[float]] = {}
+        self.computed = 0  # examples computed here rather than found
+
+    def prepare(self, examples: list[Example], store: Store, batch_size: int) -> None:
+        """Find the examples' values in the store; compute and keep those that are missing."""
+        wanted = {example.key: example for example in examples}
+        for description, folder in store.entries(KIND):
+            if description.get("identity") == self._identity:
+                self._take(folder, wanted)
+        missing = [example for key, example in sorted(wanted.items()) if key not in self._values]
+        log.info("reference log-probabilities: %d found, %d to compute", len(wanted) - len(missing), len(missing))
+        if not missing:
+            return
+        description = {"identity": self._identity, "examples": content_hash([example.key for example in missing])}
+
+        def build(target: Path, work: Path) -> None:
+            computed = self.compute(missing, batch_size)
+            keys = np.array([list(bytes.fromhex(example.key)) for example in missing], dtype=np.uint8)  # (N, 16)
+            lengths = np.array([len(values) for values in computed], dtype=np.int64)
+            save_file({"keys": keys, "lengths": lengths,
+                       "logprobs": np.array([v for values in computed for v in values], dtype=np.float32)},
+                      target / "logprobs.safetensors")
+
+        self._take(store.get(KIND, description, build), wanted)
+
+    def _take(self, folder: Path, wanted: dict[str, Example]) -> None:
+        tensors = load_file(folder / "logprobs.safetensors")
+        offset = 0
+        for key, length in zip(tensors["keys"], tensors["lengths"]):
+            name = bytes(key).hex()
+            if name in wanted:
+                self._values[name] = tensors["logprobs"][offset:offset + length].tolist()
+            offset += int(length)
+
+    def compute(self, examples: list[Example], batch_size: int) -> list[list[float]]:
+        """[K sums] per example, the longest first so that memory runs out at the start or never."""
+        self.computed += len(examples)
+        order = sorted(range(len(examples)), key=lambda i: -examples[i].length)
+        results: list[list[float]] = [[] for _ in examples]
+        for start in range(0, len(order), batch_size):
+            members = order[start:start + batch_size]
+            with torch.no_grad():
+                batch = self._role.models.collate([examples[i] for i in members])
+                sums = self._role.token_logprobs(batch).sum(-1).tolist()  # (B, K)
+            for row, index in enumerate(members):
+                results[index] = sums[row][:len(examples[index].responses)]
+        return results
+
+    def lookup(self, batch: Batch) -> Tensor:
+        """(B, K) on the batch's device; 0 where a response is absent."""
+        rows = torch.zeros(batch.present.shape)
+        for row, key in enumerate(batch.keys):
+            if key not in self._values:
+                raise KeyError(f"record {batch.records[row]}: its reference log-probability was not prepared")
+            values = self._values[key]
+            rows[row, :len(values)] = torch.tensor(values)
+        return rows.to(batch.labels.device)
+
+
+def identity(models: Models, base_digest: str, adapter_digest: str | None) -> dict:
+    """What a log-probability depends on besides the token ids."""
+    return {"base": base_digest, "adapter": adapter_digest, "precision": models.config.precision,
+            "autocast": str(models.autocast_dtype), "device": models.device.type}

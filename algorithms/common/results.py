@@ -1,0 +1,69 @@
+"""What a run writes: result.json, samples.parquet, metrics.jsonl, config.yaml, and the policy on top of its folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .evaluation import Evaluation
+from .models import PROJECT
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
+
+
+def commit() -> str | None:
+    """The project's commit, with "+changes" where the work tree differs; None outside a checkout."""
+    try:
+        head = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(["git", "-C", str(PROJECT), "status", "--porcelain", "--untracked-files=no"],
+                               capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Strict JSON (no NaN), whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def header(algorithm: str, seed: int, config: dict, overrides: list[str]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed, "config": config,
+            "overrides": overrides, "commit": commit(), "versions": versions(), "device": device_name()}
+
+
+def write_samples(folder: Path, evaluation: Evaluation) -> None:
+    evaluation.samples.to_parquet(folder / "samples.parquet", index=False)
+
+
+def copy_metrics(stage: Path, folder: Path) -> None:
+    if (stage / "metrics.jsonl").is_file():
+        shutil.copyfile(stage / "metrics.jsonl", folder / "metrics.jsonl")

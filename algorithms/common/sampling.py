@@ -1,0 +1,156 @@
+"""Batched sampling with a key-value cache.
+
+Prompts are left-padded with an explicit mask and prefilled once, however many samples each is to have. Every sequence
+draws its uniforms from its own stream, so what a sequence draws does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .models import Models
+from .seeds import uniforms
+
+
+@dataclass
+class Sampling:
+    """How responses are drawn. Temperature 0 is greedy. PPO rollouts use no warping: top_p 1, top_k 0."""
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0  # nucleus: the smallest set of tokens that holds this much probability
+    top_k: int = 0  # 0: all
+    min_new_tokens: int = 0  # no end token before that many
+    batch_size: int = 64  # sequences decoded at the same time
+
+    def __post_init__(self):
+        for ok, key, expected in ((self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
+                                  (self.temperature >= 0, "temperature", "0 (greedy) or more"),
+                                  (0 < self.top_p <= 1, "top_p", "a share in (0, 1]"),
+                                  (self.top_k >= 0, "top_k", "0 (all) or more"),
+                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 … max_new_tokens"),
+                                  (self.batch_size >= 1, "batch_size", "at least 1")):
+            if not ok:
+                raise ConfigError(f"sampling.{key}: found {getattr(self, key)}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response: its token ids (the end token included when ``finished``)."""
+
+    ids: list[int]
+    finished: bool
+
+
+def warp(logits: Tensor, settings: Sampling) -> Tensor:
+    """(B, V) logits → (B, V) probabilities after temperature, top-k and top-p."""
+    logits = logits.float() / settings.temperature
+    if settings.top_k:
+        kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if settings.top_p < 1:
+        ordered, index = probabilities.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= settings.top_p  # mass before this token already reaches top_p
+        probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(outside, 0))
+    return probabilities
+
+
+def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
+    cdf = probabilities.cumsum(-1)
+    target = (uniform * cdf[:, -1]).unsqueeze(-1)
+    index = torch.searchsorted(cdf, target, right=True).squeeze(-1)
+    last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).int().argmax(-1)  # rounding may reach past the end
+    return torch.minimum(index, last)
+
+
+def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
+           keys: list[str] | None = None) -> list[list[Sample]]:
+    """n samples for each prompt (lists of token ids). ``keys`` name the prompts' random streams; default: their position."""
+    keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
+    results: list[list[Sample]] = [[] for _ in prompts]
+    chunk = max(1, settings.batch_size // n)  # prompts at the same time
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # like lengths together: little padding
+    for start in range(0, len(order), chunk):
+        members = order[start:start + chunk]
+        for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
+            copies = range(first, min(n, first + settings.batch_size))
+            streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
+            drawn = _decode(models, role, [prompts[i] for i in members], len(copies), torch.from_numpy(streams), settings)
+            for position, index in enumerate(members):
+                results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
+    return results
+
+
+@torch.no_grad()
+def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, streams: Tensor, settings: Sampling
+            ) -> list[Sample]:
+    """prompts · copies sequences at once. ``streams``: (prompts · copies, max_new_tokens) uniforms."""
+    device = models.device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)  # (B, P)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    stop = torch.tensor(models.template.stop_ids, device=device)
+    streams = streams.to(device)
+    total = len(prompts) * copies
+    out = torch.zeros(total, settings.max_new_tokens, dtype=torch.long, device=device)
+    length = torch.full((total,), settings.max_new_tokens, device=device)
+    ended = torch.zeros(total, dtype=torch.bool, device=device)
+
+    with models.roles.use(role):
+        model = models.roles.module.eval()
+        cache = _cache(models, width + settings.max_new_tokens)
+        position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
+                       logits_to_keep=1).logits[:, -1]
+        logits = logits.repeat_interleave(copies, 0)
+        mask = mask.repeat_interleave(copies, 0)
+        next_position = position[:, -1:].repeat_interleave(copies, 0) + 1
+        if copies > 1:
+            _select(cache, torch.arange(len(prompts), device=device).repeat_interleave(copies))
+        alive = torch.arange(total, device=device)  # rows of the batch → sequences
+        for step in range(settings.max_new_tokens):
+            if step < settings.min_new_tokens:
+                logits[:, stop] = -torch.inf
+            if settings.temperature == 0:
+                token = logits.argmax(-1)
+            else:
+                token = draw(warp(logits, settings), streams[alive, step])
+            out[alive, step] = token
+            fresh = torch.isin(token, stop) & ~ended[alive]  # a finished row is carried along for a while
+            length[alive[fresh]], ended[alive[fresh]] = step + 1, True
+            over = ended[alive]
+            if step + 1 == settings.max_new_tokens or bool(over.all()):
+                break
+            if 4 * int(over.sum()) >= len(over):  # decode them no further once they are many
+                keep = (~over).nonzero().squeeze(-1)
+                _select(cache, keep)
+                alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
+            logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
+                           past_key_values=cache, use_cache=True).logits[:, -1]
+            next_position = next_position + 1
+    return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
+
+
+def _cache(models: Models, size: int):
+    """Static where all layers attend to everything (no concatenation a step), dynamic elsewhere."""
+    from transformers import DynamicCache, StaticCache
+
+    text = models.hf_config.get_text_config(decoder=True)
+    kinds = set(getattr(text, "layer_types", None) or [])
+    if kinds <= {"full_attention"} and not getattr(text, "sliding_window", None):
+        return StaticCache(config=models.hf_config, max_cache_len=size)
+    return DynamicCache(config=models.hf_config)
+
+
+def _select(cache, index: Tensor) -> None:
+    """Keep (or repeat) rows of the batch."""
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[index], layer.values[index]

@@ -1,0 +1,223 @@
+"""Resolves the stages an algorithm stands on, runs what is missing, keeps each by the content that determines it.
+
+A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, the keys of its
+inputs, the data's content, the model's, and the seed. So a sweep run again recomputes only what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import references
+from .algorithm import Algorithm, Need
+from .context import Context, TrainerConfig
+from .errors import ConfigError
+from .evaluation import EvalConfig, Evaluation, evaluate
+from .export import frozen_role, load_role, role_digest, save_role
+from .models import ModelConfig, Models, load_tokenizer
+from .optim import Recipe
+from .precision import autocast_dtype, pick_device
+from .records import DataSets, Records, pairs, preferred, ranked
+from .seeds import derive
+from .store import Store, content_hash, file_digest, folder_digest
+
+log = logging.getLogger(__name__)
+VERSION = 1  # raised when what a stage computes changes
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, with their class's name, as strict JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Algorithm):
+            fields["version"] = kind.version
+        return {"class": f"{kind.__module__}.{kind.__qualname__}", **fields}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value
+
+
+def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
+    """(training records, held-out records) of a view."""
+    views = {
+        "demonstrations": lambda: (data.demonstrations, data.evaluation),
+        "preferred": lambda: (preferred(data.preferences), preferred(data.heldout)),
+        "pairs": lambda: (pairs(data.preferences), pairs(data.heldout)),
+        "ranked": lambda: (ranked(data.preferences), ranked(data.heldout)),
+        "prompts": lambda: (data.prompts, data.tuning),
+    }
+    if view not in views:
+        raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
+    return views[view]()
+
+
+def model_digest(config: ModelConfig, commit: str | None) -> str:
+    """Content identity of the base: its files, or a hub repository at a commit."""
+    folder = Path(config.folder())
+    if not folder.is_dir():
+        return content_hash({"hub": config.name, "commit": commit or config.revision})
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size < 2**28:
+        return folder_digest(folder)
+    # reading tens of gigabytes at every start costs more than it protects: large weights by name, size and time
+    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
+                         if path.suffix == ".safetensors" else file_digest(path)
+                         for path in sorted(folder.rglob("*")) if path.is_file()})
+
+
+@dataclass
+class Bench:
+    """One model, one set of data, one seed: where stages are built."""
+
+    model: ModelConfig
+    trainer: TrainerConfig
+    eval: EvalConfig
+    data: DataSets
+    seed: int
+    store: Store
+    run_folder: Path | None = None
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def models(self) -> Models:
+        return Models(self.model, self.trainer.mixed_precision, tokenizer=self.tokenizer)
+
+    @cached_property
+    def base_digest(self) -> str:
+        commit = None
+        if not Path(self.model.folder()).is_dir():
+            from transformers import AutoConfig
+
+            commit = getattr(AutoConfig.from_pretrained(self.model.name, revision=self.model.revision,
+                                                        trust_remote_code=self.model.trust_remote_code), "_commit_hash", None)
+        return model_digest(self.model, commit)
+
+    def _model_description(self) -> dict:
+        settings = plain(self.model)
+        for key in ("name", "revision", "trust_remote_code", "chat_template"):  # their content is described instead
+            settings.pop(key)
+        template = Path(self.model.chat_template).read_text(encoding="utf-8") if self.model.chat_template else None
+        device = pick_device()
+        return {**settings, "base": self.base_digest, "template": template, "device": device.type,
+                "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
+
+    def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        """All that determines a trained stage, as JSON."""
+        train, heldout = data_view(self.data, algorithm.view)
+        trainer = plain(self.trainer)
+        for key in ("progress", "trackers", "checkpoint_every", "class"):
+            trainer.pop(key)
+        own = plain(algorithm)
+        own.pop("needs")
+        watched = heldout.fingerprint if self.trainer.evaluate_every else None
+        return {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+                "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+                "needs": {role: need and self.description(need.algorithm, need.recipe)
+                          for role, need in algorithm.needs.items()}}
+
+    def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
+        """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
+        inputs = {role: self.train(need.algorithm, need.recipe, role) if need else None
+                  for role, need in algorithm.needs.items()}
+
+        def build(target: Path, work: Path) -> None:
+            context = self._context(algorithm, recipe, inputs, name, target, work)
+            algorithm.fit(context)
+            save_role(context.models, "policy", target)
+
+        return self.store.get("trained", self.description(algorithm, recipe), build)
+
+    def _context(self, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], name: str, target: Path,
+                 work: Path) -> Context:
+        train, heldout = data_view(self.data, algorithm.view)
+        log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
+        models = self.models
+        models.clear_roles()
+        for role, folder in inputs.items():
+            frozen_role(models, role, folder)
+        start = models.reference.name if "reference" in inputs else None
+        models.add_role("policy", trainable=True, like=start, seed=derive(self.seed, "lora"))
+        examples = [models.tokenize(record) for record in train]
+        watched = [models.tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
+        if algorithm.stores_reference:
+            self._store_reference(models, inputs["reference"], [*examples, *watched])
+        return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
+                       self.run_folder)
+
+    def _store_reference(self, models: Models, folder: Path | None, examples: list) -> None:
+        identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
+        stored = references.StoredLogprobs(models.reference, identity)
+        stored.prepare(examples, self.store, self.eval.batch_size)
+        models.reference.stored = stored
+
+    def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
+        """The common evaluation of a trained stage, itself a kept stage."""
+        policy = self.train(algorithm, recipe, name)
+        need = algorithm.needs.get("reference")
+        has_reference = "reference" in algorithm.needs
+        description = {"version": VERSION, "stage": self.store.key("trained", self.description(algorithm, recipe)),
+                       "eval": plain(self.eval), "evaluation": self.data.evaluation.fingerprint,
+                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold)}
+
+        def build(target: Path, work: Path) -> None:
+            started = time.monotonic()
+            models = self.models
+            models.clear_roles()
+            if has_reference:
+                frozen_role(models, "reference", self.train(need.algorithm, need.recipe, "reference") if need else None)
+            models.add_role("policy", trainable=False)
+            load_role(models, "policy", policy)
+            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference)
+            result.samples.to_parquet(target / "samples.parquet", index=False)
+            figures = {"heldout_nll": result.heldout_nll, "heldout_tokens": result.heldout_tokens,
+                       "accuracy": result.accuracy, "seconds": time.monotonic() - started}
+            (target / "heldout.json").write_text(json.dumps(figures, allow_nan=False), encoding="utf-8")
+
+        folder = self.store.get("evaluation", description, build)
+        figures = json.loads((folder / "heldout.json").read_text(encoding="utf-8"))
+        return Evaluation(pd.read_parquet(folder / "samples.parquet"), figures["heldout_nll"], figures["heldout_tokens"],
+                          figures["accuracy"])
+
+    def baseline(self, algorithm: Algorithm) -> Evaluation | None:
+        """The evaluation of the trained stage that training started from, where there is one."""
+        need: Need | None = algorithm.needs.get("reference")
+        return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
+
+    def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        """What a stage cost, with the stages it stands on; the totals charge them all. Labels are the same ones: the most."""
+        folder = self.train(algorithm, recipe)
+        fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"], "tokens_sampled": fit.get("tokens_sampled", 0),
+               "reward_queries": fit.get("reward_queries", 0), "labels": self._labels(algorithm),
+               "peak_memory_bytes": fit["peak_memory_bytes"], "resident_models": fit["resident_models"],
+               "trainable_parameters": fit["trainable_parameters"]}
+        stages = {role: self.cost(need.algorithm, need.recipe) for role, need in algorithm.needs.items() if need}
+        total = dict(own)
+        for stage in stages.values():
+            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
+                total[key] += stage[key]
+            for key in ("labels", "peak_memory_bytes"):
+                total[key] = max(total[key], stage[key])
+        return {**total, "stages": {"own": own, **stages}}
+
+    def _labels(self, algorithm: Algorithm) -> int:
+        uses = algorithm.view in ("preferred", "pairs", "ranked") or (
+            algorithm.view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
+        return len(pairs(self.data.preferences)) if uses else 0

@@ -1,0 +1,140 @@
+"""What ``python run.py task=…`` can do: run, inspect, chat, merge. Each takes the config and the run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from . import results
+from .errors import ConfigError
+from .settings import build, masked, settings
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Train the algorithm and the stages it stands on, evaluate, write the results."""
+    chosen = settings(config)
+    from . import records
+    from .evaluation import metrics
+    from .export import export, model_card
+    from .stages import Bench
+    from .store import Store
+
+    store = Store(chosen.stages.folder)
+    records.set_cache_folder(store.folder.parent / "data" if chosen.stages.folder is None else store.folder / "data")
+    log.info("stages: %s (safe to delete)", store.folder)
+    head = results.header(name, chosen.seed, masked(config), overrides)
+    data = chosen.data.load(chosen.seed)
+    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, folder)
+    stage = bench.train(chosen.algorithm, chosen.recipe, name)
+    evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
+    figures = {key: value.to_dict() for key, value in metrics(evaluation, bench.baseline(chosen.algorithm)).items()}
+    fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
+    report = data.report.to_dict()
+    report["truncated"] = fit["truncated"]
+    result = {**head, "data": report, "evaluation": figures, "cost": bench.cost(chosen.algorithm, chosen.recipe),
+              "budget": {"equal": chosen.budget.equal}}
+    results.write_samples(folder, evaluation)
+    results.copy_metrics(stage, folder)
+    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
+        "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
+        "seed": chosen.seed, "commit": head["commit"]}, figures, chosen.model.lora is not None)
+    export(stage, folder, card)
+    results.write_json(folder / "result.json", result)
+    _show(name, figures, folder)
+
+
+def _show(name: str, figures: dict, folder: Path) -> None:
+    print(f"\n{name}")
+    for key, value in figures.items():
+        print(f"  {key:24s} {value['mean']:9.4f}   [{value['low']:.4f}, {value['high']:.4f}]   n={value['n']}")
+    print(f"\nresults: {folder}")
+
+
+def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Read and clean the data, print what was found; loads no model."""
+    from . import records
+    from .store import Store
+
+    parts = build(config, ("data", "stages"))
+    store = Store(parts["stages"].folder)
+    records.set_cache_folder(store.folder / "data")
+    data = parts["data"].load(config.seed)
+    report = data.report.to_dict()
+    report["sets"] = {key: len(getattr(data, key)) for key in
+                      ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning")}
+    results.write_json(folder / "data.json", report)
+    print(json.dumps(report, indent=2, ensure_ascii=True))
+
+
+def _loaded(config: DictConfig):
+    """(Models with the adapter's role as "policy", folder) for tasks that take ``adapter=…``."""
+    if not config.adapter:
+        raise ConfigError("adapter: found nothing; expected the folder of a run; fix: adapter=outputs/…")
+    from .export import frozen_role, weights_file
+    from .models import Models
+
+    folder = Path(config.adapter)
+    weights_file(folder)
+    parts = build(config, ("model", "trainer"))
+    models = Models(parts["model"], parts["trainer"].mixed_precision)
+    frozen_role(models, "policy", folder)
+    return models, folder
+
+
+def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Talk to a result in the terminal. An empty line or end of input ends it."""
+    from .sampling import sample
+    from .terminal import printable
+
+    models, _ = _loaded(config)
+    settings_ = build(config, ("eval",))["eval"].sampling
+    print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
+          "Write a message; an empty line ends the conversation.")
+    messages: list[dict] = []
+    turn = 0
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            break
+        if not text:
+            break
+        # a model without a chat template continues text; one with it answers a conversation
+        prompt = [*messages, {"role": "user", "content": text}] if models.template.chat else text
+        ids = models.prompt_ids(prompt, settings_.max_new_tokens)
+        ((answer,),) = sample(models, "policy", [ids], settings_, config.seed, keys=[f"chat/{turn}"])
+        reply = models.template.clean_response(prompt, models.template.decode(answer.ids))
+        print(printable(reply.strip()))
+        if models.template.chat:
+            messages = [*prompt, {"role": "assistant", "content": reply}]
+        turn += 1
+
+
+def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from .export import weights_file
+    from .models import load_tokenizer
+
+    if not config.adapter:
+        raise ConfigError("adapter: found nothing; expected the folder of a run; fix: adapter=outputs/…")
+    source = Path(config.adapter)
+    if weights_file(source).name != "adapter_model.safetensors":
+        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
+    model = build(config, ("model",))["model"]
+    dtype = torch.float32 if model.precision == "fp32" else torch.bfloat16  # merging into 4-bit weights would requantise them
+    base = AutoModelForCausalLM.from_pretrained(model.folder(), revision=model.revision, dtype=dtype, use_safetensors=True,
+                                                trust_remote_code=model.trust_remote_code)
+    merged = PeftModel.from_pretrained(base, str(source)).merge_and_unload()
+    merged.save_pretrained(folder / "merged")
+    load_tokenizer(model).save_pretrained(folder / "merged")
+    print(f"merged model: {folder / 'merged'}")

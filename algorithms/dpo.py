@@ -1,0 +1,110 @@
+"""Direct Preference Optimization: Rafailov et al. 2023, arXiv 2305.18290.
+
+Keeps    the loss of eq. 7; sequence log-probabilities summed over the response and its end token; the reference is the
+         supervised policy, which is also where training starts.
+Changes  the reference's log-probabilities come from the store (the same numbers, no second forward pass per step);
+         both responses of a pair share their prompt's row; label smoothing by option (Mitchell 2023, conservative DPO).
+Drops    RMSprop; the optimiser is the trainer's choice.
+
+IPO (Azar et al. 2023, arXiv 2310.12036) and the hinge loss (after SLiC-HF, arXiv 2305.10425) differ in one line each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .common.algorithm import Algorithm, Loss, Term
+from .common.batches import Batch
+from .common.errors import ConfigError
+from .common.models import Models
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,
+             label_smoothing: float = 0.0) -> Tensor:
+    """Eq. 7, from summed log-probabilities in nats, each (B,) → (B,). Label smoothing e: labels are wrong with probability e."""
+    h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
+    return -(1 - label_smoothing) * logsigmoid(beta * h) - label_smoothing * logsigmoid(-beta * h)
+
+
+def ipo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """IPO eq. 17 with τ = beta, from length-averaged log-probabilities, each (B,) → (B,)."""
+    h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
+    return (h - 1 / (2 * beta)) ** 2
+
+
+def hinge_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """max(0, 1 − βh), from summed log-probabilities, each (B,) → (B,)."""
+    h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
+    return torch.relu(1 - beta * h)
+
+
+@dataclass
+class LogRatioLoss(Algorithm):
+    """What DPO, IPO and the hinge share: pairs, a reference, and a loss of the two log-ratios."""
+
+    view: str = "pairs"
+    beta: float = 0.1  # strength of the KL constraint (eq. 3), inverse temperature of the implicit reward
+
+    stores_reference: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.beta <= 0:
+            raise ConfigError(f"algorithm.beta: found {self.beta}; expected more than 0")
+        self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
+
+    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 2) log-probabilities of (chosen, rejected) under policy and reference, and token counts → (B,)."""
+        raise NotImplementedError
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        logps = models.policy.response_logprobs(batch)  # (B, 2)
+        refs = models.reference.response_logprobs(batch)  # (B, 2)
+        losses = self.objective(logps, refs, batch.mask.sum(-1))  # (B,)
+        rewards = self.beta * (logps - refs).detach()  # (B, 2): the implicit rewards, eq. 5 without β log Z
+        return Loss({"policy": Term(losses.sum())}, {
+            "rewards/chosen": rewards[:, 0], "rewards/rejected": rewards[:, 1],
+            "rewards/margin": rewards[:, 0] - rewards[:, 1],
+            "rewards/accuracy": (rewards[:, 0] > rewards[:, 1]).float(),
+            "logps/chosen": logps[:, 0].detach(), "logps/rejected": logps[:, 1].detach(),
+            # training starts at the reference, so this is the change since step 0
+            "logps/chosen_change": (logps - refs)[:, 0].detach(),
+        })
+
+    def score(self, models: Models, batch: Batch) -> Tensor:
+        """(B, K): the implicit reward β log π/π_ref."""
+        return self.beta * (models.policy.response_logprobs(batch) - models.reference.response_logprobs(batch))
+
+
+@dataclass
+class DPO(LogRatioLoss):
+    label_smoothing: float = 0.0  # probability that a label is wrong
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ConfigError(f"algorithm.label_smoothing: found {self.label_smoothing}; expected 0 ≤ e < 0.5")
+
+    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+        return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)
+
+
+@dataclass
+class IPO(LogRatioLoss):
+    """IPO: regresses the log-ratio to 1/2τ, so certain labels do not drive margins to infinity. τ = beta."""
+
+    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+        logps, refs = logps / lengths, refs / lengths  # averaged over tokens, as its authors ran it
+        return ipo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)
+
+
+@dataclass
+class Hinge(LogRatioLoss):
+    """The hinge loss on the implicit reward's margin."""
+
+    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+        return hinge_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)

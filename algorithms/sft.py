@@ -1,0 +1,46 @@
+"""Supervised fine-tuning: the likelihood of demonstrations (Ouyang et al. 2022, arXiv 2203.02155, step 1).
+
+Keeps    next-token cross-entropy on the response and its end token; the prompt masked by default; token mean.
+Changes  the mean is over the tokens of the whole optimiser step, however it is cut into micro-batches; packing keeps
+         examples apart by mask and restarted positions, so it changes speed and memory, never a number.
+Drops    residual dropout; InstructGPT's choice of checkpoint by a reward model.
+
+Preferred-FT (Rafailov et al. 2023, arXiv 2305.18290, §6) is this with ``view: preferred``: the likelihood of the
+better response of each pair. It also starts DPO where no supervised model of the data exists (§4, "DPO outline").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .common.algorithm import Algorithm, Examples, Loss, Term
+from .common.batches import Batch
+from .common.context import Context
+from .common.models import Models
+from .common.template import Example
+
+
+@dataclass
+class SFT(Algorithm):
+    view: str = "demonstrations"  # or preferred: Preferred-FT
+    train_on_prompt: bool = False  # learn the prompt's tokens too
+    packing: bool = False  # several examples in a row
+
+    def experience(self, context: Context, examples: list[Example]) -> Examples:
+        if self.train_on_prompt:
+            examples = [with_prompt(example) for example in examples]
+        return Examples(context.models, examples, pack=self.packing)
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        logprobs = models.policy.token_logprobs(batch)  # (B, 1, T)
+        likelihood = -logprobs.sum()  # −Σ_t log π(y_t | x, y_<t), divided by the step's tokens
+        per_token: Tensor = logprobs.detach()[batch.mask]
+        return Loss({"policy": Term(likelihood, per="tokens")}, {"logps/token": per_token})
+
+
+def with_prompt(example: Example) -> Example:
+    """The same text with everything after its first token to be learned (the first has nothing to be predicted from)."""
+    first, rest = example.prompt[:1], example.prompt[1:]
+    return replace(example, prompt=first, responses=[rest + response for response in example.responses], key="")

@@ -1,0 +1,282 @@
+"""The record, its storage on Arrow, the views and the split by prompt."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from algorithms.common.errors import ConfigError, UserError
+from algorithms.common.records import (FileData, Record, Records, cache_folder, demonstrations, pairs, parse_transcript,
+                                       preferred, prompt_hash, prompts, ranked, render_transcript, set_cache_folder, split)
+
+HI = [{"role": "user", "content": "hi"}]
+SAMPLE = [
+    Record("a", ["x"]),                                     # a demonstration
+    Record("b", ["x", "y"], [1.0, 0.0], {"source": "s"}),   # a pair
+    Record("b", ["u", "v", "w"], [2.0, 2.0, 3.0]),          # a ranking with a tie
+    Record(HI, []),                                         # a bare prompt
+    Record("c", ["x", "y", "z"], [1.0, 1.0, 1.0]),          # all tied
+    Record("d", ["x"], [1.0]), Record("d", ["y"], [0.0]),   # thumbs
+    Record("e", ["x", "y"]),                                # candidates nobody judged
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path):
+    before = cache_folder()
+    set_cache_folder(tmp_path / "cache")
+    yield
+    set_cache_folder(before)
+
+
+def many(count):
+    return Records.from_list(Record(f"p{i % (count // 2)}", ["x", f"y{i}"], [1.0, 0.0]) for i in range(count))
+
+
+def test_a_record_checks_its_scores():
+    with pytest.raises(ValueError, match="1 scores for 2 responses"):
+        Record("a", ["x", "y"], [1.0])
+    with pytest.raises(ValueError, match="finite"):
+        Record("a", ["x"], [float("nan")])
+
+
+def test_strict_pairs_and_the_best_response():
+    assert SAMPLE[2].strict_pairs == [(2, 0), (2, 1)]
+    assert [record.best for record in SAMPLE] == ["x", "x", "w", None, None, "x", None, None]
+
+
+def test_the_key_is_the_content_without_meta():
+    assert Record("a", ["x"], [1], {"n": 1}).key == Record("a", ["x"], [1.0]).key
+    others = [Record("a", ["x"]), Record("a", ["x"], [0.0]), Record("a", ["y"], [1.0]), Record("a", ["x", ""], [1.0, 0]),
+              Record([{"role": "user", "content": "a"}], ["x"], [1.0])]
+    assert len({record.key for record in others}) == len(others)
+    assert Record("a", ["x"], [1.0]).key == "83be81125e7faaf78e123712705be0f2"       # stored files and stages depend on it
+
+
+def test_prompt_hashes_are_stable_and_see_through_the_form():
+    assert prompt_hash("hi") == prompt_hash(HI) != prompt_hash("hi ")
+    assert 0 <= prompt_hash("hi") < 1 << 64
+    assert prompt_hash(HI) != prompt_hash([{"role": "system", "content": "hi"}])
+
+
+def test_records_come_back_as_they_were_and_are_mapped():
+    records = Records.from_list(SAMPLE)
+    assert list(records) == SAMPLE == [records[i] for i in range(len(records))]
+    assert records[-1] == SAMPLE[-1] and SAMPLE[3] in records
+    with pytest.raises(IndexError):
+        records[len(SAMPLE)]
+    assert records.dataset.cache_files[0]["filename"].startswith(str(cache_folder()))
+    assert [path.suffix for path in cache_folder().iterdir()] == [".arrow"]
+
+
+def test_select_keeps_the_order_asked_for():
+    records = Records.from_list(SAMPLE)
+    for order in ([5, 0, 2, 2], [], np.array([1, 2, 6]), range(3)):
+        assert list(records.select(order)) == [SAMPLE[i] for i in order]
+    assert list(records.select([5, 4, 3]).select([2, 0])) == [SAMPLE[3], SAMPLE[5]]
+    with pytest.raises(IndexError):
+        records.select([8])
+
+
+def test_large_texts_and_many_batches():
+    data = [Record("p" * (3 << 20), ["x"], None), *(Record(f"{i}", []) for i in range(5000)), Record("q" * (3 << 20), [])]
+    records = Records.from_list(data)
+    assert list(records) == data
+    assert list(records.select(np.arange(1, 5002, 7))) == data[1:5002:7]
+
+
+def test_no_records():
+    empty = Records.from_list([])
+    assert len(empty) == 0 and list(empty) == [] and len(empty.select([])) == 0
+    assert [len(view(empty)) for view in (demonstrations, preferred, pairs, ranked, prompts)] == [0] * 5
+    assert [len(side) for side in split(empty, 0.5)] == [0, 0]
+
+
+def test_the_fingerprint_is_that_of_the_content_in_order(tmp_path):
+    records = Records.from_list(SAMPLE)
+    records.save(tmp_path / "elsewhere.arrow")
+    moved = Records.from_arrow(tmp_path / "elsewhere.arrow")
+    other_meta = Records.from_list(Record(r.prompt, r.responses, r.scores, {"other": 1}) for r in SAMPLE)
+    assert records.fingerprint == moved.fingerprint == other_meta.fingerprint == records.select(range(8)).fingerprint
+    assert list(moved) == SAMPLE and list(other_meta) != SAMPLE
+    assert records.select([1, 0]).fingerprint == Records.from_list([SAMPLE[1], SAMPLE[0]]).fingerprint
+    assert len({records.fingerprint, records.select([0, 1]).fingerprint, records.select([1, 0]).fingerprint}) == 3
+
+
+def test_a_failed_write_leaves_nothing_behind():
+    def broken():
+        yield SAMPLE[0]
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        Records.from_list(broken())
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_files_and_folders_that_cannot_serve(tmp_path):
+    import datasets
+    datasets.Dataset.from_list([{"a": 1}]).save_to_disk(tmp_path / "d")
+    with pytest.raises(UserError, match="expected an Arrow file of records"):
+        Records.from_arrow(next((tmp_path / "d").glob("*.arrow")))
+    (tmp_path / "file").write_text("")
+    set_cache_folder(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be written"):
+        Records.from_list(SAMPLE)
+
+
+def test_records_can_be_pickled_for_workers():
+    records = Records.from_list(SAMPLE).select([4, 1])
+    assert list(pickle.loads(pickle.dumps(records))) == [SAMPLE[4], SAMPLE[1]]
+
+
+# ---- views
+
+
+def test_views():
+    records = Records.from_list(SAMPLE)
+    assert list(demonstrations(records)) == [SAMPLE[0], SAMPLE[5]]
+    assert list(preferred(records)) == [Record("b", ["x"], None, {"source": "s"}), Record("b", ["w"])]
+    assert list(pairs(records)) == [SAMPLE[1], Record("b", ["w", "u"], [3.0, 2.0]), Record("b", ["w", "v"], [3.0, 2.0])]
+    assert list(ranked(records)) == [SAMPLE[1], SAMPLE[2]]
+    assert [(r.prompt, r.responses) for r in prompts(records)] == [("a", []), ("b", []), (HI, []), ("c", []), ("d", []), ("e", [])]
+
+
+def test_pairs_put_the_better_response_first():
+    assert list(pairs(Records.from_list([Record("a", ["x", "y"], [0.0, 4.0])]))) == [Record("a", ["y", "x"], [4.0, 0.0])]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.99])
+def test_the_split_has_no_prompt_on_both_sides(share):
+    records = many(200)
+    train, heldout = split(records, share)
+    sides = [{record.prompt for record in side} for side in (train, heldout)]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 100 and len(train) + len(heldout) == 200
+    assert len(sides[1]) == (0 if share == 0 else max(1, round(share * 100)))
+    shuffled = records.select(np.random.default_rng(0).permutation(200))
+    assert {record.prompt for record in split(shuffled, share)[1]} == sides[1]
+
+
+def test_a_single_prompt_is_not_held_out_and_shares_are_checked():
+    assert [len(side) for side in split(Records.from_list(SAMPLE[1:3]), 0.5)] == [2, 0]
+    for share in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match="data.heldout"):
+            split(many(4), share)
+
+
+# ---- transcripts
+
+
+TEXT = st.text(st.sampled_from("ab \n\t:HumanAssistantSystem"), max_size=12) | st.sampled_from(
+    ["\n\nHuman:", "\n\nAssistant:", "\n\nSystem:", "\n\nHuman: x", "", " "])
+
+
+def test_a_transcript_becomes_messages():
+    text = "\n\nHuman: hi\n\nAssistant: yes?\n\nHuman: more\n\nAssistant: no"
+    messages, response, prompt = parse_transcript(text)
+    assert messages == [*HI, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "more"}]
+    assert response == "no" and prompt + " no" == text and render_transcript(messages) == prompt
+    assert render_transcript([{"role": "system", "content": "Be kind."}, *HI]) == "\n\nSystem: Be kind.\n\nHuman: hi\n\nAssistant:"
+
+
+@pytest.mark.parametrize("text", ["", "hi", "\n\nHuman: hi", "Human: hi\n\nAssistant: x", "x\n\nHuman: hi\n\nAssistant: x"])
+def test_no_transcript(text):
+    assert parse_transcript(text) is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(first=st.sampled_from(["\n\nHuman:", "\n\nAssistant:", "\n\nSystem:"]), texts=st.lists(TEXT, min_size=1, max_size=6))
+def test_transcripts_render_back_exactly(first, texts):
+    text = first + "".join(texts) + "\n\nAssistant: end"
+    parsed = parse_transcript(text)
+    if parsed is not None:
+        messages, response, prompt = parsed
+        assert response == "end" and render_transcript(messages) == prompt == text.removesuffix(" end")
+    else:
+        assert not first.startswith("\n\nSystem") or not texts[0].startswith(" ")
+
+
+# ---- files as a data source
+
+
+def jsonl(tmp_path, rows, name="a.jsonl"):
+    import json
+    (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / name)
+
+
+PAIRS = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(20)]
+
+
+def test_the_named_sets_of_preferences(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        data = FileData(path=jsonl(tmp_path, PAIRS), heldout=0.25).load(seed=0)
+    assert [len(part) for part in (data.preferences, data.demonstrations, data.prompts)] == [15, 15, 15]
+    assert [len(part) for part in (data.evaluation, data.heldout, data.tuning)] == [5, 5, 0]
+    assert {record.responses[0] for record in data.demonstrations} == {"good"}
+    assert all(record.responses == ["good"] and record.scores is None for record in data.evaluation)
+    assert not {r.prompt for r in data.prompts} & {r.prompt for r in data.evaluation} and data.gold is None
+    assert data.report.fallbacks["demonstrations"] == "preferred responses" and "preferred responses" in caplog.text
+    assert data.report.to_dict()["kinds"] == {"pair": 20}
+
+
+def test_the_seed_does_not_change_the_split(tmp_path):
+    data = FileData(path=jsonl(tmp_path, PAIRS))
+    assert data.load(0).evaluation.fingerprint == data.load(1).evaluation.fingerprint
+
+
+def test_the_named_sets_of_thumbs(tmp_path):
+    rows = [{"prompt": f"p{i // 2}", "completion": f"c{i}", "label": i % 2 == 1} for i in range(40)]
+    data = FileData(path=jsonl(tmp_path, rows)).load(seed=0)
+    assert len(data.preferences) == len(data.heldout) == 0 and len(data.demonstrations) == 18
+    assert len(data.evaluation) == 2 and all(int(r.responses[0][1:]) % 2 for r in data.evaluation)
+    assert "demonstrations" not in data.report.fallbacks
+
+
+def test_the_named_sets_of_prompts(tmp_path):
+    data = FileData(path=jsonl(tmp_path, [{"prompt": f"p{i % 10}"} for i in range(20)])).load(seed=0)
+    assert len(data.prompts) == 9 and [r.responses for r in data.evaluation] == [[]]
+    assert data.report.duplicates == 10 and data.report.fallbacks == {}
+
+
+def test_one_prompt_holds_nothing_out_and_says_so(tmp_path, caplog):
+    data = FileData(path=jsonl(tmp_path, PAIRS[:1])).load(seed=0)
+    assert len(data.preferences) == 1 and len(data.evaluation) == 0 and "nothing is held out" in caplog.text
+
+
+def test_several_files_and_the_limit(tmp_path):
+    paths = [jsonl(tmp_path, PAIRS[:3]), jsonl(tmp_path, [{"text": "t"}], "b.jsonl")]
+    records, report = FileData(path=paths).records()
+    assert [record.meta for record in records] == [{"source": path, "line": line} for path, line in
+                                                   ((paths[0], 1), (paths[0], 2), (paths[0], 3), (paths[1], 1))]
+    assert report.layouts == {paths[0]: "{prompt, chosen, rejected}", paths[1]: "{response ← text}"}
+    limited, report = FileData(path=paths, limit=2).records()
+    assert list(limited) == list(records)[:2] and (report.read, report.kept) == (2, 2)
+
+
+def test_what_is_not_read_is_reported(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "p", "id": 1}\n\n{"prompt": "p", "note": ""}')
+    _, report = FileData(path=str(tmp_path / "a.jsonl")).records()
+    assert (report.blank_lines, report.duplicates) == (1, 1)
+    assert list(report.ignored_columns.values()) == [["id", "note"]]
+
+
+@pytest.mark.parametrize("options, says", [
+    ({}, "data.path: found neither"), ({"path": "a", "name": "b"}, "data.path: found both"),
+    ({"path": "a", "on_bad_row": "skip"}, "data.on_bad_row"), ({"path": "a", "limit": 0}, "data.limit"),
+    ({"path": "a", "columns": {"winner": "w"}}, "found the field winner"),
+    ({"path": "a", "columns": {"prompt": "w"}, "mapper": dict}, "both columns and data.mapper"),
+])
+def test_options_that_cannot_be_used(options, says):
+    with pytest.raises(ConfigError, match=says):
+        FileData(**options)
+
+
+def test_the_cache_is_written_anew_and_so_never_stale(tmp_path):
+    data = FileData(path=jsonl(tmp_path, PAIRS))
+    data.records()
+    next(cache_folder().iterdir()).write_bytes(b"torn")
+    assert list(data.records()[0]) == [Record(r["prompt"], [r["chosen"], r["rejected"]], [1.0, 0.0],
+                                              {"source": data.path, "line": i}) for i, r in enumerate(PAIRS, 1)]
