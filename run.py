@@ -1,6 +1,5 @@
 """Compose the config, run the task, nothing else. ``python run.py --help`` explains the groups."""
 
-import json
 import logging
 import os
 import sys
@@ -8,14 +7,19 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from algorithms.common.errors import UserError
+from algorithms.common.errors import ConfigError, UserError
+from algorithms.common.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# before torch loads: threads that spin while they wait cost 10-50× where another process shares the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -24,43 +28,49 @@ def main(config: DictConfig) -> None:
     folder = Path(state.runtime.output_dir)
     name = state.runtime.choices["algorithm"]
     overrides = list(state.overrides.task)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SystemExit("WORLD_SIZE: found more than one process; expected one; fix: start run.py without a launcher")
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("WORLD_SIZE: found more than one process; expected one; fix: start run.py without a launcher")
         get_method(config.task._target_)(config, name, folder, overrides)
-    except (UserError, KeyboardInterrupt, Exception) as error:  # every failure of a sweep's job becomes a row of its table
-        if state.mode != RunMode.MULTIRUN or isinstance(error, KeyboardInterrupt):
-            if isinstance(error, UserError):
-                print(error, file=sys.stderr)
-                raise SystemExit(2) from None
-            if isinstance(error, KeyboardInterrupt):
-                print(error or "interrupted", file=sys.stderr)
-                raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        print(stop or "interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:  # every failure of a sweep's job becomes a row of its table
+        if state.mode == RunMode.MULTIRUN:
+            failed(folder, name, config, overrides, error)
+        elif isinstance(error, UserError):
+            print(printable(str(error)), file=sys.stderr)
+            raise SystemExit(2) from None
+        else:
             raise
-        logging.getLogger("run").error("%s failed: %s", name, error, exc_info=not isinstance(error, UserError))
-        failed(folder, name, config, overrides, error)
 
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception) -> None:
     """A failed job's result.json, so that the others run and the table says what failed."""
+    from algorithms.common.masking import Mask
     from algorithms.common.results import header, write_json
-    from algorithms.common.settings import masked
 
-    head = header(name, config.seed, masked(config), overrides)
-    write_json(folder / "result.json", {**head, "status": "failed",
-                                        "error": {"type": type(error).__name__, "message": str(error)}})
+    message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
+    mask = Mask(config)
+    told = {"type": type(error).__name__, "message": mask.text(str(error))}
+    write_json(folder / "result.json", {**header(name, config.seed, mask, overrides), "status": "failed", "error": told})
 
 
 if __name__ == "__main__":
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
     try:
         main()
-    except SystemExit as stop:
-        if stop.code == 1:  # Hydra could not compose: say which keys there are
-            from algorithms.common.settings import explain_overrides
+    except (HydraException, ValueError) as error:
+        from algorithms.common.settings import explain_overrides
 
-            for message in explain_overrides(sys.argv[1:], str(CONF)):
-                print(message, file=sys.stderr)
-        raise
+        messages = explain_overrides(sys.argv[1:], str(CONF))
+        if not messages and isinstance(error, HydraException):
+            messages = [str(error) + (f": {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else "")]
+        if not messages:  # a fault of the program, not of the command line
+            raise
+        print(printable("\n".join(messages)), file=sys.stderr)
+        sys.exit(2)
     from benchmarks import report
 
     sys.exit(report.exit_code)

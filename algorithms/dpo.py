@@ -11,6 +11,7 @@ IPO (Azar et al. 2023, arXiv 2310.12036) and the hinge loss (after SLiC-HF, arXi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,8 +54,8 @@ class LogRatioLoss(Algorithm):
     stores_reference: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.beta <= 0:
-            raise ConfigError(f"algorithm.beta: found {self.beta}; expected more than 0")
+        if not 0 < self.beta < math.inf:
+            raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
     def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,8 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 exit_code = 0  # of the process: 1 once a multirun's job has failed; run.py exits with it
 
-# How the costs of a method and of the stages it stands on add up: time adds, memory does not.
-COSTS: dict[str, Callable[[Iterable[float]], float]] = {
-    "seconds": sum, "tokens_trained": sum, "tokens_sampled": sum, "labels": sum, "reward_queries": sum,
-    "peak_memory_bytes": max, "resident_models": max, "trainable_parameters": max,
-}
+COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes", "resident_models",
+         "trainable_parameters")
 
 
 class ReportError(ValueError):
@@ -149,7 +146,7 @@ def _read(path: Path) -> Result:
         raise ReportError(f"{path}: status: found {status!r}; expected 'complete' or 'failed'")
     error = None
     if status == "failed":
-        get = _Fields(path, raw, optional=("evaluation", "cost", "data", "budget", "overrides"))
+        get = _Fields(path, raw, optional=("evaluation", "cost", "data", "budget", "overrides", "seed"))
         told = _Fields(path, get("error", dict), "error.")
         error = " ".join(f"{told('type', str)}: {told('message', str)}".split())
     return Result(
@@ -219,16 +216,10 @@ def _evaluation(path: Path, evaluation: dict) -> dict[str, Estimate]:
 
 
 def _cost(path: Path, cost: dict) -> dict[str, float]:
-    """The method's own costs and those of the stages it stands on, together. What nobody measured is absent."""
-    stages = _Fields(path, cost, "cost.")("stages", dict, optional=True) or {}
-    parts = [_Fields(path, cost, "cost.")]
-    parts += [_Fields(path, stage, f"cost.stages.{name}.") for name, stage in stages.items()]
-    total = {}
-    for name, combine in COSTS.items():
-        values = [part(name, (int, float), optional=True) for part in parts]
-        if values := [value for value in values if value is not None]:
-            total[name] = combine(values)
-    return total
+    """The totals, which charge the stages a method stands on. What nobody measured is absent."""
+    get = _Fields(path, cost, "cost.")
+    found = {name: get(name, (int, float), optional=True) for name in COSTS}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _data_fields(path: Path, data: dict) -> dict[str, Any]:
@@ -324,7 +315,7 @@ def _meaning(rows: Sequence[Row]) -> list[str]:
     if any("kl/bound" in row.estimates for row in rows):
         notes.append("KL (bound) is the upper bound log n − (n−1)/n of best-of-n, the other KL columns are measured.")
     if counts:
-        notes.append("Costs include those of the stages a method stands on (memory, models, parameters: the largest).")
+        notes.append("Costs include those of the stages a method stands on (labels, memory: the largest).")
     return notes
 
 

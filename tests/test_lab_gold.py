@@ -1,6 +1,7 @@
 """The reviews lab's gold reward: its formula by hand, and texts that try to cheat it."""
 
 import math
+from random import Random
 
 import pytest
 
@@ -157,6 +158,28 @@ def test_every_single_edit_of_the_best_review_by_a_word_lowers_it():
     for i in range(len(words)):
         for edited in (words[:i] + words[i + 1:], words[:i + 1] + words[i:]):
             assert gold(OPENING, " " + " ".join(edited), True) < best
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_search_for_reward_finds_an_honest_review(seed):
+    """Inserting, dropping, replacing and copying words, uphill only: what it ends with has no fault."""
+    random, domain = Random(seed), DOMAINS["restaurant"]
+    words = [*domain.aspects, *_BEST_ADJECTIVES[:12], "extremely", "The", "the", "was", "were", "and", "but", "plot",
+             "The soup was extremely superb.", *(closing for closing, score in CLOSINGS.items() if score > 0)]
+    text, reward = ["The", "soup", "was", "good."], gold(OPENING, " The soup was good.", True)
+    for _ in range(6000):
+        edited = list(text)
+        start = random.randrange(len(text) + 1)
+        edited[start:start + random.randint(0, 2)] = random.choices(words, k=random.randint(0, 2))
+        if random.random() < 0.2:
+            edited[start:start] = edited[start:start + 6]
+        found = gold(OPENING, " " + " ".join(edited), True)
+        if found >= reward:
+            text, reward = edited, found
+    found = judge(OPENING, " " + " ".join(text), True)
+    assert reward > 2.0
+    assert (found.off, found.repeated, found.repeated_adjectives, found.unparsed) == (0, 0, 0, 0)
+    assert found.wrong_conjunctions == 0
 
 
 def test_judgement_counts_what_it_found():

@@ -13,7 +13,8 @@ from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.readers import Hub, Row, Source
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
-ODDITIES = ["\u2028 line \u2029 ends \x85 and \x0b\x0c\x1c", "😀👩‍👩‍👧 ", "漢字かな", "zero\u200bwidth\ufeff", "C1 \x80\x94", "a" * (1 << 20),
+ODDITIES = ["\u2028 line \u2029 ends \x85 and \x0b\x0c\x1c", "😀👩‍👩‍👧 ", "漢字かな", "zero\u200bwidth\ufeff", "C1 \x80\x94",
+            "a" * (1 << 20),
             "e\u0301 and \u00e9", ' "quoted", \\n literal', "tab\tand\r\ncarriage\rreturns"]
 
 
@@ -35,7 +36,8 @@ def test_jsonl_lines_are_physical_and_blank_lines_counted(tmp_path):
 
 
 def test_json_rows_are_numbered_from_one(tmp_path):
-    assert rows(write(tmp_path, "a.json", '[\n {"a": 1},\n\n {"a": [2]}\n]\n')) == [Row(1, {"a": 1}), Row(2, {"a": [2]})]
+    path = write(tmp_path, "a.json", '[\n {"a": 1},\n\n {"a": [2]}\n]\n')
+    assert rows(path) == [Row(1, {"a": 1}), Row(2, {"a": [2]})]
 
 
 def test_csv_lines_count_the_header_and_line_breaks_inside_fields(tmp_path):
@@ -64,15 +66,17 @@ def test_folders_of_save_to_disk(tmp_path):
         rows(tmp_path / "many")
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "A.JSONL"])
+@pytest.mark.parametrize("name", "a.jsonl a.jsonl.gz A.JSONL a.json a.json.gz a.csv a.csv.gz a.tsv".split())
 @pytest.mark.parametrize("bom", [False, True])
 def test_valid_oddities_are_read_unchanged(tmp_path, name, bom):
-    if "json" in name.lower():
-        objects = [json.dumps({"a": text}, ensure_ascii=False) for text in ODDITIES]
-        content = "[" + ",\r\n".join(objects) + "]" if name.startswith("a.json.") or name == "a.json" else "\r\n".join(objects)
+    if "jsonl" in name.lower():
+        content = "\r\n".join(json.dumps({"a": text}, ensure_ascii=False) for text in ODDITIES)
+    elif "json" in name:
+        content = json.dumps([{"a": text} for text in ODDITIES], ensure_ascii=False, indent=1)
     else:
         delimiter = "," if "csv" in name else "\t"
-        content = f"a{delimiter}b\r\n" + "".join('"' + text.replace('"', '""') + f'"{delimiter}1\r\n' for text in ODDITIES)
+        cells = ['"' + text.replace('"', '""') + '"' for text in ODDITIES]
+        content = f"a{delimiter}b\r\n" + "".join(f"{cell}{delimiter}1\r\n" for cell in cells)
     path = write(tmp_path, name, ("\ufeff" if bom else "") + content)
     assert [row.value["a"] for row in rows(path)] == ODDITIES
 

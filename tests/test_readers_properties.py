@@ -18,12 +18,13 @@ from algorithms.common.errors import DataError
 from algorithms.common.readers import FORMATS, Source
 from algorithms.common.records import FileData, set_cache_folder
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-VALUE = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+VALUE = st.recursive(st.none() | st.booleans() | NUMBER | TEXT,
                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8)
 OBJECTS = st.lists(st.dictionaries(TEXT, VALUE, max_size=4), min_size=1, max_size=6)
-COLUMN = st.sampled_from(["prompt", "chosen", "rejected", "response", "responses", "scores", "label", "messages", "text"])
+COLUMN = st.sampled_from("prompt chosen rejected response responses scores label messages text".split())
 ROWS = [{"prompt": f"ask {i}\n", "chosen": "good, “so”", "rejected": 'bad "x"\t'} for i in range(30)]
 
 
@@ -107,6 +108,18 @@ def test_damaged_files_are_read_or_refused(name, seed, cut):
         for _ in range(rng.randrange(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
     read(bytes(data), name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@QUICK
+@given(texts=st.lists(st.tuples(*[TEXT.map(lambda text: "x" + text.replace("\0", ""))] * 3), min_size=1, max_size=5))
+def test_pairs_of_any_text_become_records_unchanged(name, texts):
+    rows = [{"prompt": prompt, "chosen": chosen, "rejected": f"no {rejected}"} for prompt, chosen, rejected in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a." + name)
+        path.write_bytes(encode(rows, name))
+        records, _ = FileData(path=str(path)).records()
+        assert [[r.prompt, *r.responses] for r in records] == [list(row.values()) for row in rows]
 
 
 @QUICK

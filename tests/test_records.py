@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from algorithms.common.errors import ConfigError, UserError
 from algorithms.common.records import (FileData, Record, Records, cache_folder, demonstrations, pairs, parse_transcript,
-                                       preferred, prompt_hash, prompts, ranked, render_transcript, set_cache_folder, split)
+                                       preferred, prompt_hash, prompts, ranked, render_transcript, set_cache_folder,
+                                       split)
 
 HI = [{"role": "user", "content": "hi"}]
 SAMPLE = [
@@ -50,10 +51,10 @@ def test_strict_pairs_and_the_best_response():
 
 def test_the_key_is_the_content_without_meta():
     assert Record("a", ["x"], [1], {"n": 1}).key == Record("a", ["x"], [1.0]).key
-    others = [Record("a", ["x"]), Record("a", ["x"], [0.0]), Record("a", ["y"], [1.0]), Record("a", ["x", ""], [1.0, 0]),
-              Record([{"role": "user", "content": "a"}], ["x"], [1.0])]
+    others = [Record("a", ["x"]), Record("a", ["x"], [0.0]), Record("a", ["y"], [1.0]),
+              Record("a", ["x", ""], [1.0, 0]), Record([{"role": "user", "content": "a"}], ["x"], [1.0])]
     assert len({record.key for record in others}) == len(others)
-    assert Record("a", ["x"], [1.0]).key == "83be81125e7faaf78e123712705be0f2"       # stored files and stages depend on it
+    assert Record("a", ["x"], [1.0]).key == "83be81125e7faaf78e123712705be0f2"      # what is stored depends on it
 
 
 def test_prompt_hashes_are_stable_and_see_through_the_form():
@@ -82,10 +83,14 @@ def test_select_keeps_the_order_asked_for():
 
 
 def test_large_texts_and_many_batches():
-    data = [Record("p" * (3 << 20), ["x"], None), *(Record(f"{i}", []) for i in range(5000)), Record("q" * (3 << 20), [])]
+    long = "p" * (3 << 20)
+    data = [Record(long, ["x"], None), *(Record(f"{i}", []) for i in range(5000)), Record("q", [long, "x"], [0.0, 1.0])]
     records = Records.from_list(data)
     assert list(records) == data
     assert list(records.select(np.arange(1, 5002, 7))) == data[1:5002:7]
+    backwards = records.select([5001, 3, 4000, 3])
+    assert list(backwards) == [data[5001], data[3], data[4000], data[3]]
+    assert list(backwards.column("key")) == [record.key for record in backwards]
 
 
 def test_no_records():
@@ -141,11 +146,13 @@ def test_views():
     assert list(preferred(records)) == [Record("b", ["x"], None, {"source": "s"}), Record("b", ["w"])]
     assert list(pairs(records)) == [SAMPLE[1], Record("b", ["w", "u"], [3.0, 2.0]), Record("b", ["w", "v"], [3.0, 2.0])]
     assert list(ranked(records)) == [SAMPLE[1], SAMPLE[2]]
-    assert [(r.prompt, r.responses) for r in prompts(records)] == [("a", []), ("b", []), (HI, []), ("c", []), ("d", []), ("e", [])]
+    assert [record.prompt for record in prompts(records)] == ["a", "b", HI, "c", "d", "e"]
+    assert all(record.responses == [] for record in prompts(records))
 
 
 def test_pairs_put_the_better_response_first():
-    assert list(pairs(Records.from_list([Record("a", ["x", "y"], [0.0, 4.0])]))) == [Record("a", ["y", "x"], [4.0, 0.0])]
+    records = Records.from_list([Record("a", ["x", "y"], [0.0, 4.0])])
+    assert list(pairs(records)) == [Record("a", ["y", "x"], [4.0, 0.0])]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.99])
@@ -178,24 +185,26 @@ def test_a_transcript_becomes_messages():
     messages, response, prompt = parse_transcript(text)
     assert messages == [*HI, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "more"}]
     assert response == "no" and prompt + " no" == text and render_transcript(messages) == prompt
-    assert render_transcript([{"role": "system", "content": "Be kind."}, *HI]) == "\n\nSystem: Be kind.\n\nHuman: hi\n\nAssistant:"
+    kind = [{"role": "system", "content": "Be kind."}, *HI]
+    assert render_transcript(kind) == "\n\nSystem: Be kind.\n\nHuman: hi\n\nAssistant:"
 
 
-@pytest.mark.parametrize("text", ["", "hi", "\n\nHuman: hi", "Human: hi\n\nAssistant: x", "x\n\nHuman: hi\n\nAssistant: x"])
+@pytest.mark.parametrize("text", ["", "\n\nHuman: hi", "Human: a\n\nAssistant: b", "x\n\nHuman: a\n\nAssistant: b"])
 def test_no_transcript(text):
     assert parse_transcript(text) is None
 
 
-@settings(max_examples=400, deadline=None)
-@given(first=st.sampled_from(["\n\nHuman:", "\n\nAssistant:", "\n\nSystem:"]), texts=st.lists(TEXT, min_size=1, max_size=6))
+@settings(max_examples=200, deadline=None)
+@given(first=st.sampled_from(["\n\nHuman:", "\n\nAssistant:", "\n\nSystem:"]), texts=st.lists(TEXT, max_size=6))
 def test_transcripts_render_back_exactly(first, texts):
-    text = first + "".join(texts) + "\n\nAssistant: end"
+    body = "".join(texts)
+    text = first + body + "\n\nAssistant: end"
     parsed = parse_transcript(text)
+    is_mark = body.startswith(" ") if "System" in first else body == "" or body[0].isspace()
+    assert (parsed is not None) == is_mark
     if parsed is not None:
         messages, response, prompt = parsed
         assert response == "end" and render_transcript(messages) == prompt == text.removesuffix(" end")
-    else:
-        assert not first.startswith("\n\nSystem") or not texts[0].startswith(" ")
 
 
 # ---- files as a data source

@@ -59,8 +59,8 @@ SFT = result("sft", evaluation={"reward/gold": figure(0.2, 0.1, 0.3), "length/me
                    "stages": {}})
 PPO = result("ppo", evaluation={"reward/gold": figure(1.25, 1.0, 1.5), "reward/gold_minus_sft": figure(1.05, 0.8, 1.3),
                                 "win_rate/sft": figure(0.8, 0.7, 0.9), "kl/k1": figure(-0.0001, -0.01, 0.01)},
-             cost={"seconds": 100.5, "tokens_trained": 500000, "tokens_sampled": 250000, "reward_queries": 900,
-                   "labels": 0, "peak_memory_bytes": 300_000_000, "resident_models": 4,
+             cost={"seconds": 150.5, "tokens_trained": 700000, "tokens_sampled": 250000, "reward_queries": 900,
+                   "labels": 512, "peak_memory_bytes": 310_000_000, "resident_models": 4,
                    "stages": {"sft": {"seconds": 30.0, "tokens_trained": 120000, "peak_memory_bytes": 250_000_000},
                               "reward_model": {"seconds": 20.0, "tokens_trained": 80000, "labels": 512,
                                                "peak_memory_bytes": 310_000_000, "resident_models": 1}}})
@@ -82,7 +82,7 @@ def test_markdown_exactly(tmp_path):
 - Held equal: labels.
 - Rows of one seed: 95% bootstrap interval over prompts. With one seed the intervals hold for these trained models, \
 not for the algorithm.
-- Costs include those of the stages a method stands on (memory, models, parameters: the largest).
+- Costs include those of the stages a method stands on (labels, memory: the largest).
 - Data: read 500.
 - Made with: commit abc1234; device cpu.
 - rrhf, seed 0: failed: TrainingError: loss is NaN at step 3.
@@ -302,7 +302,7 @@ def broken(**changes):
     (broken(evaluation={"kl/k1": figure(float("nan"), 0, 1)}), "NaN is not a JSON number"),
     (broken(evaluation={"kl/k1": figure(1, 0, 2)}).replace('"mean": 1', '"mean": 1e999'), "kl/k1.mean: found inf"),
     (broken(cost={"seconds": "3"}), "cost.seconds: found '3'; expected an integer or a number"),
-    (broken(cost={"stages": {"sft": {"labels": []}}}), "cost.stages.sft.labels: found []"),
+    (broken(cost={"labels": []}), "cost.labels: found []"),
     (broken(data={"dropped": {"tied": "x"}}), "data.dropped.tied: found 'x'"),
 ])
 def test_malformed_results_are_refused_with_file_and_field(tmp_path, text, message):

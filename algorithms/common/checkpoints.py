@@ -1,7 +1,7 @@
 """Checkpoints of a stage in training: safetensors and JSON, written under another name and renamed.
 
 A checkpoint being written at a kill is never read: it has no final name. The newest whole one is used; one whose bytes
-do not match its own digests is passed over for the one before it, and said so.
+do not match its own digests is passed over for the one before it, and said so. Only files named there are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .store import file_digest
+from .store import content_hash, file_digest
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -32,14 +32,15 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], s
         path = temporary / f"{name}.safetensors"
         save_file({key: value.detach().contiguous().cpu().clone() for key, value in group.items()}, path)
         digests[path.name] = file_digest(path)
-    text = json.dumps({"step": step, "state": state, "digests": digests}, allow_nan=False)
+    record = {"step": step, "state": state, "digests": digests}
     with open(temporary / "checkpoint.json", "w", encoding="utf-8") as file:
-        file.write(text)
+        json.dump({**record, "digest": content_hash(record)}, file, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    # later ones, if any, could not be used: they must not push out what can
+    for old in [path for path in sorted(folder.glob("step-*")) if path.name < final.name][:1 - KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -51,12 +52,14 @@ def load_latest(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], 
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             record = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+            if record.pop("digest") != content_hash(record):
+                raise ValueError("checkpoint.json changed since it was written")
             broken = [name for name, digest in record["digests"].items() if file_digest(path / name) != digest]
             if broken:
                 raise ValueError(f"{', '.join(broken)} changed since it was written")
             tensors = {Path(name).stem: load_file(path / name) for name in record["digests"]}
             return record["step"], tensors, record["state"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("checkpoint %s cannot be used (%s); trying the one before it", path, error)
     return None
 

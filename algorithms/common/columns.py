@@ -15,7 +15,7 @@ from algorithms.common.record import MARKS, Messages, Record, parse_transcript
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
-    frozenset(layout.split()): layout for layout in (
+    frozenset(layout.split()) for layout in (
         "prompt chosen rejected", "chosen rejected", "prompt response", "prompt response label",
         "prompt response score", "prompt responses scores", "prompt responses", "messages", "messages label",
         "prompt", "response")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,15 +17,17 @@ from .roles import AdapterRoles, load_state, state
 from .store import file_digest
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+HEAD = "scalar_head.safetensors"
+PREFIX = "base_model.model."  # PEFT's names in a file: the base inside a PeftModel, no adapter name
 
 
 def save_role(models: Models, name: str, folder: Path) -> None:
     """``adapter_model.safetensors`` + ``adapter_config.json`` (LoRA), or a plain model (full fine-tuning)."""
     role = models.role(name)
+    _save_head(role, folder)
     if isinstance(models.roles, AdapterRoles):
         tensors = {key: value.contiguous().cpu() for key, value in state(models.roles, role.name).items()}
-        # PEFT's names: the base inside a PeftModel, no adapter name
-        save_file({f"base_model.model.{key}": value for key, value in tensors.items()}, folder / WEIGHTS[0],
+        save_file({f"{PREFIX}{key}": value for key, value in tensors.items()}, folder / WEIGHTS[0],
                   metadata={"format": "pt"})
         config = copy.deepcopy(models.roles.peft_config(role.name))
         config.inference_mode = True
@@ -35,21 +39,50 @@ def save_role(models: Models, name: str, folder: Path) -> None:
             models.roles.module.save_pretrained(folder)
 
 
+def _save_head(role: Role, folder: Path) -> None:
+    if role.scalar is not None:
+        save_file({key: value.detach().contiguous().cpu() for key, value in role.scalar.state_dict().items()}, folder / HEAD)
+
+
+def _load_head(role: Role, folder: Path) -> None:
+    if (folder / HEAD).is_file():
+        tensors = load_file(folder / HEAD)
+        role.add_scalar_head(len(tensors["bias"]))
+        role.scalar.load_state_dict(tensors)
+
+
 def load_role(models: Models, name: str, folder: Path) -> None:
-    """Copy a saved role's weights into the role ``name``, which exists."""
+    """Copy a saved role's weights into the role ``name``, which exists. ConfigError where they are another model's."""
     role = models.role(name)
-    if isinstance(models.roles, AdapterRoles):
-        prefix = "base_model.model."
-        tensors = {key.removeprefix(prefix): value for key, value in load_file(folder / WEIGHTS[0]).items()}
-        load_state(models.roles, role.name, tensors)
-    else:
-        with models.roles.use(role.name):
-            model = models.roles.module
-            missing, unexpected = model.load_state_dict(load_file(folder / WEIGHTS[1]), strict=False)
-            tied = {key for key, value in model.state_dict().items() if any(
-                value.data_ptr() == other.data_ptr() for k, other in model.state_dict().items() if k != key)}
-            if unexpected or set(missing) - tied:
-                raise KeyError(f"{folder}: missing {sorted(set(missing) - tied)[:3]}, unexpected {unexpected[:3]}")
+    lora = isinstance(models.roles, AdapterRoles)
+    file = weights_file(folder)
+    if file.name != WEIGHTS[0 if lora else 1]:
+        raise ConfigError(f"adapter: found {file.name} in {folder}; expected {'a LoRA adapter' if lora else 'a whole model'}, as "
+                          f"model.lora says; fix: model.lora={'null' if lora else '…'}")
+    tensors = load_file(file)
+    try:
+        if lora:
+            _same_scaling(models.roles.peft_config(role.name), folder)
+            load_state(models.roles, role.name, {key.removeprefix(PREFIX): value for key, value in tensors.items()})
+        else:
+            with models.roles.use(role.name):  # a tied weight and a buffer may stand in the file, and are no parameters
+                besides = set(models.roles.module.state_dict()) - set(models.roles.named_parameters(role.name))
+            load_state(models.roles, role.name, {key: value for key, value in tensors.items() if key not in besides})
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"adapter: found weights in {folder} that do not fit {models.config.name} ({error.args[0]}); expected "
+                          "the same model and model.lora they were trained with; fix: model=… and model.lora.*") from error
+    _load_head(role, folder)
+
+
+def _same_scaling(config, folder: Path) -> None:
+    """LoRA's alpha is in no weight: under another one the same weights are another model, and nothing would say so."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise ConfigError(f"adapter: found no adapter_config.json in {folder}; expected it beside the weights")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("r", "lora_alpha"):
+        if saved[key] != getattr(config, key):
+            raise ValueError(f"{key} = {saved[key]}, here {getattr(config, key)}")
 
 
 def weights_file(folder: Path) -> Path:
@@ -83,12 +116,17 @@ def export(stage: Path, folder: Path, card: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def _plain(value) -> str:
+    """One line of text for a page that renders HTML; a password inside an address is masked."""
+    return html.escape(re.sub(r"://[^/@\s]+@", "://***@", " ".join(str(value).split())), quote=False)
+
+
 def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool) -> str:
     """A Hugging Face model card: what it is, what it was trained from and on, what was measured."""
-    front = ["---", f"base_model: {json.dumps(base)}", *(["library_name: peft"] if peft else []),
+    front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
              "tags: [alignment, " + method + "]", "---", ""]
-    lines = [*front, f"# {method} on {base}", "", cite.strip(), "", "## Data", ""]
-    lines += [f"- {key}: {value}" for key, value in data.items()]
+    lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
+    lines += [f"- {key}: {_plain(value)}" for key, value in data.items()]
     lines += ["", "## Measured", "", "| metric | mean | 95% interval | n |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g} | {value['n']} |"
               for name, value in results.items()]

@@ -112,7 +112,7 @@ class Loader:
         return layout
 
     def _mapped(self, row: Any) -> list[Record]:
-        """The checked records of data.mapper; what goes wrong inside it is the row's fault or the mapper's: the user's."""
+        """The checked records of data.mapper; whatever goes wrong inside it makes the row a bad one."""
         try:
             made = self.mapper(row)
             made = [made] if isinstance(made, Record) else made

@@ -27,7 +27,7 @@ from . import checkpoints
 from .algorithm import Algorithm, Experience
 from .context import Context
 from .errors import TrainingError
-from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .seeds import derive, permutation
 from .template import Example
 from .trackers import Trackers
@@ -37,6 +37,14 @@ log = logging.getLogger(__name__)
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after a checkpoint was written."""
+
+
+class _NotFinite(FloatingPointError):
+    """A micro-batch's loss is NaN or infinite; ``indices`` are its items."""
+
+    def __init__(self, indices: list[int]):
+        super().__init__(indices)
+        self.indices = indices
 
 
 def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: int) -> list[int]:
@@ -49,6 +57,12 @@ def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: in
         chosen += permutation(records, seed, "order", epoch)[offset:offset + take].tolist()
         start += take
     return chosen
+
+
+def visited(records: int, recipe: Recipe, seed: int) -> set[int]:
+    """Records that training will see at all."""
+    limit = recipe.total_records(records)
+    return set(batch_indices(records, limit, limit, 0, seed)) if limit < records else set(range(records))
 
 
 def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
@@ -119,18 +133,17 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
             objective = objective + share
             values[f"loss/{name}"] += share.item()
         if not math.isfinite(objective.item()):
-            raise FloatingPointError(json.dumps(group))
+            raise _NotFinite(group)
         if train:
             objective.backward()
         means.add(metrics)
     return {**values, **means.means()}
 
 
-def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
-    """The same losses and metrics on held-out records, as eval/…"""
+def evaluate_loss(algorithm: Algorithm, context: Context, step: int = 0) -> dict[str, float]:
+    """The same losses and metrics on held-out records, as eval/…, after ``step`` steps."""
     with torch.no_grad():
-        experience = algorithm.experience(context, context.heldout)
-        values = run_losses(algorithm, context, experience, list(range(len(experience))), train=False)
+        values = _losses(algorithm, context, context.heldout, step, train=False)
     return {f"eval/{name}": value for name, value in values.items()}
 
 
@@ -159,6 +172,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     if models.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
+    chosen: list[Example] = []
     step, clock, tokens, lines = _resume(context, trainable, optimizer)
     models.check_layout(examples[:4])
     models.used.clear()
@@ -166,6 +180,8 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
           tqdm(total=total, initial=step, desc=context.name, unit="step", disable=not trainer.progress, mininterval=1.0,
                file=sys.stderr) as bar):
+        for line in lines:
+            trackers.log(line, line["step"])  # this run's folder is a new one: it gets the whole curve
         while step < total:
             begin = time.monotonic()
             torch.manual_seed(derive(context.seed, "step", step))  # LoRA dropout, where it is on
@@ -180,17 +196,19 @@ def fit(algorithm: Algorithm, context: Context) -> None:
             line = {"step": step, "epoch": step * recipe.batch_size / len(examples), **values,
                     "lr": recipe.lr * factor, "tokens_per_second": step_tokens / (time.monotonic() - begin)}
             if trainer.evaluate_every and (step % trainer.evaluate_every == 0 or step == total):
-                line.update(evaluate_loss(algorithm, context))
+                line.update(evaluate_loss(algorithm, context, step))
             lines.append(line)
             trackers.log(line, step)
             bar.update()
             bar.set_postfix({"loss": f"{sum(v for k, v in values.items() if k.startswith('loss/')):.4f}",
                              "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
             if interrupted[0] or step % trainer.checkpoint_every == 0 and step < total:
+                _check_parameters(context, step, chosen, trainable)
                 path = _checkpoint(context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
                 if interrupted[0]:
                     raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
                                       "the same command goes on from there")
+    _check_parameters(context, step, chosen, trainable)
     with open(context.target / "metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     report = {"seconds": time.monotonic() - started, "steps": total, "tokens_trained": tokens,
@@ -201,18 +219,28 @@ def fit(algorithm: Algorithm, context: Context) -> None:
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], step: int, trainable, optimizer) -> dict[str, float]:
-    experience = algorithm.experience(context, chosen)
-    try:
-        values = run_losses(algorithm, context, experience, list(range(len(experience))), train=True)
-    except FloatingPointError as error:
-        names = [chosen[i].record for i in json.loads(str(error)) if i < len(chosen)]
-        raise _not_finite(context, step + 1, names, "a loss that is not finite") from error
+    values = _losses(algorithm, context, chosen, step + 1, train=True)
     norm = torch.nn.utils.clip_grad_norm_(trainable, context.recipe.max_grad_norm).item()
     if not math.isfinite(norm):
         raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {**values, "grad_norm": norm}
+
+
+def _losses(algorithm: Algorithm, context: Context, examples: list[Example], step: int, train: bool) -> dict[str, float]:
+    experience = algorithm.experience(context, examples)
+    try:
+        return run_losses(algorithm, context, experience, list(range(len(experience))), train)
+    except _NotFinite as error:
+        names = [examples[i].record for i in error.indices if i < len(examples)]
+        raise _not_finite(context, step, names, "a loss that is not finite") from error
+
+
+def _check_parameters(context: Context, step: int, chosen: list[Example], trainable) -> None:
+    """A step can break the parameters after its loss and gradient were finite; that must be neither kept nor resumed from."""
+    if not all(parameter.isfinite().all() for parameter in trainable):
+        raise _not_finite(context, step, [example.record for example in chosen], "parameters that are not finite")
 
 
 def _checkpoint(context: Context, step: int, trainable, optimizer, seconds: float, tokens: int, lines: list[dict]):

@@ -106,20 +106,24 @@ def load_base(config: ModelConfig, device: torch.device):
             attn_implementation=config.attention, use_safetensors=True, trust_remote_code=config.trust_remote_code,
             device_map={"": device.index or 0} if device.type == "cuda" else {"": "cpu"})
     except (OSError, ValueError) as error:
+        if "attention implementation" in str(error):
+            raise ConfigError(f"model.attention: found {config.attention}, which {config.name} does not have; expected eager; "
+                              "fix: model.attention=eager") from error
         raise _not_loaded(config, error) from error
     if config.precision == "nf4":
         disable_cpu_repacking(model)
-    disable_dropout(model)
     return model.eval()
 
 
 def disable_dropout(model) -> None:
-    """A base's own dropout (GPT-2, OPT, Phi have it) would make two log-probabilities of one token differ in train()."""
+    """A base's own noise in train() (GPT-2, OPT, Phi drop activations, OPT whole layers, Mixtral jitters its router)
+    would make two log-probabilities of one token differ.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or "jitter" in name):
                 setattr(module, name, 0.0)
 
 
@@ -137,20 +141,53 @@ def disable_cpu_repacking(model) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def shared_rows_refusal(model_config) -> str | None:
-    """Why shared-prefix rows would not be exact for this family, or None. A 4D mask carries only full attention."""
+def shared_rows_refusal(model_config, max_length: int | None = None) -> str | None:
+    """Why shared-prefix rows would not be exact for this family, or None. A 4D mask carries only full attention.
+
+    ``max_length``: tokens of prompt and one response; a sliding window at least that long never slides.
+    """
     text = model_config.get_text_config(decoder=True)
     kinds = set(getattr(text, "layer_types", None) or [])
+    window = getattr(text, "sliding_window", None) if "sliding_attention" in kinds or not kinds else None
     odd = kinds - {"full_attention", "sliding_attention"}
     if odd:
-        return f"{text.model_type} has {', '.join(sorted(odd))} layers, whose state would leak between responses"
-    if "sliding_attention" in kinds or (not kinds and getattr(text, "sliding_window", None)):
-        return f"{text.model_type} has sliding-window attention, which a 4D mask would override"
+        return f"{text.model_type} has {', '.join(sorted(odd))} layers, which would let one response reach another"
+    if (window or "sliding_attention" in kinds) and not (window and max_length and max_length <= window):
+        return f"{text.model_type} has sliding-window attention ({window} tokens), which a 4D mask would override"
+    if "local" in (getattr(text, "attention_layers", None) or []):
+        return f"{text.model_type} has local attention, which a 4D mask would override"
     if text.model_type in ("mamba", "mamba2", "rwkv", "recurrent_gemma", "jamba", "falcon_mamba", "xlstm"):
         return f"{text.model_type} is recurrent: its state would leak between responses"
     if text.model_type in ("bloom", "mpt") or getattr(text, "alibi", False):
         return f"{text.model_type} places tokens by ALiBi, which ignores position ids"
     return None
+
+
+def head_logits(module, states: Tensor) -> Tensor:
+    """(N, H) last hidden states → (N, V) logits as the causal LM makes them: its output layer and what its config scales."""
+    text = module.config.get_text_config(decoder=True)
+    logits = module.get_output_embeddings()(states)
+    if getattr(text, "logit_scale", None) is not None:  # Cohere
+        logits = logits * text.logit_scale
+    if getattr(text, "logits_scaling", None) is not None:  # Granite
+        logits = logits / text.logits_scaling
+    cap = getattr(text, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@torch.no_grad()
+def check_head(module, autocast) -> None:
+    """A short forward of the whole model against backbone + ``head_logits``: a family that does more is refused."""
+    embeddings = module.get_input_embeddings().weight
+    probe = torch.arange(4, device=embeddings.device).unsqueeze(0) % len(embeddings)
+    with autocast:
+        logits = module(input_ids=probe, use_cache=False).logits
+        states = getattr(module, module.base_model_prefix)(input_ids=probe, use_cache=False).last_hidden_state
+        ours = head_logits(module, states)
+    tolerance = 64 * torch.finfo(ours.dtype).eps * max(1.0, logits.abs().max().item())
+    if logits.shape != ours.shape or not (logits - ours).abs().max().item() <= tolerance:
+        raise ConfigError(f"model.name: found {module.config.model_type}, which changes its logits after the output layer in a "
+                          "way this project does not know; expected a plain output layer, a scale or a soft cap")
 
 
 class Role:
@@ -159,9 +196,37 @@ class Role:
     def __init__(self, models: "Models", name: str, trainable: bool):
         self.models, self.name, self.trainable = models, name, trainable
         self.stored = None  # kept log-probabilities by content, see references.py
+        self.scalar: torch.nn.Linear | None = None  # a head of its own, float32: rewards, values
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        return self.models.roles.named_parameters(self.name)
+        own = {} if self.scalar is None else {f"scalar.{key}": value for key, value in self.scalar.named_parameters()}
+        return {**self.models.roles.named_parameters(self.name), **own}
+
+    def add_scalar_head(self, outputs: int = 1, like: "Role | None" = None, seed: int = 0) -> None:
+        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325; or a copy of another role's."""
+        hidden = self.models.hf_config.get_text_config(decoder=True).hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.scalar = torch.nn.Linear(hidden, outputs)
+            torch.nn.init.normal_(self.scalar.weight, std=(hidden + 1) ** -0.5)
+            torch.nn.init.zeros_(self.scalar.bias)
+        if like is not None:
+            self.scalar.load_state_dict(like.scalar.state_dict())
+        self.scalar.to(self.models.device).requires_grad_(self.trainable)
+
+    def _scalar_at(self, batch: Batch, index: Tensor) -> Tensor:
+        """(…,) flat indices into the rows → (…, outputs), in float32."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            return self.scalar(self.hidden_states(batch).flatten(0, 1)[index].float())
+
+    def values(self, batch: Batch) -> Tensor:
+        """(B, K, T): V(s_t), read at the state that predicts y_t; 0 outside the mask."""
+        values = self._scalar_at(batch, batch.source[batch.mask]).squeeze(-1)  # (N,)
+        return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
+
+    def final_outputs(self, batch: Batch) -> Tensor:
+        """(B, K, outputs): the head at each response's last token; 0 where a response is absent."""
+        return self._scalar_at(batch, batch.last) * batch.present.unsqueeze(-1)
 
     def hidden_states(self, batch: Batch) -> Tensor:
         """(R, L, H): the backbone's last hidden states, in this role."""
@@ -181,7 +246,7 @@ class Role:
     def head(self, states: Tensor) -> Tensor:
         """(N, H) → (N, V) logits."""
         with self.models.roles.use(self.name), self.models.autocast():
-            return self.models.roles.module.get_output_embeddings()(states)
+            return head_logits(self.models.roles.module, states)
 
     def token_logprobs(self, batch: Batch) -> Tensor:
         """(B, K, T): log π(y_t | x, y_<t), 0 outside the mask. The head sees response positions only."""
@@ -207,9 +272,13 @@ class Models:
         self.device = device or precision.pick_device()
         self.template = Template(tokenizer or load_tokenizer(config), config.chat_template)
         base = base if base is not None else load_base(config, self.device)
+        disable_dropout(base)
         self.hf_config = base.config
         self.autocast_dtype = precision.autocast_dtype(mixed_precision, self.device)
-        refusal = shared_rows_refusal(base.config)
+        log.info("%s on %s, weights %s, %s", config.name, self.device, config.precision,
+                 f"autocast {self.autocast_dtype}" if self.autocast_dtype else "no autocast")
+        refusal = shared_rows_refusal(base.config, config.max_length)
+        check_head(base, self.autocast())
         if config.rows == "shared" and refusal:
             raise ConfigError(f"model.rows: found shared, but {refusal}; expected plain; fix: model.rows=plain")
         self.layout = "plain" if config.rows == "plain" or refusal else "shared"
@@ -266,11 +335,14 @@ class Models:
         return self.template.example(record, config.max_length, config.max_prompt_length, config.keep)
 
     def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
-        """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training."""
+        """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""
         config = self.config
+        room = config.max_length - new_tokens
+        if room < 1:
+            raise ConfigError(f"sampling.max_new_tokens: found {new_tokens}; expected less than model.max_length = "
+                              f"{config.max_length}; fix: lower the one or raise the other")
         ids = self.template.prompt_ids(prompt)
-        fits = len(ids) + new_tokens <= config.max_length
-        return ids if fits else self.template.cut(ids, config.max_prompt_length, config.keep)
+        return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:
         """Examples → rows on the device, in this model's layout."""

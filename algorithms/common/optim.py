@@ -27,11 +27,14 @@ class Recipe:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"recipe.schedule: found {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
-        for ok, key, expected in ((self.lr > 0, "lr", "more than 0"), (self.batch_size >= 1, "batch_size", "at least 1"),
-                                  (self.epochs > 0, "epochs", "more than 0"), (0 <= self.warmup < 1, "warmup", "a share in [0, 1)"),
+        for ok, key, expected in ((0 < self.lr < math.inf, "lr", "a finite number above 0"),
+                                  (self.batch_size >= 1, "batch_size", "at least 1"),
+                                  (0 < self.epochs < math.inf, "epochs", "a finite number above 0"),
                                   (self.steps is None or self.steps >= 1, "steps", "at least 1, or null"),
-                                  (self.max_grad_norm > 0, "max_grad_norm", "more than 0"),
-                                  (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)")):
+                                  (0 <= self.warmup < 1, "warmup", "a share in [0, 1)"),
+                                  (0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, at least 0"),
+                                  (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)"),
+                                  (0 < self.max_grad_norm < math.inf, "max_grad_norm", "a finite number above 0")):
             if not ok:
                 raise ConfigError(f"recipe.{key}: found {getattr(self, key)}; expected {expected}")
 

@@ -30,5 +30,4 @@ def autocast_dtype(setting: str, device: torch.device) -> torch.dtype | None:
     if setting == "bf16":
         return torch.bfloat16
     able = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
-    log.info("mixed precision: %s on %s", "bf16 autocast" if able else "none, this hardware has no bf16", device.type)
     return torch.bfloat16 if able else None

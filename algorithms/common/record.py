@@ -104,8 +104,8 @@ def _turn_text(raw: str) -> str:
 def render_transcript(messages: Messages) -> str:
     """The HH form of a prompt: ``\\n\\nHuman: …\\n\\nAssistant: …\\n\\nHuman: …\\n\\nAssistant:``.
 
-    The answer follows after a space. A turn is its mark, a space and its text. A text that is empty or starts with white
-    space follows its mark directly.
+    The answer follows after a space. A turn is its mark, a space and its text. A text that is empty or starts
+    with white space follows its mark directly.
     """
     turns = []
     for turn in messages:

@@ -7,9 +7,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -53,11 +54,16 @@ class Records(Sequence):
     """A read-only sequence of records on a memory-mapped ``datasets.Dataset``.
 
     path: an Arrow file of records. whole: the same file, mapped. indices: which of them, in which order; None: all.
+    Going through all records reads batch after batch where the order allows it; only access by index needs `dataset`.
     """
 
     def __init__(self, path: str, whole: datasets.Dataset, indices: np.ndarray | None = None):
         self.path, self.whole, self.indices = path, whole, indices
-        self.dataset = whole if indices is None else whole.select(indices, new_fingerprint="selected")
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        """The records as a dataset, whose columns are those of the file."""
+        return self.whole if self.indices is None else self.whole.select(self.indices, new_fingerprint="selected")
 
     @classmethod
     def from_list(cls, records: Iterable[Record]) -> "Records":
@@ -78,25 +84,42 @@ class Records(Sequence):
         os.replace(_write(self, Path(path).parent), path)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.whole) if self.indices is None else len(self.indices)
 
     def __getitem__(self, index: int) -> Record:
         return _record(self.dataset[int(index)])
 
     def __iter__(self) -> Iterator[Record]:
-        """Reads the file in sequence where the order allows it: pages that are mapped would stay in memory."""
-        if self.indices is not None and np.any(np.diff(self.indices) < 0):
+        if not self._ascending:
             yield from map(self.__getitem__, range(len(self)))
             return
-        start = 0
-        with pa.OSFile(self.path) as file, pa.ipc.open_stream(file) as batches:
-            for batch in batches:
-                end = start + len(batch)
-                if self.indices is not None:
-                    first, last = np.searchsorted(self.indices, (start, end))
-                    batch = batch.take(pa.array(self.indices[first:last] - start))
+        with pa.OSFile(self.path) as file, pa.ipc.open_stream(file) as batches:     # mapped pages would stay in memory
+            for batch in self._selected(batches):
                 yield from map(_record, batch.to_pylist())
-                start = end
+
+    def column(self, name: str) -> Iterator:
+        """One stored column's values."""
+        if not self._ascending:
+            yield from self.dataset.select_columns(name)[:][name]
+            return
+        for batch in self._selected(self.whole.data.table.select([name]).to_batches()):
+            yield from batch[0].to_pylist()
+
+    @property
+    def _ascending(self) -> bool:
+        return self.indices is None or not np.any(np.diff(self.indices) < 0)
+
+    def _selected(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """What is selected of every batch of the file; the indices ascend."""
+        start = 0
+        for batch in batches:
+            end = start + len(batch)
+            if self.indices is None:
+                yield batch
+            else:
+                first, last = np.searchsorted(self.indices, (start, end))
+                yield batch.take(pa.array(self.indices[first:last] - start))
+            start = end
 
     def select(self, indices: Iterable[int]) -> "Records":
         """The records at `indices`, in that order."""
@@ -108,11 +131,6 @@ class Records(Sequence):
     def where(self, mask: np.ndarray) -> "Records":
         """The records where the (n,) bool `mask` is true."""
         return self.select(np.flatnonzero(mask))
-
-    def column(self, name: str) -> Iterator:
-        """One stored column's values, read in batches."""
-        for batch in self.dataset.select_columns(name).iter(4096):
-            yield from batch[name]
 
     @property
     def fingerprint(self) -> str:
@@ -136,21 +154,22 @@ def _record(row: dict) -> Record:
 def _write(records: Iterable[Record], folder: Path) -> Path:
     """Stream records to an Arrow file named by their content (meta included), atomically."""
     digest = hashlib.blake2b(digest_size=16)
+    temporary = folder / f"{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        file = open(temporary, "xb")
     except OSError as error:
-        raise UserError(f"{folder}: found a folder that cannot be written ({error}); expected the cache; fix: "
-                        "set another folder") from None
+        raise UserError(f"{folder}: found a folder that cannot be written ({error}); expected one for the data's Arrow "
+                        "files; fix: free it, or set another folder") from None
     try:
-        with os.fdopen(handle, "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as stream:
+        with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
             for rows in _batches(_row(record, digest) for record in records):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
         path = folder / f"{digest.hexdigest()}.arrow"
         os.replace(temporary, path)
         return path
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
 
 
@@ -306,7 +325,8 @@ class FileData:
         loader = Loader(self.columns, self.mapper, self.on_bad_row == "drop", self.limit)
         records = Records.from_list(loader.records(self._sources()))
         keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
-        loader.report.duplicates = len(keys) - len(np.unique(keys))
+        keys.sort()
+        loader.report.duplicates = int(np.count_nonzero(keys[1:] == keys[:-1]))
         return records, loader.report
 
     def load(self, seed: int) -> DataSets:

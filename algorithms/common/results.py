@@ -8,13 +8,14 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from .masking import Mask
 
-from .evaluation import Evaluation
-from .models import PROJECT
+if TYPE_CHECKING:  # a task that loads no model writes results without importing torch
+    from .evaluation import Evaluation
 
+PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
@@ -43,6 +44,8 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu, {torch.get_num_threads()} threads"
@@ -55,9 +58,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def header(algorithm: str, seed: int, config: dict, overrides: list[str]) -> dict[str, Any]:
-    return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed, "config": config,
-            "overrides": overrides, "commit": commit(), "versions": versions(), "device": device_name()}
+def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[str, Any]:
+    """What every result.json begins with."""
+    whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
+    return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
+            "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
+            "versions": versions(), "device": device_name()}
 
 
 def write_samples(folder: Path, evaluation: Evaluation) -> None:

@@ -8,6 +8,7 @@ wrong gradients and no error. Full fine-tuning has the same interface over copie
 from __future__ import annotations
 
 import copy
+import re
 from contextlib import contextmanager, nullcontext
 from typing import Iterator, Protocol
 
@@ -73,15 +74,14 @@ class AdapterRoles:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):
                 raise RuntimeError("this version of peft names its active adapter otherwise; expected the pinned range")
         self._trainable[name] = trainable
-        # add_adapter and get_peft_model leave flags of their own: set all of them again, explicitly
-        for role, learns in self._trainable.items():
-            for parameter in self.named_parameters(role).values():
-                parameter.requires_grad_(learns)
+        self._set_flags()
         if like is not None and like != BASE:
             source = self.named_parameters(like)
             with torch.no_grad():
                 for key, parameter in self.named_parameters(name).items():
                     parameter.copy_(source[key])
+        # PEFT's new layers come in train() though the base is in eval(): their dropout would be on in a frozen role
+        self._base.train(self._base.training)
         self._set(self.current)
 
     def named_parameters(self, name: str) -> dict[str, nn.Parameter]:
@@ -89,15 +89,22 @@ class AdapterRoles:
         if name == BASE:
             return {}
         self._must_exist(name)
-        mark = f".{name}."
-        return {key.replace(mark, "."): parameter for key, parameter in self._base.named_parameters()
-                if mark in key and "lora_" in key}
+        # behind PEFT's own name only: a model may have a module called "value"
+        mark = re.compile(rf"\.(lora_\w+)\.{re.escape(name)}(?=\.|$)")
+        return {mark.sub(r".\1", key): parameter for key, parameter in self._base.named_parameters() if mark.search(key)}
 
     def remove(self, name: str) -> None:
         self._must_exist(name)
         del self._trainable[name]
         self._peft.delete_adapter(name)
+        self._set_flags()
         self._set(BASE if self.current == name else self.current)
+
+    def _set_flags(self) -> None:
+        """PEFT sets ``requires_grad`` in its own way whenever adapters come or go: say again what learns."""
+        for role, learns in self._trainable.items():
+            for parameter in self.named_parameters(role).values():
+                parameter.requires_grad_(learns)
 
     def _must_exist(self, name: str) -> None:
         if name != BASE and name not in self._trainable:
@@ -148,7 +155,10 @@ class CopyRoles:
         self._copies[name].requires_grad_(trainable)
 
     def remove(self, name: str) -> None:
+        if name == BASE or name not in self._copies:
+            raise KeyError(f"role {name!r}: found {self.names()}")
         del self._copies[name]
+        self.current = BASE if self.current == name else self.current
 
     def named_parameters(self, name: str) -> dict[str, nn.Parameter]:
         return {} if name == BASE else dict(self._copies[name].named_parameters())
@@ -165,10 +175,23 @@ class CopyRoles:
 
 
 def enable_checkpointing(module: nn.Module, roles: Roles) -> None:
-    """Gradient checkpointing whose recomputation happens under the role of the forward pass."""
+    """Gradient checkpointing whose recomputation happens under the role of the forward pass.
+
+    Also in train() as then: a frozen role's forward in between sets eval(), and LoRA dropout would be lost.
+    """
+
+    @contextmanager
+    def recompute(role: str):
+        with roles.use(role):
+            module, training = roles.module, roles.module.training
+            module.train()
+            try:
+                yield
+            finally:
+                module.train(training)
 
     def replay():
-        return nullcontext(), roles.use(roles.current)
+        return nullcontext(), recompute(roles.current)
 
     module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": replay})
 
@@ -183,6 +206,9 @@ def load_state(roles: Roles, name: str, tensors: dict[str, Tensor]) -> None:
     if set(own) != set(tensors):
         missing, extra = sorted(set(own) - set(tensors))[:3], sorted(set(tensors) - set(own))[:3]
         raise KeyError(f"role {name!r}: missing {missing}, unexpected {extra}")
+    shapes = [key for key in own if own[key].shape != tensors[key].shape]  # copy_ would broadcast
+    if shapes:
+        raise ValueError(f"role {name!r}: {shapes[0]} is {tuple(tensors[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}")
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(tensors[key])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .models import Models
+from .models import Models, shared_rows_refusal
 from .seeds import uniforms
 
 
@@ -113,7 +113,7 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
         mask = mask.repeat_interleave(copies, 0)
         next_position = position[:, -1:].repeat_interleave(copies, 0) + 1
         if copies > 1:
-            _select(cache, torch.arange(len(prompts), device=device).repeat_interleave(copies))
+            cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(copies))
         alive = torch.arange(total, device=device)  # rows of the batch → sequences
         for step in range(settings.max_new_tokens):
             if step < settings.min_new_tokens:
@@ -130,7 +130,7 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
                 break
             if 4 * int(over.sum()) >= len(over):  # decode them no further once they are many
                 keep = (~over).nonzero().squeeze(-1)
-                _select(cache, keep)
+                cache.reorder_cache(keep)
                 alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
             logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
@@ -140,17 +140,9 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
 
 
 def _cache(models: Models, size: int):
-    """Static where all layers attend to everything (no concatenation a step), dynamic elsewhere."""
+    """Static where all layers attend to everything by position ids (no concatenation a step), dynamic elsewhere."""
     from transformers import DynamicCache, StaticCache
 
-    text = models.hf_config.get_text_config(decoder=True)
-    kinds = set(getattr(text, "layer_types", None) or [])
-    if kinds <= {"full_attention"} and not getattr(text, "sliding_window", None):
+    if shared_rows_refusal(models.hf_config) is None:
         return StaticCache(config=models.hf_config, max_cache_len=size)
     return DynamicCache(config=models.hf_config)
-
-
-def _select(cache, index: Tensor) -> None:
-    """Keep (or repeat) rows of the batch."""
-    for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[index], layer.values[index]

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
+import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .algorithm import Algorithm
-from .context import TrainerConfig
 from .errors import ConfigError
-from .evaluation import EvalConfig
-from .models import ModelConfig
-from .optim import Recipe
 
-SECRET = re.compile(r"key|token(?!s|iz)|password|passwd|secret|credential", re.IGNORECASE)
+if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
+    from .algorithm import Algorithm
+    from .context import TrainerConfig
+    from .evaluation import EvalConfig
+    from .models import ModelConfig
+    from .optim import Recipe
 
 
 @dataclass
@@ -49,16 +54,20 @@ class Settings:
     trainer: TrainerConfig
     eval: EvalConfig
     seed: int = 0
-    adapter: str | None = None
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
 
 
 GROUPS = ("algorithm", "recipe", "model", "data", "trainer", "eval", "stages", "budget")
+TOP = ("task", "seed", "adapter", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
-    """Check the named parts of a config and instantiate them."""
+    """Check the named parts of a config and instantiate them. The config itself stays as it is."""
+    for key in config:
+        if key not in TOP:
+            raise ConfigError(f"{key}: found no such key; expected one of {', '.join(sorted(TOP))}")
+    config = copy.deepcopy(config)  # resolving is in place, and what came from the environment must stay recognisable
     parts = {}
     for name in names:
         try:
@@ -71,16 +80,30 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
             parts[name] = instantiate(config[name], _convert_="all")
         except Exception as error:
             cause = error.__cause__ or error
-            if isinstance(cause, ConfigError):
-                raise cause from None
-            raise ConfigError(f"{name}: {str(cause).splitlines()[0]}") from error
+            if not isinstance(cause, ConfigError):
+                raise ConfigError(f"{name}: {str(cause).splitlines()[0]}") from error
+            raise ConfigError(_at(str(cause), str(error))) from None
     return parts
 
 
+def _at(message: str, hydra_message: str) -> str:
+    """The message of a class that does not know where in the config it stands, with its key's whole path."""
+    place = re.search(r"full_key: (\S+)", hydra_message)
+    key, colon, rest = message.partition(": ")
+    return f"{place[1]}.{key.split('.', 1)[1]}{colon}{rest}" if place and re.fullmatch(r"\w+\.[\w.]+", key) else message
+
+
+def seed(config: DictConfig) -> int:
+    if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
+        raise ConfigError(f"seed: found {config.seed!r}; expected a whole number from 0")
+    return config.seed
+
+
 def settings(config: DictConfig) -> Settings:
-    if not isinstance(config.seed, int) or isinstance(config.seed, bool):
-        raise ConfigError(f"seed: found {config.seed!r}; expected a whole number")
-    return Settings(**build(config), seed=config.seed, adapter=config.adapter)
+    """Everything a run needs, checked."""
+    if config.adapter is not None:
+        raise ConfigError(f"adapter: found {config.adapter!r}; expected null where a run trains; fix: task=chat or task=merge")
+    return Settings(**build(config), seed=seed(config))
 
 
 def check(node: Any, path: str) -> None:
@@ -100,7 +123,12 @@ def check(node: Any, path: str) -> None:
     if kind is not None and dataclasses.is_dataclass(kind):
         _check_fields(node, kind, path)
     for key in node:
-        check(node[key], f"{path}.{key}")
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{path}.{key}: found no value; expected one; fix: {path}.{key}=…")
+        value = node[key]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{path}.{key}: found {value}; expected a finite number")
+        check(value, f"{path}.{key}")
 
 
 def _check_fields(node: DictConfig, kind: type, path: str) -> None:
@@ -115,13 +143,20 @@ def _check_fields(node: DictConfig, kind: type, path: str) -> None:
             raise ConfigError(f"{path}.{name}: found no value; expected {_name(f.type)}; fix: {path}.{name}=…")
     hints = typing.get_type_hints(kind)
     for key in given:
-        if not _fits(node[key], hints[key]):
-            raise ConfigError(f"{path}.{key}: found {OmegaConf.to_container(node[key]) if OmegaConf.is_config(node[key]) else node[key]!r}"
-                              f" ({type(node[key]).__name__}); expected {_name(hints[key])}")
+        if not OmegaConf.is_missing(node, key) and not _fits(node[key], hints[key]):
+            value = OmegaConf.to_container(node[key]) if OmegaConf.is_config(node[key]) else node[key]
+            raise ConfigError(f"{path}.{key}: found {value!r} ({type(value).__name__}); expected {_name(hints[key])}")
 
 
 def _name(hint: Any) -> str:
-    return hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("typing.", "")
+    """A type as a reader of the YAML knows it."""
+    if isinstance(hint, str):
+        return hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(map(_name, typing.get_args(hint)))
+    if hint is type(None):
+        return "null"
+    return str(hint).replace("typing.", "") if typing.get_args(hint) else getattr(hint, "__name__", str(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -147,44 +182,63 @@ def _fits(value: Any, hint: Any) -> bool:
     return not isinstance(value, (int, float, str, bool, ListConfig))
 
 
-def masked(config: DictConfig) -> dict:
-    """The config as plain data, resolved, with whatever is a secret by name or came from the environment masked."""
-
-    def walk(value: Any, raw: Any, key: str) -> Any:
-        if isinstance(value, dict):
-            return {str(k): walk(v, raw.get(k) if isinstance(raw, dict) else None, str(k)) for k, v in value.items()}
-        if isinstance(value, list):
-            return [walk(v, r, key) for v, r in zip(value, raw if isinstance(raw, list) else [None] * len(value))]
-        secret = isinstance(value, str) and (SECRET.search(key) or isinstance(raw, str) and "oc.env" in raw)
-        return "***" if secret else value
-
-    return walk(OmegaConf.to_container(config, resolve=True), OmegaConf.to_container(config, resolve=False), "")
-
-
 def explain_overrides(overrides: list[str], config_folder: str) -> list[str]:
-    """For overrides that name no key: which keys there are. Used after Hydra has refused to compose."""
+    """For overrides that name no group, choice or key: which there are. Used after Hydra has refused to compose."""
     from hydra import compose, initialize_config_dir
 
-    keys = [re.split(r"[=]", item, maxsplit=1)[0] for item in overrides if "=" in item and not item.startswith(("-", "~", "+", "hydra"))]
     folder = Path(config_folder)
-    groups = [item for item in overrides if (folder / re.split(r"[=@]", item)[0]).is_dir()]
-    keys = [key for key in keys if not (folder / key.split("@")[0]).is_dir()]
-    with initialize_config_dir(config_folder, version_base="1.3"):
-        try:
-            config = compose("config", overrides=[g for g in groups if "," not in g])
-        except Exception:
-            config = compose("config")
-    messages = []
-    for key in keys:
-        node, walked = config, []
-        for part in key.split("."):
-            if not isinstance(node, DictConfig):
-                break
-            if part not in node:
-                where = ".".join([*walked, part])
-                allowed = ", ".join(sorted(str(name) for name in node if name != "_target_"))
-                messages.append(f"{where}: found no such key; expected one of {allowed}")
-                break
-            walked.append(part)
-            node = node[part]
-    return messages
+    groups, keys, messages = {}, [], []
+    for item in overrides:
+        name, given, value = item.partition("=")
+        if not given or name.startswith(("-", "~", "+", "hydra.")):
+            continue
+        if not (folder / name.split("@")[0]).is_dir():
+            keys.append(name)
+            continue
+        groups[name] = value.split(",")
+        choices = _choices(folder, name.split("@")[0])
+        messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
+                     for choice in groups[name] if choice not in choices]
+    if messages:
+        return messages
+    try:
+        with initialize_config_dir(config_folder, version_base="1.3"):
+            return _unknown_keys(compose, folder, groups, keys)
+    except HydraException:  # something else is wrong, which Hydra's own message says
+        return []
+
+
+def _unknown_keys(compose: Callable, folder: Path, groups: dict[str, list[str]], keys: list[str]) -> list[str]:
+    """Messages for the first combination of the groups' choices that lacks a key."""
+    first = compose("config", overrides=[f"{name}={values[0]}" for name, values in groups.items()], return_hydra_config=True)
+    params = first.hydra.sweeper.get("params") or {}  # an experiment may sweep by itself
+    groups = {**{name: str(value).split(",") for name, value in params.items() if (folder / name).is_dir()}, **groups}
+    for combination in itertools.product(*groups.values()):
+        chosen = [f"{name}={choice}" for name, choice in zip(groups, combination)]
+        config = compose("config", overrides=chosen)
+        if found := [message for key in keys if (message := _unknown(config, key))]:
+            swept = any(len(choices) > 1 for choices in groups.values())
+            return [f"{message} (with {' '.join(chosen)})" if swept else message for message in found]
+    return []
+
+
+def _choices(folder: Path, group: str) -> list[str]:
+    """The choices of a group, those in its folders too; null where the config has it as the default."""
+    defaults = OmegaConf.load(folder / "config.yaml").defaults
+    optional = any(OmegaConf.is_dict(item) and group in item and item[group] is None for item in defaults)
+    files = (folder / group).rglob("*.yaml")
+    return sorted(path.relative_to(folder / group).with_suffix("").as_posix() for path in files) + ["null"] * optional
+
+
+def _unknown(config: DictConfig, key: str) -> str | None:
+    """What to say of a key that the config does not have; None where it does."""
+    node, walked = config, []
+    for part in key.split("."):
+        if not isinstance(node, DictConfig):
+            return f"{key}: found no such key; {'.'.join(walked)} is a single value"
+        if part not in node:
+            allowed = ", ".join(sorted(str(name) for name in node if name != "_target_"))
+            return f"{'.'.join([*walked, part])}: found no such key; expected one of {allowed}"
+        walked.append(part)
+        node = node._get_node(part) if OmegaConf.is_missing(node, part) else node[part]
+    return None

@@ -23,6 +23,7 @@ from .context import Context, TrainerConfig
 from .errors import ConfigError
 from .evaluation import EvalConfig, Evaluation, evaluate
 from .export import frozen_role, load_role, role_digest, save_role
+from .loop import visited
 from .models import ModelConfig, Models, load_tokenizer
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
@@ -157,7 +158,8 @@ class Bench:
         examples = [models.tokenize(record) for record in train]
         watched = [models.tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
         if algorithm.stores_reference:
-            self._store_reference(models, inputs["reference"], [*examples, *watched])
+            seen = sorted(visited(len(examples), recipe, self.seed))
+            self._store_reference(models, inputs["reference"], [*(examples[i] for i in seen), *watched])
         return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
                        self.run_folder)
 
@@ -201,7 +203,9 @@ class Bench:
         return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
-        """What a stage cost, with the stages it stands on; the totals charge them all. Labels are the same ones: the most."""
+        """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
+        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs.
+        """
         folder = self.train(algorithm, recipe)
         fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
         own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"], "tokens_sampled": fit.get("tokens_sampled", 0),
@@ -215,7 +219,7 @@ class Bench:
                 total[key] += stage[key]
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
-        return {**total, "stages": {"own": own, **stages}}
+        return {**total, "stages": stages}
 
     def _labels(self, algorithm: Algorithm) -> int:
         uses = algorithm.view in ("preferred", "pairs", "ranked") or (

@@ -11,24 +11,23 @@ from omegaconf import DictConfig
 
 from . import results
 from .errors import ConfigError
-from .settings import build, masked, settings
+from .masking import Mask
+from .settings import StagesConfig, build, seed, settings
+from .store import Store
 
 log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
-    chosen = settings(config)
-    from . import records
+    chosen, mask = settings(config), Mask(config)
     from .evaluation import metrics
     from .export import export, model_card
     from .stages import Bench
-    from .store import Store
 
-    store = Store(chosen.stages.folder)
-    records.set_cache_folder(store.folder.parent / "data" if chosen.stages.folder is None else store.folder / "data")
+    store = _store(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
-    head = results.header(name, chosen.seed, masked(config), overrides)
+    head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, folder)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
@@ -44,9 +43,18 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
         "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
         "seed": chosen.seed, "commit": head["commit"]}, figures, chosen.model.lora is not None)
-    export(stage, folder, card)
-    results.write_json(folder / "result.json", result)
+    export(stage, folder, mask.text(card))
+    results.write_json(folder / "result.json", mask.hide(result))
     _show(name, figures, folder)
+
+
+def _store(stages: StagesConfig) -> Store:
+    """The store of kept stages; the data's cache lies beside the default one, or in the one that was asked for."""
+    from . import records
+
+    store = Store(stages.folder)
+    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    return store
 
 
 def _show(name: str, figures: dict, folder: Path) -> None:
@@ -58,42 +66,38 @@ def _show(name: str, figures: dict, folder: Path) -> None:
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Read and clean the data, print what was found; loads no model."""
-    from . import records
-    from .store import Store
-
     parts = build(config, ("data", "stages"))
-    store = Store(parts["stages"].folder)
-    records.set_cache_folder(store.folder / "data")
-    data = parts["data"].load(config.seed)
+    _store(parts["stages"])
+    data = parts["data"].load(seed(config))
     report = data.report.to_dict()
     report["sets"] = {key: len(getattr(data, key)) for key in
                       ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning")}
-    results.write_json(folder / "data.json", report)
+    results.write_json(folder / "data.json", Mask(config).hide(report))
     print(json.dumps(report, indent=2, ensure_ascii=True))
 
 
-def _loaded(config: DictConfig):
-    """(Models with the adapter's role as "policy", folder) for tasks that take ``adapter=…``."""
-    if not config.adapter:
-        raise ConfigError("adapter: found nothing; expected the folder of a run; fix: adapter=outputs/…")
-    from .export import frozen_role, weights_file
-    from .models import Models
+def _adapter(config: DictConfig) -> Path:
+    """The folder named by ``adapter=…``, which holds weights."""
+    if not config.adapter or not isinstance(config.adapter, str):
+        raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
+    from .export import weights_file
 
-    folder = Path(config.adapter)
-    weights_file(folder)
-    parts = build(config, ("model", "trainer"))
-    models = Models(parts["model"], parts["trainer"].mixed_precision)
-    frozen_role(models, "policy", folder)
-    return models, folder
+    weights_file(Path(config.adapter))
+    return Path(config.adapter)
 
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk to a result in the terminal. An empty line or end of input ends it."""
+    parts = build(config, ("model", "trainer", "eval"))
+    folder, sampling, number = _adapter(config), parts["eval"].sampling, seed(config)
+    from .export import frozen_role
+    from .models import Models
     from .sampling import sample
     from .terminal import printable
 
-    models, _ = _loaded(config)
-    settings_ = build(config, ("eval",))["eval"].sampling
+    models = Models(parts["model"], parts["trainer"].mixed_precision)
+    frozen_role(models, "policy", folder)
+    sys.stdin.reconfigure(errors="replace")
     print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
           "Write a message; an empty line ends the conversation.")
     messages: list[dict] = []
@@ -107,8 +111,8 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
             break
         # a model without a chat template continues text; one with it answers a conversation
         prompt = [*messages, {"role": "user", "content": text}] if models.template.chat else text
-        ids = models.prompt_ids(prompt, settings_.max_new_tokens)
-        ((answer,),) = sample(models, "policy", [ids], settings_, config.seed, keys=[f"chat/{turn}"])
+        ids = models.prompt_ids(prompt, sampling.max_new_tokens)
+        ((answer,),) = sample(models, "policy", [ids], sampling, number, keys=[f"chat/{turn}"])
         reply = models.template.clean_response(prompt, models.template.decode(answer.ids))
         print(printable(reply.strip()))
         if models.template.chat:
@@ -125,9 +129,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     from .export import weights_file
     from .models import load_tokenizer
 
-    if not config.adapter:
-        raise ConfigError("adapter: found nothing; expected the folder of a run; fix: adapter=outputs/…")
-    source = Path(config.adapter)
+    source = _adapter(config)
     if weights_file(source).name != "adapter_model.safetensors":
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     model = build(config, ("model",))["model"]

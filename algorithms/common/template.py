@@ -78,6 +78,9 @@ class Template:
         """The token that ends an assistant turn in the chat template; EOS where the template writes none."""
         user = [{"role": "user", "content": "x"}]
         whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+        if _PROBE not in whole:
+            raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
+                              "renders it; fix: set model.chat_template to a Jinja file that does")
         tail = whole[whole.rindex(_PROBE) + len(_PROBE):]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for token in self._ids(tail):
@@ -109,8 +112,14 @@ class Template:
         return ids or [self.tokenizer.eos_token_id]
 
     def response_ids(self, prompt: str | list[dict], response: str) -> list[int]:
-        """Without the end token."""
-        return self._ids(self.response_text(prompt, response))
+        """Without the end token. DataError where the text itself holds one: the response would end in its middle."""
+        ids = self._ids(self.response_text(prompt, response))
+        inside = set(ids) & set(self.stop_ids)
+        if inside:
+            token = self.tokenizer.convert_ids_to_tokens(min(inside))
+            raise DataError(f"responses: found the end token {token!r} inside the text {response[:60]!r}; expected plain text, "
+                            "the end token is added here; fix: take it out of the data")
+        return ids
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

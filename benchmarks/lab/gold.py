@@ -31,6 +31,7 @@ from benchmarks.lab.vocabulary import (
     MODIFIERS,
     OPPOSING,
     TIMES,
+    Domain,
 )
 
 WORDS_PER_CLAUSE = 5
@@ -90,8 +91,7 @@ def judge(prompt: str, response: str, finished: bool) -> Judgement:
             "(its gold reward judges no other text); fix: use data=reviews, or another reward for your own prompts"
         )
     topic = DOMAINS[opening["noun"]]
-    found = Judgement(finished)
-    told, adjectives = set(), set()
+    found, told = Judgement(finished), set()
     closed, sentences = False, 0
     first, *pieces = _SENTENCE_END.split((prompt + response)[opening.end() - 1:])
     if first != ".":        # text that follows the opening's full stop without a space
@@ -102,26 +102,30 @@ def judge(prompt: str, response: str, finished: bool) -> Judgement:
             closed = True
             continue
         sentences += 1
-        match = _SENTENCE.fullmatch(_uncapitalised(piece))
-        if match is None or closed or sentences > max(SENTENCES):
+        sentence = _SENTENCE.fullmatch(_uncapitalised(piece))
+        if sentence is None or closed or sentences > max(SENTENCES):
             found.unparsed += max(1, math.ceil(len(piece.split()) / WORDS_PER_CLAUSE))
-            continue
-        scores = []
-        for words in filter(None, (match["first"], match["second"])):
-            subject, adjective, score = _clause(words)
-            scores.append(score)
-            off = subject not in topic.aspects and subject not in topic.events
-            repeated = subject in told
-            found.off += off
-            found.repeated += repeated
-            found.repeated_adjectives += adjective in adjectives
-            found.credits.append(min(score, 0.0) if off or repeated else score)
-            told.add(subject)
-            adjectives |= {adjective} - {None}
-        if match["second"]:
-            found.conjunctions += 1
-            found.wrong_conjunctions += bool(match["agreeing"]) != (scores[0] * scores[1] > 0)
+        else:
+            _weigh(sentence, topic, found, told)
     return found
+
+
+def _weigh(sentence: re.Match, topic: Domain, found: Judgement, told: set[str]) -> None:
+    """Add a parsed sentence's clauses to what was `found`, and its subjects and adjectives to what was `told`."""
+    scores = []
+    for words in filter(None, (sentence["first"], sentence["second"])):
+        subject, adjective, score = _clause(words)
+        off = subject not in topic.aspects and subject not in topic.events
+        repeated = subject in told
+        found.off += off
+        found.repeated += repeated
+        found.repeated_adjectives += adjective in told
+        found.credits.append(min(score, 0.0) if off or repeated else score)
+        scores.append(score)
+        told |= {subject, adjective} - {None}
+    if sentence["second"]:
+        found.conjunctions += 1
+        found.wrong_conjunctions += bool(sentence["agreeing"]) != (scores[0] * scores[1] > 0)
 
 
 def _clause(words: str) -> tuple[str, str | None, float]:

@@ -1,0 +1,52 @@
+"""Shared fixtures: no network, a random tiny Llama, the lab's tokenizer."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real public data beside the checkout; tests that need it are skipped elsewhere."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data samples are not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(ROOT / "benchmarks/lab/reviews")
+
+
+@pytest.fixture
+def make_models(tokenizer):
+    """Models over a random Llama in fp32: make_models(attention="sdpa", lora=None, …)."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from algorithms.common.models import Lora, ModelConfig, Models
+
+    def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), **options) -> Models:
+        settings = {"precision": "fp32", "attention": "eager", "gradient_checkpointing": False, "max_length": 64,
+                    "max_prompt_length": 32, **options}
+        config = ModelConfig(name="random-llama", lora=lora, **settings)
+        torch.manual_seed(seed)
+        base = LlamaForCausalLM._from_config(
+            LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64,
+                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256),
+            attn_implementation=config.attention).eval()
+        return Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
+
+    return make

@@ -1,0 +1,471 @@
+"""The one loop: 8×1 equals 1×8, every record once an epoch, schedules by hand, errors that say what to do, Ctrl-C."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from algorithms.common import checkpoints
+from algorithms.common.algorithm import Algorithm, Loss, Term
+from algorithms.common.context import TrainerConfig
+from algorithms.common.errors import ConfigError, TrainingError
+from algorithms.common.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
+from algorithms.common.models import Lora
+from algorithms.common.optim import Recipe, build_optimizer
+from algorithms.common.seeds import derive, permutation, uniforms
+from algorithms.common.trackers import Trackers
+from algorithms.dpo import DPO, IPO
+from algorithms.sft import SFT
+from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run, two_roles,
+                            weights)
+
+# Normalisation: a minibatch is one thing, however it is cut
+
+
+@pytest.mark.parametrize("algorithm", [SFT(), SFT(train_on_prompt=True), DPO(beta=0.5), IPO()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("size", [1, 3])
+def test_eight_times_one_equals_one_times_eight(make_models, tmp_path, algorithm, size):
+    """Unequal lengths, clipped gradients, several steps: the same losses, gradient norms and parameters."""
+    data = examples(24, responses=1 if isinstance(algorithm, SFT) else 2)
+    found = {}
+    for micro in (size, 8):
+        models = two_roles(make_models())
+        recipe = Recipe(lr=1e-3, batch_size=8, epochs=1.0, max_grad_norm=0.05)
+        context = make_context(models, tmp_path / str(micro), data, recipe, micro_batch_size=micro)
+        fit(algorithm, context)
+        found[micro] = lines(context.target), weights(models)
+    (small, small_weights), (large, large_weights) = found.values()
+    assert len(small) == 3 and large[0]["grad_norm"] > 0.05, "clipping acts"
+    for one, other in zip(small, large):
+        assert one == pytest.approx(other, rel=2e-5, abs=2e-5)
+    for key, value in large_weights.items():
+        torch.testing.assert_close(small_weights[key], value, atol=2e-5, rtol=1e-3)
+
+
+class TwoTerms(Algorithm):
+    """Two terms over one weight: a token mean and a row mean, each normalised by its own count."""
+
+    def __init__(self, coefficient: float):
+        super().__init__(view="demonstrations")
+        self.coefficient = coefficient
+
+    def loss(self, models, batch):
+        logprobs = models.policy.token_logprobs(batch)  # (B, 1, T)
+        return Loss({"policy": Term(-logprobs.sum(), per="tokens"),
+                     "rows": Term(-logprobs.sum((1, 2)).sum(), coefficient=self.coefficient)}, {})
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_terms_are_normalised_by_their_own_counts(make_models, tmp_path, size):
+    models = make_models()
+    models.add_role("policy", trainable=True, seed=0)
+    data = examples(8)
+    context = make_context(models, tmp_path, [], heldout=data, micro_batch_size=size)
+    found = evaluate_loss(TwoTerms(0.25), context)
+    with torch.no_grad():
+        logprobs = models.policy.token_logprobs(models.collate(data))
+    tokens = sum(len(example.responses[0]) for example in data)
+    assert found["eval/loss/policy"] == pytest.approx(-logprobs.sum().item() / tokens, rel=1e-5)
+    assert found["eval/loss/rows"] == pytest.approx(-0.25 * logprobs.sum().item() / 8, rel=1e-5)
+
+
+def test_micro_batches_are_longest_first(make_models):
+    class Three:
+        def lengths(self):
+            return [3, 9, 5, 9, 1]
+
+    assert micro_batches(Three(), [0, 1, 2, 3, 4], 2) == [[1, 3], [2, 0], [4]]
+    assert micro_batches(Three(), [4, 2], 8) == [[2, 4]]
+
+
+# The data's order
+
+
+@pytest.mark.parametrize("records, batch", [(10, 4), (8, 4), (7, 10), (1, 3)])
+def test_every_record_once_an_epoch(records, batch):
+    limit = 3 * records
+    walk = list(itertools.chain.from_iterable(batch_indices(records, batch, limit, step, seed=5)
+                                              for step in range(-(-limit // batch))))
+    assert len(walk) == limit
+    epochs = [walk[i:i + records] for i in range(0, limit, records)]
+    assert all(sorted(epoch) == list(range(records)) for epoch in epochs)
+    assert records < 5 or epochs[0] != epochs[1], "each epoch has an order of its own"
+    assert records < 5 or batch_indices(records, batch, limit, 0, seed=6) != batch_indices(records, batch, limit, 0, seed=5)
+
+
+def test_the_last_step_takes_what_is_left():
+    sizes = [len(batch_indices(10, 4, Recipe(lr=1, batch_size=4, epochs=0.9).total_records(10), step, 0)) for step in range(3)]
+    assert sizes == [4, 4, 1]
+
+
+def test_visited():
+    part = Recipe(lr=1, batch_size=4, steps=2)
+    walk = {*batch_indices(100, 4, 8, 0, 1), *batch_indices(100, 4, 8, 1, 1)}
+    assert visited(100, part, 1) == walk and len(walk) == 8
+    assert visited(6, part, 1) == set(range(6))
+
+
+def test_streams_are_independent():
+    assert derive(0, "order", 1) == derive(0, "order", 1) != derive(0, "order", 2) != derive(1, "order", 2)
+    assert derive(1, "1") != derive(11, "")
+    assert sorted(permutation(9, 0, "x")) == list(range(9))
+    assert uniforms(4, 0, "a").tolist() == uniforms(8, 0, "a")[:4].tolist() != uniforms(4, 0, "b").tolist()
+
+
+# Recipes
+
+
+def test_schedules_by_hand():
+    """Ten steps, two of warm-up: 1/2, 1, then the schedule over the eight that are left."""
+    factors = {name: [Recipe(lr=1, batch_size=1, schedule=name, warmup=0.2).factor(step, 10) for step in range(10)]
+               for name in ("linear", "cosine", "constant")}
+    assert factors["constant"] == [0.5] + [1.0] * 9
+    assert factors["linear"] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert factors["cosine"] == pytest.approx([0.5, 1, 1] + [(1 + math.cos(math.pi * k / 8)) / 2 for k in range(1, 8)])
+    assert Recipe(lr=1, batch_size=1, warmup=0.0).factor(0, 1) == 1.0
+    assert all(0 < Recipe(lr=1, batch_size=1, warmup=w, schedule=s).factor(step, total) <= 1 for w in (0, 0.1, 0.9)
+               for s in ("linear", "cosine", "constant") for total in (1, 2, 7) for step in range(total)), "no step is wasted"
+
+
+def test_totals():
+    assert Recipe(lr=1, batch_size=4, epochs=1.5).total_records(10) == 15
+    assert Recipe(lr=1, batch_size=4, epochs=0.01).total_records(10) == 1
+    assert Recipe(lr=1, batch_size=4, epochs=9.0, steps=3).total_records(10) == 12
+
+
+@pytest.mark.parametrize("key, value", [
+    ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("batch_size", 0), ("epochs", 0.0), ("epochs", math.inf),
+    ("steps", 0), ("schedule", "polynomial"), ("warmup", 1.0), ("warmup", -0.1), ("weight_decay", -0.1), ("weight_decay", math.nan),
+    ("betas", [0.9]), ("betas", [0.9, 1.0]), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
+def test_recipes_that_cannot_be_used(key, value):
+    with pytest.raises(ConfigError, match=f"recipe.{key}"):
+        Recipe(**{"lr": 1e-3, "batch_size": 8, key: value})
+
+
+@pytest.mark.parametrize("key, value", [("micro_batch_size", 0), ("checkpoint_every", 0), ("evaluate_every", 0),
+                                        ("mixed_precision", "fp16"), ("optimizer", "sgd"), ("trackers", ["mlflow"])])
+def test_trainers_that_cannot_be_used(key, value):
+    with pytest.raises(ConfigError, match=f"trainer.{key}"):
+        TrainerConfig(**{key: value})
+
+
+def test_lr_schedule_reaches_the_optimizer(make_models, tmp_path):
+    models = two_roles(make_models())
+    context = make_context(models, tmp_path, examples(16), Recipe(lr=1e-2, batch_size=4, epochs=1.0, warmup=0.5, schedule="linear"))
+    fit(SFT(), context)
+    assert [line["lr"] for line in lines(context.target)] == pytest.approx([5e-3, 1e-2, 1e-2, 5e-3])
+
+
+class OneWeight(Algorithm):
+    """L = g · w: the gradient is known."""
+
+    def __init__(self, models, gradient: float, groups=None):
+        super().__init__(view="demonstrations")
+        self.weight, self.gradient, self.groups = torch.nn.Parameter(torch.ones(())), gradient, groups
+
+    def parameter_groups(self, models, recipe):
+        return self.groups or [{"params": [self.weight], "lr": recipe.lr}]
+
+    def loss(self, models, batch):
+        return Loss({"policy": Term(self.gradient * len(batch) * self.weight)}, {})
+
+
+def test_adamw_by_hand(make_models, tmp_path):
+    """The first step of AdamW moves by lr against the gradient's sign, after decay by lr · weight_decay."""
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=0)
+    algorithm = OneWeight(models, gradient=3.0)
+    recipe = Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0, schedule="constant", weight_decay=0.5)
+    context = make_context(models, tmp_path, examples(4), recipe)
+    fit(algorithm, context)
+    assert algorithm.weight.item() == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1, rel=1e-5)
+    assert lines(context.target)[0]["grad_norm"] == pytest.approx(3.0), "the norm before clipping"
+
+
+def test_groups_keep_their_own_learning_rates(make_models, tmp_path):
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=0)
+    algorithm = OneWeight(models, gradient=3.0)
+    other = torch.nn.Parameter(torch.ones(()))
+    algorithm.groups = [{"params": [algorithm.weight], "lr": 0.1}, {"params": [other], "lr": 0.01}]
+    algorithm.loss = lambda _, batch: Loss({"policy": Term((algorithm.weight + other) * len(batch))}, {})
+    fit(algorithm, make_context(models, tmp_path, examples(4), Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0)))
+    assert (1 - algorithm.weight.item(), 1 - other.item()) == (pytest.approx(0.1, rel=1e-4), pytest.approx(0.01, rel=1e-4))
+
+
+def test_clipping(make_models, tmp_path):
+    """What the optimiser receives is never longer than max_grad_norm, and what is shorter stays."""
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=0)
+    for gradient, expected in ((3.0, 0.5), (0.2, 0.2)):
+        algorithm = OneWeight(models, gradient)
+        seen = []
+        context = make_context(models, tmp_path / str(gradient), examples(4),
+                               Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0, max_grad_norm=0.5))
+        optimizer = build_optimizer("adamw", algorithm.parameter_groups(models, context.recipe), context.recipe, models.device)
+        step = type(optimizer).step
+
+        def spy(self, *args, **kwargs):
+            seen.append(algorithm.weight.grad.item())
+            return step(self, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(optimizer), "step", spy)
+            fit(algorithm, context)
+        assert seen == [pytest.approx(expected, rel=1e-4)]
+
+
+# What it leaves behind
+
+
+def test_metrics_and_report(make_models, tmp_path):
+    models = two_roles(make_models())
+    data = examples(10, responses=2)
+    context = make_context(models, tmp_path, data, Recipe(lr=1e-3, batch_size=4, epochs=2.0), heldout=data[:3], evaluate_every=2)
+    fit(DPO(), context)
+    found = lines(context.target, timing=True)
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5]
+    assert [line["epoch"] for line in found] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+    for line in found:
+        assert {"step", "epoch", "loss/policy", "grad_norm", "lr", "tokens_per_second", "rewards/margin"} <= line.keys()
+        assert all(math.isfinite(value) for value in line.values())
+        assert line["lr"] > 0 and line["tokens_per_second"] > 0
+    assert ["eval/loss/policy" in line for line in found] == [False, True, False, True, True], "every second step, and the last"
+    report = json.loads((context.target / "fit.json").read_text())
+    assert report["steps"] == 5 and report["records"] == 10 and report["truncated"] == 0
+    assert report["tokens_trained"] == 2 * sum(example.length for example in data), "two epochs"
+    assert report["trainable_parameters"] == sum(value.numel() for value in models.policy.parameters().values())
+    assert report["resident_models"] == 2 and report["seconds"] > 0 and report["peak_memory_bytes"] > 0
+
+
+def test_held_out_evaluation_is_the_loss_without_dropout(make_models, tmp_path):
+    models = make_models(lora=Lora(r=4, alpha=8, dropout=0.5))
+    models.add_role("policy", trainable=True, seed=0)
+    randomize(models, "policy")
+    data = examples(5)
+    context = make_context(models, tmp_path, data, heldout=data)
+    first, second = evaluate_loss(SFT(), context), evaluate_loss(SFT(), context)
+    assert first == second
+    with torch.no_grad():
+        batch = models.collate(data)
+        expected = -models.policy.token_logprobs(batch).sum() / batch.mask.sum()
+    assert first["eval/loss/policy"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_evaluation_while_training_changes_no_step(make_models, tmp_path):
+    found = []
+    for every in (None, 1):
+        models = two_roles(make_models(lora=Lora(r=4, alpha=8, dropout=0.2)))
+        data = examples(8)
+        context = make_context(models, tmp_path / str(every), data, heldout=data[:2], evaluate_every=every)
+        fit(SFT(), context)
+        found.append([{k: v for k, v in line.items() if not k.startswith("eval/")} for line in lines(context.target)])
+    assert found[0] == found[1]
+
+
+def test_training_needs_records(make_models, tmp_path):
+    models = two_roles(make_models())
+    with pytest.raises(TrainingError, match="no records in the view 'demonstrations'"):
+        fit(SFT(view="demonstrations"), make_context(models, tmp_path, []))
+    with pytest.raises(TrainingError, match="evaluate_every"):
+        fit(SFT(), make_context(models, tmp_path, examples(4), evaluate_every=1))
+
+
+# Numbers that are not finite
+
+
+class Breaks(SFT):
+    """SFT whose loss is ``value`` for the record "record-5"."""
+
+    value = math.nan
+
+    def loss(self, models, batch):
+        terms, metrics = super().loss(models, batch)
+        factor = self.value if "record-5" in batch.records and torch.is_grad_enabled() == self.in_training else 1.0
+        return Loss({"policy": terms["policy"]._replace(sum=terms["policy"].sum * factor)}, metrics)
+
+    in_training = True
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops(make_models, tmp_path, value):
+    models = two_roles(make_models())
+    data = examples(12)
+    context = make_context(models, tmp_path, data, Recipe(lr=1e-3, batch_size=2, epochs=1.0), checkpoint_every=1, micro_batch_size=1)
+    algorithm = Breaks()
+    algorithm.value = value
+    at = next(step for step in range(6) if 5 in batch_indices(12, 2, 12, step, context.seed))
+    assert at > 0, "this seed trains some steps first"
+    with pytest.raises(TrainingError) as caught:
+        fit(algorithm, context)
+    message = str(caught.value)
+    assert f"step {at + 1}" in message and "records record-5;" in message
+    assert f"step-{at:08d}" in message and "lower recipe.lr" in message
+    assert not (context.target / "metrics.jsonl").exists()
+
+
+def test_a_held_out_loss_that_is_not_finite_stops(make_models, tmp_path):
+    models = two_roles(make_models())
+    data = examples(6)
+    algorithm = Breaks()
+    algorithm.in_training = False
+    context = make_context(models, tmp_path, data, heldout=data, evaluate_every=2, micro_batch_size=1)
+    with pytest.raises(TrainingError, match="step 2: found a loss that is not finite.*records record-5;"):
+        fit(algorithm, context)
+
+
+def test_a_gradient_that_is_not_finite_stops(make_models, tmp_path):
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=0)
+    algorithm = OneWeight(models, 1.0)
+    algorithm.loss = lambda _, batch: Loss({"policy": Term(torch.sqrt(algorithm.weight - algorithm.weight))}, {})
+    with pytest.raises(TrainingError, match="step 1: found a gradient that is not finite.*none yet"):
+        fit(algorithm, make_context(models, tmp_path, examples(4)))
+
+
+def test_parameters_that_are_not_finite_are_not_kept(make_models, tmp_path):
+    """A last step that breaks the weights has a finite loss and gradient; neither checkpoint nor stage may hold it."""
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=0)
+    recipe = Recipe(lr=1e37, batch_size=4, steps=1, warmup=0.0, weight_decay=1000.0)
+    for every in (1, 50):
+        context = make_context(models, tmp_path / str(every), examples(4), recipe, checkpoint_every=every)
+        with pytest.raises(TrainingError, match="step 1: found parameters that are not finite"):
+            fit(OneWeight(models, gradient=1.0), context)
+        assert checkpoints.newest(context.work) is None
+
+
+# Optimisers and trackers
+
+
+def test_paged_adamw_needs_cuda():
+    weight = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(ConfigError, match="paged_adamw_8bit on cpu.*trainer.optimizer=adamw"):
+        build_optimizer("paged_adamw_8bit", [{"params": [weight], "lr": 1.0}], Recipe(lr=1, batch_size=1), torch.device("cpu"))
+
+
+@pytest.mark.gpu
+def test_paged_adamw_trains_and_resumes(make_models, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    found = []
+    for stop in (None, 3):
+        models = make_models(lora=Lora(r=64, alpha=64))  # bitsandbytes quantises tensors of 4096 elements and more
+        models.roles.module.to("cuda")
+        models.device = torch.device("cuda")
+        models.add_role("policy", trainable=True, seed=0)
+        context = make_context(models, tmp_path / str(stop), examples(16), Recipe(lr=1e-3, batch_size=4, epochs=2.0),
+                               optimizer="paged_adamw_8bit", checkpoint_every=1)
+        if stop:
+            algorithm = StopsAt(stop)
+            with pytest.raises(Stopped):
+                fit(algorithm, context)
+        fit(SFT(), context)
+        found.append((lines(context.target), weights(models)))
+    (whole, whole_weights), (resumed, resumed_weights) = found
+    assert whole[-1]["loss/policy"] < whole[0]["loss/policy"]
+    for one, other in zip(whole, resumed):
+        assert one == pytest.approx(other, rel=1e-4)
+    for key, value in whole_weights.items():
+        torch.testing.assert_close(resumed_weights[key], value, atol=1e-4, rtol=1e-3)
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopsAt(SFT):
+    def __init__(self, step: int):
+        super().__init__()
+        self.left = step
+
+    def loss(self, models, batch):
+        self.left -= 1
+        if self.left < 0:
+            raise Stopped
+        return super().loss(models, batch)
+
+
+def test_tensorboard(make_models, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    models = two_roles(make_models())
+    context = make_context(models, tmp_path, examples(8), trackers=["tensorboard"], checkpoint_every=1)
+    with pytest.raises(Stopped):
+        fit(StopsAt(2), context)
+    context.run_folder = tmp_path / "second run"
+    fit(SFT(), context)
+    events = EventAccumulator(str(context.run_folder / context.name))
+    events.Reload()
+    scalars = events.Scalars("loss/policy")
+    written = lines(context.target)
+    assert [event.step for event in scalars] == [1, 2, 3, 4], "a resumed run's folder has the whole curve"
+    assert [event.value for event in scalars] == pytest.approx([line["loss/policy"] for line in written], rel=1e-6)
+
+
+def test_a_tracker_that_is_not_installed(tmp_path):
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        with pytest.raises(ConfigError, match="found wandb, which is not installed.*pip install wandb"):
+            Trackers(["wandb"], tmp_path, "run")
+    else:
+        pytest.skip("wandb is installed here")
+
+
+def test_nothing_is_imported_where_no_tracker_is_asked():
+    code = ("import sys; from algorithms.common.trackers import Trackers; import algorithms.common.loop\n"
+            "with Trackers([], None, 'x') as trackers: trackers.log({'a': 1.0}, 1)\n"
+            "print([name for name in ('tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+# Ctrl-C
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+    data = pairs_file(tmp_path / "pairs.jsonl")
+
+    def arguments(name: str) -> list[str]:
+        return command(data, tmp_path / f"stages-{name}", "trainer.checkpoint_every=1000", f"hydra.run.dir={tmp_path / name}",
+                       steps=60, algorithm="sft")
+
+    assert run(arguments("whole"), tmp_path).returncode == 0
+
+    arguments_ = [*arguments("stopped"), "trainer.progress=true"]  # the bar tells that training has begun
+    process = subprocess.Popen(arguments_, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    seen = b""
+    os.set_blocking(process.stderr.fileno(), False)
+    deadline = time.monotonic() + 120
+    while b"sft:" not in seen or b"/60 [" not in seen.split(b"sft:")[-1]:
+        seen += process.stderr.read() or b""
+        assert process.poll() is None and time.monotonic() < deadline, seen.decode()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    os.set_blocking(process.stderr.fileno(), True)
+    out, rest = process.communicate(timeout=120)
+    text = (seen + rest).decode()
+    assert process.returncode == 130, text
+    assert "Traceback" not in text and "writing a checkpoint" in text
+    assert "the same command goes on from there" in text
+    work = list((tmp_path / "stages-stopped" / ".work").glob("trained-*/step-*"))
+    assert len(work) == 1 and f"checkpoint {work[0]}" in text
+    assert 0 < int(work[0].name.removeprefix("step-")) <= 60
+
+    again = run(arguments("stopped"), tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "goes on from step" in again.stdout + again.stderr + (tmp_path / "stopped" / "run.log").read_text()
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+    results = [json.loads((tmp_path / name / "result.json").read_text())["evaluation"] for name in ("whole", "stopped")]
+    assert results[0] == results[1]

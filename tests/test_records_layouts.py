@@ -1,0 +1,319 @@
+"""Columns → records: every layout, and every kind of row that cannot be used."""
+
+import json
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from algorithms.common.columns import BadRow
+from algorithms.common.errors import DataError
+from algorithms.common.records import FileData, Record, cache_folder, set_cache_folder
+
+FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path):
+    before = cache_folder()
+    set_cache_folder(tmp_path / "cache")
+    yield
+    set_cache_folder(before)
+
+
+def write(tmp_path, rows, name="a.jsonl"):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name.endswith("jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(rows)
+    return str(path)
+
+
+def only(tmp_path, row, **options):
+    """The one record of one row, without meta."""
+    records, report = FileData(path=write(tmp_path, [row]), **options).records()
+    assert (report.read, report.kept, len(records)) == (1, 1, 1)
+    return Record(records[0].prompt, records[0].responses, records[0].scores)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def turn(who, text):
+    return {"from": who, "value": text}
+
+
+def parts(role, *texts, key="text"):
+    return {"role": role, "content": [{"type": "text", key: text} for text in texts], "loss_weight": 1.0}
+
+
+PAIR = Record("p", ["c", "r"], [1.0, 0.0])
+CHAT_PAIR = Record([user("p")], ["c", "r"], [1.0, 0.0])
+LAYOUTS = [
+    ({"prompt": "p", "chosen": "c", "rejected": "r"}, PAIR),
+    ({"prompt": "p", "chosen": "c", "rejected": "r", "id": 7, "source": "web"}, PAIR),
+    ({"prompt": [user("p")], "chosen": [assistant("c")], "rejected": [assistant("r")]}, CHAT_PAIR),
+    ({"prompt": "p", "chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, PAIR),
+    ({"question": "p", "response_chosen": "c", "response_rejected": "r"}, PAIR),
+    ({"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"}, CHAT_PAIR),
+    ({"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, CHAT_PAIR),
+    ({"chosen_messages": [parts("user", "p", key="value"), parts("assistant", "c", key="value")],
+      "rejected_messages": [parts("user", "p"), parts("assistant", "r")]}, CHAT_PAIR),
+    ({"conversations": [turn("human", "p")], "chosen": turn("gpt", "c"), "rejected": turn("gpt", "r")}, CHAT_PAIR),
+    ({"conversations": [turn("human", "p")], "chosen": [turn("gpt", "c")], "rejected": "r"}, CHAT_PAIR),
+    ({"conversations": [turn("system", "s"), turn("human", "p")], "chosen": "c", "rejected": "r"},
+     Record([system("s"), user("p")], ["c", "r"], [1.0, 0.0])),
+    ({"system": "s", "prompt": "p", "chosen": "c", "rejected": "r"},
+     Record([system("s"), user("p")], ["c", "r"], [1.0, 0.0])),
+    ({"system": None, "prompt": "p", "chosen": "c", "rejected": "r"}, PAIR),
+    ({"prompt": "p", "completion": "c"}, Record("p", ["c"])),
+    ({"prompt": [user("p")], "completion": [assistant("c")]}, Record([user("p")], ["c"])),
+    ({"question": "p", "answer": "c"}, Record("p", ["c"])),
+    ({"instruction": "p", "output": "c"}, Record("p", ["c"])),
+    ({"prompt": "p", "response": "c"}, Record("p", ["c"])),
+    ({"prompt": "p", "completion": "c", "label": True}, Record("p", ["c"], [1.0])),
+    ({"prompt": "p", "completion": "c", "label": 0}, Record("p", ["c"], [0.0])),
+    ({"prompt": "p", "response": "c", "score": -2}, Record("p", ["c"], [-2.0])),
+    ({"messages": [user("p"), assistant("c")]}, Record([user("p")], ["c"])),
+    ({"messages": [user("p"), assistant("x"), user("q"), parts("assistant", "c", "d")]},
+     Record([user("p"), assistant("x"), user("q")], ["cd"])),
+    ({"messages": [user("p"), assistant("c")], "label": False}, Record([user("p")], ["c"], [0.0])),
+    ({"conversations": [turn("human", "p"), turn("gpt", "c")]}, Record([user("p")], ["c"])),
+    ({"conversations": [turn("human", "p"), turn("gpt", "c")], "system": "s"}, Record([system("s"), user("p")], ["c"])),
+    ({"prompt": "p"}, Record("p", [])),
+    ({"prompt": [user("p")], "id": 1}, Record([user("p")], [])),
+    ({"text": "c"}, Record("", ["c"])),
+    ({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 1, 1]}, Record("p", ["a", "b", "c"], [1.0, 1.0, 1.0])),
+    ({"prompt": "p", "responses": ["a", "b"], "scores": [0, 0.5]}, Record("p", ["a", "b"], [0.0, 0.5])),
+    ({"prompt": "p", "responses": ["a", "a"]}, Record("p", ["a", "a"])),
+]
+
+
+@pytest.mark.parametrize("row, record", LAYOUTS, ids=[", ".join(row) for row, _ in LAYOUTS])
+def test_layouts(tmp_path, row, record):
+    assert only(tmp_path, row) == record
+
+
+@pytest.mark.parametrize("row, columns, record", [
+    ({"ask": "p", "good": "c", "bad": "r"}, {"prompt": "ask", "chosen": "good", "rejected": "bad"}, PAIR),
+    ({"instruction": "i", "input": "j", "output": "c"}, {"prompt": ["instruction", "input"], "response": "output"},
+     Record("i\nj", ["c"])),
+    ({"instruction": "i", "input": "", "output": "c"}, {"prompt": ["instruction", "input"], "response": "output"},
+     Record("i", ["c"])),
+    ({"q": "p", "a": "x", "b": "y", "sa": 1, "sb": 2}, {"prompt": "q", "responses": ["a", "b"], "scores": ["sa", "sb"]},
+     Record("p", ["x", "y"], [1.0, 2.0])),
+    ({"prompt": "p", "chosen": "c", "rejected": "r", "messages": []},
+     {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, PAIR),
+    ({"question": "p", "level": 3}, {"prompt": "question"}, Record("p", [])),
+    ({"q": "p", "a": "c", "s": "s"}, {"prompt": "q", "response": "a", "system": "s"},
+     Record([system("s"), user("p")], ["c"])),
+])
+def test_columns_by_name(tmp_path, row, columns, record):
+    assert only(tmp_path, row, columns=columns) == record
+
+
+@pytest.mark.parametrize("text, options, record", [
+    ("prompt,completion,label\np,c,True\n", {}, Record("p", ["c"], [1.0])),
+    ("prompt,completion,label\np,c,0\n", {}, Record("p", ["c"], [0.0])),
+    ("prompt,response,score\np,c,-1.5\n", {}, Record("p", ["c"], [-1.5])),
+    (",prompt,chosen,rejected\n0,p,c,r\n", {}, PAIR),
+    ("p,c\n", {"header": False, "columns": {"prompt": "c0", "response": "c1"}}, Record("p", ["c"])),
+])
+def test_csv_values_are_parsed(tmp_path, text, options, record):
+    records, _ = FileData(path=write(tmp_path, text, "a.csv"), **options).records()
+    assert [(r.prompt, r.responses, r.scores) for r in records] == [(record.prompt, record.responses, record.scores)]
+
+
+def test_parquet_with_nested_columns(tmp_path):
+    row = {"prompt": [user("p")], "chosen": [assistant("c")], "rejected": [assistant("r")]}
+    records, _ = FileData(path=write(tmp_path, [row], "a.parquet")).records()
+    assert (records[0].prompt, records[0].responses) == ([user("p")], ["c", "r"])
+
+
+@pytest.mark.parametrize("row", [
+    {"a": 1}, {"question": "q", "ground_truth": "g"}, {"chosen": "c"}, {"prompt": "p", "chosen": "c"},
+    {"prompt": "p", "response": "r", "completion": "c"}, {"prompt": "p", "messages": []}, {"text": "t", "label": 1},
+    {"prompt": "p", "chosen": "c", "rejected": "r", "messages": []}, {"instruction": "i", "input": "j", "output": "o"},
+    {"prompt": "p", "text": "t"}, {"answer": "a"}, {"prompt": "p", "scores": [1]}, {"system": "s"}, {},
+])
+def test_unknown_or_ambiguous_columns(tmp_path, row):
+    path = write(tmp_path, [row])
+    with pytest.raises(DataError) as error:
+        FileData(path=path, on_bad_row="drop").records()
+    message = str(error.value)
+    assert FORM.fullmatch(message)["path"] == path and FORM.fullmatch(message)["line"] == "1"
+    assert all(repr(name) in message for name in row)
+    assert "{prompt, chosen, rejected}" in message and "data.columns" in message
+
+
+def test_columns_that_are_not_there(tmp_path):
+    path = write(tmp_path, [{"ask": "p"}])
+    with pytest.raises(DataError, match=r"found the columns 'ask'; expected the columns of data.columns: 'q'"):
+        FileData(path=path, columns={"prompt": "q"}).records()
+    with pytest.raises(DataError, match="expected one of the layouts"):
+        FileData(path=path, columns={"chosen": "ask"}).records()
+
+
+GOOD_PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
+GOOD_CHAT = {"messages": [user("p"), assistant("c")]}
+GOOD_RANK = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 2]}
+GOOD_LISTS = {"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}
+GOOD_HH = {"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"}
+GOOD_THUMB = {"prompt": "p", "completion": "c", "label": True}
+BAD_ROWS = [        # a good row, what is changed in it (None: the column goes), the reason, the column named
+    (GOOD_PAIR, {"rejected": None}, "missing column", "rejected"),
+    (GOOD_PAIR, {"rejected": [None]}, "null", "rejected"),
+    (GOOD_PAIR, {"chosen": [3]}, "wrong type", "chosen"),
+    (GOOD_PAIR, {"chosen": [""]}, "empty response", "chosen"),
+    (GOOD_PAIR, {"rejected": [" \n"]}, "empty response", "rejected"),
+    (GOOD_PAIR, {"prompt": [""]}, "empty prompt", "prompt"),
+    (GOOD_PAIR, {"prompt": [{"a": 1}]}, "wrong type", "prompt"),
+    (GOOD_PAIR, {"chosen": ["r"]}, "identical pair", "rejected"),
+    (GOOD_PAIR, {"messages": [[]]}, "unexpected column", "messages"),
+    (GOOD_PAIR, {"chosen": [[user("other"), assistant("c")]]}, "prompt not shared", "chosen"),
+    (GOOD_PAIR, {"chosen": [[user("p")]]}, "not an assistant turn", "chosen"),
+    (GOOD_LISTS, {"chosen": [[user("q"), assistant("c")]]}, "prompt not shared", "rejected"),
+    (GOOD_LISTS, {"chosen": [[]]}, "empty prompt", "chosen"),
+    (GOOD_LISTS, {"chosen": [[assistant("c")]], "rejected": [[assistant("r")]]}, "empty prompt", "chosen"),
+    (GOOD_HH, {"chosen": ["hello"]}, "not a transcript", "chosen"),
+    (GOOD_HH, {"chosen": ["\n\nHuman: q\n\nAssistant: c"]}, "prompt not shared", "rejected"),
+    (GOOD_HH, {"rejected": ["\n\nHuman: p\n\nAssistant: r\n\nHuman: more"]}, "not an assistant turn", "rejected"),
+    (GOOD_HH, {"rejected": ["\n\nHuman: p\n\nAssistant:"]}, "empty response", "rejected"),
+    (GOOD_CHAT, {"messages": [[user("p"), {"role": "tool", "content": "c"}]]}, "unknown role", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), {"role": ["x"], "content": "c"}]]}, "unknown role", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), {"content": "c"}]]}, "missing key", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), {"role": "assistant"}]]}, "missing key", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), assistant(None)]]}, "null", "messages"),
+    (GOOD_CHAT, {"messages": [["p"]]}, "wrong type", "messages"),
+    (GOOD_CHAT, {"messages": ["p"]}, "wrong type", "messages"),
+    (GOOD_CHAT, {"messages": [[]]}, "empty prompt", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), assistant([{"type": "image", "url": "u"}])]]}, "non-text part", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), assistant(["c"])]]}, "non-text part", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), {**assistant("c"), "tool_calls": [{}]}]]}, "non-text part", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), assistant("c"), user("q")]]}, "not an assistant turn", "messages"),
+    (GOOD_RANK, {"scores": [[1]]}, "unequal lengths", "scores"),
+    (GOOD_RANK, {"scores": [[1, None]]}, "null", "scores"),
+    (GOOD_RANK, {"scores": [[1, True]]}, "wrong type", "scores"),
+    (GOOD_RANK, {"scores": [[1, "2"]]}, "wrong type", "scores"),
+    (GOOD_RANK, {"scores": [[2, 2]]}, "tied pair", "scores"),
+    (GOOD_RANK, {"scores": [None]}, "null", "scores"),
+    (GOOD_RANK, {"scores": [[1, 10 ** 400]]}, "score not finite", "scores"),
+    (GOOD_RANK, {"responses": [["a", "a"]]}, "identical pair", "responses"),
+    (GOOD_RANK, {"responses": [["a", ""]]}, "empty response", "responses"),
+    (GOOD_RANK, {"responses": [["a", None]]}, "null", "responses"),
+    (GOOD_RANK, {"responses": [[]], "scores": [[]]}, "no responses", "responses"),
+    (GOOD_RANK, {"responses": ["ab"]}, "wrong type", "responses"),
+    (GOOD_THUMB, {"label": [2]}, "wrong type", "label"),
+    (GOOD_THUMB, {"label": ["yes"]}, "wrong type", "label"),
+    (GOOD_THUMB, {"label": [None]}, "null", "label"),
+    ({"system": "s", "messages": [user("p"), assistant("c")]},
+     {"messages": [[system("t"), user("p"), assistant("c")]]}, "two system messages", "system"),
+]
+
+
+@pytest.mark.parametrize("good, change, reason, column", BAD_ROWS, ids=[f"{case[2]} in {case[3]}" for case in BAD_ROWS])
+def test_rows_that_cannot_be_used(tmp_path, good, change, reason, column):
+    bad = {**good, **{name: value[0] for name, value in change.items() if value is not None}}
+    bad = {name: value for name, value in bad.items() if change.get(name, 0) is not None}
+    path = write(tmp_path, [good] * 100 + [bad, good, bad])
+    with pytest.raises(DataError) as error:
+        FileData(path=path).records()
+    first, total, listed, hint = str(error.value).split("\n")
+    match = FORM.fullmatch(first)
+    assert (match["path"], match["line"], match["field"]) == (path, "101", column)
+    assert total == "2 of 103 rows cannot be used:" and listed == f"  {reason}: 2 (lines 101, 103)"
+    assert hint == "data.on_bad_row=drop would keep the other 101"
+    records, report = FileData(path=path, on_bad_row="drop").records()
+    assert (len(records), report.read, report.kept, report.dropped) == (101, 103, 101, {reason: 2})
+    assert report.lines == {reason: [f"{path}:101", f"{path}:103"]}
+
+
+def test_rows_that_are_no_objects(tmp_path):
+    path = write(tmp_path, [GOOD_PAIR, [1], None, "x"])
+    with pytest.raises(DataError, match="a.jsonl:2: row: found a list; expected an object with columns"):
+        FileData(path=path).records()
+    assert FileData(path=path, on_bad_row="drop").records()[1].dropped == {"not an object": 3}
+    with pytest.raises(DataError, match="a.jsonl:1: row: found a number; expected an object"):
+        FileData(path=write(tmp_path, [1, 2]), on_bad_row="drop").records()
+
+
+@pytest.mark.parametrize("value, reason", [("nan", "score not finite"), ("inf", "score not finite"), ("", "wrong type"),
+                                           ("x", "wrong type")])
+def test_scores_in_csv_that_are_no_numbers(tmp_path, value, reason):
+    path = write(tmp_path, f"prompt,response,score\np,r,1\np,r,{value}\n", "a.csv")
+    assert FileData(path=path, on_bad_row="drop").records()[1].dropped == {reason: 1}
+    with pytest.raises(DataError, match="a.csv:3: score: found"):
+        FileData(path=path).records()
+
+
+def test_nan_in_parquet(tmp_path):
+    rows = [{**GOOD_RANK, "scores": scores} for scores in ([1.0, 2.0], [1.0, float("nan")])]
+    path = write(tmp_path, rows, "a.parquet")
+    with pytest.raises(DataError, match="a.parquet:2: scores: found nan; expected a finite number"):
+        FileData(path=path).records()
+
+
+def test_many_bad_rows_are_listed_by_reason_with_the_first_lines(tmp_path):
+    empty, null = {**GOOD_PAIR, "chosen": ""}, {**GOOD_PAIR, "chosen": None}
+    path = write(tmp_path, [GOOD_PAIR, null, *[empty] * 7])
+    with pytest.raises(DataError) as error:
+        FileData(path=path).records()
+    assert str(error.value).split("\n")[1:] == [
+        "8 of 9 rows cannot be used:", "  empty response: 7 (lines 3, 4, 5, 6, 7, …)", "  null: 1 (lines 2)",
+        "data.on_bad_row=drop would keep the other 1"]
+    assert str(error.value).startswith(f"{path}:2: chosen: found null; expected text; fix: ")
+
+
+def test_nothing_usable_is_an_error_even_with_drop(tmp_path):
+    path = write(tmp_path, [{**GOOD_PAIR, "chosen": ""}])
+    with pytest.raises(DataError, match="no row can be used"):
+        FileData(path=path, on_bad_row="drop").records()
+
+
+# ---- mappers
+
+
+def test_a_mapper_may_make_several_records_or_none(tmp_path):
+    path = write(tmp_path, [{"n": 2}, {"n": 0}, {"n": 1}])
+
+    def mapper(row):
+        return [Record(f"p{i}", ["x"]) for i in range(row["n"])]
+
+    records, report = FileData(path=path, mapper=mapper).records()
+    assert [record.prompt for record in records] == ["p0", "p1", "p0"]
+    assert (report.read, report.kept, report.rows_without_records) == (3, 3, 1)
+
+
+def refuse(row):
+    raise BadRow("too short", "n", "1", "2 or more")
+
+
+@pytest.mark.parametrize("mapper, reason", [
+    (refuse, "too short"), (lambda row: row["missing"], "mapper error"), (lambda row: None, "mapper error"),
+    (lambda row: [Record("p", ["x"]), 3], "mapper error"), (lambda row: Record("p", [""]), "empty response"),
+    (lambda row: Record("p", ["x"], [float("nan")]), "mapper error"), (lambda row: Record(None, ["x"]), "mapper error"),
+    (lambda row: Record([{"role": "bot", "content": "p"}], ["x"]), "unknown role"),
+    (lambda row: Record("p", [1]), "mapper error"), (lambda row: Record("p", ["x"], None, {"a": {1}}), "mapper error"),
+])
+def test_rows_a_mapper_cannot_use(tmp_path, mapper, reason):
+    path = write(tmp_path, [{"n": 0}, {"n": 1}])
+
+    def mapped(row):
+        return mapper(row) if row["n"] else Record("p", ["x"])
+
+    assert FileData(path=path, mapper=mapped, on_bad_row="drop").records()[1].dropped == {reason: 1}
+    with pytest.raises(DataError, match=r"a.jsonl:2: \w+: found .*; expected .*; fix: .*"):
+        FileData(path=path, mapper=mapped).records()

@@ -1,0 +1,183 @@
+"""Real files, read whole: the counts their publishers' data have, exact HH transcripts, and bounded memory."""
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from algorithms.common.errors import DataError
+from algorithms.common.mappers import gsm_solutions, oasst_tree
+from algorithms.common.records import (FileData, cache_folder, pairs, parse_transcript, preferred, prompts, ranked,
+                                       render_transcript, set_cache_folder)
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")
+HH = DATA / "hh-rlhf/harmless-base-test.jsonl.gz"
+COT = {"header": False, "quoting": False, "columns": {"prompt": "c0", "response": "c1"}}
+SETS = {        # file: options, rows, records, strict pairs, dropped, duplicates
+    "hh-rlhf/harmless-base-test.jsonl.gz":
+        ({"on_bad_row": "drop"}, 2312, 2303, 2303, {"prompt not shared": 5, "empty response": 4}, 0),
+    "oasst/en_100_tree.jsonl": ({"mapper": oasst_tree}, 100, 211, 751, {}, 0),
+    "gsm8k-solutions/example_model_solutions.jsonl.gz": ({"mapper": gsm_solutions}, 1319, 1319, 2429, {}, 0),
+    "llama-factory/dpo_en_demo.json.gz": ({}, 300, 300, 300, {}, 5),
+    "llama-factory/kto_en_demo.json": ({}, 300, 300, 0, {}, 0),
+    "llama-factory/v1_dpo_demo.jsonl": ({}, 10, 10, 10, {}, 0),
+    "flan-cot/strategyqa_train.tsv": (COT, 2061, 2061, 0, {}, 1),
+    "flan-cot/creak_train.tsv.gz": (COT, 6915, 6915, 0, {}, 0),
+    "flan-cot/sensemaking_train.tsv.gz": (COT, 6070, 6070, 0, {}, 0),
+    "flan-cot/ecqa_train.tsv.gz": (COT, 7112, 7112, 0, {}, 0),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path):
+    before = cache_folder()
+    set_cache_folder(tmp_path / "cache")
+    yield
+    set_cache_folder(before)
+
+
+def load(name):
+    return FileData(path=str(DATA / name), **SETS[name][0]).records()
+
+
+@needs_data
+@pytest.mark.parametrize("name", SETS)
+def test_counts(name):
+    _, rows, count, strict, dropped, duplicates = SETS[name]
+    records, report = load(name)
+    assert (report.read, report.kept, len(records), report.strict_pairs) == (rows, count, count, strict)
+    assert (report.dropped, report.duplicates, report.blank_lines) == (dropped, duplicates, 0)
+    assert len(pairs(records)) == strict
+
+
+@needs_data
+def test_hh_transcripts_render_back_exactly():
+    with gzip.open(HH, "rt", encoding="utf-8") as file:
+        texts = [text for line in file for text in json.loads(line).values()]
+    assert len(texts) == 2 * 2312
+    for text in texts:
+        messages, response, prompt = parse_transcript(text)
+        assert render_transcript(messages) == prompt and f"{prompt} {response}" == text
+
+
+@needs_data
+def test_hh_rows_that_cannot_be_used_are_named_by_line():
+    with pytest.raises(DataError) as error:
+        FileData(path=str(HH)).records()
+    lines = str(error.value).split("\n")
+    assert lines[0].startswith(f"{HH}:87: chosen: found an empty response; expected some text; fix: ")
+    assert lines[1:] == ["9 of 2312 rows cannot be used:",
+                         "  prompt not shared: 5 (lines 1255, 1689, 1951, 1953, 2037)",
+                         "  empty response: 4 (lines 87, 517, 926, 1104)",
+                         "data.on_bad_row=drop would keep the other 2303"]
+    _, report = load("hh-rlhf/harmless-base-test.jsonl.gz")
+    assert report.lines["empty response"] == [f"{HH}:{line}" for line in (87, 517, 926, 1104)]
+
+
+@needs_data
+def test_hh_sets_share_no_prompt():
+    data = FileData(path=str(HH), on_bad_row="drop").load(seed=0)
+
+    def prompts_of(*parts):
+        return {render_transcript(record.prompt) for part in parts for record in part}
+
+    train = prompts_of(data.preferences, data.demonstrations, data.prompts)
+    held = prompts_of(data.evaluation, data.heldout)
+    assert not train & held and len(train | held) == 2301
+    assert len(data.preferences) + len(data.heldout) == 2303 and len(held) == len(data.evaluation) == 230
+
+
+@needs_data
+def test_oasst_rankings_follow_rank_not_order(tmp_path):
+    records, report = load("oasst/en_100_tree.jsonl")
+    sizes = [len(record.responses) for record in records]
+    assert {k: sizes.count(k) for k in set(sizes)} == {2: 57, 3: 116, 4: 27, 5: 3, 6: 6, 8: 1, 9: 1}
+    assert all(record.prompt[-1]["role"] == "user" and max(record.scores) == 0 for record in records)
+
+    def shuffle(node):
+        random.Random(0).shuffle(node["replies"])
+        for reply in node["replies"]:
+            shuffle(reply)
+
+    trees = [json.loads(line) for line in (DATA / "oasst/en_100_tree.jsonl").read_text().split("\n") if line]
+    for tree in trees:
+        shuffle(tree["prompt"])
+    (tmp_path / "trees.jsonl").write_text("\n".join(map(json.dumps, trees)))
+    shuffled, _ = FileData(path=str(tmp_path / "trees.jsonl"), mapper=oasst_tree).records()
+    best = {(record.prompt[-1]["content"], record.best) for record in records}
+    assert {(record.prompt[-1]["content"], record.best) for record in shuffled} == best
+    assert any(record.scores[0] != 0 for record in shuffled)
+
+
+@needs_data
+def test_gsm_ties_stay_as_rankings():
+    records, report = load("gsm8k-solutions/example_model_solutions.jsonl.gz")
+    assert report.kinds == {"ranking": 1319} and len(ranked(records)) == len(preferred(records)) == 731
+    correct = [sum(record.scores) for record in records]
+    assert [correct.count(n) for n in range(5)] == [432, 290, 236, 205, 156]
+
+
+@needs_data
+def test_dpo_demo_prompts():
+    records, _ = load("llama-factory/dpo_en_demo.json.gz")
+    assert sum(record.prompt[0]["role"] == "system" for record in records) == 80
+    assert sum(len([t for t in record.prompt if t["role"] != "system"]) > 1 for record in records) == 106
+    assert len(prompts(records)) == 295
+    assert {"\x80", "\x94"} <= set(records[15].prompt[-1]["content"])
+
+
+@needs_data
+def test_kto_demo_thumbs():
+    records, report = load("llama-factory/kto_en_demo.json")
+    assert report.kinds == {"scored response": 300} and sum(record.scores[0] for record in records) == 150
+
+
+@needs_data
+def test_flan_fields_keep_their_quotes():
+    records, _ = load("flan-cot/creak_train.tsv.gz")
+    with gzip.open(DATA / "flan-cot/creak_train.tsv.gz", "rb") as file:
+        for line, record in zip(file, records, strict=True):
+            assert line.decode().split("\t")[:2] == [record.prompt, record.responses[0]]
+    assert sum(record.prompt.startswith('"') for record in records) > 900
+    assert {record.responses[0] for record in records} == {"yes", "no"}
+
+
+SCRIPT = """
+import json, sys
+from algorithms.common.records import FileData, set_cache_folder
+
+def status(key):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key)) / 1024
+
+folder, count = sys.argv[1], int(sys.argv[2])
+set_cache_folder(folder + "/cache")
+with open(folder + "/big.jsonl", "w") as file:
+    for i in range(count):
+        row = {"prompt": f"Question {i}: " + "why? " * 50, "chosen": f"{i} " + "well " * 50, "rejected": "word " * 50}
+        file.write(json.dumps(row) + "\\n")
+before = status("VmRSS")
+data = FileData(path=folder + "/big.jsonl").load(0)
+assert len(data.preferences) == count * 9 // 10 and data.report.kept == count
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_stays_flat(tmp_path):
+    """200,000 records of 150 MB: what loading adds to memory stays below the data, and each record adds ≤ 300 bytes."""
+    def added(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        run = subprocess.run([sys.executable, "-c", SCRIPT, str(folder), str(count)], capture_output=True, text=True,
+                             check=True, cwd=Path(__file__).parents[1])
+        return float(run.stdout)
+
+    small, large = added(20_000), added(200_000)
+    assert large < 150 and (large - small) * 2 ** 20 / 180_000 < 300

@@ -1,0 +1,173 @@
+"""Shared-prefix and packed rows against plain rows, the oracle: values and parameter gradients.
+
+fp32 on a random Llama. The layouts add the same numbers in another order: values within 1e-5 nats, gradients within 1e-5 of
+their largest entry.
+"""
+
+import pytest
+import torch
+
+from algorithms.common import models as models_module
+from algorithms.common.batches import collate
+from algorithms.common.errors import ConfigError
+from algorithms.common.models import Lora
+from algorithms.common.template import Example
+
+LAYOUTS = {"shared": ("shared", None), "packed": ("shared", 80)}
+
+
+def examples(k: int, count: int = 3, vocab: int = 1000, seed: int = 0) -> list[Example]:
+    """Prompts and responses of many lengths, length 1 among them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(length):
+        return torch.randint(5, vocab, (length,), generator=generator).tolist()
+
+    return [Example(ids(3 + 4 * b), [ids(1 + (5 * b + 3 * i) % 9) for i in range(k)], [True] * k, None, f"record {b}")
+            for b in range(count)]
+
+
+def randomise(models, role: str = "policy") -> None:
+    """Fresh LoRA weights have B = 0: the gradient of A would be 0 whatever the rows."""
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for name, parameter in models.role(role).parameters().items():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def values_and_gradients(models, batch, role: str = "policy"):
+    """Log-probabilities (B, K, T) and the gradient of a sum in which every token has a weight of its own."""
+    values = models.role(role).token_logprobs(batch)
+    weights = torch.linspace(-1, 1, values.numel()).view_as(values)
+    parameters = {key: p for key, p in models.role(role).parameters().items() if p.requires_grad}
+    gradients = torch.autograd.grad((values * weights).sum(), list(parameters.values()))
+    return values.detach(), dict(zip(parameters, gradients))
+
+
+def assert_same(found, wanted, tolerance: float = 1e-5):
+    torch.testing.assert_close(found[0], wanted[0], atol=tolerance, rtol=0)
+    scale = max(gradient.abs().max() for gradient in wanted[1].values())
+    assert scale > 1e-3
+    for key, gradient in wanted[1].items():
+        assert (found[1][key] - gradient).abs().max() <= tolerance * scale, key
+
+
+@pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_agree_for_every_k(make_models, attention, lora):
+    models = make_models(attention=attention, lora=lora)
+    models.add_role("policy", trainable=True, seed=1)
+    if lora:
+        randomise(models)
+    for k in range(1, 6):
+        data = examples(k)
+        wanted = values_and_gradients(models, collate(data, "plain"))
+        for layout in LAYOUTS.values():
+            assert_same(values_and_gradients(models, collate(data, *layout)), wanted)
+
+
+@pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_agree_under_gradient_checkpointing(make_models, attention, lora):
+    data = examples(3)
+    wanted = None
+    for checkpointing in (False, True):
+        models = make_models(attention=attention, lora=lora, gradient_checkpointing=checkpointing)
+        models.add_role("policy", trainable=True, seed=1)
+        if lora:
+            randomise(models)
+        if wanted is None:
+            wanted = values_and_gradients(models, collate(data, "plain"))
+        for layout in LAYOUTS.values():
+            assert_same(values_and_gradients(models, collate(data, *layout)), wanted)
+    assert models.roles.module.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in models.roles._copies["policy"].modules()
+        if lora is None) or lora is not None
+
+
+def test_ragged_k_agrees(make_models):
+    models = make_models()
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models)
+    data = [*examples(4, 1), *examples(1, 2), *examples(2, 1, seed=3)]
+    wanted = values_and_gradients(models, collate(data, "plain"))
+    for layout in LAYOUTS.values():
+        assert_same(values_and_gradients(models, collate(data, *layout)), wanted)
+
+
+def test_values_equal_the_whole_models_own_logits(make_models):
+    """One unpadded row through ``forward``, shifted by hand: nothing of this project in between."""
+    models = make_models()
+    (one,) = examples(2, 1)
+    found = models.role("base").token_logprobs(collate([one]))
+    for k, response in enumerate(one.responses):
+        ids = torch.tensor([one.prompt + response])
+        logp = models.roles.module(ids).logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
+        torch.testing.assert_close(found[0, k, :len(response)], logp[len(one.prompt) - 1:], atol=1e-5, rtol=0)
+        assert (found[0, k, len(response):] == 0).all()
+
+
+def test_response_logprobs_is_the_sum(make_models):
+    models = make_models()
+    batch = collate(examples(3))
+    role = models.role("base")
+    torch.testing.assert_close(role.response_logprobs(batch), role.token_logprobs(batch).sum(-1))
+
+
+def test_a_response_is_not_moved_by_its_neighbours(make_models):
+    models = make_models()
+    (one,) = examples(3, 1)
+    other = Example(one.prompt, [one.responses[0], [7] * 9, [8]], [True] * 3, None, "other")
+    role = models.role("base")
+    first, second = (role.token_logprobs(collate([e])) for e in (one, other))
+    length = len(one.responses[0])
+    assert torch.equal(first[0, 0, :length], second[0, 0, :length])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_check_layout_passes_when_the_mask_is_right(make_models, attention):
+    models = make_models(attention=attention)
+    models.add_role("policy", trainable=True, seed=1)
+    models.check_layout(examples(3))
+
+
+def bool_mask(batch, attention, dtype):
+    return good_mask(batch, "sdpa", dtype)
+
+
+def leaking_mask(batch, attention, dtype):
+    """Responses see their older siblings."""
+    length = batch.input_ids.shape[1]
+    seen = torch.ones(len(batch.input_ids), 1, length, length, dtype=torch.bool).tril()
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+
+good_mask = models_module.attention_mask
+
+
+@pytest.mark.parametrize("broken", [bool_mask, leaking_mask])
+def test_check_layout_stops_at_a_broken_mask(make_models, monkeypatch, broken):
+    models = make_models(attention="eager")
+    models.add_role("policy", trainable=True, seed=1)
+
+    def only_where_needed(batch, attention, dtype):
+        return None if batch.simple else broken(batch, attention, dtype)
+
+    monkeypatch.setattr(models_module, "attention_mask", only_where_needed)
+    with pytest.raises(ConfigError, match=r"(?s)model\.rows.*random-llama.*llama, eager.*model\.rows=plain"):
+        models.check_layout(examples(3))
+
+
+def test_check_layout_leaves_plain_rows_and_bare_prompts_alone(make_models, monkeypatch):
+    monkeypatch.setattr(models_module, "collate", None)  # it must not even lay them out
+    make_models(rows="plain").check_layout(examples(3))
+    make_models().check_layout([Example([1, 2], [], [], None, "bare")])
+
+
+def test_a_bf16_autocast_keeps_the_layouts_together(make_models):
+    """Not exact any more, but no further apart than plain rows under other padding: that is what check_layout asks."""
+    models = make_models(attention="sdpa")
+    models.autocast_dtype = torch.bfloat16
+    models.add_role("policy", trainable=True, seed=1)
+    models.check_layout(examples(3))
