@@ -81,9 +81,8 @@ def test_rows_agree_under_gradient_checkpointing(make_models, attention, lora):
             wanted = values_and_gradients(models, collate(data, "plain"))
         for layout in LAYOUTS.values():
             assert_same(values_and_gradients(models, collate(data, *layout)), wanted)
-    assert models.roles.module.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in models.roles._copies["policy"].modules()
-        if lora is None) or lora is not None
+    with models.roles.use("policy"):
+        assert any(getattr(module, "gradient_checkpointing", False) for module in models.roles.module.modules())
 
 
 def test_ragged_k_agrees(make_models):

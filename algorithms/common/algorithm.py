@@ -7,7 +7,7 @@ steps are not the method's: they live in a recipe, chosen by the model's scale.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Iterator, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -16,8 +16,12 @@ from .optim import Recipe
 from .template import Example
 
 if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
+    import pandas as pd
+
     from .context import Context
     from .models import Models
+    from .sampling import Sample, Sampling
+    from .statistics import Estimate
 
 
 class Term(NamedTuple):
@@ -49,6 +53,9 @@ class Experience(Protocol):
     def select(self, indices: list[int]) -> Any:
         """The micro-batch that ``loss`` receives."""
 
+    def metrics(self) -> dict[str, float]:
+        """What is known before gradients: rewards and KL of a rollout."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -70,6 +77,9 @@ class Examples:
     def select(self, indices: list[int]) -> Batch:
         return self.models.collate([self.examples[index] for index in indices], pack=self.pack)
 
+    def metrics(self) -> dict[str, float]:
+        return {}
+
 
 @dataclass
 class Need:
@@ -87,7 +97,14 @@ class Algorithm:
     needs: dict[str, Need | None] = field(default_factory=dict)  # role → the stage that makes it; null: the base
 
     version: ClassVar[int] = 1  # raised when the meaning of the method's numbers changes: kept stages are then made anew
+    role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
+    uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
+
+    def add_roles(self, models: "Models", seed: int) -> None:
+        """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference where there is one."""
+        start = models.reference.name if "reference" in self.needs else None
+        models.add_role(self.role, trainable=True, like=start, seed=seed)
 
     def fit(self, context: "Context") -> None:
         """Train; default: the common loop."""
@@ -99,13 +116,36 @@ class Algorithm:
         """What happens before gradients; default: nothing, the records themselves."""
         return Examples(context.models, examples)
 
-    def loss(self, models: "Models", batch: Any) -> Loss:
+    def loss(self, models: "Models", batch: Any) -> "Loss | Iterator[Loss]":
+        """The terms of a micro-batch. An iterator's losses are differentiated one by one: only one graph lives at a time."""
         raise NotImplementedError(f"{type(self).__name__} trains, so it needs a loss")
 
+    def stop(self, values: dict[str, float]) -> bool:
+        """Whether to leave this experience, decided on a whole minibatch's losses and metrics before its step."""
+        return False
+
     def parameter_groups(self, models: "Models", recipe: Recipe) -> list[dict]:
-        """Optimiser groups; default: the policy at the recipe's learning rate."""
-        return [{"params": list(models.policy.parameters().values()), "lr": recipe.lr}]
+        """Optimiser groups; default: the trained role at the recipe's learning rate."""
+        return [{"params": list(models.role(self.role).parameters().values()), "lr": recipe.lr}]
+
+    def respond(self, models: "Models", prompts: list[list[int]], sampling: "Sampling", seed: int, keys: list[str]
+                ) -> "list[list[Sample]]":
+        """Candidates for each prompt (token ids); the evaluation picks the best by the reward source. Default: one."""
+        from .sampling import sample
+
+        return sample(models, self.role, prompts, sampling, seed, keys=keys)
 
     def score(self, models: "Models", batch: Batch) -> Tensor | None:
         """(B, K): how this method ranks responses, for those that can; None for those that cannot."""
         return None
+
+    def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "dict[str, Estimate]":
+        """Figures of its own, from all evaluated candidates and the picked ones; they replace common ones of that name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned or adapted besides weights, as JSON; kept with the checkpoint and the stage."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""

@@ -59,7 +59,7 @@ def load_latest(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], 
                 raise ValueError(f"{', '.join(broken)} changed since it was written")
             tensors = {Path(name).stem: load_file(path / name) for name in record["digests"]}
             return record["step"], tensors, record["state"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("checkpoint %s cannot be used (%s); trying the one before it", path, error)
     return None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from .errors import ConfigError
 from .models import Models
 from .optim import Recipe
+from .records import DataSets
+from .rewards import Scorer
 from .store import Store
 from .template import Example
 
@@ -37,6 +39,14 @@ class TrainerConfig:
 
 
 @dataclass
+class Meter:
+    """What a stage used besides training tokens; kept in checkpoints."""
+
+    tokens_sampled: int = 0
+    reward_queries: int = 0
+
+
+@dataclass
 class Context:
     """Models, data, settings and folders of one stage."""
 
@@ -51,3 +61,7 @@ class Context:
     store: Store
     name: str = "training"  # for the progress bar and trackers
     run_folder: Path | None = None  # trackers write here
+    data: DataSets | None = None
+    reward: Scorer | None = None  # where the algorithm uses one
+    meter: Meter = field(default_factory=Meter)
+    step: int = 0  # of the loop, 0-based: what random streams derive from

@@ -21,7 +21,8 @@ from .errors import ConfigError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
 from .records import DataSets, Record, Records, pairs
-from .sampling import Sampling, sample
+from .rewards import Response, Scorer
+from .sampling import Sampling
 from .seeds import derive
 from .template import Example
 
@@ -33,10 +34,14 @@ class EvalConfig:
     """What the reported evaluation does."""
 
     prompts: int = 256  # held-out prompts, or as many as there are
-    sampling: Sampling = field(default_factory=Sampling)
-    batch_size: int = 16  # rows in one scoring pass
+    split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
+    batch_size: int = 32  # rows in one scoring pass
+    proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
 
     def __post_init__(self):
+        if self.split not in ("evaluation", "tuning"):
+            raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
         for key in ("prompts", "batch_size"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
@@ -46,46 +51,60 @@ class EvalConfig:
 class Evaluation:
     """Samples (one row per response) and per-record figures on held-out data."""
 
-    samples: pd.DataFrame
-    heldout_nll: list[float]  # −log π(y|x) of each held-out demonstration, nats
-    heldout_tokens: list[int]
-    accuracy: list[float]  # 1 where a held-out pair is ranked as labelled, ½ where tied; empty where it cannot rank
+    samples: pd.DataFrame  # empty for what is no policy
+    likelihood: pd.DataFrame  # nll: −log π(y|x) of each held-out demonstration in nats, tokens
+    pairs: pd.DataFrame  # chosen, rejected: how held-out pairs are scored; *_length in tokens; empty where it cannot rank
 
 
-def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool
-             ) -> Evaluation:
-    """Answer, score and measure with the roles ``policy`` and, where there is one, ``reference``."""
-    prompts = data.evaluation.select(range(min(config.prompts, len(data.evaluation))))
-    frame = sample_frame(models, prompts, config, seed, has_reference)
-    if data.gold is not None:
-        frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
-    nll, tokens = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
-    return Evaluation(frame, nll, tokens, heldout_accuracy(algorithm, models, data.heldout, config.batch_size))
+def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
+             scorer: Scorer | None) -> Evaluation:
+    """Answer, score and measure with the trained role and, where there is one, ``reference``."""
+    frame, likelihood = pd.DataFrame(), pd.DataFrame()
+    if algorithm.role == "policy":
+        prompts = evaluated_prompts(data, config)
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer)
+        if data.gold is not None:
+            frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
+        likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
+    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size))
 
 
-def sample_frame(models: Models, prompts: Records, config: EvalConfig, seed: int, has_reference: bool) -> pd.DataFrame:
-    """One sampled response per prompt with its log-probabilities and KL."""
-    records = list(prompts)
-    texts = [record.prompt for record in records]
-    ids = [models.prompt_ids(text, config.sampling.max_new_tokens) for text in texts]
-    keys = [record.key for record in records]
-    drawn = sample(models, "policy", ids, config.sampling, derive(seed, "evaluation"), keys=keys)
-    examples = [Example(prompt, [one.ids], [one.finished], None, key)
-                for prompt, (one,), key in zip(ids, drawn, keys)]
-    rows = []
-    for start in range(0, len(examples), config.batch_size):
-        batch = models.collate(examples[start:start + config.batch_size])
-        logp, ref_logp, kl = divergence(models, batch, has_reference)
-        for offset in range(len(batch)):
-            rows.append((logp[offset], ref_logp[offset], kl[offset]))
-    template = models.template
-    responses = [template.clean_response(text, template.decode(one.ids)) for text, (one,) in zip(texts, drawn)]
-    return pd.DataFrame({
-        "prompt_id": keys, "sample": 0, "prompt": [template.prompt_text(text) for text in texts], "response": responses,
-        "gold": pd.array([None] * len(rows), dtype="Float64"), "proxy": pd.array([None] * len(rows), dtype="Float64"),
-        "logprob_policy": [row[0] for row in rows], "logprob_reference": [row[1] for row in rows],
-        "kl_exact": [row[2] for row in rows],
-        "length": [len(one.ids) for (one,) in drawn], "finished": [one.finished for (one,) in drawn]})
+def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
+    source = {"evaluation": data.evaluation, "tuning": data.tuning}[config.split]
+    if not len(source):
+        raise ConfigError(f"eval.split: found {config.split}, but the data holds no such prompts; fix: data.heldout=0.1, or "
+                          "eval.split=evaluation")
+    return source.select(range(min(config.prompts, len(source))))
+
+
+def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int, has_reference: bool,
+                 scorer: Scorer | None) -> pd.DataFrame:
+    """Every prompt's candidates (most methods have one), the picked one marked, with log-probabilities and KL."""
+    records, template = list(prompts), models.template
+    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
+    candidates = algorithm.respond(models, ids, config.sampling, derive(seed, "evaluation"), [record.key for record in records])
+    responses = [Response(template.prompt_text(record.prompt), template.clean_response(record.prompt, template.decode(one.ids)),
+                          prompt, one.ids, one.finished, record.key)
+                 for record, prompt, drawn in zip(records, ids, candidates) for one in drawn]
+    scores = scorer(responses) if scorer is not None else None
+    columns: list[tuple] = []
+    for start in range(0, len(responses), config.batch_size):
+        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
+                                for r in responses[start:start + config.batch_size]])
+        columns += zip(*divergence(models, batch, has_reference))
+    number = [index for drawn in candidates for index in range(len(drawn))]
+    frame = pd.DataFrame({
+        "prompt_id": [r.record for r in responses], "sample": number, "prompt": [r.prompt for r in responses],
+        "response": [r.text for r in responses], "gold": pd.array([None] * len(responses), dtype="Float64"),
+        "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
+        "logprob_policy": [row[0] for row in columns], "logprob_reference": [row[1] for row in columns],
+        "kl_exact": [row[2] for row in columns],
+        "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
+    frame["picked"] = True
+    if any(len(drawn) > 1 for drawn in candidates):
+        best = frame.groupby("prompt_id", sort=False)["proxy"].idxmax()  # ties: the first drawn
+        frame["picked"] = frame.index.isin(best)
+    return frame
 
 
 @torch.no_grad()
@@ -116,58 +135,79 @@ def divergence(models: Models, batch: Batch, has_reference: bool) -> tuple[list,
 
 
 @torch.no_grad()
-def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> tuple[list[float], list[int]]:
-    """(−log π(y|x), tokens) of each held-out demonstration under the policy."""
+def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
+    """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
     nll, tokens = [], []
     for start in range(0, len(records), batch_size):
-        batch = models.collate([models.tokenize(Record(r.prompt, r.responses[:1], None, {})) for r in records[start:start + batch_size]])
+        part = [Record(record.prompt, record.responses[:1], None, {}) for record in records[start:start + batch_size]]
+        batch = models.collate([models.tokenize(record) for record in part])
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()
-    return nll, tokens
+    return pd.DataFrame({"nll": nll, "tokens": tokens})
 
 
 @torch.no_grad()
-def heldout_accuracy(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int) -> list[float]:
-    """Whether each held-out pair is ranked as its annotator did."""
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int) -> pd.DataFrame:
+    """How each held-out pair is scored, the response its annotator preferred in ``chosen``."""
     examples = [models.tokenize(record) for record in pairs(heldout)]
-    hits: list[float] = []
+    rows: list[list[float]] = []
     for start in range(0, len(examples), batch_size):
         batch = models.collate(examples[start:start + batch_size])
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
-            return []
-        margin = scores[:, 0] - scores[:, 1]
-        hits += (0.5 * (margin.sign() + 1)).tolist()
-    return hits
+            break
+        rows += torch.cat([scores, batch.mask.sum(-1)], 1).tolist()  # (B, 4)
+    return pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
 
 
-def metrics(result: Evaluation, baseline: Evaluation | None, seed: int = 0) -> dict[str, statistics.Estimate]:
+def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | None, seed: int = 0
+            ) -> dict[str, statistics.Estimate]:
     """Figures by name, each with its interval. What cannot be measured is absent, not zero.
 
     ``baseline``: the same evaluation of the model training started from, when that was a trained stage.
     """
-    frame = result.samples
     found: dict[str, statistics.Estimate] = {}
-    if frame["gold"].notna().all() and len(frame):
+    if len(result.samples):
+        frame = result.samples[result.samples["picked"]].reset_index(drop=True)
+        found.update(_sample_figures(frame, baseline, seed))
+        found.update(algorithm.figures(result.samples, frame))
+    if len(result.likelihood):
+        found["perplexity/heldout"] = statistics.exp_mean(result.likelihood["nll"], result.likelihood["tokens"], seed)
+    if len(result.pairs):
+        found.update(_pair_figures(result.pairs, seed))
+    return found
+
+
+def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int) -> dict[str, statistics.Estimate]:
+    found = {}
+    if frame["gold"].notna().all():
         gold = frame["gold"].to_numpy(float)
         found["reward/gold"] = statistics.bootstrap(gold, seed)
         if baseline is not None:
             start = frame[["prompt_id"]].merge(baseline.samples, on="prompt_id", validate="one_to_one")["gold"].to_numpy(float)
             found["reward/gold_minus_sft"] = statistics.paired(gold, start, seed)
             found["win_rate/sft"] = statistics.win_rate(gold, start, seed)
-    if len(frame) and frame["logprob_reference"].notna().all():
+    if frame["proxy"].notna().all():
+        found["reward/proxy"] = statistics.bootstrap(frame["proxy"].to_numpy(float), seed)
+    if frame["logprob_reference"].notna().all():
         found["kl/k1"] = statistics.bootstrap((frame["logprob_policy"] - frame["logprob_reference"]).to_numpy(float), seed)
         found["kl/exact"] = statistics.bootstrap(frame["kl_exact"].to_numpy(float), seed)
-    if len(frame):
-        found["length/mean"] = statistics.bootstrap(frame["length"].to_numpy(float), seed)
-        found["eos_rate"] = statistics.bootstrap(frame["finished"].to_numpy(float), seed)
-        distinct = [value for value in map(distinct_2, frame["response"]) if value is not None]
-        if distinct:
-            found["distinct_2"] = statistics.bootstrap(np.array(distinct), seed)
-    if result.heldout_tokens:
-        found["perplexity/heldout"] = statistics.exp_mean(result.heldout_nll, result.heldout_tokens, seed)
-    if result.accuracy:
-        found["accuracy/heldout"] = statistics.bootstrap(result.accuracy, seed)
+    found["length/mean"] = statistics.bootstrap(frame["length"].to_numpy(float), seed)
+    found["eos_rate"] = statistics.bootstrap(frame["finished"].to_numpy(float), seed)
+    distinct = [value for value in map(distinct_2, frame["response"]) if value is not None]
+    if distinct:
+        found["distinct_2"] = statistics.bootstrap(np.array(distinct), seed)
+    return found
+
+
+def _pair_figures(frame: pd.DataFrame, seed: int) -> dict[str, statistics.Estimate]:
+    """Accuracy on held-out pairs, ties half; apart by which response is longer, since a scorer may only like length."""
+    hits = (frame["chosen"] > frame["rejected"]) + 0.5 * (frame["chosen"] == frame["rejected"])
+    found = {"accuracy/heldout": statistics.bootstrap(hits, seed)}
+    longer = frame["chosen_length"] - frame["rejected_length"]
+    for name, rows in {"accuracy/chosen_longer": longer > 0, "accuracy/chosen_shorter": longer < 0}.items():
+        if rows.any():
+            found[name] = statistics.bootstrap(hits[rows], seed)
     return found
 
 

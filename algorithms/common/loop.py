@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from . import checkpoints
-from .algorithm import Algorithm, Experience
+from .algorithm import Algorithm, Experience, Loss
 from .context import Context
 from .errors import TrainingError
 from .optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -126,24 +126,26 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
             totals[name] += count
     means, values = _Means(), defaultdict(float)
     for group in groups:
-        terms, metrics = algorithm.loss(context.models, experience.select(group))
-        objective = 0.0
-        for name, term in terms.items():
-            share = term.coefficient * term.sum / max(totals[term.per], 1)
-            objective = objective + share
-            values[f"loss/{name}"] += share.item()
-        if not math.isfinite(objective.item()):
-            raise _NotFinite(group)
-        if train:
-            objective.backward()
-        means.add(metrics)
+        losses = algorithm.loss(context.models, experience.select(group))
+        for terms, metrics in [losses] if isinstance(losses, Loss) else losses:
+            objective = 0.0
+            for name, term in terms.items():
+                share = term.coefficient * term.sum / max(totals[term.per], 1)
+                objective = objective + share
+                values[f"loss/{name}"] += share.item()
+            if not math.isfinite(objective.item()):
+                raise _NotFinite(group)
+            if train:
+                objective.backward()
+            means.add(metrics)
     return {**values, **means.means()}
 
 
-def evaluate_loss(algorithm: Algorithm, context: Context, step: int = 0) -> dict[str, float]:
-    """The same losses and metrics on held-out records, as eval/…, after ``step`` steps."""
+def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
+    """The same losses and metrics on held-out records, as eval/…"""
     with torch.no_grad():
-        values = _losses(algorithm, context, context.heldout, step, train=False)
+        experience = algorithm.experience(context, context.heldout)
+        values = _losses(algorithm, context, experience, list(range(len(experience))), context.heldout, train=False)
     return {f"eval/{name}": value for name, value in values.items()}
 
 
@@ -173,8 +175,8 @@ def fit(algorithm: Algorithm, context: Context) -> None:
         torch.cuda.reset_peak_memory_stats()
 
     chosen: list[Example] = []
-    step, clock, tokens, lines = _resume(context, trainable, optimizer)
-    models.check_layout(examples[:4])
+    step, clock, tokens, lines = _resume(algorithm, context, trainable, optimizer)
+    models.check_layout(examples[:4], algorithm.role)
     models.used.clear()
     started = time.monotonic() - clock
     with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
@@ -189,14 +191,14 @@ def fit(algorithm: Algorithm, context: Context) -> None:
             factor = recipe.factor(step, total)
             for group, lr in zip(optimizer.param_groups, base_lrs):
                 group["lr"] = lr * factor
-            values = _step(algorithm, context, chosen, step, trainable, optimizer)
+            context.step = step
+            values, step_tokens = _step(algorithm, context, chosen, trainable, optimizer)
             step += 1
-            step_tokens = sum(example.length for example in chosen)
             tokens += step_tokens
             line = {"step": step, "epoch": step * recipe.batch_size / len(examples), **values,
                     "lr": recipe.lr * factor, "tokens_per_second": step_tokens / (time.monotonic() - begin)}
             if trainer.evaluate_every and (step % trainer.evaluate_every == 0 or step == total):
-                line.update(evaluate_loss(algorithm, context, step))
+                line.update(evaluate_loss(algorithm, context))
             lines.append(line)
             trackers.log(line, step)
             bar.update()
@@ -204,7 +206,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
                              "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
             if interrupted[0] or step % trainer.checkpoint_every == 0 and step < total:
                 _check_parameters(context, step, chosen, trainable)
-                path = _checkpoint(context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
+                path = _checkpoint(algorithm, context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
                 if interrupted[0]:
                     raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
                                       "the same command goes on from there")
@@ -214,27 +216,43 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     report = {"seconds": time.monotonic() - started, "steps": total, "tokens_trained": tokens,
               "trainable_parameters": sum(parameter.numel() for parameter in trainable),
               "peak_memory_bytes": peak_memory_bytes(models.device), "resident_models": len(models.used),
-              "records": len(examples), "truncated": sum(example.truncated for example in examples)}
+              "records": len(examples), "truncated": sum(example.truncated for example in examples), **vars(context.meter)}
     (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
 
 
-def _step(algorithm: Algorithm, context: Context, chosen: list[Example], step: int, trainable, optimizer) -> dict[str, float]:
-    values = _losses(algorithm, context, chosen, step + 1, train=True)
-    norm = torch.nn.utils.clip_grad_norm_(trainable, context.recipe.max_grad_norm).item()
-    if not math.isfinite(norm):
-        raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {**values, "grad_norm": norm}
+def _step(algorithm: Algorithm, context: Context, chosen: list[Example], trainable, optimizer) -> tuple[dict[str, float], int]:
+    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values and tokens."""
+    recipe, step = context.recipe, context.step
+    experience = algorithm.experience(context, chosen)
+    lengths = experience.lengths()
+    size = recipe.minibatch_size or len(experience)
+    means, tokens = _Means(), 0
+    for epoch in range(recipe.inner_epochs):
+        order = permutation(len(experience), context.seed, "minibatches", step, epoch).tolist()
+        for start in range(0, len(order), size):
+            indices = order[start:start + size]
+            values = _losses(algorithm, context, experience, indices, chosen, train=True)
+            tokens += sum(lengths[i] for i in indices)
+            if algorithm.stop(values):
+                optimizer.zero_grad(set_to_none=True)
+                means.add({"stopped": torch.ones(1)})
+                return {**experience.metrics(), **means.means()}, tokens
+            norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm).item()
+            if not math.isfinite(norm):
+                raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            means.add({name: torch.tensor([value], dtype=torch.float64) for name, value in {**values, "grad_norm": norm}.items()})
+    return {**experience.metrics(), **means.means()}, tokens
 
 
-def _losses(algorithm: Algorithm, context: Context, examples: list[Example], step: int, train: bool) -> dict[str, float]:
-    experience = algorithm.experience(context, examples)
+def _losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], examples: list[Example],
+            train: bool) -> dict[str, float]:
     try:
-        return run_losses(algorithm, context, experience, list(range(len(experience))), train)
+        return run_losses(algorithm, context, experience, indices, train)
     except _NotFinite as error:
         names = [examples[i].record for i in error.indices if i < len(examples)]
-        raise _not_finite(context, step, names, "a loss that is not finite") from error
+        raise _not_finite(context, context.step + 1, names, "a loss that is not finite") from error
 
 
 def _check_parameters(context: Context, step: int, chosen: list[Example], trainable) -> None:
@@ -243,14 +261,16 @@ def _check_parameters(context: Context, step: int, chosen: list[Example], traina
         raise _not_finite(context, step, [example.record for example in chosen], "parameters that are not finite")
 
 
-def _checkpoint(context: Context, step: int, trainable, optimizer, seconds: float, tokens: int, lines: list[dict]):
+def _checkpoint(algorithm: Algorithm, context: Context, step: int, trainable, optimizer, seconds: float, tokens: int,
+                lines: list[dict]):
     tensors, numbers = optimizer_tensors(optimizer)
     parameters = {str(index): parameter for index, parameter in enumerate(trainable)}
-    state = {"seconds": seconds, "tokens": tokens, "lines": lines, "optimizer": numbers}
+    state = {"seconds": seconds, "tokens": tokens, "lines": lines, "optimizer": numbers,
+             "algorithm": algorithm.state_dict(), "meter": vars(context.meter)}
     return checkpoints.save(context.work, step, {"parameters": parameters, "optimizer": tensors}, state)
 
 
-def _resume(context: Context, trainable, optimizer) -> tuple[int, float, int, list[dict]]:
+def _resume(algorithm: Algorithm, context: Context, trainable, optimizer) -> tuple[int, float, int, list[dict]]:
     """(steps done, seconds spent, tokens trained, metrics so far)."""
     found = checkpoints.load_latest(context.work)
     if found is None:
@@ -262,5 +282,7 @@ def _resume(context: Context, trainable, optimizer) -> tuple[int, float, int, li
         for index, parameter in enumerate(trainable):
             parameter.copy_(tensors["parameters"][str(index)])
     load_optimizer_tensors(optimizer, tensors["optimizer"], state["optimizer"])
+    algorithm.load_state_dict(state["algorithm"])
+    vars(context.meter).update(state["meter"])
     log.info("%s goes on from step %d (%s)", context.name, step, context.work)
     return step, state["seconds"], state["tokens"], state["lines"]

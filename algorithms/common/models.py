@@ -34,6 +34,12 @@ class Lora:
     dropout: float = 0.0  # off: log-probabilities are compared with one another
     target_modules: str | list[str] = "all-linear"
 
+    def __post_init__(self):
+        for ok, key, expected in ((self.r >= 1, "r", "at least 1"), (self.alpha >= 1, "alpha", "at least 1"),
+                                  (0 <= self.dropout < 1, "dropout", "a share in [0, 1)")):
+            if not ok:
+                raise ConfigError(f"lora.{key}: found {getattr(self, key)}; expected {expected}")
+
 
 @dataclass
 class ModelConfig:
@@ -111,8 +117,26 @@ def load_base(config: ModelConfig, device: torch.device):
                               "fix: model.attention=eager") from error
         raise _not_loaded(config, error) from error
     if config.precision == "nf4":
+        check_quantized(model)
         disable_cpu_repacking(model)
     return model.eval()
+
+
+def check_quantized(model) -> None:
+    """Transformers quantises plain linear layers only, and leaves the rest (Falcon's own class, the fused experts of Mixtral)
+    as it is with no more than a warning: a run meant to fit one GPU would not.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    modules = list(model.modules())
+    packed = sum(module.in_features * module.out_features for module in modules if isinstance(module, Linear4bit))
+    tables = {id(module.weight) for module in modules if isinstance(module, torch.nn.Embedding)}
+    tables.add(id(model.get_output_embeddings().weight))
+    kept = {name: p.numel() for name, p in model.named_parameters() if p.is_floating_point() and p.ndim > 1 and id(p) not in tables}
+    if sum(kept.values()) > packed:
+        raise ConfigError(f"model.precision: found nf4, but {sum(kept.values()):,} weights of {model.config.model_type} stay in 16 "
+                          f"bits beside {packed:,} in 4 ({max(kept, key=kept.get)} and others, which no quantiser here takes); "
+                          "expected plain linear layers; fix: model.precision=bf16")
 
 
 def disable_dropout(model) -> None:

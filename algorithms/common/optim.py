@@ -23,6 +23,9 @@ class Recipe:
     weight_decay: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     max_grad_norm: float = 1.0
+    inner_epochs: int = 1  # passes over the experience of one batch (PPO)
+    minibatch_size: int | None = None  # items of an experience per optimiser step; null: all
+    value_lr: float | None = None  # of a critic; null: lr
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:

@@ -63,7 +63,8 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
-    cdf = probabilities.cumsum(-1)
+    # a parallel scan rounds otherwise from token to token: without cummax the sum could grow at a token of probability 0
+    cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
     target = (uniform * cdf[:, -1]).unsqueeze(-1)
     index = torch.searchsorted(cdf, target, right=True).squeeze(-1)
     last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).int().argmax(-1)  # rounding may reach past the end

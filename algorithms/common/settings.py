@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what a config names is imported when it is built: a task wi
     from .evaluation import EvalConfig
     from .models import ModelConfig
     from .optim import Recipe
+    from .rewards import RewardSource
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Settings:
     recipe: Recipe
     model: ModelConfig
     data: Any
+    reward: RewardSource
     trainer: TrainerConfig
     eval: EvalConfig
     seed: int = 0
@@ -58,7 +60,7 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
 
 
-GROUPS = ("algorithm", "recipe", "model", "data", "trainer", "eval", "stages", "budget")
+GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget")
 TOP = ("task", "seed", "adapter", *GROUPS)
 
 
@@ -111,6 +113,8 @@ def check(node: Any, path: str) -> None:
     if isinstance(node, ListConfig):
         for index, item in enumerate(node):
             check(item, f"{path}[{index}]")
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{path}: found {node}; expected a finite number")
     if not isinstance(node, DictConfig):
         return
     target = node.get("_target_")
@@ -125,10 +129,7 @@ def check(node: Any, path: str) -> None:
     for key in node:
         if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{path}.{key}: found no value; expected one; fix: {path}.{key}=…")
-        value = node[key]
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{path}.{key}: found {value}; expected a finite number")
-        check(value, f"{path}.{key}")
+        check(node[key], f"{path}.{key}")
 
 
 def _check_fields(node: DictConfig, kind: type, path: str) -> None:
@@ -196,7 +197,7 @@ def explain_overrides(overrides: list[str], config_folder: str) -> list[str]:
             keys.append(name)
             continue
         groups[name] = value.split(",")
-        choices = _choices(folder, name.split("@")[0])
+        choices = _choices(folder / name.split("@")[0])
         messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
                      for choice in groups[name] if choice not in choices]
     if messages:
@@ -222,12 +223,9 @@ def _unknown_keys(compose: Callable, folder: Path, groups: dict[str, list[str]],
     return []
 
 
-def _choices(folder: Path, group: str) -> list[str]:
-    """The choices of a group, those in its folders too; null where the config has it as the default."""
-    defaults = OmegaConf.load(folder / "config.yaml").defaults
-    optional = any(OmegaConf.is_dict(item) and group in item and item[group] is None for item in defaults)
-    files = (folder / group).rglob("*.yaml")
-    return sorted(path.relative_to(folder / group).with_suffix("").as_posix() for path in files) + ["null"] * optional
+def _choices(folder: Path) -> list[str]:
+    """The choices of a group, those in its folders too."""
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def _unknown(config: DictConfig, key: str) -> str | None:
@@ -236,9 +234,9 @@ def _unknown(config: DictConfig, key: str) -> str | None:
     for part in key.split("."):
         if not isinstance(node, DictConfig):
             return f"{key}: found no such key; {'.'.join(walked)} is a single value"
-        if part not in node:
+        if part not in list(node):  # "in" denies what has no value yet
             allowed = ", ".join(sorted(str(name) for name in node if name != "_target_"))
             return f"{'.'.join([*walked, part])}: found no such key; expected one of {allowed}"
         walked.append(part)
-        node = node._get_node(part) if OmegaConf.is_missing(node, part) else node[part]
+        node = None if OmegaConf.is_missing(node, part) else node[part]
     return None

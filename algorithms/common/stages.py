@@ -21,13 +21,14 @@ from . import references
 from .algorithm import Algorithm, Need
 from .context import Context, TrainerConfig
 from .errors import ConfigError
-from .evaluation import EvalConfig, Evaluation, evaluate
-from .export import frozen_role, load_role, role_digest, save_role
+from .evaluation import EvalConfig, Evaluation, evaluate, evaluated_prompts
+from .export import frozen_role, role_digest, save_role
 from .loop import visited
 from .models import ModelConfig, Models, load_tokenizer
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
 from .records import DataSets, Records, pairs, preferred, ranked
+from .rewards import RewardSource, Scorer
 from .seeds import derive
 from .store import Store, content_hash, file_digest, folder_digest
 
@@ -90,6 +91,7 @@ class Bench:
     data: DataSets
     seed: int
     store: Store
+    reward: RewardSource | None = None
     run_folder: Path | None = None
 
     @cached_property
@@ -127,21 +129,52 @@ class Bench:
             trainer.pop(key)
         own = plain(algorithm)
         own.pop("needs")
+        source = self._source(algorithm)
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         return {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
                 "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+                "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
+
+    def _source(self, algorithm: Algorithm, always: bool = False) -> RewardSource | None:
+        """The reward source, for an algorithm that uses one (or for measuring)."""
+        if not (algorithm.uses_reward or always):
+            return None
+        if self.reward is None:
+            raise ConfigError(f"reward: found none; expected a source for {type(algorithm).__name__}; fix: reward=trained")
+        return self.reward
+
+    def _source_description(self, source: RewardSource) -> dict:
+        settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
+        return {**settings, "needs": {role: self.description(need.algorithm, need.recipe) for role, need in source.needs().items()}}
+
+    def _train_for(self, source: RewardSource | None) -> None:
+        """Train what a source needs, before the roles of the stage that uses it are loaded."""
+        for role, need in (source.needs() if source else {}).items():
+            self.train(need.algorithm, need.recipe, role)
+
+    def _scorer(self, source: RewardSource | None) -> Scorer | None:
+        """Load what the source needs as frozen roles, beside those that are there, and open it."""
+        if source is None:
+            return None
+        folders = {role: self.train(need.algorithm, need.recipe, role) for role, need in source.needs().items()}
+        for role, folder in folders.items():
+            if role not in self.models.roles.names():
+                frozen_role(self.models, role, folder)
+        return source.open(self.models, folders, self.data, self.eval.batch_size)
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
         inputs = {role: self.train(need.algorithm, need.recipe, role) if need else None
                   for role, need in algorithm.needs.items()}
+        self._train_for(self._source(algorithm))
 
         def build(target: Path, work: Path) -> None:
             context = self._context(algorithm, recipe, inputs, name, target, work)
             algorithm.fit(context)
-            save_role(context.models, "policy", target)
+            save_role(context.models, algorithm.role, target)
+            (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
         return self.store.get("trained", self.description(algorithm, recipe), build)
 
@@ -153,15 +186,15 @@ class Bench:
         models.clear_roles()
         for role, folder in inputs.items():
             frozen_role(models, role, folder)
-        start = models.reference.name if "reference" in inputs else None
-        models.add_role("policy", trainable=True, like=start, seed=derive(self.seed, "lora"))
+        scorer = self._scorer(self._source(algorithm))
+        algorithm.add_roles(models, derive(self.seed, "roles"))
         examples = [models.tokenize(record) for record in train]
         watched = [models.tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
         if algorithm.stores_reference:
             seen = sorted(visited(len(examples), recipe, self.seed))
             self._store_reference(models, inputs["reference"], [*(examples[i] for i in seen), *watched])
         return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
-                       self.run_folder)
+                       self.run_folder, self.data, scorer)
 
     def _store_reference(self, models: Models, folder: Path | None, examples: list) -> None:
         identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
@@ -171,31 +204,31 @@ class Bench:
 
     def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
         """The common evaluation of a trained stage, itself a kept stage."""
-        policy = self.train(algorithm, recipe, name)
-        need = algorithm.needs.get("reference")
+        trained = self.train(algorithm, recipe, name)
         has_reference = "reference" in algorithm.needs
+        source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
+        self._train_for(source)
         description = {"version": VERSION, "stage": self.store.key("trained", self.description(algorithm, recipe)),
-                       "eval": plain(self.eval), "evaluation": self.data.evaluation.fingerprint,
-                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold)}
+                       "eval": plain(self.eval), "evaluation": evaluated_prompts(self.data, self.eval).fingerprint,
+                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold),
+                       "reward": source and self._source_description(source)}
 
         def build(target: Path, work: Path) -> None:
             started = time.monotonic()
             models = self.models
             models.clear_roles()
-            if has_reference:
-                frozen_role(models, "reference", self.train(need.algorithm, need.recipe, "reference") if need else None)
-            models.add_role("policy", trainable=False)
-            load_role(models, "policy", policy)
-            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference)
-            result.samples.to_parquet(target / "samples.parquet", index=False)
-            figures = {"heldout_nll": result.heldout_nll, "heldout_tokens": result.heldout_tokens,
-                       "accuracy": result.accuracy, "seconds": time.monotonic() - started}
-            (target / "heldout.json").write_text(json.dumps(figures, allow_nan=False), encoding="utf-8")
+            for role, need in algorithm.needs.items():
+                frozen_role(models, role, self.train(need.algorithm, need.recipe, role) if need else None)
+            frozen_role(models, algorithm.role, trained)
+            algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
+            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference, self._scorer(source))
+            for field in dataclasses.fields(result):
+                getattr(result, field.name).to_parquet(target / f"{field.name}.parquet", index=False)
+            (target / "cost.json").write_text(json.dumps({"seconds": time.monotonic() - started}), encoding="utf-8")
 
         folder = self.store.get("evaluation", description, build)
-        figures = json.loads((folder / "heldout.json").read_text(encoding="utf-8"))
-        return Evaluation(pd.read_parquet(folder / "samples.parquet"), figures["heldout_nll"], figures["heldout_tokens"],
-                          figures["accuracy"])
+        return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
+                             for field in dataclasses.fields(Evaluation)})
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one."""
@@ -212,7 +245,9 @@ class Bench:
                "reward_queries": fit.get("reward_queries", 0), "labels": self._labels(algorithm),
                "peak_memory_bytes": fit["peak_memory_bytes"], "resident_models": fit["resident_models"],
                "trainable_parameters": fit["trainable_parameters"]}
-        stages = {role: self.cost(need.algorithm, need.recipe) for role, need in algorithm.needs.items() if need}
+        source = self._source(algorithm)
+        needs = {**algorithm.needs, **(source.needs() if source else {})}
+        stages = {role: self.cost(need.algorithm, need.recipe) for role, need in needs.items() if need}
         total = dict(own)
         for stage in stages.values():
             for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):

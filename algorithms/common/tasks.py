@@ -29,10 +29,10 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     log.info("stages: %s (safe to delete)", store.folder)
     head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
-    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, folder)
+    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    figures = {key: value.to_dict() for key, value in metrics(evaluation, bench.baseline(chosen.algorithm)).items()}
+    figures = {key: value.to_dict() for key, value in metrics(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm)).items()}
     fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
     report = data.report.to_dict()
     report["truncated"] = fit["truncated"]
@@ -122,17 +122,15 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    source, model = _adapter(config), build(config, ("model",))["model"]
+    if not (source / "adapter_model.safetensors").is_file():
+        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from .export import weights_file
     from .models import load_tokenizer
 
-    source = _adapter(config)
-    if weights_file(source).name != "adapter_model.safetensors":
-        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
-    model = build(config, ("model",))["model"]
     dtype = torch.float32 if model.precision == "fp32" else torch.bfloat16  # merging into 4-bit weights would requantise them
     base = AutoModelForCausalLM.from_pretrained(model.folder(), revision=model.revision, dtype=dtype, use_safetensors=True,
                                                 trust_remote_code=model.trust_remote_code)

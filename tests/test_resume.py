@@ -1,0 +1,297 @@
+"""Killed at any instant and started again, a run goes on to the same losses, to the bit; what is torn is not read."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from algorithms.common import checkpoints
+from algorithms.common.errors import TrainingError
+from algorithms.common.loop import fit
+from algorithms.common.models import Lora
+from algorithms.common.optim import Recipe
+from algorithms.dpo import DPO
+from algorithms.sft import SFT
+from training_setup import command, environment, examples, lines, make_context, pairs_file, run, two_roles, weights
+
+STEPS = 5
+RECIPE = Recipe(lr=1e-2, batch_size=4, epochs=2.0)  # 2 epochs of 10 records: the third step crosses them
+
+
+class Killed(Exception):
+    pass
+
+
+def start(make_models, folder: Path, algorithm, dropout: float, every: int, stop: int | None = None):
+    """Train in models of its own, from whatever the folder holds; ``stop``: die within that step, half of its gradient done."""
+    models = two_roles(make_models(lora=Lora(r=4, alpha=8, dropout=dropout)))
+    context = make_context(models, folder, examples(10, responses=2 if isinstance(algorithm, DPO) else 1), RECIPE,
+                           checkpoint_every=every, micro_batch_size=2)
+    if stop is None:
+        fit(algorithm, context)
+        return lines(context.target), weights(models), context
+    loss, calls = algorithm.loss, []
+
+    def dies(models, batch):
+        calls.append(1)
+        if len(calls) == 2 * (stop - 1) + 2:  # two micro-batches a step
+            raise Killed
+        return loss(models, batch)
+
+    algorithm.loss = dies
+    with pytest.raises(Killed):
+        fit(algorithm, context)
+    del algorithm.loss
+    return None, None, context
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("algorithm", [SFT(), DPO(beta=0.5)], ids=["sft", "dpo"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("every", [1, 2])
+def test_stopped_at_any_step(make_models, tmp_path, algorithm, dropout, every):
+    whole, whole_weights, _ = start(make_models, tmp_path / "whole", algorithm, dropout, every=50)
+    assert len(whole) == STEPS
+    for stop in range(1, STEPS + 1):
+        folder = tmp_path / str(stop)
+        start(make_models, folder, algorithm, dropout, every, stop)
+        torch.manual_seed(stop)  # whatever the process drew before
+        resumed, resumed_weights, _ = start(make_models, folder, algorithm, dropout, every)
+        assert resumed == whole, f"stopped in step {stop}"
+        assert same(resumed_weights, whole_weights)
+
+
+def test_dropout_acts(make_models, tmp_path):
+    """Otherwise the test above would say nothing about random streams."""
+    found = [start(make_models, tmp_path / str(p), SFT(), p, every=50)[0] for p in (0.0, 0.3)]
+    assert found[0][0]["loss/policy"] != found[1][0]["loss/policy"]
+
+
+def test_stopped_again_and_again(make_models, tmp_path):
+    whole, whole_weights, _ = start(make_models, tmp_path / "whole", SFT(), 0.3, every=50)
+    for _ in range(STEPS - 1):
+        start(make_models, tmp_path / "often", SFT(), 0.3, every=1, stop=2)  # one step further each time
+    resumed, resumed_weights, _ = start(make_models, tmp_path / "often", SFT(), 0.3, every=1)
+    assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+def test_full_fine_tuning_resumes(make_models, tmp_path):
+    def train(folder: Path, stop: int | None):
+        models = two_roles(make_models(lora=None))
+        context = make_context(models, folder, examples(10), RECIPE, checkpoint_every=1)
+        algorithm = SFT()
+        if stop:
+            loss, calls = algorithm.loss, []
+            algorithm.loss = lambda *given: loss(*given) if calls.append(1) or len(calls) < stop else (_ for _ in ()).throw(Killed)
+            with pytest.raises(Killed):
+                fit(algorithm, context)
+            return None
+        fit(algorithm, context)
+        return lines(context.target), weights(models)
+
+    train(tmp_path / "stopped", 3)
+    whole, resumed = train(tmp_path / "whole", None), train(tmp_path / "stopped", None)
+    assert whole[0] == resumed[0] and same(whole[1], resumed[1])
+
+
+# Checkpoints that cannot be used
+
+
+@pytest.fixture
+def stopped(make_models, tmp_path):
+    """A folder with the checkpoints of steps 3 and 4, and what the uninterrupted run gave."""
+    whole, whole_weights, _ = start(make_models, tmp_path / "whole", SFT(), 0.3, every=50)
+    _, _, context = start(make_models, tmp_path / "stopped", SFT(), 0.3, every=1, stop=5)
+    assert [path.name for path in sorted(context.work.iterdir())] == ["step-00000003", "step-00000004"]
+    return tmp_path / "stopped", context.work, whole, whole_weights
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["parameters.safetensors", "optimizer.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "empty"])
+def test_a_damaged_checkpoint_is_passed_over(make_models, stopped, caplog, file, damage):
+    folder, work, whole, whole_weights = stopped
+    path = work / "step-00000004" / file
+    if damage == "flipped":
+        flip(path, -40)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2 if damage == "cut" else 0])
+    assert checkpoints.load_latest(work)[0] == 3
+    warning = caplog.records[-1]
+    assert warning.levelname == "WARNING" and "step-00000004 cannot be used" in warning.getMessage()
+    resumed, resumed_weights, _ = start(make_models, folder, SFT(), 0.3, every=1)
+    assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+def test_no_flipped_bit_goes_unseen(stopped):
+    """A changed digit in the metrics or the step count is still JSON."""
+    _, work, _, _ = stopped
+    draw = random.Random(0)
+    for file in ("checkpoint.json", "parameters.safetensors", "optimizer.safetensors"):
+        path = work / "step-00000004" / file
+        whole = path.read_bytes()
+        for _ in range(25):
+            flip(path, draw.randrange(len(whole)))
+            assert checkpoints.load_latest(work)[0] == 3
+            path.write_bytes(whole)
+    assert checkpoints.load_latest(work)[0] == 4
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '{"digest": 1}', '{"step": 9}', "\x00", "[" * 5000])
+def test_a_checkpoint_of_another_shape_is_passed_over(stopped, text):
+    _, work, _, _ = stopped
+    (work / "step-00000004" / "checkpoint.json").write_text(text)
+    assert checkpoints.load_latest(work)[0] == 3
+
+
+def test_where_none_can_be_used_training_starts_anew(make_models, stopped):
+    folder, work, whole, whole_weights = stopped
+    for path in work.glob("step-*/parameters.safetensors"):
+        flip(path, -1)
+    resumed, resumed_weights, _ = start(make_models, folder, SFT(), 0.3, every=1)
+    assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+def test_later_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
+    tensors = {"parameters": {"0": torch.ones(2)}}
+    for step in (20, 30, 40):
+        checkpoints.save(tmp_path, step, tensors, {})
+    shutil.copytree(tmp_path / "step-00000030", tmp_path / "step-00000020")
+    for step in (30, 40):
+        flip(tmp_path / f"step-{step:08d}" / "parameters.safetensors", -1)
+    checkpoints.save(tmp_path, 25, tensors, {"mark": 1})
+    assert checkpoints.load_latest(tmp_path)[2] == {"mark": 1}
+
+
+def test_a_checkpoint_being_written_is_never_read(make_models, stopped):
+    folder, work, whole, whole_weights = stopped
+    planted = work / ".writing-00000099-1"
+    shutil.copytree(work / "step-00000003", planted)
+    (work / ".writing-00000098-1").write_text("a file")
+    assert checkpoints.load_latest(work)[0] == 4
+    assert not planted.exists(), "leftovers are removed"
+    resumed, resumed_weights, _ = start(make_models, folder, SFT(), 0.3, every=1)
+    assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+def test_a_kill_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
+    tensors = {"parameters": {"0": torch.ones(2)}, "optimizer": {}}
+    checkpoints.save(tmp_path, 1, tensors, {})
+    for name in ("save_file", "content_hash", "file_digest"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, name, lambda *_: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                checkpoints.save(tmp_path, 2, tensors, {})
+        assert checkpoints.load_latest(tmp_path)[0] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "replace", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            checkpoints.save(tmp_path, 2, tensors, {})
+    assert checkpoints.load_latest(tmp_path)[0] == 1
+
+
+def test_other_parameters_are_refused(make_models, stopped):
+    folder, work, _, _ = stopped
+    models = make_models(lora=Lora(r=4, alpha=8, target_modules=["q_proj"]))
+    models.add_role("policy", trainable=True, seed=0)
+    context = make_context(models, folder, examples(10), RECIPE)
+    with pytest.raises(TrainingError, match="other parameters"):
+        fit(SFT(), context)
+
+
+class Payload:
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.write_text, (self.mark, "executed")
+
+
+def test_no_pickle_is_read(make_models, stopped):
+    """Pickles under every name that a trainer is known to read, and in the place of our own files."""
+    folder, work, whole, whole_weights = stopped
+    mark = folder / "executed"
+    payload = pickle.dumps(Payload(mark))
+    pickle.loads(payload)
+    assert mark.exists(), "the payload works"
+    mark.unlink()
+    names = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "rng_state.pth", "random_states_0.pkl", "scaler.pt",
+             "custom_checkpoint_0.pkl", "pytorch_model.bin", "adapter_model.bin", "training_args.bin", "trainer_state.json",
+             "state.pt", "checkpoint.pkl")
+    for place in (work, work / "step-00000003", work / "step-00000005", work / ".writing-00000007-1"):
+        place.mkdir(exist_ok=True)
+        for name in names:
+            (place / name).write_bytes(payload)
+    for name in ("checkpoint.json", "parameters.safetensors", "optimizer.safetensors"):
+        (work / "step-00000005" / name).write_bytes(payload)
+    (work / "step-00000004" / "optimizer.safetensors").write_bytes(payload)
+    resumed, resumed_weights, _ = start(make_models, folder, SFT(), 0.3, every=1)
+    assert not mark.exists()
+    assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+# The real command, really killed
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path):
+    """SIGKILL at random instants of SFT and DPO; the same command again ends with the losses of a run nobody killed."""
+    data = pairs_file(tmp_path / "pairs.jsonl")
+    draw = random.Random(20)
+    for algorithm in ("sft", "dpo"):
+        def arguments(name: str, algorithm=algorithm) -> list[str]:
+            return command(data, tmp_path / f"stages-{name}", "model.lora.dropout=0.1", f"hydra.run.dir={tmp_path / name}",
+                           steps=40, algorithm=algorithm)
+
+        whole = f"whole-{algorithm}"
+        began = time.monotonic()
+        done = run(arguments(whole), tmp_path)
+        assert done.returncode == 0, done.stderr
+        takes = time.monotonic() - began
+        kills, rounds, interrupted = 0, 0, set()
+        while kills < 10:
+            name = f"killed-{algorithm}-{rounds}"
+            process = subprocess.Popen(arguments(name), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, start_new_session=True)
+            try:
+                status = process.wait(timeout=takes * draw.uniform(0.2, 1.0))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+                interrupted |= {path.name for path in (tmp_path / f"stages-{name}" / ".work").glob("*/step-*")}
+                continue
+            assert status == 0
+            _same_results(tmp_path / name, tmp_path / whole)
+            rounds += 1  # it finished before its time: from the start again
+        name = f"killed-{algorithm}-{rounds}"
+        done = run(arguments(name), tmp_path)
+        assert done.returncode == 0, done.stderr
+        _same_results(tmp_path / name, tmp_path / whole)
+        assert interrupted, "no kill fell into training"
+
+
+def _same_results(one: Path, other: Path) -> None:
+    assert lines(one) == lines(other)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert results[0]["evaluation"] == results[1]["evaluation"]
+    name = "adapter_model.safetensors"
+    assert (one / name).read_bytes() == (other / name).read_bytes()
