@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; fix: start run.py without a launcher")
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
-        print(stop or "interrupted", file=sys.stderr)
+        print(str(stop) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:  # every failure of a sweep's job becomes a row of its table
         if state.mode == RunMode.MULTIRUN:

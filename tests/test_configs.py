@@ -214,7 +214,7 @@ def refused(*overrides: str) -> str:
     ("seed=1.5", "seed: found 1.5; expected a whole number"),
     ("seed=true", "seed: found True; expected a whole number"),
     ("data=file", "data.path: found neither it nor data.name; expected one of them"),
-    ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data: Environment variable 'NO_SUCH_VARIABLE' not found"),
+    ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data.preferences: Environment variable 'NO_SUCH_VARIABLE' not found"),
     ("adapter=outputs/1", "adapter: found 'outputs/1'; expected null where a run trains"),
     ("model=hub", "model.name: found no value; expected str; fix: model.name=…"),
 ])

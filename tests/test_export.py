@@ -59,6 +59,21 @@ def test_peft_finds_the_adapter_on_top_of_the_folder(make_models, tmp_path):
     assert not models.roles.peft_config("policy").inference_mode  # saving does not edit the role's own config
 
 
+def test_adapted_embeddings_come_along(make_models, tmp_path):
+    """PEFT keeps them as parameters, not as modules: their names end with the adapter's."""
+    from peft import PeftModel
+
+    models = trained(make_models, Lora(r=4, alpha=8, target_modules=["q_proj", "embed_tokens"]))
+    with torch.no_grad():
+        models.policy.parameters()["model.embed_tokens.lora_embedding_A"].normal_(std=0.1)
+        models.policy.parameters()["model.embed_tokens.lora_embedding_B"].normal_(std=0.1)
+    save_role(models, "policy", tmp_path)
+    plain = PeftModel.from_pretrained(make_models().roles.module, str(tmp_path)).eval()
+    ids = torch.randint(5, 1000, (2, 12))
+    with torch.no_grad(), models.roles.use("policy"):
+        assert torch.equal(plain(ids).logits, models.roles.module.eval()(ids).logits)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_full_fine_tuning_is_a_plain_model(make_models, tmp_path, tied):
     from transformers import AutoModelForCausalLM

@@ -214,6 +214,22 @@ def test_a_family_that_does_something_else_to_its_logits_is_refused(tokenizer):
         Models(settings("llama", "eager"), "no", torch.device("cpu"), base, tokenizer)
 
 
+def test_a_backbone_that_is_not_where_it_should_be_is_refused(tokenizer):
+    config = transformers.Llama4TextConfig(vocab_size=VOCABULARY, **LLAMA, num_local_experts=2, intermediate_size_mlp=64)
+    base = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with pytest.raises(ConfigError, match="model.name: found llama4_text"):
+        Models(settings("llama4", "eager"), "no", torch.device("cpu"), base, tokenizer)
+
+
+def test_a_value_head_fits_states_that_are_projected_down(tokenizer):
+    """OPT-350m: hidden size 1024, last states of 512."""
+    config = transformers.OPTConfig(vocab_size=VOCABULARY, **{**OPT, "word_embed_proj_dim": 32})
+    base = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    models = Models(settings("opt", "eager"), "no", torch.device("cpu"), base, tokenizer)
+    models.add_role("value", trainable=True, seed=1).add_scalar_head()
+    assert models.role("value").values(collate(examples(2))).isfinite().all()
+
+
 # ---- refusals that need no weights
 
 @pytest.mark.parametrize("kind, options, reason", [

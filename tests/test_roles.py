@@ -504,6 +504,18 @@ def test_a_prompt_is_cut_so_that_prompt_and_answer_fit(make_models):
         models.prompt_ids(short, 64)
 
 
+def test_more_positions_than_the_model_has_are_refused(make_models):
+    assert make_models(max_length=256).config.max_length == 256
+    with pytest.raises(ConfigError, match="model.max_length: found 257; expected at most 256"):
+        make_models(max_length=257)
+
+
+def test_layers_that_are_not_there_are_named(make_models):
+    for lora in (Lora(target_modules=["qproj"]), Lora(r=0)):
+        with pytest.raises(ConfigError, match="model.lora: found"):
+            make_models(lora=lora).add_role("policy", trainable=True)
+
+
 def test_shared_rows_can_be_asked_for_only_where_they_are_exact(make_models):
     assert make_models(rows="plain").layout == "plain" and make_models(rows="shared").layout == "shared"
     assert shared_rows_refusal(make_models().hf_config) is None

@@ -58,6 +58,15 @@ def test_each_role_samples_as_itself(models):
     assert models.roles.current == "base"
 
 
+def test_a_role_samples_under_its_other_name_too(models):
+    """Where no reference was trained, "reference" is the base; PEFT knows no adapter of that name."""
+    models.alias("reference", "base")
+    settings = Sampling(max_new_tokens=8)
+    assert ids(sample(models, "reference", PROMPTS, settings, 0)) == ids(sample(models, "base", PROMPTS, settings, 0))
+    with pytest.raises(KeyError, match="reward"):
+        sample(models, "reward", PROMPTS, settings, 0)
+
+
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_neighbours_and_batch_size_change_nothing(stopping, temperature):
     keys = [f"prompt {index}" for index in range(len(PROMPTS))]
@@ -148,6 +157,10 @@ LOGITS = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
 def test_temperature_sharpens():
     torch.testing.assert_close(warp(LOGITS, Sampling(temperature=0.5))[0], torch.tensor([1., 4., 9., 16.]) / 30)
     torch.testing.assert_close(warp(LOGITS, Sampling())[0], torch.tensor([.1, .2, .3, .4]))
+
+
+def test_a_vanishing_temperature_is_greedy():
+    assert warp(LOGITS + 1e4, Sampling(temperature=1e-38))[0].tolist() == [0, 0, 0, 1]
 
 
 def test_top_k_keeps_k():

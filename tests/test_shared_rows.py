@@ -158,6 +158,17 @@ def test_check_layout_stops_at_a_broken_mask(make_models, monkeypatch, broken):
         models.check_layout(examples(3))
 
 
+def test_check_layout_knows_rounding_where_nothing_needs_padding(make_models):
+    """Rows of one length leave no other padding to compare with, and large logits (GPT-2's are near −100) round more."""
+    models = make_models(attention="sdpa")
+    with torch.no_grad():
+        models.roles.module.lm_head.weight.mul_(300)
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models)
+    one = Example(list(range(5, 17)), [list(range(20 + k, 29 + k)) for k in range(3)], [True] * 3, None, "one length")
+    models.check_layout([one])
+
+
 def test_check_layout_leaves_plain_rows_and_bare_prompts_alone(make_models, monkeypatch):
     monkeypatch.setattr(models_module, "collate", None)  # it must not even lay them out
     make_models(rows="plain").check_layout(examples(3))

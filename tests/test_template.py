@@ -101,6 +101,15 @@ def test_what_the_chat_template_refuses_is_a_data_error():
         Template(characters(chat=BOS_CHAT)).prompt_ids([{"role": "system", "content": "be brief"}, *CHAT])
 
 
+def test_a_chat_template_does_not_print_todays_date(caplog):
+    """Llama 3's do: tokens, and all that is kept under their hash, would change overnight."""
+    dated = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}|" + BOS_CHAT
+    assert Template(characters(chat=dated)).prompt_text(CHAT).startswith("26 Jul 2024|")
+    assert not caplog.records
+    Template(characters(chat="{{ strftime_now('%Y') }}" + BOS_CHAT))  # nothing to set it by
+    assert "today's date" in caplog.text
+
+
 def test_no_end_token_is_refused():
     with pytest.raises(ConfigError, match="EOS"):
         Template(characters(eos_token=None))

@@ -7,6 +7,7 @@ sampled response, Schulman 2020) and exactly over the vocabulary at every sample
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from . import statistics
 from .algorithm import Algorithm
 from .batches import Batch
-from .errors import ConfigError
+from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
 from .records import DataSets, Record, Records, pairs
@@ -92,6 +93,10 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
                                 for r in responses[start:start + config.batch_size]])
         columns += zip(*divergence(models, batch, has_reference))
+    broken = [r.record for r, (logp, *_) in zip(responses, columns) if not math.isfinite(logp)]
+    if broken:
+        raise TrainingError(f"evaluation: found log-probabilities that are not finite for {len(broken)} of {len(responses)} "
+                            "responses; expected finite ones: training broke the policy; fix: lower recipe.lr")
     number = [index for drawn in candidates for index in range(len(drawn))]
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": number, "prompt": [r.prompt for r in responses],

@@ -111,7 +111,7 @@ def export(stage: Path, folder: Path, card: str) -> None:
     """Copy a stage's weights to the top of a run's folder, with a model card."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
-        if path.name in (*WEIGHTS, "adapter_config.json", "config.json", "generation_config.json"):
+        if path.name in (*WEIGHTS, HEAD, "adapter_config.json", "config.json", "generation_config.json"):
             shutil.copyfile(path, folder / path.name)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

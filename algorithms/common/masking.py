@@ -22,6 +22,7 @@ MASK = "***"
 SHORTEST = 6  # shorter values are masked at their key only: they may stand anywhere in a text by chance
 NAMES = re.compile(r"(api|access|auth|private|hub|hf)?(key|token|password|passwd|passphrase|secret|credential)|"
                    r"(keys|passwords|secrets|credentials|authorization)")
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]*)")
 OVERRIDE = re.compile(r"([+~]*[\w./@-]+)=(.*)", re.DOTALL)
 
 
@@ -42,17 +43,14 @@ class Mask:
         self.config = self.hide(self.config)
 
     def _walk(self, node: Any, secret: bool) -> Any:
-        if isinstance(node, DictConfig):
-            if node._is_none():
-                return None
+        if isinstance(node, DictConfig) and not node._is_none():
             raw = OmegaConf.to_container(node, resolve=False)
-            return {str(key): self._walk(_value(node, key, raw[key]), secret or is_secret(str(key)) or _from_environment(raw[key]))
-                    for key in raw}
-        if isinstance(node, ListConfig):
-            if node._is_none():
-                return None
+            return {str(key): self._child(node, key, item, secret or is_secret(str(key))) for key, item in raw.items()}
+        if isinstance(node, ListConfig) and not node._is_none():
             raw = OmegaConf.to_container(node, resolve=False)
-            return [self._walk(_value(node, index, item), secret or _from_environment(item)) for index, item in enumerate(raw)]
+            return [self._child(node, index, item, secret) for index, item in enumerate(raw)]
+        if OmegaConf.is_config(node):
+            return None
         if isinstance(node, float) and not math.isfinite(node):
             return str(node)  # what is written is strict JSON
         if not secret or node is None or node == "???":
@@ -61,6 +59,12 @@ class Mask:
             self.values.add(str(node))
         return MASK
 
+    def _child(self, node: DictConfig | ListConfig, key: Any, raw: Any, secret: bool) -> Any:
+        variables = ENVIRONMENT.findall(raw) if isinstance(raw, str) else []
+        # beside the whole value, what was read may stand elsewhere by itself
+        self.values |= {value for name in variables if len(value := os.environ.get(name, "")) >= SHORTEST}
+        return self._walk(_value(node, key, raw), secret or bool(variables))
+
     def text(self, text: str) -> str:
         """The text without the secrets' values."""
         return self._found.sub(MASK, text)
@@ -68,7 +72,8 @@ class Mask:
     def override(self, item: str) -> str:
         """A command-line override without its secrets."""
         match = OVERRIDE.fullmatch(item)
-        return f"{match[1]}={MASK}" if match and is_secret(match[1]) else self.text(item)
+        hidden = match and (is_secret(match[1]) or ENVIRONMENT.search(match[2]))
+        return f"{match[1]}={MASK}" if hidden else self.text(item)
 
     def hide(self, value: Any) -> Any:
         """Plain data of any other origin without the secrets' values; its keys decide nothing."""
@@ -93,11 +98,11 @@ class Mask:
             return [self._file(item, secret) for item in value]
         if value is None or not (secret or isinstance(value, str)):
             return value
-        if secret or _from_environment(value):
+        if secret:
             return MASK
         if OVERRIDE.fullmatch(value):  # one override, or the several of hydra.job.override_dirname
             return ",".join(map(self.override, re.split(r",(?=[\w./@-]+=)", value)))
-        return self.text(value)
+        return MASK if ENVIRONMENT.search(value) else self.text(value)
 
 
 def _value(node: DictConfig | ListConfig, key: Any, raw: Any) -> Any:
@@ -105,10 +110,6 @@ def _value(node: DictConfig | ListConfig, key: Any, raw: Any) -> Any:
         return node[key]
     except OmegaConfBaseException:  # no value yet, or an interpolation that leads nowhere
         return raw
-
-
-def _from_environment(raw: Any) -> bool:
-    return isinstance(raw, str) and "${oc.env" in raw.replace(" ", "")
 
 
 class LogFilter(logging.Filter):

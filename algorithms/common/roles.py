@@ -15,6 +15,8 @@ from typing import Iterator, Protocol
 import torch
 from torch import Tensor, nn
 
+from .errors import ConfigError
+
 BASE = "base"  # the role of the untouched base
 
 
@@ -65,10 +67,14 @@ class AdapterRoles:
 
         if name == BASE or name in self._trainable:
             raise ValueError(f"role {name!r} exists already")
-        if self._peft is None:
-            self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
-        else:
-            self._peft.add_adapter(name, copy.deepcopy(self._config))
+        try:
+            if self._peft is None:
+                self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
+            else:
+                self._peft.add_adapter(name, copy.deepcopy(self._config))
+        except ValueError as error:
+            raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); expected the names of its linear "
+                              "layers; fix: model.lora.target_modules=all-linear or [name, …]") from error
         self._layers = [m for m in self._base.modules() if isinstance(m, BaseTunerLayer)]
         for layer in self._layers:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):
@@ -184,11 +190,13 @@ def enable_checkpointing(module: nn.Module, roles: Roles) -> None:
     def recompute(role: str):
         with roles.use(role):
             module, training = roles.module, roles.module.training
-            module.train()
+            if not training:
+                module.train()
             try:
                 yield
             finally:
-                module.train(training)
+                if not training:
+                    module.eval()
 
     def replay():
         return nullcontext(), recompute(roles.current)

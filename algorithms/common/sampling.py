@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .models import Models, shared_rows_refusal
+from .families import shared_rows_refusal
+from .models import Models
 from .seeds import uniforms
 
 
@@ -49,7 +50,8 @@ class Sample:
 
 def warp(logits: Tensor, settings: Sampling) -> Tensor:
     """(B, V) logits → (B, V) probabilities after temperature, top-k and top-p."""
-    logits = logits.float() / settings.temperature
+    logits = logits.float()
+    logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature  # the largest is 0: no temperature overflows
     if settings.top_k:
         kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -104,7 +106,7 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
     length = torch.full((total,), settings.max_new_tokens, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
 
-    with models.roles.use(role):
+    with models.roles.use(models.role(role).name):  # a role's other name is no adapter
         model = models.roles.module.eval()
         cache = _cache(models, width + settings.max_new_tokens)
         position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0

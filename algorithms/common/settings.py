@@ -75,7 +75,8 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
         try:
             OmegaConf.resolve(config[name])
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
+            raise ConfigError(f"{error.full_key or name}: {reason}") from error
         check(config[name], name)
     for name in names:
         try:

@@ -9,6 +9,7 @@ the tokenizer's chat template, or, where there is none, the plain transcript for
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from .errors import ConfigError, DataError
 from .records import Record, render_transcript
 
 _PROBE = "a probe answer"
+DATE = "26 Jul 2024"  # Llama 3's templates print today's date where they get none: each day's tokens would be others
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Template:
                 raise ConfigError(f"model.chat_template: found no file {chat_template}; expected a Jinja file; fix: give its path")
             tokenizer.chat_template = path.read_text(encoding="utf-8")
         self.chat = tokenizer.chat_template is not None
+        if self.chat and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
+            log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
+                        "fix: model.chat_template with a copy that does not")
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"model.name: found a tokenizer without an EOS token ({tokenizer.name_or_path}); expected one, "
                               "or the model could never stop; fix: set eos_token in its tokenizer_config.json")
@@ -68,7 +75,8 @@ class Template:
 
     def _apply(self, messages: list[dict], generation_prompt: bool) -> str:
         try:
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
+            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False,
+                                                      date_string=DATE)
         except jinja2.TemplateError as error:
             roles = [message["role"] for message in messages]
             raise DataError(f"chat template: found the turns {roles}, which the model's template refuses ({error}); "

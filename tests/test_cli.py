@@ -1,0 +1,289 @@
+"""The command line: its help, its tasks, what a run leaves in its folder, and how a sweep with a bad job ends."""
+
+import json
+import math
+import re
+
+import pandas as pd
+import pytest
+from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
+
+ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory):
+    """(folder of the smallest DPO run, its store of stages, what it printed)."""
+    folder = tmp_path_factory.mktemp("micro")
+    ended = invoke(*MICRO_DPO, f"stages.folder={folder}/stages", f"hydra.run.dir={folder}/run")
+    assert ended.status == 0, ended.err
+    return folder / "run", folder / "stages", ended
+
+
+# Help
+
+
+def test_help_explains_every_group():
+    ended = invoke("--help")
+    assert ended.status == 0
+    explained = ended.out.split("keys inside a group as GROUP.KEY=VALUE")[1]
+    for group in GROUPS:
+        assert re.search(rf"^  {group}  +\w\S* \S+", explained, re.MULTILINE), group
+    for choice in choices("algorithm"):
+        assert re.search(rf"^algorithm: .*\b{choice}\b", ended.out, re.MULTILINE)
+    for option in ("seed", "adapter", "stages.folder", "hydra.run.dir", "hydra.sweep.dir", "--cfg job"):
+        assert option in ended.out
+
+
+def test_the_composed_config_is_shown_without_running():
+    ended = invoke("--cfg", "job", "algorithm=sft")
+    assert ended.status == 0 and "_target_: algorithms.sft.SFT" in ended.out and not ended.err
+
+
+# task=inspect
+
+
+def test_inspect_counts_and_writes_what_it_printed(tmp_path, pairs):
+    ended = invoke("task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s")
+    assert ended.status == 0
+    printed = json.loads(ended.out[ended.out.index("\n{") if not ended.out.startswith("{") else 0:])
+    assert printed["read"] == printed["kept"] == 20 and printed["dropped"] == {} and printed["kinds"] == {"pair": 20}
+    sets = printed["sets"]
+    assert sets["preferences"] + sets["heldout"] == 20 and sets["demonstrations"] == sets["preferences"]
+    assert json.loads((tmp_path / "run/data.json").read_text()) == printed
+
+
+def test_inspect_says_what_it_dropped(tmp_path, pairs):
+    with pairs.open("a") as file:
+        file.write('{"prompt": "q", "chosen": "same", "rejected": "same"}\n{"prompt": "q", "chosen": "", "rejected": "no"}\n')
+    command = ["task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s"]
+    refused = invoke(*command)
+    assert refused.status == 2 and f"{pairs}:21: " in refused.err and "data.on_bad_row=drop would keep the other 20" in refused.err
+    ended = invoke(*command, "data.on_bad_row=drop")
+    report = json.loads((tmp_path / "run/data.json").read_text())
+    assert ended.status == 0 and sum(report["dropped"].values()) == 2 and report["kept"] == 20
+
+
+def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
+    code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
+            "try: runpy.run_path('run.py', run_name='__main__')\n"
+            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'trl', 'accelerate') if m in sys.modules])")
+    ended = run_python("-c", code, "task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
+                       f"stages.folder={tmp_path}/stages")
+    assert ended.status == 0, ended.err
+    assert ended.out.splitlines()[-1] == "LOADED []"
+
+
+def test_bad_input_is_one_message_on_stderr_and_status_2(tmp_path):
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "cho')
+    ended = run_python(str(ROOT / "run.py"), "task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
+                       f"stages.folder={tmp_path}/stages")
+    assert ended.status == 2 and ended.out == ""
+    assert re.fullmatch(rf"{path}:2: .+: found .+; expected .+; fix: .+\n", ended.err)
+
+
+def test_control_characters_of_bad_input_do_not_reach_the_terminal(tmp_path):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "\x1b]0;title\x07", "content": "x"}]}) + "\n")
+    ended = invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s")
+    assert ended.status == 2 and "title" in ended.err and "\x1b" not in ended.err and "\x07" not in ended.err
+
+
+def test_more_than_one_process_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = invoke("task=inspect", f"hydra.run.dir={tmp_path}")
+    assert ended.status == 2 and ended.err.startswith("WORLD_SIZE: found more than one process")
+
+
+# What a run leaves
+
+
+def strict(text: str):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_run_leaves_its_result(micro):
+    folder, _, ended = micro
+    result = strict((folder / "result.json").read_text())
+    assert {"schema", "status", "algorithm", "seed", "config", "commit", "versions", "device", "data", "evaluation", "cost",
+            "budget", "overrides"} <= set(result)
+    assert (result["schema"], result["status"], result["algorithm"], result["seed"]) == (1, "complete", "dpo", 0)
+    assert {"read", "dropped", "truncated"} <= set(result["data"])
+    for name in ("reward/gold", "reward/gold_minus_sft", "win_rate/sft", "kl/k1", "kl/exact", "length/mean", "eos_rate",
+                 "distinct_2", "perplexity/heldout"):
+        figure = result["evaluation"][name]
+        assert set(figure) == {"mean", "low", "high", "n"} and figure["low"] <= figure["mean"] <= figure["high"]
+    cost = {"seconds", "tokens_trained", "tokens_sampled", "reward_queries", "labels", "peak_memory_bytes", "resident_models",
+            "trainable_parameters"}
+    assert cost | {"stages"} <= set(result["cost"])
+    assert result["cost"]["tokens_trained"] > 0 and result["cost"]["labels"] == 32
+    assert "reference" in result["cost"]["stages"] and cost <= set(result["cost"]["stages"]["reference"])
+    assert result["config"]["recipe"]["steps"] == 2 and "recipe.steps=2" in result["overrides"]
+    assert {"torch", "transformers", "peft", "python"} <= set(result["versions"])
+    assert "reward/gold" in ended.out and f"results: {folder}" in ended.out and "Traceback" not in ended.err
+
+
+def test_a_run_leaves_its_samples(micro):
+    frame = pd.read_parquet(micro[0] / "samples.parquet")
+    assert len(frame) == 4
+    assert {"prompt", "response", "gold", "logprob_policy", "logprob_reference", "length", "finished"} <= set(frame.columns)
+    assert frame["length"].between(0, 8).all() and (frame["logprob_policy"] < 0).all()
+
+
+def test_a_run_leaves_its_training_metrics(micro):
+    rows = [strict(line) for line in (micro[0] / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    assert {"loss/policy", "grad_norm", "tokens_per_second"} <= set(rows[-1])
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_a_run_leaves_its_adapter_on_top_with_a_card(micro):
+    folder = micro[0]
+    assert json.loads((folder / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    assert (folder / "adapter_model.safetensors").stat().st_size > 0
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nbase_model: ") and "library_name: peft" in card and "| reward/gold |" in card
+    assert "arXiv" in card, "the method's source"
+
+
+def test_the_same_command_again_takes_everything_from_the_store(micro, tmp_path):
+    folder, stages, _ = micro
+    ended = invoke(*MICRO_DPO, f"stages.folder={stages}", f"hydra.run.dir={tmp_path}/again")
+    first, second = (strict((one / "result.json").read_text()) for one in (folder, tmp_path / "again"))
+    assert ended.status == 0
+    for result in (first, second):
+        for key in ("config", "overrides", "versions"):
+            result.pop(key)
+    assert first == second
+
+
+# task=chat and task=merge
+
+
+def test_chat_answers_and_neutralises_what_a_model_writes(micro, tmp_path, monkeypatch):
+    from algorithms.common.template import Template
+
+    plain = Template.decode
+    monkeypatch.setattr(Template, "decode", lambda self, ids: plain(self, ids) + " \x1b]0;owned\x07 \u202eend 👩‍👧")
+    ended = invoke("task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8", f"hydra.run.dir={tmp_path}/chat",
+                   stdin="The food was\nand \xff\n\nnever read\n".encode("latin-1"))
+    assert ended.status == 0, ended.err
+    assert ended.out.count("> ") == 3, "two turns, and the empty line that ends it"
+    assert ended.out.count(r"\u001b]0;owned\u0007 \u202eend 👩‍👧") == 2
+    assert not set(ended.out) & set("\x1b\x07\u202e")
+    assert "never read" not in ended.out
+
+
+def test_chat_is_reproducible_and_ends_with_its_input(micro, tmp_path):
+    command = ["task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8", f"hydra.run.dir={tmp_path}/chat"]
+    first, second = (invoke(*command, stdin=b"The food was").out.partition("\n> ")[2] for _ in range(2))  # without the log
+    assert first == second and first.endswith("\n> ") and len(first) > 4
+
+
+@pytest.mark.parametrize("task", ["chat", "merge"])
+def test_tasks_on_a_result_say_what_they_need(task, tmp_path):
+    ended = invoke(f"task={task}", f"adapter={tmp_path}", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 2 and ended.err.startswith("adapter: found no adapter_model.safetensors or model.safetensors in ")
+    ended = invoke(f"task={task}", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 2 and ended.err.startswith("adapter: found None; expected the folder of a run")
+
+
+def test_merge_writes_a_plain_model_with_the_same_logits(micro, tmp_path):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ended = invoke("task=merge", f"adapter={micro[0]}", f"hydra.run.dir={tmp_path}/out")
+    assert ended.status == 0, ended.err
+    folder = tmp_path / "out/merged"
+    assert not [name for name in load_file(folder / "model.safetensors") if "lora" in name]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("The food was good and the service", return_tensors="pt").input_ids
+    lab = ROOT / "benchmarks/lab/reviews"
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids).logits
+        base = AutoModelForCausalLM.from_pretrained(lab, dtype=torch.float32)
+        without = base(ids).logits
+        adapted = PeftModel.from_pretrained(base, str(micro[0]))(ids).logits
+    assert torch.allclose(merged, adapted, atol=1e-4)
+    assert not torch.allclose(merged, without, atol=1e-4), "two steps of training leave a trace"
+
+
+# A sweep with a bad job
+
+
+def test_a_bad_job_fails_alone(micro, tmp_path):
+    """The second job cannot be; the first comes from the store."""
+    _, stages, _ = micro
+    ended = invoke("-m", *MICRO_DPO, "algorithm.beta=0.1,-1", f"stages.folder={stages}", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.status == 1
+    good, bad = (strict((tmp_path / "sweep" / job / "result.json").read_text()) for job in "01")
+    assert good["status"] == "complete" and "reward/gold" in good["evaluation"]
+    assert bad["status"] == "failed" and bad["error"]["type"] == "ConfigError"
+    assert bad["error"]["message"].startswith("algorithm.beta: found -1; expected")
+    assert (bad["algorithm"], bad["seed"], bad["config"]["algorithm"]["beta"]) == ("dpo", 0, -1)
+    for name in ("table.md", "table.csv", "table.tex"):
+        text = (tmp_path / "sweep" / name).read_text()
+        assert "0.1" in text and "-1" in text.replace("−", "-"), name
+    assert "algorithm.beta: found -1" in (tmp_path / "sweep/table.md").read_text()
+    assert "Traceback" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize("wrong", ["seed=0,x", "seed=0,1.5", "data.preferences=32,${oc.env:NO_SUCH_VARIABLE}", "recipe.lr=1e-3,nan"])
+def test_whatever_is_wrong_with_a_job_it_leaves_a_row(wrong, tmp_path):
+    """All jobs fail here, the first for another reason: nothing is trained."""
+    ended = invoke("-m", *MICRO_DPO, "model.max_length=0", wrong, f"stages.folder={tmp_path}/s", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.status == 1
+    results = [strict((tmp_path / "sweep" / job / "result.json").read_text()) for job in "01"]
+    assert [result["status"] for result in results] == ["failed", "failed"]
+    assert (tmp_path / "sweep/table.md").is_file()
+
+
+def test_an_unexpected_error_of_a_job_is_a_row_with_its_traceback_in_the_log(tmp_path, monkeypatch):
+    from algorithms.common import tasks
+
+    def broken(*arguments):
+        raise ZeroDivisionError("nothing was left")
+
+    monkeypatch.setattr(tasks, "run", broken)
+    ended = invoke("-m", "algorithm=dpo", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.status == 1
+    result = strict((tmp_path / "sweep/0/result.json").read_text())
+    assert result["error"] == {"type": "ZeroDivisionError", "message": "nothing was left"}
+    assert "Traceback" in (tmp_path / "sweep/0/run.log").read_text()
+    with pytest.raises(ZeroDivisionError):
+        invoke("algorithm=dpo", f"hydra.run.dir={tmp_path}/run")
+
+
+def test_an_interrupt_ends_a_sweep(tmp_path, monkeypatch):
+    from algorithms.common import tasks
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "run", interrupted)
+    ended = invoke("-m", "algorithm=dpo,sft", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.status == 130 and "interrupted" in ended.err
+    assert not (tmp_path / "sweep/1").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_in_a_process_of_its_own_ends_with_status_1(tmp_path):
+    ended = run_python(str(ROOT / "run.py"), "-m", "algorithm=sft", *MICRO, "recipe.steps=1,0", f"stages.folder={tmp_path}/stages",
+                       f"hydra.sweep.dir={tmp_path}/sweep")
+    assert ended.status == 1 and (tmp_path / "sweep/table.md").is_file()
+    assert strict((tmp_path / "sweep/0/result.json").read_text())["status"] == "complete"
+
+

@@ -1,0 +1,163 @@
+"""The common evaluation: KL against a naive computation, figures against hand numbers, absent rather than zero."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from algorithms.common.algorithm import Algorithm
+from algorithms.common.errors import ConfigError
+from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluated_prompts, heldout_likelihood,
+                                          heldout_pairs, metrics, sample_frame)
+from algorithms.common.records import DataSets, LoadReport, Record, Records
+from algorithms.common.sampling import Sampling
+from algorithms.common.template import Example
+
+EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"), Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
+
+
+@pytest.fixture
+def models(make_models):
+    models = make_models()
+    models.add_role("reference", trainable=False, seed=1)
+    models.add_role("policy", trainable=False, seed=2)
+    with torch.no_grad():
+        for name, parameter in models.policy.parameters().items():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+    return models
+
+
+def naive_logits(models, role, ids):
+    with torch.no_grad(), models.roles.use(role):
+        return models.roles.module(input_ids=torch.tensor([ids])).logits[0].double()
+
+
+def test_divergence_equals_a_naive_sum_over_states_and_vocabulary(models):
+    logp, ref_logp, kl = divergence(models, models.collate(EXAMPLES), has_reference=True)
+    for row, example in enumerate(EXAMPLES):
+        ids, start = example.prompt + example.responses[0], len(example.prompt)
+        p, q = (naive_logits(models, role, ids).log_softmax(-1) for role in ("policy", "reference"))
+        states = range(start - 1, len(ids) - 1)
+        assert logp[row] == pytest.approx(sum(p[t, ids[t + 1]].item() for t in states), abs=1e-4)
+        assert ref_logp[row] == pytest.approx(sum(q[t, ids[t + 1]].item() for t in states), abs=1e-4)
+        assert kl[row] == pytest.approx(sum((p[t].exp() * (p[t] - q[t])).sum().item() for t in states), abs=1e-4)
+        assert kl[row] > 1e-3
+
+
+def test_without_a_reference_there_is_no_kl(models):
+    logp, ref_logp, kl = divergence(models, models.collate(EXAMPLES), has_reference=False)
+    assert all(value < 0 for value in logp) and ref_logp == kl == [None, None]
+
+
+def frame(gold, picked=None, **columns):
+    count = len(gold)
+    base = {"prompt_id": [f"p{i}" for i in range(count)], "sample": 0, "prompt": "x", "response": "a b a b",
+            "gold": pd.array(gold, dtype="Float64"), "proxy": pd.array([None] * count, dtype="Float64"),
+            "logprob_policy": -3.0, "logprob_reference": None, "kl_exact": None, "length": 4, "finished": True,
+            "picked": True if picked is None else picked}
+    return pd.DataFrame({**base, **columns})
+
+
+def evaluation(samples, **others):
+    return Evaluation(**{"samples": samples, "likelihood": pd.DataFrame(), "pairs": pd.DataFrame(), **others})
+
+
+PLAIN = Algorithm(view="prompts")
+
+
+def test_figures_by_hand():
+    start = evaluation(frame([0.0, 1.0, 2.0, 3.0]).iloc[::-1])  # joined by prompt, not by place
+    found = metrics(PLAIN, evaluation(frame([1.0, 1.0, 4.0, 2.0], logprob_reference=-3.5, kl_exact=0.25)), start)
+    assert found["reward/gold"].mean == 2.0
+    assert found["reward/gold_minus_sft"].mean == 0.5  # (1 + 0 + 2 − 1) / 4
+    assert found["win_rate/sft"].mean == 0.625  # win, tie, win, loss
+    assert found["kl/k1"].mean == 0.5 and found["kl/exact"].mean == 0.25
+    assert found["length/mean"].mean == 4 and found["eos_rate"].mean == 1
+    assert found["distinct_2"].mean == pytest.approx(2 / 3)  # "a b", "b a", "a b"
+    for estimate in found.values():
+        assert estimate.low <= estimate.mean <= estimate.high and estimate.n == 4
+
+
+def test_what_cannot_be_measured_is_absent():
+    found = metrics(PLAIN, evaluation(frame([None, None])), None)
+    assert set(found) == {"length/mean", "eos_rate", "distinct_2"}
+
+
+def test_only_the_picked_candidates_count():
+    samples = frame([0.0, 9.0, 5.0, 1.0], picked=[False, True, True, False], prompt_id=["p0", "p0", "p1", "p1"], sample=[0, 1, 0, 1])
+    assert metrics(PLAIN, evaluation(samples), None)["reward/gold"].mean == 7.0
+
+
+def test_pairs_and_perplexity_by_hand():
+    pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": [5, 5, 1, 1],
+                          "rejected_length": [1, 1, 5, 5]})
+    likelihood = pd.DataFrame({"nll": [math.log(2) * 3, math.log(2) * 5], "tokens": [3, 5]})
+    found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs, likelihood=likelihood), None)
+    assert found["accuracy/heldout"].mean == 0.625  # hit, miss, tie, hit
+    assert found["accuracy/chosen_longer"].mean == 0.5 and found["accuracy/chosen_shorter"].mean == 0.75
+    assert found["perplexity/heldout"].mean == pytest.approx(2.0)
+
+
+def test_distinct_2():
+    assert distinct_2("one two three") == 1.0
+    assert distinct_2("word") is None
+
+
+def records(*items):
+    return Records.from_list(list(items))
+
+
+def test_the_end_token_and_the_best_response_count_in_the_likelihood(models):
+    record = Record(" a museum", [" was superb", " was dull"], None, {})
+    found = heldout_likelihood(models, [record], 4)
+    example = models.tokenize(Record(record.prompt, record.responses[:1], None, {}))
+    ids, start = example.prompt + example.responses[0], len(example.prompt)
+    logp = naive_logits(models, "policy", ids).log_softmax(-1)
+    expected = -sum(logp[t, ids[t + 1]].item() for t in range(start - 1, len(ids) - 1))
+    assert found["nll"][0] == pytest.approx(expected, abs=1e-4) and found["tokens"][0] == len(example.responses[0])
+
+
+def test_a_scorer_ranks_heldout_pairs_and_others_do_not(models):
+    class Longest(Algorithm):
+        def score(self, models, batch):
+            return batch.mask.sum(-1).float()
+
+    heldout = records(Record("x", [" one two three", " one"], [0.0, 1.0], {}))
+    found = heldout_pairs(Longest(view="pairs"), models, heldout, 4)
+    assert found["chosen"][0] < found["rejected"][0] and found["chosen"][0] == found["chosen_length"][0]
+    assert len(heldout_pairs(PLAIN, models, heldout, 4)) == 0
+
+
+def test_candidates_are_scored_and_the_best_is_picked(models):
+    class Two(Algorithm):
+        def respond(self, models, prompts, sampling, seed, keys):
+            from algorithms.common.sampling import sample
+
+            return sample(models, self.role, prompts, sampling, seed, n=3, keys=keys)
+
+    prompts = records(Record(" a film", [], None, {}), Record(" a book", [], None, {}))
+    config = EvalConfig(prompts=2, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=4)
+    scorer = lambda responses: [float(sum(r.ids)) for r in responses]  # noqa: E731
+    found = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)
+    assert len(found) == 6 and found["picked"].sum() == 2
+    for _, group in found.groupby("prompt_id"):
+        assert group.loc[group["picked"], "proxy"].item() == group["proxy"].max()
+    again = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)
+    assert found["response"].tolist() == again["response"].tolist()
+    other = sample_frame(Two(view="prompts"), models, prompts, config, 1, True, scorer)
+    assert found["response"].tolist() != other["response"].tolist()
+
+
+def test_prompts_of_the_reported_evaluation_and_of_tuning():
+    empty = records()
+    data = DataSets(empty, empty, empty, records(Record("e", [], None, {})), empty, records(Record("t", [], None, {})), LoadReport(read=2))
+    assert evaluated_prompts(data, EvalConfig())[0].prompt == "e"
+    assert evaluated_prompts(data, EvalConfig(split="tuning"))[0].prompt == "t"
+    data.tuning = empty
+    with pytest.raises(ConfigError, match="eval.split: found tuning"):
+        evaluated_prompts(data, EvalConfig(split="tuning"))
+    with pytest.raises(ConfigError, match="evaluation or tuning"):
+        EvalConfig(split="train")
+    assert np.isfinite(EvalConfig().batch_size)

@@ -1,0 +1,321 @@
+"""Stages are kept by all that determines them: shared, built once, made again only where something that matters changed."""
+
+import dataclasses
+import json
+import logging
+import math
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from algorithms.common.algorithm import Algorithm, Need
+from algorithms.common.context import TrainerConfig
+from algorithms.common.errors import ConfigError
+from algorithms.common.evaluation import EvalConfig
+from algorithms.common.loop import fit
+from algorithms.common.models import Lora, ModelConfig
+from algorithms.common.optim import Recipe
+from algorithms.common.record import Record
+from algorithms.common.records import DataSets, LoadReport, Records
+from algorithms.common.references import StoredLogprobs
+from algorithms.common.sampling import Sampling
+from algorithms.common.stages import Bench, data_view
+from algorithms.common.store import Store
+from algorithms.dpo import DPO, IPO
+from algorithms.sft import SFT
+from training_setup import ROOT, command, environment, lines, pairs_file, run
+
+LAB = ROOT / "benchmarks/lab/reviews"
+RECIPE = Recipe(lr=1e-2, batch_size=4, steps=3)
+MODEL = ModelConfig(name=str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention="eager", gradient_checkpointing=False,
+                    max_length=96, max_prompt_length=48)
+TRAINER = TrainerConfig(mixed_precision="no", progress=False, checkpoint_every=1)
+EVAL = EvalConfig(prompts=4, batch_size=4, sampling=Sampling(max_new_tokens=6))
+
+
+def make_data(seed: int = 0) -> DataSets:
+    draw = random.Random(seed)
+
+    def text() -> str:
+        return " the " + " ".join(draw.choice(["food", "was", "good", "bad", "and", "staff", "room", "great"]) for _ in range(draw.randint(2, 6)))
+
+    def pairs(count: int, mark: str) -> Records:
+        return Records.from_list([Record(f"{mark} {i}:", [text(), text()], [0.0, 1.0]) for i in range(count)])
+
+    def shown(count: int, mark: str) -> Records:
+        return Records.from_list([Record(f"{mark} {i}:", [text()]) for i in range(count)])
+
+    return DataSets(preferences=pairs(10, "pair"), demonstrations=shown(10, "shown"), prompts=shown(2, "prompt"),
+                    evaluation=shown(4, "eval"), heldout=pairs(4, "held"), tuning=shown(2, "tuning"), report=LoadReport())
+
+
+def make_bench(store: Store, data: DataSets | None = None, **changed) -> Bench:
+    """What a process has: models of its own, the same store."""
+    settings = {"model": MODEL, "trainer": TRAINER, "eval": EVAL, "seed": 0, "data": data or make_data(), "store": store, **changed}
+    return Bench(**settings)
+
+
+def on_sft(algorithm=DPO, recipe: Recipe = RECIPE, **options):
+    return algorithm(needs={"reference": Need(SFT(), recipe)}, **options)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "stages")
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """The names of the stages that were really trained, in order."""
+    names: list[str] = []
+
+    def counted(self, context):
+        names.append(f"{type(self).__name__}/{self.view}")
+        fit(self, context)
+
+    monkeypatch.setattr(Algorithm, "fit", counted)
+    return names
+
+
+def test_a_stage_is_shared_and_built_once(store, trained):
+    alone = make_bench(store).train(SFT(), RECIPE, "sft")
+    dpo = make_bench(store).train(on_sft(), RECIPE, "dpo")
+    ipo = make_bench(store).train(on_sft(IPO), RECIPE, "ipo")
+    assert trained == ["SFT/demonstrations", "DPO/pairs", "IPO/pairs"], "algorithm=sft and both references are one stage"
+    again = make_bench(store)
+    assert (again.train(SFT(), RECIPE), again.train(on_sft(), RECIPE), again.train(on_sft(IPO), RECIPE)) == (alone, dpo, ipo)
+    assert len(trained) == 3 and len({alone, dpo, ipo}) == 3
+    assert json.loads((dpo / "fit.json").read_text())["steps"] == 3
+
+
+def test_training_starts_at_the_reference(store, trained):
+    """At the first step the loss is ln 2: the reference is the supervised policy and so is the policy."""
+    folder = make_bench(store).train(on_sft(), RECIPE)
+    first, *_, last = lines(folder)
+    assert first["loss/policy"] == pytest.approx(math.log(2), abs=1e-5) != last["loss/policy"]
+
+
+@pytest.mark.parametrize("reference, stages", [
+    (None, ["DPO/pairs"]), (Need(SFT(view="preferred"), RECIPE), ["SFT/preferred", "DPO/pairs"])], ids=["base", "preferred-ft"])
+def test_other_references(store, trained, reference, stages):
+    bench = make_bench(store)
+    algorithm = DPO(needs={"reference": reference})
+    assert lines(bench.train(algorithm, RECIPE))[0]["loss/policy"] == pytest.approx(math.log(2), abs=1e-5)
+    assert trained == stages
+    result = bench.evaluate(algorithm, RECIPE)
+    assert result.samples["logprob_reference"].notna().all()
+    assert (bench.baseline(algorithm) is None) == (reference is None), "only a trained start is a baseline"
+    assert set(bench.cost(algorithm, RECIPE)["stages"]) == (set() if reference is None else {"reference"})
+
+
+def test_evaluation_is_a_stage(store, trained, monkeypatch):
+    first = make_bench(store).evaluate(on_sft(), RECIPE)
+    monkeypatch.setattr(Bench, "models", property(lambda self: pytest.fail("nothing is left to compute")))
+    second = make_bench(store).evaluate(on_sft(), RECIPE)
+    for field in dataclasses.fields(first):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        assert one.equals(other) if hasattr(one, "equals") else one == other
+
+
+# Keys
+
+
+def key(bench: Bench, algorithm: Algorithm = None, recipe: Recipe = RECIPE) -> str:
+    return bench.store.key("trained", bench.description(algorithm or on_sft(), recipe))
+
+
+CHANGES: dict[str, Callable[[Store], str]] = {
+    "data": lambda s: key(make_bench(s, make_data(1))),
+    "one score": lambda s: key(make_bench(s, dataclasses.replace(make_data(), preferences=Records.from_list(
+        [Record(r.prompt, r.responses, r.scores if i else r.scores[::-1]) for i, r in enumerate(make_data().preferences)])))),
+    "one demonstration of the reference": lambda s: key(make_bench(s, dataclasses.replace(make_data(), demonstrations=make_data(1).demonstrations))),
+    "order of the data": lambda s: key(make_bench(s, dataclasses.replace(make_data(), preferences=make_data().preferences.select(range(9, -1, -1))))),
+    "recipe.lr": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, lr=2e-2)),
+    "recipe.steps": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, steps=4)),
+    "recipe.betas": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, betas=[0.9, 0.99])),
+    "the reference's recipe": lambda s: key(make_bench(s), on_sft(recipe=dataclasses.replace(RECIPE, lr=2e-2))),
+    "the reference's view": lambda s: key(make_bench(s), DPO(needs={"reference": Need(SFT(view="preferred"), RECIPE)})),
+    "no reference": lambda s: key(make_bench(s), DPO()),
+    "seed": lambda s: key(make_bench(s, seed=1)),
+    "model.lora.r": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=Lora(r=8, alpha=8)))),
+    "model.lora.dropout": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=Lora(r=4, alpha=8, dropout=0.1)))),
+    "model.lora": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=None))),
+    "model.precision": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, precision="bf16"))),
+    "model.max_length": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, max_length=95))),
+    "model.keep": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, keep="start"))),
+    "algorithm": lambda s: key(make_bench(s), on_sft(IPO)),
+    "algorithm.beta": lambda s: key(make_bench(s), on_sft(beta=0.2)),
+    "algorithm.label_smoothing": lambda s: key(make_bench(s), on_sft(label_smoothing=0.1)),
+    # these change no more than rounding, but "the same to the bit" is what a kept stage promises
+    "trainer.micro_batch_size": lambda s: key(make_bench(s, trainer=dataclasses.replace(TRAINER, micro_batch_size=4))),
+    "model.attention": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, attention="sdpa"))),
+    # and this the metrics that are kept with the stage
+    "trainer.evaluate_every": lambda s: key(make_bench(s, trainer=dataclasses.replace(TRAINER, evaluate_every=2))),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_key_changes_with(store, what):
+    assert CHANGES[what](store) != key(make_bench(store))
+
+
+@pytest.mark.parametrize("trainer", [{"progress": True}, {"trackers": ["tensorboard"]}, {"checkpoint_every": 7}], ids=str)
+def test_the_key_does_not_change_with(store, tmp_path, trainer):
+    base = key(make_bench(store))
+    assert key(make_bench(store, trainer=dataclasses.replace(TRAINER, **trainer))) == base
+    assert key(make_bench(store, run_folder=tmp_path)) == base
+    assert key(make_bench(store, eval=dataclasses.replace(EVAL, prompts=2))) == base
+
+
+def test_held_out_data_matters_only_where_it_is_watched(store):
+    other = dataclasses.replace(make_data(), heldout=make_data(1).heldout, evaluation=make_data(1).evaluation)
+    assert key(make_bench(store, other)) == key(make_bench(store))
+    watching = dataclasses.replace(TRAINER, evaluate_every=1)
+    assert key(make_bench(store, other, trainer=watching)) != key(make_bench(store, trainer=watching))
+
+
+def test_a_model_is_what_its_files_hold(store, tmp_path):
+    """Another path to the same files is the same model; one other byte is another model under the same path."""
+    copy = tmp_path / "copy"
+    shutil.copytree(LAB, copy)
+    moved = dataclasses.replace(MODEL, name=str(copy))
+    assert key(make_bench(store, model=moved)) == key(make_bench(store))
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert key(make_bench(store, model=moved)) != key(make_bench(store))
+
+
+def test_the_template_is_what_it_says(store, tmp_path):
+    paths = [tmp_path / name for name in ("a.jinja", "b.jinja", "c.jinja")]
+    for path, text in zip(paths, ("{{ messages }}", "{{ messages }}", "{{ messages }}!")):
+        path.write_text(text)
+    one, same, other = (key(make_bench(store, model=dataclasses.replace(MODEL, chat_template=str(path)))) for path in paths)
+    assert one == same != other
+
+
+def test_views():
+    with pytest.raises(ConfigError, match="algorithm.view: found 'triples'; expected one of demonstrations"):
+        data_view(make_data(), "triples")
+
+
+# Unfinished and damaged stages
+
+
+class Killed(Exception):
+    pass
+
+
+def test_an_unfinished_stage_goes_on(store, tmp_path, monkeypatch, caplog):
+    """In another process, another output folder, with other checkpoints: from its last checkpoint, to the same weights."""
+    caplog.set_level(logging.INFO)
+    whole = make_bench(Store(tmp_path / "whole")).train(on_sft(), RECIPE)
+    with monkeypatch.context() as patch:
+        loss, calls = DPO.loss, []
+
+        def dies(self, models, batch):
+            calls.append(1)
+            if len(calls) == 3:
+                raise Killed
+            return loss(self, models, batch)
+
+        patch.setattr(DPO, "loss", dies)
+        with pytest.raises(Killed):
+            make_bench(store, run_folder=tmp_path / "first").train(on_sft(), RECIPE)
+    caplog.clear()
+    later = make_bench(store, run_folder=tmp_path / "second", trainer=dataclasses.replace(TRAINER, checkpoint_every=50))
+    folder = later.train(on_sft(), RECIPE, "dpo")
+    assert "dpo goes on from step 2" in caplog.text and "SFT on" not in caplog.text
+    assert lines(folder) == lines(whole)
+    assert (folder / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+    assert not list((store.folder / ".work").iterdir()), "checkpoints of a complete stage are gone"
+
+
+def test_a_damaged_stage_is_built_again(store, trained):
+    folder = make_bench(store).train(SFT(), RECIPE)
+    path = folder / "adapter_model.safetensors"
+    before = path.read_bytes()
+    path.write_bytes(before[:-4] + b"\0\0\0\1")
+    assert make_bench(store).train(SFT(), RECIPE) == folder
+    assert trained == ["SFT/demonstrations"] * 2 and path.read_bytes() == before
+
+
+def test_reference_logprobs_are_computed_once(store, monkeypatch):
+    computed: list[int] = []
+    compute = StoredLogprobs.compute
+
+    def counted(self, examples, batch_size):
+        computed.append(len(examples))
+        return compute(self, examples, batch_size)
+
+    monkeypatch.setattr(StoredLogprobs, "compute", counted)
+    epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
+    make_bench(store).train(on_sft(), epoch)
+    assert computed == [10]
+    for algorithm, recipe in ((on_sft(beta=0.7), epoch), (on_sft(IPO), epoch), (on_sft(), dataclasses.replace(epoch, lr=1e-3)),
+                              (on_sft(), dataclasses.replace(epoch, batch_size=2, epochs=2.0))):
+        make_bench(store).train(algorithm, recipe)
+    reordered = dataclasses.replace(make_data(), preferences=make_data().preferences.select(range(9, -1, -1)))
+    make_bench(store, reordered).train(on_sft(), epoch)
+    assert computed == [10], "β, loss, learning rate, batch and order change no reference"
+    more = dataclasses.replace(make_data(), preferences=Records.from_list([*make_data().preferences, Record("new:", [" a", " b"], [1.0, 0.0])]))
+    make_bench(store, more).train(on_sft(), epoch)
+    assert computed == [10, 1]
+    make_bench(store).train(on_sft(recipe=dataclasses.replace(RECIPE, lr=2e-2)), epoch)
+    assert computed == [10, 1, 10], "another supervised policy"
+
+
+# The command line, in processes of its own
+
+
+@pytest.mark.slow
+def test_two_processes_build_every_stage_once(tmp_path):
+    data = pairs_file(tmp_path / "pairs.jsonl")
+    commands = [command(data, tmp_path / "stages", f"hydra.run.dir={tmp_path / name}", steps=20) for name in ("one", "two")]
+    processes = [subprocess.Popen(one, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                 for one in commands]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    together = "\n".join(outputs)
+    for built in (": SFT on", ": DPO on", "reference log-probabilities: 0 found"):
+        assert together.count(built) == 1, together
+    assert lines(tmp_path / "one", timing=True) == lines(tmp_path / "two", timing=True)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two")]
+    assert results[0]["evaluation"] == results[1]["evaluation"]
+
+
+@pytest.mark.slow
+def test_a_failing_job_lets_the_others_run(tmp_path):
+    data = pairs_file(tmp_path / "pairs.jsonl")
+    program, script, *overrides = command(data, tmp_path / "stages", "recipe.lr=1e-3,1e30", f"data.path={data},missing.jsonl",
+                                          f"hydra.sweep.dir={tmp_path / 'sweep'}", algorithm="sft")
+    done = run([program, script, "-m", *overrides], tmp_path)
+    assert done.returncode == 1, done.stderr
+    results = {name: json.loads((tmp_path / "sweep" / name / "result.json").read_text()) for name in ("0", "1", "2", "3")}
+    assert [result["status"] for result in results.values()] == ["complete", "failed", "failed", "failed"]
+    assert results["0"]["evaluation"]
+    assert results["1"]["error"]["type"] == "TrainingError" and "lower recipe.lr" in results["1"]["error"]["message"]
+    assert all("missing.jsonl" in results[name]["error"]["message"] for name in ("2", "3"))
+    table = (tmp_path / "sweep" / "table.md").read_text()
+    assert "failed" in table and "missing.jsonl" in table
+    assert "Traceback" not in done.stderr, "the user's errors need none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides, message", [
+    (["recipe.lr=1e30"], "step 2: found a loss that is not finite"),
+    (["recipe.lr=1e30", "recipe.steps=1"], "not finite"),
+    (["recipe.lr=-1"], "recipe.lr: found -1"),
+    (["recipe.lr=inf"], "recipe.lr: found inf"),
+    (["data.path=missing.jsonl"], "missing.jsonl"),
+    (["trainer.trackers=[wandb]"], "found wandb, which is not installed")], ids=str)
+def test_a_failing_run_says_so_once(tmp_path, overrides, message):
+    done = run([*command(pairs_file(tmp_path / "pairs.jsonl"), tmp_path / "stages", algorithm="sft"),
+                f"hydra.run.dir={tmp_path / 'run'}", *overrides], tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
