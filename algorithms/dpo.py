@@ -93,6 +93,10 @@ class DPO(LogRatioLoss):
     def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
         return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)
 
+    def preference_logits(self, scores: Tensor) -> Tensor:
+        """The Bradley-Terry model of the implicit rewards (eq. 6)."""
+        return scores[:, 0] - scores[:, 1]
+
 
 @dataclass
 class IPO(LogRatioLoss):

@@ -1,43 +1,219 @@
-"""Reward model: a scalar for a response, learned from comparisons (Stiennon et al. 2020, arXiv 2009.01325; Ouyang et al.
-2022, arXiv 2203.02155, eq. 1).
+"""Reward models: a scalar for a response, learned from comparisons (Ouyang et al. 2022, arXiv 2203.02155, eq. 1; Stiennon
+et al. 2020, arXiv 2009.01325) or from ratings.
 
-Keeps    the supervised model without its unembedding, and a linear head read at the response's last token.
+Keeps    the supervised model without its unembedding; a linear head read at the response's last token (its end token
+         where there is one), drawn with standard deviation 1/√(d + 1); all comparisons of a prompt in one batch element
+         (``view: ranked``; ``view: pairs`` is the same loss for K = 2); one epoch.
+Changes  the k responses of a prompt share its row, one forward pass for all their comparisons; ties are dropped and the
+         divisor is the number of strict pairs; a margin in proportion to the difference of scores, inside the
+         log-sigmoid (Touvron et al. 2023, arXiv 2307.09288, eq. 2), and a penalty on rewards away from 0 (Eisenstein et al.
+         2023, arXiv 2312.09244), both by option; mean and standard deviation of the rewards of reference samples are set
+         to 0 and 1 (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it, where it matters).
+Drops    the mixture with a language-modelling loss; the bias that gives demonstrations a mean reward of 0 (the reference
+         samples' is 0 instead).
+
+``RatingModel`` learns absolute ratings by a head of n bins, after PaLM-rlhf-pytorch; that one samples a class as its
+reward, here the reward is the expected rating, which is no draw.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
 from .common.batches import Batch
+from .common.context import Context
+from .common.errors import ConfigError, DataError, TrainingError
 from .common.models import Models
+from .common.sampling import Sampling, sample
+from .common.seeds import derive, permutation
+from .common.template import Example
 
 
-def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | None = None) -> Tensor:
+def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None) -> Tensor:
     """InstructGPT eq. 1 for K = 2, from rewards, each (B,) → (B,); ``margin`` inside the log-sigmoid (Llama 2, eq. 2)."""
     return -logsigmoid(chosen - rejected - (0 if margin is None else margin))
 
 
+def mean_over_pairs(values: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """(B, K, K), (B, K), (B, K) → (B,): the mean of values[i, j] over scores[i] > scores[j], both in the mask; none → 0."""
+    better = (scores.unsqueeze(2) > scores.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)  # (B, K, K): i above j
+    return torch.where(better, values, 0).sum((1, 2)) / better.sum((1, 2)).clamp(min=1)
+
+
+def ranking_loss(rewards: Tensor, scores: Tensor, mask: Tensor, *, margin: float = 0.0) -> Tensor:
+    """InstructGPT eq. 1, (B, K) → (B,): the mean of −log σ(r_i − r_j − margin · (s_i − s_j)) over the strictly ordered pairs
+    of a row; none → 0. What stands outside the mask does not matter.
+    """
+    rewards, scores = torch.where(mask, rewards, 0), torch.where(mask, scores, 0)
+    asked = margin * (scores.unsqueeze(2) - scores.unsqueeze(1))  # (B, K, K)
+    return mean_over_pairs(pairwise_loss(rewards.unsqueeze(2), rewards.unsqueeze(1), asked), scores, mask)
+
+
+def centering_penalty(rewards: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """(B, K) → (B,): the mean of (r_i + r_j)² over the same pairs (Eisenstein et al.): the loss itself sees only differences."""
+    rewards = torch.where(mask, rewards, 0)
+    return mean_over_pairs((rewards.unsqueeze(2) + rewards.unsqueeze(1)) ** 2, scores, mask)
+
+
+def expected_rating(logits: Tensor, lowest: int = 1) -> Tensor:
+    """(…, n) logits of the ratings lowest … lowest + n − 1 → (…,): Σ_k softmax_k · (lowest + k)."""
+    ratings = torch.arange(lowest, lowest + logits.shape[-1], device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(-1) * ratings).sum(-1)
+
+
+def moments(rewards: Tensor) -> tuple[float, float]:
+    """Mean and population standard deviation of (N,) rewards. TrainingError where they do not differ."""
+    mean, std = rewards.double().mean().item(), rewards.double().std(correction=0).item()
+    if not std > 1e-6 * max(1.0, abs(mean)):
+        raise TrainingError(f"reward model: found rewards of mean {mean:.4g} and standard deviation {std:.3g} on {len(rewards)} "
+                            "reference samples; expected rewards that differ; fix: more steps or another recipe.lr, or "
+                            "algorithm.normalize_on=null to keep raw rewards")
+    return mean, std
+
+
 @dataclass
-class RewardModel(Algorithm):
-    view: str = "pairs"
+class ResponseModel(Algorithm):
+    """What reward models share: a role with a head, and rewards in units of their spread on reference samples."""
+
+    normalize_on: int | None = 256  # reference samples whose rewards get mean 0 and std 1; null: raw rewards
+    max_new_tokens: int = 56  # of those samples
 
     role: ClassVar[str] = "reward"
 
-    def add_roles(self, models: Models, seed: int) -> None:
-        super().add_roles(models, seed)
-        models.role("reward").add_scalar_head(1, seed=seed)
+    def __post_init__(self):
+        if self.normalize_on is not None and self.normalize_on < 2:
+            raise ConfigError(f"algorithm.normalize_on: found {self.normalize_on}; expected at least 2, or null")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"algorithm.max_new_tokens: found {self.max_new_tokens}; expected at least 1")
+        self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
+        self.mean, self.std = 0.0, 1.0
 
-    def loss(self, models: Models, batch: Batch) -> Loss:
-        rewards = models.role("reward").final_outputs(batch).squeeze(-1)  # (B, 2), the better response first
-        losses = pairwise_loss(rewards[:, 0], rewards[:, 1])
-        margin = (rewards[:, 0] - rewards[:, 1]).detach()
-        return Loss({"reward": Term(losses.sum())}, {"rewards/margin": margin, "rewards/accuracy": (margin > 0).float()})
+    @property
+    def outputs(self) -> int:
+        """Width of the head."""
+        return 1
+
+    @property
+    def samples_prompts(self) -> bool:
+        return self.normalize_on is not None
+
+    def rewards(self, models: Models, batch: Batch) -> Tensor:
+        """(B, K) rewards as the head gives them."""
+        return models.role(self.role).final_outputs(batch).squeeze(-1)
 
     def score(self, models: Models, batch: Batch) -> Tensor:
-        """(B, K) rewards."""
-        return models.role("reward").final_outputs(batch).squeeze(-1)
+        """(B, K) rewards, normalised; 0 where a response is absent."""
+        return torch.where(batch.present, (self.rewards(models, batch) - self.mean) / self.std, 0)
+
+    def add_roles(self, models: Models, seed: int) -> None:
+        super().add_roles(models, seed)
+        models.role(self.role).add_scalar_head(self.outputs, seed=seed)
+
+    def finish(self, context: Context) -> None:
+        """Mean and spread of the trained model's rewards on what the reference answers to training prompts."""
+        if self.normalize_on is not None:
+            answers = self.reference_samples(context)
+            self.mean, self.std = moments(self._raw(context, answers))
+
+    def reference_samples(self, context: Context) -> list[Example]:
+        models, prompts = context.models, context.data.prompts
+        if not len(prompts):
+            raise ConfigError("algorithm.normalize_on: found no prompts to sample on; fix: data with prompts, or null")
+        chosen = permutation(len(prompts), context.seed, "normalization")[:self.normalize_on]
+        records = [prompts[index] for index in chosen]
+        ids = [models.prompt_ids(record.prompt, self.max_new_tokens) for record in records]
+        drawn = sample(models, models.reference.name, ids, Sampling(max_new_tokens=self.max_new_tokens),
+                       derive(context.seed, "normalization"), keys=[record.key for record in records])
+        context.meter.tokens_sampled += sum(len(one.ids) for one, in drawn)
+        return [Example(prompt, [one.ids], [one.finished], None, record.key)
+                for record, prompt, (one,) in zip(records, ids, drawn)]
+
+    @torch.no_grad()
+    def _raw(self, context: Context, examples: list[Example]) -> Tensor:
+        """(N,) raw rewards of single responses."""
+        size = context.trainer.micro_batch_size
+        batches = [context.models.collate(examples[start:start + size]) for start in range(0, len(examples), size)]
+        return torch.cat([self.rewards(context.models, batch)[:, 0] for batch in batches])
+
+    def state_dict(self) -> dict[str, float]:
+        return {"mean": self.mean, "std": self.std}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.mean, self.std = state["mean"], state["std"]
+
+
+@dataclass
+class RewardModel(ResponseModel):
+    """The Bradley-Terry model: P(y_i ≻ y_j) = σ(r_i − r_j)."""
+
+    view: str = "pairs"  # or ranked: all strict pairs of a prompt in one row, its pairs weighing 1 together
+    margin: float = 0.0  # reward asked for per unit of score difference (Llama 2); 0: off
+    centering: float = 0.01  # weight of the centring penalty; 0: off
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.view not in ("pairs", "ranked"):
+            raise ConfigError(f"algorithm.view: found {self.view!r}; expected pairs or ranked")
+        for key in ("margin", "centering"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ConfigError(f"algorithm.{key}: found {getattr(self, key)}; expected a finite number, at least 0")
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        rewards, scores, present = self.rewards(models, batch), batch.scores, batch.present  # each (B, K)
+        losses = ranking_loss(rewards, scores, present, margin=self.margin)  # (B,)
+        penalty = centering_penalty(rewards, scores, present)  # (B,)
+        gaps = rewards.detach().unsqueeze(2) - rewards.detach().unsqueeze(1)  # (B, K, K)
+        return Loss({"reward": Term(losses.sum()), "centering": Term(penalty.sum(), coefficient=self.centering)}, {
+            "rewards/margin": mean_over_pairs(gaps, scores, present),
+            "rewards/accuracy": mean_over_pairs((gaps > 0).float(), scores, present),
+            "rewards/mean": rewards.detach()[present]})
+
+    def preference_logits(self, scores: Tensor) -> Tensor:
+        """r_1 − r_2 in raw units: normalised rewards would make every model as sure as its rewards are spread."""
+        return self.std * (scores[:, 0] - scores[:, 1])
+
+
+@dataclass
+class RatingModel(ResponseModel):
+    """A classifier of whole ratings lowest … lowest + bins − 1, the records' scores; its reward is the expected rating."""
+
+    view: str = "rated"
+    bins: int = 5
+    lowest: int = 1  # the worst rating: 0 for scales such as 0-4, or for thumbs with bins = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bins < 2:
+            raise ConfigError(f"algorithm.bins: found {self.bins}; expected at least 2")
+
+    @property
+    def outputs(self) -> int:
+        return self.bins
+
+    def rewards(self, models: Models, batch: Batch) -> Tensor:
+        return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
+
+    def fit(self, context: Context) -> None:
+        for example in (*context.examples, *context.heldout):
+            self._check(example)
+        super().fit(context)
+
+    def _check(self, example: Example) -> None:
+        allowed = range(self.lowest, self.lowest + self.bins)
+        if bad := [score for score in example.scores if score not in allowed]:
+            raise DataError(f"scores: found {bad[0]:g} in record {example.record}; expected whole ratings {allowed[0]} to "
+                            f"{allowed[-1]}; fix: algorithm.lowest and algorithm.bins, or other data")
+
+    def loss(self, models: Models, batch: Batch) -> Loss:
+        logits = models.role(self.role).final_outputs(batch)[batch.present]  # (N, bins)
+        ratings = batch.scores[batch.present]  # (N,)
+        losses = cross_entropy(logits, ratings.long() - self.lowest, reduction="none")  # (N,)
+        error = (expected_rating(logits.detach(), self.lowest) - ratings).abs()
+        return Loss({"reward": Term(losses.sum(), per="responses")}, {"ratings/error": error})

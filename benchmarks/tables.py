@@ -113,10 +113,11 @@ def print_table(table: Table, width: int | None = None, file: TextIO | None = No
 
 def _blocks(table: Table) -> list[_Block]:
     """Quality and cost: one table of both is too wide to be read."""
-    titles = [METRICS.get(name, (plain(name), 3)) for name in table.metrics]
+    metrics = [name for name in table.metrics if "@" not in name]  # reward/gold@4 is a point of a curve: in the CSV only
+    titles = [METRICS.get(name, (plain(name), 3)) for name in metrics]
     quality = _Block(["algorithm", *(title for title, _ in titles), "seeds"], [])
     for row in table.rows:
-        figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(table.metrics, titles)]
+        figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(metrics, titles)]
         seeds = str(len(row.seeds)) if row.error is None else ""
         quality.rows.append([(row.label, ""), *figures, (seeds, "")])
     cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])

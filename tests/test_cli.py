@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
+from benchmarks.report import collect
+
 ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
 
 
@@ -101,6 +103,12 @@ def test_more_than_one_process_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     ended = invoke("task=inspect", f"hydra.run.dir={tmp_path}")
     assert ended.status == 2 and ended.err.startswith("WORLD_SIZE: found more than one process")
+
+
+def test_a_view_that_does_not_exist_is_refused_before_the_stages_it_would_stand_on_are_trained(tmp_path):
+    ended = invoke(*MICRO_DPO, "algorithm.view=letters", f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 2 and ended.err.startswith("algorithm.view: found 'letters'; expected one of demonstrations, ")
+    assert not list((tmp_path / "stages").rglob("*.safetensors"))
 
 
 # What a run leaves
@@ -199,6 +207,18 @@ def test_tasks_on_a_result_say_what_they_need(task, tmp_path):
     assert ended.status == 2 and ended.err.startswith("adapter: found None; expected the folder of a run")
 
 
+@pytest.mark.parametrize("task", ["chat", "merge"])
+def test_an_adapter_of_another_model_is_refused(task, micro, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (tmp_path / "other" / name).write_bytes((micro[0] / name).read_bytes())
+    told = json.loads((tmp_path / "other/adapter_config.json").read_text())
+    told["base_model_name_or_path"] = "some/model"
+    (tmp_path / "other/adapter_config.json").write_text(json.dumps(told))
+    ended = invoke(f"task={task}", f"adapter={tmp_path}/other", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 2 and ended.err.startswith("adapter: found an adapter of some/model; expected one of model.name=bench")
+
+
 def test_merge_writes_a_plain_model_with_the_same_logits(micro, tmp_path):
     import torch
     from peft import PeftModel
@@ -239,6 +259,9 @@ def test_a_bad_job_fails_alone(micro, tmp_path):
         assert "0.1" in text and "-1" in text.replace("−", "-"), name
     assert "algorithm.beta: found -1" in (tmp_path / "sweep/table.md").read_text()
     assert "Traceback" not in ended.err + ended.out
+    (tmp_path / "sweep/1/result.json").unlink()  # as a job leaves it that was killed
+    killed = collect([tmp_path / "sweep"])[1]
+    assert (killed.status, killed.algorithm, killed.overrides["algorithm.beta"]) == ("failed", "dpo", "-1")
 
 
 @pytest.mark.parametrize("wrong", ["seed=0,x", "seed=0,1.5", "data.preferences=32,${oc.env:NO_SUCH_VARIABLE}", "recipe.lr=1e-3,nan"])

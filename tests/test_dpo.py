@@ -100,8 +100,9 @@ def models(make_models):
     return two_roles(make_models())
 
 
-@pytest.mark.parametrize("algorithm, expected", [(DPO(beta=0.1), math.log(2)), (DPO(beta=2.0, label_smoothing=0.3), math.log(2)),
-                                                 (IPO(beta=0.1), 25.0), (Hinge(beta=0.1), 1.0)])
+@pytest.mark.parametrize("algorithm, expected", [
+    (DPO(beta=0.1), math.log(2)), (DPO(beta=2.0, label_smoothing=0.3), math.log(2)),
+    (IPO(beta=0.1), 25.0), (Hinge(beta=0.1), 1.0)])
 def test_training_starts_at_the_reference(models, pairs, algorithm, expected):
     terms, metrics = algorithm.loss(models, models.collate(pairs))
     assert terms["policy"].sum.item() / len(pairs) == pytest.approx(expected, rel=1e-6)
@@ -138,7 +139,8 @@ def test_options_reach_the_loss(models, pairs, algorithm, function):
     randomize(models, "policy", seed=5)
     batch = models.collate(pairs)
     logps, refs = models.policy.response_logprobs(batch).detach(), models.reference.response_logprobs(batch)
-    torch.testing.assert_close(algorithm.loss(models, batch).terms["policy"].sum.detach(), function(*logps.T, *refs.T).sum())
+    found = algorithm.loss(models, batch).terms["policy"].sum.detach()
+    torch.testing.assert_close(found, function(*logps.T, *refs.T).sum())
 
 
 def test_gradients_reach_the_policy_alone(models, pairs):
@@ -174,12 +176,14 @@ def test_without_a_supervised_stage_the_reference_is_the_base(make_models, pairs
     models = make_models()
     models.alias("reference", "base")
     models.add_role("policy", trainable=True, seed=1)
-    assert DPO().loss(models, models.collate(pairs)).terms["policy"].sum.item() / len(pairs) == pytest.approx(math.log(2))
+    total = DPO().loss(models, models.collate(pairs)).terms["policy"].sum.item()
+    assert total / len(pairs) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("kind, options, key", [
-    (DPO, {"beta": 0.0}, "beta"), (DPO, {"beta": -1.0}, "beta"), (DPO, {"beta": math.nan}, "beta"), (IPO, {"beta": math.inf}, "beta"),
-    (Hinge, {"beta": 0.0}, "beta"), (DPO, {"label_smoothing": 0.5}, "label_smoothing"),
+    (DPO, {"beta": 0.0}, "beta"), (DPO, {"beta": -1.0}, "beta"), (DPO, {"beta": math.nan}, "beta"),
+    (IPO, {"beta": math.inf}, "beta"), (Hinge, {"beta": 0.0}, "beta"),
+    (DPO, {"label_smoothing": 0.5}, "label_smoothing"),
     (DPO, {"label_smoothing": -0.1}, "label_smoothing"), (DPO, {"label_smoothing": math.nan}, "label_smoothing")])
 def test_values_that_cannot_be_used(kind: type[LogRatioLoss], options, key):
     with pytest.raises(ConfigError, match=f"algorithm.{key}"):

@@ -92,12 +92,24 @@ def test_only_the_picked_candidates_count():
 
 def test_pairs_and_perplexity_by_hand():
     pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": [5, 5, 1, 1],
-                          "rejected_length": [1, 1, 5, 5]})
+                          "rejected_length": [1, 1, 5, 5], "prompt_id": list("abcd")})
     likelihood = pd.DataFrame({"nll": [math.log(2) * 3, math.log(2) * 5], "tokens": [3, 5]})
     found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs, likelihood=likelihood), None)
     assert found["accuracy/heldout"].mean == 0.625  # hit, miss, tie, hit
     assert found["accuracy/chosen_longer"].mean == 0.5 and found["accuracy/chosen_shorter"].mean == 0.75
     assert found["perplexity/heldout"].mean == pytest.approx(2.0)
+    assert "calibration/error" not in found and "accuracy/gold" not in found
+
+
+def test_gold_accuracy_and_calibration_of_pairs_by_hand():
+    """Where gold ties, nothing is to be got right; two pairs of one prompt are one unit of resampling."""
+    pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": 1,
+                          "rejected_length": 1, "prompt_id": list("aabc"), "gold_chosen": [1.0, -1.0, 1.0, 0.0],
+                          "gold_rejected": [0.0, 0.0, 0.0, 0.0], "logit": [math.log(3), math.log(3), math.log(3), -math.log(3)]})
+    found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs), None)
+    assert found["accuracy/gold"].mean == pytest.approx(2.5 / 3) and found["accuracy/gold"].n == 2  # right, right, tie; none
+    assert found["calibration/error"].mean == pytest.approx(0.0) and found["calibration/error"].n == 3  # ¾ sure, ¾ right
+    assert found["accuracy/heldout"].n == 3 and "accuracy/chosen_longer" not in found
 
 
 def test_distinct_2():
@@ -126,6 +138,9 @@ def test_a_scorer_ranks_heldout_pairs_and_others_do_not(models):
 
     heldout = records(Record("x", [" one two three", " one"], [0.0, 1.0], {}))
     found = heldout_pairs(Longest(view="pairs"), models, heldout, 4)
+    assert list(found) == ["chosen", "rejected", "chosen_length", "rejected_length", "prompt_id"], "it models no probability"
+    judged = heldout_pairs(Longest(view="pairs"), models, heldout, 4, lambda x, y, finished: [float(len(text)) for text in y])
+    assert (judged["gold_chosen"][0], judged["gold_rejected"][0]) == (len(" one"), len(" one two three"))
     assert found["chosen"][0] < found["rejected"][0] and found["chosen"][0] == found["chosen_length"][0]
     assert len(heldout_pairs(PLAIN, models, heldout, 4)) == 0
 

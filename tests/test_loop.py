@@ -19,18 +19,19 @@ from algorithms.common.context import TrainerConfig
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
 from algorithms.common.models import Lora
-from algorithms.common.optim import Recipe, build_optimizer
+from algorithms.common.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.seeds import derive, permutation, uniforms
 from algorithms.common.trackers import Trackers
 from algorithms.dpo import DPO, IPO
 from algorithms.sft import SFT
-from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run, two_roles,
-                            weights)
+from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run,
+                            two_roles, weights)
 
 # Normalisation: a minibatch is one thing, however it is cut
 
 
-@pytest.mark.parametrize("algorithm", [SFT(), SFT(train_on_prompt=True), DPO(beta=0.5), IPO()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("algorithm", [SFT(), SFT(train_on_prompt=True), DPO(beta=0.5), IPO()],
+                         ids=["sft", "sft-prompt", "dpo", "ipo"])
 @pytest.mark.parametrize("size", [1, 3])
 def test_eight_times_one_equals_one_times_eight(make_models, tmp_path, algorithm, size):
     """Unequal lengths, clipped gradients, several steps: the same losses, gradient norms and parameters."""
@@ -98,11 +99,13 @@ def test_every_record_once_an_epoch(records, batch):
     epochs = [walk[i:i + records] for i in range(0, limit, records)]
     assert all(sorted(epoch) == list(range(records)) for epoch in epochs)
     assert records < 5 or epochs[0] != epochs[1], "each epoch has an order of its own"
-    assert records < 5 or batch_indices(records, batch, limit, 0, seed=6) != batch_indices(records, batch, limit, 0, seed=5)
+    if records >= 5:
+        assert batch_indices(records, batch, limit, 0, seed=6) != batch_indices(records, batch, limit, 0, seed=5)
 
 
 def test_the_last_step_takes_what_is_left():
-    sizes = [len(batch_indices(10, 4, Recipe(lr=1, batch_size=4, epochs=0.9).total_records(10), step, 0)) for step in range(3)]
+    limit = Recipe(lr=1, batch_size=4, epochs=0.9).total_records(10)
+    sizes = [len(batch_indices(10, 4, limit, step, 0)) for step in range(3)]
     assert sizes == [4, 4, 1]
 
 
@@ -131,8 +134,9 @@ def test_schedules_by_hand():
     assert factors["linear"] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     assert factors["cosine"] == pytest.approx([0.5, 1, 1] + [(1 + math.cos(math.pi * k / 8)) / 2 for k in range(1, 8)])
     assert Recipe(lr=1, batch_size=1, warmup=0.0).factor(0, 1) == 1.0
-    assert all(0 < Recipe(lr=1, batch_size=1, warmup=w, schedule=s).factor(step, total) <= 1 for w in (0, 0.1, 0.9)
-               for s in ("linear", "cosine", "constant") for total in (1, 2, 7) for step in range(total)), "no step is wasted"
+    for schedule, warmup, total in itertools.product(("linear", "cosine", "constant"), (0, 0.1, 0.9), (1, 2, 7)):
+        recipe = Recipe(lr=1, batch_size=1, warmup=warmup, schedule=schedule)
+        assert all(0 < recipe.factor(step, total) <= 1 for step in range(total)), "no step is wasted"
 
 
 def test_totals():
@@ -142,9 +146,10 @@ def test_totals():
 
 
 @pytest.mark.parametrize("key, value", [
-    ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("batch_size", 0), ("epochs", 0.0), ("epochs", math.inf),
-    ("steps", 0), ("schedule", "polynomial"), ("warmup", 1.0), ("warmup", -0.1), ("weight_decay", -0.1), ("weight_decay", math.nan),
-    ("betas", [0.9]), ("betas", [0.9, 1.0]), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
+    ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("batch_size", 0), ("epochs", 0.0),
+    ("epochs", math.inf), ("steps", 0), ("schedule", "polynomial"), ("warmup", 1.0), ("warmup", -0.1),
+    ("weight_decay", -0.1), ("weight_decay", math.nan), ("betas", [0.9]),
+    ("betas", [0.9, 1.0]), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
 def test_recipes_that_cannot_be_used(key, value):
     with pytest.raises(ConfigError, match=f"recipe.{key}"):
         Recipe(**{"lr": 1e-3, "batch_size": 8, key: value})
@@ -159,7 +164,8 @@ def test_trainers_that_cannot_be_used(key, value):
 
 def test_lr_schedule_reaches_the_optimizer(make_models, tmp_path):
     models = two_roles(make_models())
-    context = make_context(models, tmp_path, examples(16), Recipe(lr=1e-2, batch_size=4, epochs=1.0, warmup=0.5, schedule="linear"))
+    recipe = Recipe(lr=1e-2, batch_size=4, epochs=1.0, warmup=0.5, schedule="linear")
+    context = make_context(models, tmp_path, examples(16), recipe)
     fit(SFT(), context)
     assert [line["lr"] for line in lines(context.target)] == pytest.approx([5e-3, 1e-2, 1e-2, 5e-3])
 
@@ -198,7 +204,7 @@ def test_groups_keep_their_own_learning_rates(make_models, tmp_path):
     algorithm.groups = [{"params": [algorithm.weight], "lr": 0.1}, {"params": [other], "lr": 0.01}]
     algorithm.loss = lambda _, batch: Loss({"policy": Term((algorithm.weight + other) * len(batch))}, {})
     fit(algorithm, make_context(models, tmp_path, examples(4), Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0)))
-    assert (1 - algorithm.weight.item(), 1 - other.item()) == (pytest.approx(0.1, rel=1e-4), pytest.approx(0.01, rel=1e-4))
+    assert [1 - algorithm.weight.item(), 1 - other.item()] == pytest.approx([0.1, 0.01], rel=1e-4)
 
 
 def test_clipping(make_models, tmp_path):
@@ -210,15 +216,14 @@ def test_clipping(make_models, tmp_path):
         seen = []
         context = make_context(models, tmp_path / str(gradient), examples(4),
                                Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0, max_grad_norm=0.5))
-        optimizer = build_optimizer("adamw", algorithm.parameter_groups(models, context.recipe), context.recipe, models.device)
-        step = type(optimizer).step
+        step = torch.optim.AdamW.step
 
         def spy(self, *args, **kwargs):
             seen.append(algorithm.weight.grad.item())
             return step(self, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(optimizer), "step", spy)
+            patch.setattr(torch.optim.AdamW, "step", spy)
             fit(algorithm, context)
         assert seen == [pytest.approx(expected, rel=1e-4)]
 
@@ -229,7 +234,8 @@ def test_clipping(make_models, tmp_path):
 def test_metrics_and_report(make_models, tmp_path):
     models = two_roles(make_models())
     data = examples(10, responses=2)
-    context = make_context(models, tmp_path, data, Recipe(lr=1e-3, batch_size=4, epochs=2.0), heldout=data[:3], evaluate_every=2)
+    recipe = Recipe(lr=1e-3, batch_size=4, epochs=2.0)
+    context = make_context(models, tmp_path, data, recipe, heldout=data[:3], evaluate_every=2)
     fit(DPO(), context)
     found = lines(context.target, timing=True)
     assert [line["step"] for line in found] == [1, 2, 3, 4, 5]
@@ -238,7 +244,8 @@ def test_metrics_and_report(make_models, tmp_path):
         assert {"step", "epoch", "loss/policy", "grad_norm", "lr", "tokens_per_second", "rewards/margin"} <= line.keys()
         assert all(math.isfinite(value) for value in line.values())
         assert line["lr"] > 0 and line["tokens_per_second"] > 0
-    assert ["eval/loss/policy" in line for line in found] == [False, True, False, True, True], "every second step, and the last"
+    # every second step, and the last
+    assert [line["step"] for line in found if "eval/loss/policy" in line] == [2, 4, 5]
     report = json.loads((context.target / "fit.json").read_text())
     assert report["steps"] == 5 and report["records"] == 10 and report["truncated"] == 0
     assert report["tokens_trained"] == 2 * sum(example.length for example in data), "two epochs"
@@ -299,7 +306,8 @@ class Breaks(SFT):
 def test_a_loss_that_is_not_finite_stops(make_models, tmp_path, value):
     models = two_roles(make_models())
     data = examples(12)
-    context = make_context(models, tmp_path, data, Recipe(lr=1e-3, batch_size=2, epochs=1.0), checkpoint_every=1, micro_batch_size=1)
+    recipe = Recipe(lr=1e-3, batch_size=2, epochs=1.0)
+    context = make_context(models, tmp_path, data, recipe, checkpoint_every=1, micro_batch_size=1)
     algorithm = Breaks()
     algorithm.value = value
     at = next(step for step in range(6) if 5 in batch_indices(12, 2, 12, step, context.seed))
@@ -349,7 +357,43 @@ def test_parameters_that_are_not_finite_are_not_kept(make_models, tmp_path):
 def test_paged_adamw_needs_cuda():
     weight = torch.nn.Parameter(torch.ones(2))
     with pytest.raises(ConfigError, match="paged_adamw_8bit on cpu.*trainer.optimizer=adamw"):
-        build_optimizer("paged_adamw_8bit", [{"params": [weight], "lr": 1.0}], Recipe(lr=1, batch_size=1), torch.device("cpu"))
+        build_optimizer("paged_adamw_8bit", [{"params": [weight]}], Recipe(lr=1, batch_size=1), torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers")
+def test_eight_bit_state_survives_a_checkpoint(tmp_path):
+    """bitsandbytes keeps bytes, scales and plain numbers; here on the CPU, which shows all but the paging."""
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    def start() -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        # one is kept in 8 bits, one is too small for that
+        made = [torch.nn.Parameter(torch.randn(shape)) for shape in ((128, 64), (10,))]
+        return made, PagedAdamW8bit([{"params": made}], lr=1e-2)
+
+    def train(parameters, optimizer, steps) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+
+    whole, optimizer = start()
+    train(whole, optimizer, range(6))
+    stopped, optimizer = start()
+    train(stopped, optimizer, range(3))
+    tensors, numbers = optimizer_tensors(optimizer)
+    checkpoints.save(tmp_path, 3, {"optimizer": tensors}, {"numbers": numbers})
+
+    resumed, optimizer = start()
+    with torch.no_grad():
+        for parameter, value in zip(resumed, stopped):
+            parameter.copy_(value)
+    _, tensors, state = checkpoints.load_latest(tmp_path)
+    load_optimizer_tensors(optimizer, tensors["optimizer"], state["numbers"])
+    train(resumed, optimizer, range(3, 6))
+    assert tensors["optimizer"]["0.state1"].dtype == torch.uint8
+    assert all(torch.equal(one, other) for one, other in zip(resumed, whole))
 
 
 @pytest.mark.gpu
@@ -425,7 +469,8 @@ def test_a_tracker_that_is_not_installed(tmp_path):
 def test_nothing_is_imported_where_no_tracker_is_asked():
     code = ("import sys; from algorithms.common.trackers import Trackers; import algorithms.common.loop\n"
             "with Trackers([], None, 'x') as trackers: trackers.log({'a': 1.0}, 1)\n"
-            "print([name for name in ('tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes') if name in sys.modules])")
+            "names = 'tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes'\n"
+            "print([name for name in names if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
@@ -438,13 +483,14 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     data = pairs_file(tmp_path / "pairs.jsonl")
 
     def arguments(name: str) -> list[str]:
-        return command(data, tmp_path / f"stages-{name}", "trainer.checkpoint_every=1000", f"hydra.run.dir={tmp_path / name}",
-                       steps=60, algorithm="sft")
+        return command(data, tmp_path / f"stages-{name}", "trainer.checkpoint_every=1000",
+                       f"hydra.run.dir={tmp_path / name}", steps=60, algorithm="sft")
 
     assert run(arguments("whole"), tmp_path).returncode == 0
 
-    arguments_ = [*arguments("stopped"), "trainer.progress=true"]  # the bar tells that training has begun
-    process = subprocess.Popen(arguments_, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    # the bar tells that training has begun
+    process = subprocess.Popen([*arguments("stopped"), "trainer.progress=true"], cwd=tmp_path, env=environment(),
+                               stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     seen = b""
     os.set_blocking(process.stderr.fileno(), False)
     deadline = time.monotonic() + 120

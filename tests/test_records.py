@@ -239,7 +239,8 @@ def test_the_seed_does_not_change_the_split(tmp_path):
 def test_the_named_sets_of_thumbs(tmp_path):
     rows = [{"prompt": f"p{i // 2}", "completion": f"c{i}", "label": i % 2 == 1} for i in range(40)]
     data = FileData(path=jsonl(tmp_path, rows)).load(seed=0)
-    assert len(data.preferences) == len(data.heldout) == 0 and len(data.demonstrations) == 18
+    assert (len(data.preferences), len(data.heldout), len(data.demonstrations)) == (36, 4, 18)
+    assert len(pairs(data.preferences)) == len(ranked(data.heldout)) == 0, "single ratings order nothing"
     assert len(data.evaluation) == 2 and all(int(r.responses[0][1:]) % 2 for r in data.evaluation)
     assert "demonstrations" not in data.report.fallbacks
 

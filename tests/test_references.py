@@ -1,4 +1,4 @@
-"""Reference log-probabilities: computed once, the numbers of a fresh forward pass, missed by what changes them and by nothing else."""
+"""Reference log-probabilities: computed once, the numbers of a fresh forward pass, missed only by what changes them."""
 
 import copy
 
@@ -22,7 +22,8 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def prepared(models, data: list[Example], store: Store, adapter: str = "sft", base: str = "tiny", batch_size: int = 4) -> StoredLogprobs:
+def prepared(models, data: list[Example], store: Store, adapter: str | None = "sft", base: str = "tiny",
+             batch_size: int = 4) -> StoredLogprobs:
     """What a new process has after preparing; ``computed`` says for how many examples it ran the model."""
     stored = StoredLogprobs(models.reference, identity(models, base, adapter))
     stored.prepare(data, store, batch_size)
@@ -112,15 +113,16 @@ def test_another_model_misses(models, make_models, store):
 
 
 def test_max_length_matters_where_it_cuts(make_models, store):
-    records = [Record(f"prompt {'long ' * (8 * (i == 0))}", [f" answer {'word ' * (12 * (i == 1))}{i}"]) for i in range(5)]
+    records = [Record("prompt " + "long " * (8 * (i == 0)), [" answer " + "word " * (12 * (i == 1)) + str(i)])
+               for i in range(5)]
 
     def tokenized(**lengths) -> tuple:
         models = two_roles(make_models(**lengths))
         return models, [models.tokenize(record) for record in records]
 
-    models, data = tokenized(max_length=300, max_prompt_length=200)
+    models, data = tokenized(max_length=240, max_prompt_length=200)
     assert prepared(models, data, store).computed == 5
-    models, longer = tokenized(max_length=400, max_prompt_length=200)
+    models, longer = tokenized(max_length=256, max_prompt_length=210)
     assert longer == data and prepared(models, longer, store).computed == 0, "no record is cut at either length"
     short = max(example.length for example in data[2:])
     models, cut = tokenized(max_length=short, max_prompt_length=short // 2)

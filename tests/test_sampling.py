@@ -85,8 +85,9 @@ def test_n_samples_from_one_prefill_equal_separate_prompts(stopping):
     for batch_size in (1, 3, 9):  # smaller than n: several rounds over one prompt
         rounds = sample(stopping, "policy", PROMPTS, Sampling(12, batch_size=batch_size), seed=3, n=4, keys=list("abcdef"))
         assert ids(rounds) == ids(together)
-    first = sample(stopping, "policy", PROMPTS, Sampling(12), seed=3, n=1, keys=list("abcdef"))
-    assert ids(first) == [samples[:1] for samples in ids(together)]
+    for n in (1, 2):
+        fewer = sample(stopping, "policy", PROMPTS, Sampling(12), seed=3, n=n, keys=list("abcdef"))
+        assert ids(fewer) == [samples[:n] for samples in ids(together)]
     assert any(len({tuple(one) for one in samples}) > 1 for samples in ids(together))  # copies differ from one another
 
 
@@ -174,6 +175,13 @@ def test_top_p_is_the_smallest_set_that_holds_it(top_p, kept):
     assert warp(LOGITS.double(), Sampling(top_p=top_p))[0].nonzero().squeeze(-1).tolist() == kept
 
 
+def test_top_p_that_is_reached_exactly_takes_no_more():
+    probabilities = torch.tensor([[.125, .125, .25, .5]])
+    assert torch.equal(warp(probabilities.log(), Sampling()), probabilities)  # exact in binary
+    assert warp(probabilities.log(), Sampling(top_p=0.5))[0].nonzero().squeeze(-1).tolist() == [3]
+    assert warp(probabilities.log(), Sampling(top_p=0.75))[0].nonzero().squeeze(-1).tolist() == [2, 3]
+
+
 def test_top_k_comes_before_top_p():
     """The share is of what top-k has left: 0.4/0.7 of two tokens already exceeds 0.5."""
     assert warp(LOGITS, Sampling(top_k=2, top_p=0.5))[0].nonzero().squeeze(-1).tolist() == [3]
@@ -196,6 +204,14 @@ def test_draw_at_the_edges(seed, size, uniform):
     if not probabilities.any():
         return
     assert probabilities[0, draw(probabilities, torch.tensor([uniform]))] > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(2**-100, 2, width=32))
+def test_the_largest_uniform_stays_inside(total):
+    """Sums of probabilities come out a little beside 1, and the product with the last float32 below 1 is rounded."""
+    below_one = torch.tensor([1.0]).nextafter(torch.tensor([0.0]))
+    assert draw(torch.tensor([[total / 2, total / 2, 0.0]]), below_one).item() == 1
 
 
 def test_draw_is_the_inverse_of_the_distribution_function():

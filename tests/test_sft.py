@@ -54,7 +54,8 @@ def test_token_mean():
     stub = Stub(LOGITS)
     assert negative_log_likelihood(stub.values, stub.mask).item() == pytest.approx(1.800319, abs=1e-5)
     metrics = SFT().loss(stub.models(), stub.batch()).metrics
-    assert metrics["logps/token"].tolist() == pytest.approx([-0.958020, -2.169846, -2.407606, -1.098612, -3.065884, -1.101943], abs=1e-5)
+    by_token = [-0.958020, -2.169846, -2.407606, -1.098612, -3.065884, -1.101943]
+    assert metrics["logps/token"].tolist() == pytest.approx(by_token, abs=1e-5)
 
 
 def test_what_is_masked_matters():
@@ -82,13 +83,16 @@ def test_likelihood_of_the_response_alone(make_models):
     example = Example([7, 8, 9], [[10, 11, EOS]], [True], None, "one")
     with models.roles.use("policy"):
         logits = models.roles.module(tensor([[7, 8, 9, 10, 11, EOS]])).logits[0].detach()
+    def loss(one: Example) -> float:
+        return SFT().loss(models, models.collate([one])).terms["policy"].sum.item()
+
     by_hand = -sum(logits[at].log_softmax(-1)[token] for at, token in ((2, 10), (3, 11), (4, EOS)))
-    assert SFT().loss(models, models.collate([example])).terms["policy"].sum.item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert loss(example) == pytest.approx(by_hand.item(), rel=1e-5)
 
     whole = -sum(logits[at].log_softmax(-1)[token] for at, token in ((0, 8), (1, 9), (2, 10), (3, 11), (4, EOS)))
     learned = with_prompt(example)
     assert (learned.prompt, learned.responses) == ([7], [[8, 9, 10, 11, EOS]]) and learned.key != example.key
-    assert SFT().loss(models, models.collate([learned])).terms["policy"].sum.item() == pytest.approx(whole.item(), rel=1e-5)
+    assert loss(learned) == pytest.approx(whole.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("train_on_prompt", [False, True])
@@ -133,7 +137,8 @@ def test_packed_examples_do_not_see_one_another(make_models):
     randomize(models, "policy", scale=0.3)
     data = examples(6)
     changed = list(data)
-    changed[2] = Example([token + 1 for token in data[2].prompt], [[t + 1 for t in data[2].responses[0]]], [True], None, "changed")
+    prompt, (response,) = data[2].prompt, data[2].responses
+    changed[2] = Example([t + 1 for t in prompt], [[t + 1 for t in response]], [True], None, "changed")
     before, after = (models.policy.token_logprobs(collate(one, "shared", pack_to=64)) for one in (data, changed))
     assert not torch.equal(before[2], after[2])
     others = [0, 1, 3, 4, 5]
@@ -142,11 +147,12 @@ def test_packed_examples_do_not_see_one_another(make_models):
 
 def test_views():
     """Demonstrations, or the better responses of the comparisons: Preferred-FT."""
-    preferences = Records.from_list([Record("p1", ["worse", "better"], [0.0, 1.0]), Record("p2", ["best", "bad"], [3.0, -1.0])])
+    preferences = Records.from_list([Record("p1", ["worse", "better"], [0.0, 1.0]),
+                                     Record("p2", ["best", "bad"], [3.0, -1.0])])
     shown = Records.from_list([Record("p3", ["shown"])])
     none = Records.from_list([])
-    data = DataSets(preferences=preferences, demonstrations=shown, prompts=none, evaluation=none, heldout=none, tuning=none,
-                    report=LoadReport())
+    data = DataSets(preferences=preferences, demonstrations=shown, prompts=none, evaluation=none, heldout=none,
+                    tuning=none, report=LoadReport())
     train, _ = data_view(data, SFT().view)
     assert [record.responses for record in train] == [["shown"]]
     train, _ = data_view(data, SFT(view="preferred").view)

@@ -1,4 +1,4 @@
-"""Stages are kept by all that determines them: shared, built once, made again only where something that matters changed."""
+"""Stages are kept by all that determines them: shared, built once, made again only where what matters has changed."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import math
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,8 @@ from training_setup import ROOT, command, environment, lines, pairs_file, run
 
 LAB = ROOT / "benchmarks/lab/reviews"
 RECIPE = Recipe(lr=1e-2, batch_size=4, steps=3)
-MODEL = ModelConfig(name=str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention="eager", gradient_checkpointing=False,
-                    max_length=96, max_prompt_length=48)
+MODEL = ModelConfig(name=str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention="eager",
+                    gradient_checkpointing=False, max_length=96, max_prompt_length=48)
 TRAINER = TrainerConfig(mixed_precision="no", progress=False, checkpoint_every=1)
 EVAL = EvalConfig(prompts=4, batch_size=4, sampling=Sampling(max_new_tokens=6))
 
@@ -41,7 +41,8 @@ def make_data(seed: int = 0) -> DataSets:
     draw = random.Random(seed)
 
     def text() -> str:
-        return " the " + " ".join(draw.choice(["food", "was", "good", "bad", "and", "staff", "room", "great"]) for _ in range(draw.randint(2, 6)))
+        words = ["food", "was", "good", "bad", "and", "staff", "room", "great"]
+        return " the " + " ".join(draw.choices(words, k=draw.randint(2, 6)))
 
     def pairs(count: int, mark: str) -> Records:
         return Records.from_list([Record(f"{mark} {i}:", [text(), text()], [0.0, 1.0]) for i in range(count)])
@@ -50,13 +51,14 @@ def make_data(seed: int = 0) -> DataSets:
         return Records.from_list([Record(f"{mark} {i}:", [text()]) for i in range(count)])
 
     return DataSets(preferences=pairs(10, "pair"), demonstrations=shown(10, "shown"), prompts=shown(2, "prompt"),
-                    evaluation=shown(4, "eval"), heldout=pairs(4, "held"), tuning=shown(2, "tuning"), report=LoadReport())
+                    evaluation=shown(4, "eval"), heldout=pairs(4, "held"), tuning=shown(2, "tuning"),
+                    report=LoadReport())
 
 
 def make_bench(store: Store, data: DataSets | None = None, **changed) -> Bench:
     """What a process has: models of its own, the same store."""
-    settings = {"model": MODEL, "trainer": TRAINER, "eval": EVAL, "seed": 0, "data": data or make_data(), "store": store, **changed}
-    return Bench(**settings)
+    settings = {"model": MODEL, "trainer": TRAINER, "eval": EVAL, "seed": 0, **changed}
+    return Bench(data=data or make_data(), store=store, **settings)
 
 
 def on_sft(algorithm=DPO, recipe: Recipe = RECIPE, **options):
@@ -85,9 +87,10 @@ def test_a_stage_is_shared_and_built_once(store, trained):
     alone = make_bench(store).train(SFT(), RECIPE, "sft")
     dpo = make_bench(store).train(on_sft(), RECIPE, "dpo")
     ipo = make_bench(store).train(on_sft(IPO), RECIPE, "ipo")
-    assert trained == ["SFT/demonstrations", "DPO/pairs", "IPO/pairs"], "algorithm=sft and both references are one stage"
+    # algorithm=sft and both references are one stage
+    assert trained == ["SFT/demonstrations", "DPO/pairs", "IPO/pairs"]
     again = make_bench(store)
-    assert (again.train(SFT(), RECIPE), again.train(on_sft(), RECIPE), again.train(on_sft(IPO), RECIPE)) == (alone, dpo, ipo)
+    assert [again.train(algorithm, RECIPE) for algorithm in (SFT(), on_sft(), on_sft(IPO))] == [alone, dpo, ipo]
     assert len(trained) == 3 and len({alone, dpo, ipo}) == 3
     assert json.loads((dpo / "fit.json").read_text())["steps"] == 3
 
@@ -100,7 +103,8 @@ def test_training_starts_at_the_reference(store, trained):
 
 
 @pytest.mark.parametrize("reference, stages", [
-    (None, ["DPO/pairs"]), (Need(SFT(view="preferred"), RECIPE), ["SFT/preferred", "DPO/pairs"])], ids=["base", "preferred-ft"])
+    (None, ["DPO/pairs"]), (Need(SFT(view="preferred"), RECIPE), ["SFT/preferred", "DPO/pairs"])],
+    ids=["base", "preferred-ft"])
 def test_other_references(store, trained, reference, stages):
     bench = make_bench(store)
     algorithm = DPO(needs={"reference": reference})
@@ -128,12 +132,22 @@ def key(bench: Bench, algorithm: Algorithm = None, recipe: Recipe = RECIPE) -> s
     return bench.store.key("trained", bench.description(algorithm or on_sft(), recipe))
 
 
+def with_preferences(records: Iterable[Record]) -> DataSets:
+    return dataclasses.replace(make_data(), preferences=Records.from_list(records))
+
+
+def model(**changed) -> ModelConfig:
+    return dataclasses.replace(MODEL, **changed)
+
+
 CHANGES: dict[str, Callable[[Store], str]] = {
     "data": lambda s: key(make_bench(s, make_data(1))),
-    "one score": lambda s: key(make_bench(s, dataclasses.replace(make_data(), preferences=Records.from_list(
-        [Record(r.prompt, r.responses, r.scores if i else r.scores[::-1]) for i, r in enumerate(make_data().preferences)])))),
-    "one demonstration of the reference": lambda s: key(make_bench(s, dataclasses.replace(make_data(), demonstrations=make_data(1).demonstrations))),
-    "order of the data": lambda s: key(make_bench(s, dataclasses.replace(make_data(), preferences=make_data().preferences.select(range(9, -1, -1))))),
+    "one score": lambda s: key(make_bench(s, with_preferences(
+        Record(r.prompt, r.responses, r.scores if i else r.scores[::-1])
+        for i, r in enumerate(make_data().preferences)))),
+    "the reference's data": lambda s: key(make_bench(
+        s, dataclasses.replace(make_data(), demonstrations=make_data(1).demonstrations))),
+    "order of the data": lambda s: key(make_bench(s, with_preferences(reversed(list(make_data().preferences))))),
     "recipe.lr": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, lr=2e-2)),
     "recipe.steps": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, steps=4)),
     "recipe.betas": lambda s: key(make_bench(s), recipe=dataclasses.replace(RECIPE, betas=[0.9, 0.99])),
@@ -141,18 +155,18 @@ CHANGES: dict[str, Callable[[Store], str]] = {
     "the reference's view": lambda s: key(make_bench(s), DPO(needs={"reference": Need(SFT(view="preferred"), RECIPE)})),
     "no reference": lambda s: key(make_bench(s), DPO()),
     "seed": lambda s: key(make_bench(s, seed=1)),
-    "model.lora.r": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=Lora(r=8, alpha=8)))),
-    "model.lora.dropout": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=Lora(r=4, alpha=8, dropout=0.1)))),
-    "model.lora": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, lora=None))),
-    "model.precision": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, precision="bf16"))),
-    "model.max_length": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, max_length=95))),
-    "model.keep": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, keep="start"))),
+    "model.lora.r": lambda s: key(make_bench(s, model=model(lora=Lora(r=8, alpha=8)))),
+    "model.lora.dropout": lambda s: key(make_bench(s, model=model(lora=Lora(r=4, alpha=8, dropout=0.1)))),
+    "model.lora": lambda s: key(make_bench(s, model=model(lora=None))),
+    "model.precision": lambda s: key(make_bench(s, model=model(precision="bf16"))),
+    "model.max_length": lambda s: key(make_bench(s, model=model(max_length=95))),
+    "model.keep": lambda s: key(make_bench(s, model=model(keep="start"))),
     "algorithm": lambda s: key(make_bench(s), on_sft(IPO)),
     "algorithm.beta": lambda s: key(make_bench(s), on_sft(beta=0.2)),
     "algorithm.label_smoothing": lambda s: key(make_bench(s), on_sft(label_smoothing=0.1)),
     # these change no more than rounding, but "the same to the bit" is what a kept stage promises
     "trainer.micro_batch_size": lambda s: key(make_bench(s, trainer=dataclasses.replace(TRAINER, micro_batch_size=4))),
-    "model.attention": lambda s: key(make_bench(s, model=dataclasses.replace(MODEL, attention="sdpa"))),
+    "model.attention": lambda s: key(make_bench(s, model=model(attention="sdpa"))),
     # and this the metrics that are kept with the stage
     "trainer.evaluate_every": lambda s: key(make_bench(s, trainer=dataclasses.replace(TRAINER, evaluate_every=2))),
 }
@@ -163,7 +177,8 @@ def test_the_key_changes_with(store, what):
     assert CHANGES[what](store) != key(make_bench(store))
 
 
-@pytest.mark.parametrize("trainer", [{"progress": True}, {"trackers": ["tensorboard"]}, {"checkpoint_every": 7}], ids=str)
+@pytest.mark.parametrize("trainer", [{"progress": True}, {"trackers": ["tensorboard"]}, {"checkpoint_every": 7}],
+                         ids=str)
 def test_the_key_does_not_change_with(store, tmp_path, trainer):
     base = key(make_bench(store))
     assert key(make_bench(store, trainer=dataclasses.replace(TRAINER, **trainer))) == base
@@ -182,7 +197,7 @@ def test_a_model_is_what_its_files_hold(store, tmp_path):
     """Another path to the same files is the same model; one other byte is another model under the same path."""
     copy = tmp_path / "copy"
     shutil.copytree(LAB, copy)
-    moved = dataclasses.replace(MODEL, name=str(copy))
+    moved = model(name=str(copy))
     assert key(make_bench(store, model=moved)) == key(make_bench(store))
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -194,7 +209,7 @@ def test_the_template_is_what_it_says(store, tmp_path):
     paths = [tmp_path / name for name in ("a.jinja", "b.jinja", "c.jinja")]
     for path, text in zip(paths, ("{{ messages }}", "{{ messages }}", "{{ messages }}!")):
         path.write_text(text)
-    one, same, other = (key(make_bench(store, model=dataclasses.replace(MODEL, chat_template=str(path)))) for path in paths)
+    one, same, other = (key(make_bench(store, model=model(chat_template=str(path)))) for path in paths)
     assert one == same != other
 
 
@@ -211,7 +226,7 @@ class Killed(Exception):
 
 
 def test_an_unfinished_stage_goes_on(store, tmp_path, monkeypatch, caplog):
-    """In another process, another output folder, with other checkpoints: from its last checkpoint, to the same weights."""
+    """In another process and output folder, checkpointing otherwise: from its last checkpoint, to the same weights."""
     caplog.set_level(logging.INFO)
     whole = make_bench(Store(tmp_path / "whole")).train(on_sft(), RECIPE)
     with monkeypatch.context() as patch:
@@ -256,13 +271,13 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
     epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
     make_bench(store).train(on_sft(), epoch)
     assert computed == [10]
-    for algorithm, recipe in ((on_sft(beta=0.7), epoch), (on_sft(IPO), epoch), (on_sft(), dataclasses.replace(epoch, lr=1e-3)),
+    for algorithm, recipe in ((on_sft(beta=0.7), epoch), (on_sft(IPO), epoch),
+                              (on_sft(), dataclasses.replace(epoch, lr=1e-3)),
                               (on_sft(), dataclasses.replace(epoch, batch_size=2, epochs=2.0))):
         make_bench(store).train(algorithm, recipe)
-    reordered = dataclasses.replace(make_data(), preferences=make_data().preferences.select(range(9, -1, -1)))
-    make_bench(store, reordered).train(on_sft(), epoch)
+    make_bench(store, with_preferences(reversed(list(make_data().preferences)))).train(on_sft(), epoch)
     assert computed == [10], "β, loss, learning rate, batch and order change no reference"
-    more = dataclasses.replace(make_data(), preferences=Records.from_list([*make_data().preferences, Record("new:", [" a", " b"], [1.0, 0.0])]))
+    more = with_preferences([*make_data().preferences, Record("new:", [" a", " b"], [1.0, 0.0])])
     make_bench(store, more).train(on_sft(), epoch)
     assert computed == [10, 1]
     make_bench(store).train(on_sft(recipe=dataclasses.replace(RECIPE, lr=2e-2)), epoch)
@@ -275,9 +290,9 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_build_every_stage_once(tmp_path):
     data = pairs_file(tmp_path / "pairs.jsonl")
-    commands = [command(data, tmp_path / "stages", f"hydra.run.dir={tmp_path / name}", steps=20) for name in ("one", "two")]
-    processes = [subprocess.Popen(one, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-                 for one in commands]
+    processes = [subprocess.Popen(
+        command(data, tmp_path / "stages", f"hydra.run.dir={tmp_path / name}", steps=20), cwd=tmp_path,
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for name in ("one", "two")]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     together = "\n".join(outputs)
@@ -291,15 +306,15 @@ def test_two_processes_build_every_stage_once(tmp_path):
 @pytest.mark.slow
 def test_a_failing_job_lets_the_others_run(tmp_path):
     data = pairs_file(tmp_path / "pairs.jsonl")
-    program, script, *overrides = command(data, tmp_path / "stages", "recipe.lr=1e-3,1e30", f"data.path={data},missing.jsonl",
-                                          f"hydra.sweep.dir={tmp_path / 'sweep'}", algorithm="sft")
+    sweep = ["recipe.lr=1e-3,1e30", f"data.path={data},missing.jsonl", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    program, script, *overrides = command(data, tmp_path / "stages", *sweep, algorithm="sft")
     done = run([program, script, "-m", *overrides], tmp_path)
     assert done.returncode == 1, done.stderr
-    results = {name: json.loads((tmp_path / "sweep" / name / "result.json").read_text()) for name in ("0", "1", "2", "3")}
-    assert [result["status"] for result in results.values()] == ["complete", "failed", "failed", "failed"]
-    assert results["0"]["evaluation"]
-    assert results["1"]["error"]["type"] == "TrainingError" and "lower recipe.lr" in results["1"]["error"]["message"]
-    assert all("missing.jsonl" in results[name]["error"]["message"] for name in ("2", "3"))
+    results = [json.loads((tmp_path / "sweep" / name / "result.json").read_text()) for name in "0123"]
+    assert [result["status"] for result in results] == ["complete", "failed", "failed", "failed"]
+    assert results[0]["evaluation"]
+    assert results[1]["error"]["type"] == "TrainingError" and "lower recipe.lr" in results[1]["error"]["message"]
+    assert all("missing.jsonl" in result["error"]["message"] for result in results[2:])
     table = (tmp_path / "sweep" / "table.md").read_text()
     assert "failed" in table and "missing.jsonl" in table
     assert "Traceback" not in done.stderr, "the user's errors need none"

@@ -1,8 +1,8 @@
 """From the same start, on the same data in the same order, our first losses are TRL's.
 
-TRL pads where we share rows, computes the reference where we keep it, and sums its token mean elsewhere: agreement says that
-none of it changes the numbers. Losses and gradient norms of twenty steps in fp32 agree to a relative 3e-5 (found: 7e-7 and
-less; 4e-6 for DPO with full fine-tuning).
+TRL pads where we share rows, computes the reference where we keep it, and sums its token mean elsewhere: agreement says
+that none of it changes the numbers. Losses and gradient norms of twenty steps in fp32 agree to a relative 3e-5 (found:
+7e-7 and less; 4e-6 for DPO with full fine-tuning).
 Kept out of the comparison: TRL's Trainer exempts norms and biases from weight decay (so only LoRA is decayed here), and
 averages what it logs (so losses are taken from each training step).
 """
@@ -68,11 +68,12 @@ def their_model(lora: Lora | None, start):
 
 
 def arguments(kind, folder, recipe_: Recipe, accumulation: int, **options):
-    return kind(output_dir=str(folder), per_device_train_batch_size=BATCH // accumulation, gradient_accumulation_steps=accumulation,
-                max_steps=STEPS, learning_rate=recipe_.lr, lr_scheduler_type=recipe_.schedule, warmup_steps=0,
-                adam_beta1=recipe_.betas[0], adam_beta2=recipe_.betas[1], adam_epsilon=1e-8, weight_decay=recipe_.weight_decay,
-                max_grad_norm=recipe_.max_grad_norm, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, bf16=False,
-                gradient_checkpointing=False, max_length=None, train_sampling_strategy="sequential", optim="adamw_torch",
+    return kind(output_dir=str(folder), per_device_train_batch_size=BATCH // accumulation,
+                gradient_accumulation_steps=accumulation, max_steps=STEPS, learning_rate=recipe_.lr,
+                lr_scheduler_type=recipe_.schedule, warmup_steps=0, optim="adamw_torch", adam_beta1=recipe_.betas[0],
+                adam_beta2=recipe_.betas[1], adam_epsilon=1e-8, weight_decay=recipe_.weight_decay,
+                max_grad_norm=recipe_.max_grad_norm, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True,
+                bf16=False, gradient_checkpointing=False, max_length=None, train_sampling_strategy="sequential",
                 disable_tqdm=True, seed=0, **options)
 
 
@@ -122,8 +123,8 @@ def test_sft(data, tmp_path, lora, schedule, weight_decay, accumulation):
     fit(SFT(), context)
 
     order = [examples[i] for i in ordered(examples, len(examples))]
-    rows = Dataset.from_list([{"input_ids": e.prompt + e.responses[0], "labels": [-100] * len(e.prompt) + e.responses[0]}
-                              for e in order])
+    rows = Dataset.from_list([{"input_ids": e.prompt + e.responses[0],
+                               "labels": [-100] * len(e.prompt) + e.responses[0]} for e in order])
     losses, norms, _ = train_theirs(SFTTrainer, accumulation, model=their_model(lora, start), train_dataset=rows,
                                     processing_class=models.template.tokenizer,
                                     args=arguments(SFTConfig, tmp_path / "theirs", settings, accumulation))
@@ -156,9 +157,10 @@ def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, a
     order = ordered(examples, len(examples))
     rows = Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), pairs[i])) for i in order])
     losses, norms, trainer = train_theirs(
-        DPOTrainer, accumulation, model=their_model(lora, start), train_dataset=rows, processing_class=models.template.tokenizer,
+        DPOTrainer, accumulation, model=their_model(lora, start), train_dataset=rows,
+        processing_class=models.template.tokenizer,
         args=arguments(DPOConfig, tmp_path / "theirs", settings, accumulation, beta=algorithm.beta, **options))
-    for i, row in zip(order, trainer.train_dataset):
-        assert (examples[i].prompt, examples[i].responses) == (row["prompt_ids"], [row["chosen_ids"], row["rejected_ids"]]), \
-            "both train on the same tokens"
+    for i, row in zip(order, trainer.train_dataset):  # both train on the same tokens
+        assert examples[i].prompt == row["prompt_ids"]
+        assert examples[i].responses == [row["chosen_ids"], row["rejected_ids"]]
     compare(type(algorithm).__name__, lines(context.target), losses, norms)

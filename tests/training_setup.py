@@ -55,7 +55,8 @@ def make_context(models: Models, folder: Path, data: list[Example], recipe: Reci
         (folder / name).mkdir(parents=True, exist_ok=True)
     settings = {"mixed_precision": "no", "progress": False, **trainer}
     return Context(models, recipe or Recipe(lr=1e-2, batch_size=4, epochs=2.0), TrainerConfig(**settings), data,
-                   list(heldout), seed, folder / "work", folder / "target", Store(folder / "store"), run_folder=folder / "run")
+                   list(heldout), seed, folder / "work", folder / "target", Store(folder / "store"),
+                   run_folder=folder / "run")
 
 
 def lines(folder: Path, timing: bool = False) -> list[dict]:

@@ -100,6 +100,12 @@ class Algorithm:
     role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
+    works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is part of its cost
+
+    @property
+    def samples_prompts(self) -> bool:
+        """Whether training depends on the data's prompts besides its view."""
+        return False
 
     def add_roles(self, models: "Models", seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference where there is one."""
@@ -124,6 +130,9 @@ class Algorithm:
         """Whether to leave this experience, decided on a whole minibatch's losses and metrics before its step."""
         return False
 
+    def finish(self, context: "Context") -> None:
+        """After the last step: what is measured on the trained model and kept in ``state_dict``."""
+
     def parameter_groups(self, models: "Models", recipe: Recipe) -> list[dict]:
         """Optimiser groups; default: the trained role at the recipe's learning rate."""
         return [{"params": list(models.role(self.role).parameters().values()), "lr": recipe.lr}]
@@ -139,8 +148,16 @@ class Algorithm:
         """(B, K): how this method ranks responses, for those that can; None for those that cannot."""
         return None
 
+    def preference_logits(self, scores: Tensor) -> Tensor | None:
+        """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
+        return None
+
     def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "dict[str, Estimate]":
         """Figures of its own, from all evaluated candidates and the picked ones; they replace common ones of that name."""
+        return {}
+
+    def content(self) -> dict[str, Any]:
+        """Identity of the files that its settings name: a kept stage depends on what they hold, not on their names alone."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

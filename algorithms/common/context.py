@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from .errors import ConfigError
 from .models import Models
 from .optim import Recipe
-from .records import DataSets
+from .records import DataSets, Messages, Records
 from .rewards import Scorer
 from .store import Store
 from .template import Example
@@ -18,7 +19,7 @@ from .template import Example
 class TrainerConfig:
     """How the loop runs, apart from what is learned how fast."""
 
-    micro_batch_size: int = 16  # records in one forward pass; results do not depend on it
+    micro_batch_size: int = 8  # records in one forward pass; results do not depend on it
     mixed_precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | no
     optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)
     checkpoint_every: int = 50  # steps
@@ -44,6 +45,8 @@ class Meter:
 
     tokens_sampled: int = 0
     reward_queries: int = 0
+    seconds: float = 0.0  # of what came before the loop: candidates
+    peak_memory_bytes: int = 0  # of the same
 
 
 @dataclass
@@ -62,6 +65,19 @@ class Context:
     name: str = "training"  # for the progress bar and trackers
     run_folder: Path | None = None  # trackers write here
     data: DataSets | None = None
+    records: Records | None = None  # what ``examples`` are the tokens of, in the same order
+    heldout_records: Records | None = None  # the same of ``heldout``
+    identity: dict = field(default_factory=dict)  # content of what it stands on: model, needs, reward
     reward: Scorer | None = None  # where the algorithm uses one
     meter: Meter = field(default_factory=Meter)
     step: int = 0  # of the loop, 0-based: what random streams derive from
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Records, int]]:
+        sets = [records for records in (self.records, self.heldout_records) if records is not None]
+        return {record.key: (records, index) for records in sets for index, record in enumerate(records)}
+
+    def prompt(self, record: str) -> str | Messages:
+        """The prompt, as text or messages, of the record with that key."""
+        records, index = self._places[record]
+        return records[index].prompt

@@ -8,6 +8,7 @@ sampled response, Schulman 2020) and exactly over the vocabulary at every sample
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from .batches import Batch
 from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
-from .records import DataSets, Record, Records, pairs
+from .records import DataSets, Gold, Record, Records, pairs, prompt_hash
 from .rewards import Response, Scorer
 from .sampling import Sampling
 from .seeds import derive
@@ -37,7 +38,7 @@ class EvalConfig:
     prompts: int = 256  # held-out prompts, or as many as there are
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
-    batch_size: int = 32  # rows in one scoring pass
+    batch_size: int = 16  # rows in one scoring pass
     proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
 
     def __post_init__(self):
@@ -54,20 +55,32 @@ class Evaluation:
 
     samples: pd.DataFrame  # empty for what is no policy
     likelihood: pd.DataFrame  # nll: −log π(y|x) of each held-out demonstration in nats, tokens
-    pairs: pd.DataFrame  # chosen, rejected: how held-out pairs are scored; *_length in tokens; empty where it cannot rank
+    # chosen, rejected: how held-out pairs are scored; *_length in tokens; logit: log-odds of chosen, where modelled;
+    # gold_*, where the data has one; empty where the method cannot rank
+    pairs: pd.DataFrame
+
+
+@dataclass
+class Spent:
+    """What answering the prompts and scoring the answers took."""
+
+    seconds: float = 0.0
+    tokens_sampled: int = 0
+    reward_queries: int = 0
+    resident_models: int = 0
 
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
-             scorer: Scorer | None) -> Evaluation:
-    """Answer, score and measure with the trained role and, where there is one, ``reference``."""
+             scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
+    """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in."""
     frame, likelihood = pd.DataFrame(), pd.DataFrame()
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
-        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer)
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent)
         if data.gold is not None:
             frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
         likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
-    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size))
+    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold))
 
 
 def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
@@ -79,15 +92,20 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
 
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int, has_reference: bool,
-                 scorer: Scorer | None) -> pd.DataFrame:
+                 scorer: Scorer | None, spent: Spent | None = None) -> pd.DataFrame:
     """Every prompt's candidates (most methods have one), the picked one marked, with log-probabilities and KL."""
     records, template = list(prompts), models.template
+    models.used.clear()
+    started = time.monotonic()
     ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
     candidates = algorithm.respond(models, ids, config.sampling, derive(seed, "evaluation"), [record.key for record in records])
     responses = [Response(template.prompt_text(record.prompt), template.clean_response(record.prompt, template.decode(one.ids)),
                           prompt, one.ids, one.finished, record.key)
                  for record, prompt, drawn in zip(records, ids, candidates) for one in drawn]
     scores = scorer(responses) if scorer is not None else None
+    if spent is not None:
+        spent.seconds, spent.resident_models = time.monotonic() - started, len(models.used)
+        spent.tokens_sampled, spent.reward_queries = sum(len(r.ids) for r in responses), len(scores or [])
     columns: list[tuple] = []
     for start in range(0, len(responses), config.batch_size):
         batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
@@ -152,17 +170,32 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
 
 
 @torch.no_grad()
-def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int) -> pd.DataFrame:
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None
+                  ) -> pd.DataFrame:
     """How each held-out pair is scored, the response its annotator preferred in ``chosen``."""
-    examples = [models.tokenize(record) for record in pairs(heldout)]
+    records = list(pairs(heldout))
+    examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
+    logits: list[float] = []
     for start in range(0, len(examples), batch_size):
         batch = models.collate(examples[start:start + batch_size])
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
             break
         rows += torch.cat([scores, batch.mask.sum(-1)], 1).tolist()  # (B, 4)
-    return pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
+        certain = algorithm.preference_logits(scores)  # (B,)
+        logits += certain.tolist() if certain is not None else []
+    frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
+    if not len(frame):
+        return frame
+    frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
+    if logits:
+        frame["logit"] = logits
+    if gold is not None:
+        prompts = [models.template.prompt_text(record.prompt) for record in records]
+        for k, name in enumerate(("gold_chosen", "gold_rejected")):
+            frame[name] = gold(prompts, [r.responses[k] for r in records], [e.finished[k] for e in examples])
+    return frame
 
 
 def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | None, seed: int = 0
@@ -174,7 +207,7 @@ def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | Non
     found: dict[str, statistics.Estimate] = {}
     if len(result.samples):
         frame = result.samples[result.samples["picked"]].reset_index(drop=True)
-        found.update(_sample_figures(frame, baseline, seed))
+        found.update(_sample_figures(frame, baseline, seed, chosen=len(frame) < len(result.samples)))
         found.update(algorithm.figures(result.samples, frame))
     if len(result.likelihood):
         found["perplexity/heldout"] = statistics.exp_mean(result.likelihood["nll"], result.likelihood["tokens"], seed)
@@ -183,7 +216,8 @@ def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | Non
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int) -> dict[str, statistics.Estimate]:
+def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int, chosen: bool) -> dict[str, statistics.Estimate]:
+    """Of one response per prompt; ``chosen``: among several, so that its log-ratio to the reference is no sample of a KL."""
     found = {}
     if frame["gold"].notna().all():
         gold = frame["gold"].to_numpy(float)
@@ -194,7 +228,7 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int)
             found["win_rate/sft"] = statistics.win_rate(gold, start, seed)
     if frame["proxy"].notna().all():
         found["reward/proxy"] = statistics.bootstrap(frame["proxy"].to_numpy(float), seed)
-    if frame["logprob_reference"].notna().all():
+    if frame["logprob_reference"].notna().all() and not chosen:
         found["kl/k1"] = statistics.bootstrap((frame["logprob_policy"] - frame["logprob_reference"]).to_numpy(float), seed)
         found["kl/exact"] = statistics.bootstrap(frame["kl_exact"].to_numpy(float), seed)
     found["length/mean"] = statistics.bootstrap(frame["length"].to_numpy(float), seed)
@@ -206,13 +240,25 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int)
 
 
 def _pair_figures(frame: pd.DataFrame, seed: int) -> dict[str, statistics.Estimate]:
-    """Accuracy on held-out pairs, ties half; apart by which response is longer, since a scorer may only like length."""
-    hits = (frame["chosen"] > frame["rejected"]) + 0.5 * (frame["chosen"] == frame["rejected"])
-    found = {"accuracy/heldout": statistics.bootstrap(hits, seed)}
+    """On held-out pairs, resampled by prompt: how often the scores agree with the labels, and with gold; ties half.
+
+    Accuracy apart by which response is longer, since a scorer may only like length. Calibration: whether the method's
+    own probability that the chosen response is preferred, σ(logit), is how often it is.
+    """
+    prompts = frame["prompt_id"]
+    sign = np.sign(frame["chosen"] - frame["rejected"])  # 1: chosen above rejected
+    hits = (sign + 1) / 2
+    found = {"accuracy/heldout": statistics.cluster_bootstrap(hits, prompts, seed)}
     longer = frame["chosen_length"] - frame["rejected_length"]
-    for name, rows in {"accuracy/chosen_longer": longer > 0, "accuracy/chosen_shorter": longer < 0}.items():
+    parts = {"accuracy/chosen_longer": (hits, longer > 0), "accuracy/chosen_shorter": (hits, longer < 0)}
+    if "gold_chosen" in frame:
+        truth = np.sign(frame["gold_chosen"] - frame["gold_rejected"])
+        parts["accuracy/gold"] = ((sign * truth + 1) / 2, truth != 0)
+    for name, (values, rows) in parts.items():
         if rows.any():
-            found[name] = statistics.bootstrap(hits[rows], seed)
+            found[name] = statistics.cluster_bootstrap(values[rows], prompts[rows].tolist(), seed)
+    if "logit" in frame:
+        found["calibration/error"] = statistics.calibration_error(frame["logit"], prompts, seed=seed)
     return found
 
 

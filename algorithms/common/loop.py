@@ -18,8 +18,10 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Iterator
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -47,6 +49,12 @@ class _NotFinite(FloatingPointError):
         self.indices = indices
 
 
+@lru_cache(maxsize=2)
+def _order(records: int, seed: int, epoch: int) -> np.ndarray:
+    """One epoch's order; kept, since every step of the epoch asks for it."""
+    return permutation(records, seed, "order", epoch)
+
+
 def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: int) -> list[int]:
     """Records of a 0-based step: a walk of ``limit`` records through one permutation per epoch, epochs without a gap."""
     start, stop = step * batch_size, min((step + 1) * batch_size, limit)
@@ -54,7 +62,7 @@ def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: in
     while start < stop:
         epoch, offset = divmod(start, records)
         take = min(stop - start, records - offset)
-        chosen += permutation(records, seed, "order", epoch)[offset:offset + take].tolist()
+        chosen += _order(records, seed, epoch)[offset:offset + take].tolist()
         start += take
     return chosen
 
@@ -211,12 +219,20 @@ def fit(algorithm: Algorithm, context: Context) -> None:
                     raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
                                       "the same command goes on from there")
     _check_parameters(context, step, chosen, trainable)
+    algorithm.finish(context)
+    write_report(context, lines, time.monotonic() - started, total, tokens, sum(parameter.numel() for parameter in trainable))
+
+
+def write_report(context: Context, lines: list[dict], seconds: float, steps: int, tokens: int, trainable: int) -> None:
+    """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took."""
     with open(context.target / "metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    report = {"seconds": time.monotonic() - started, "steps": total, "tokens_trained": tokens,
-              "trainable_parameters": sum(parameter.numel() for parameter in trainable),
-              "peak_memory_bytes": peak_memory_bytes(models.device), "resident_models": len(models.used),
-              "records": len(examples), "truncated": sum(example.truncated for example in examples), **vars(context.meter)}
+    models, examples, meter = context.models, context.examples if steps else [], context.meter
+    report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
+              "tokens_sampled": meter.tokens_sampled, "reward_queries": meter.reward_queries, "trainable_parameters": trainable,
+              "peak_memory_bytes": max(peak_memory_bytes(models.device), meter.peak_memory_bytes),
+              "resident_models": len(models.used), "records": len(examples),
+              "truncated": sum(example.truncated for example in examples)}
     (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
 
 

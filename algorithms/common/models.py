@@ -21,6 +21,7 @@ from .families import (check_head, check_quantized, disable_cpu_repacking, disab
                        shared_rows_refusal)
 from .logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
+from .store import content_hash, file_digest, folder_digest
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,23 @@ def load_base(config: ModelConfig, device: torch.device):
     return model.eval()
 
 
+def model_digest(config: ModelConfig) -> str:
+    """Content identity of a base: its files, or a hub repository at a commit."""
+    folder = Path(config.folder())
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        told = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size < 2**28:
+        return folder_digest(folder)
+    # reading tens of gigabytes at every start costs more than it protects: large weights by name, size and time
+    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
+                         if path.suffix == ".safetensors" else file_digest(path)
+                         for path in sorted(folder.rglob("*")) if path.is_file()})
+
+
 class Role:
     """One role's answers. Frozen roles never build a graph."""
 
@@ -182,12 +200,13 @@ class Role:
         with self.models.roles.use(self.name), self.models.autocast():
             return head_logits(self.models.roles.module, states)
 
-    def token_logprobs(self, batch: Batch) -> Tensor:
-        """(B, K, T): log π(y_t | x, y_<t), 0 outside the mask. The head sees response positions only."""
+    def token_logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask. The head sees response positions only."""
         hidden = self.hidden_states(batch)
+        head = self.head if temperature == 1 else lambda states: self.head(states).float() / temperature
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             states = hidden.flatten(0, 1)[batch.source[batch.mask]]  # (N, H)
-            values = chunked_token_logprobs(states, batch.labels[batch.mask], self.head)  # (N,)
+            values = chunked_token_logprobs(states, batch.labels[batch.mask], head)  # (N,)
             return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
 
     def response_logprobs(self, batch: Batch) -> Tensor:
@@ -239,6 +258,10 @@ class Models:
             if seed is not None:
                 torch.manual_seed(seed)
             self.roles.add(name, trainable, like)
+        if not trainable and self.weights_dtype == self.autocast_dtype:
+            # autocast rounds them to this at every use: half the memory, the same numbers
+            for parameter in self.roles.named_parameters(name).values():
+                parameter.data = parameter.data.to(self.weights_dtype)
         if self.config.gradient_checkpointing and trainable:
             with self.roles.use(name):
                 enable_checkpointing(self.roles.module, self.roles)
@@ -274,12 +297,15 @@ class Models:
 
     def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
         """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""
+        return self.fit_prompt(self.template.prompt_ids(prompt), new_tokens)
+
+    def fit_prompt(self, ids: list[int], new_tokens: int) -> list[int]:
+        """The same for token ids."""
         config = self.config
         room = config.max_length - new_tokens
         if room < 1:
             raise ConfigError(f"sampling.max_new_tokens: found {new_tokens}; expected less than model.max_length = "
                               f"{config.max_length}; fix: lower the one or raise the other")
-        ids = self.template.prompt_ids(prompt)
         return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:

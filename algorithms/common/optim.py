@@ -36,7 +36,8 @@ class Recipe:
                                   (self.steps is None or self.steps >= 1, "steps", "at least 1, or null"),
                                   (0 <= self.warmup < 1, "warmup", "a share in [0, 1)"),
                                   (0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, at least 0"),
-                                  (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)"),
+                                  (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas",
+                                   "two numbers in [0, 1)"),
                                   (0 < self.max_grad_norm < math.inf, "max_grad_norm", "a finite number above 0")):
             if not ok:
                 raise ConfigError(f"recipe.{key}: found {getattr(self, key)}; expected {expected}")
@@ -66,7 +67,8 @@ def build_optimizer(name: str, groups: list[dict], recipe: Recipe, device: torch
     if name == "adamw":
         return torch.optim.AdamW(groups, **options)
     if device.type != "cuda":
-        raise ConfigError(f"trainer.optimizer: found {name} on {device.type}; expected a CUDA device; fix: trainer.optimizer=adamw")
+        raise ConfigError(f"trainer.optimizer: found {name} on {device.type}; expected a CUDA device; "
+                          "fix: trainer.optimizer=adamw")
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit(groups, **options)
@@ -82,7 +84,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch
     return tensors, numbers
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], numbers: dict[str, float]) -> None:
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor],
+                           numbers: dict[str, float]) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for source in (tensors, numbers):
         for name, value in source.items():

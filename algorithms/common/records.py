@@ -23,8 +23,8 @@ from algorithms.common.loading import Loader, LoadReport, Mapper
 from algorithms.common.readers import Hub, Source
 from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
 
-__all__ = ["DataSets", "FileData", "LoadReport", "Messages", "Record", "Records", "cache_folder", "demonstrations",
-           "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "render_transcript",
+__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Messages", "Record", "Records", "cache_folder", "demonstrations",
+           "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated", "render_transcript",
            "set_cache_folder", "split"]
 
 log = logging.getLogger(__name__)
@@ -221,6 +221,11 @@ def ranked(records: Records) -> Records:
     return records.where(_mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores)))
 
 
+def rated(records: Records) -> Records:
+    """Records whose responses have scores, single ones and ties too."""
+    return records.where(_mask(records, lambda k, scores: scores is not None and k > 0))
+
+
 def prompts(records: Records) -> Records:
     """Every distinct prompt once, at its first place, without responses."""
     first = np.sort(np.unique(records.prompt_hashes, return_index=True)[1])
@@ -260,12 +265,16 @@ def _evaluation(heldout: Records) -> Records:
 # ---- what a data source yields
 
 
+Gold = Callable[[list[str], list[str], list[bool]], list[float]]
+
+
 @dataclass
 class DataSets:
     """The named sets of a data source; prompts of evaluation and heldout are in no training set.
 
+    preferences: judged responses, single ratings too; heldout: the same of held-out prompts.
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
-    heldout: held-out preferences. tuning: prompts to choose hyper-parameters on; may be empty.
+    tuning: prompts to choose hyper-parameters on; may be empty.
     gold: (prompts, responses, finished) → scores, where the true reward is known.
     """
 
@@ -276,7 +285,7 @@ class DataSets:
     heldout: Records
     tuning: Records
     report: LoadReport
-    gold: Callable[[list[str], list[str], list[bool]], list[float]] | None = None
+    gold: Gold | None = None
 
 
 @dataclass
@@ -334,8 +343,8 @@ class FileData:
         records, report = self.records()
         _log_report(report)
         train, heldout = split(records, self.heldout)
-        preferences, demos = ranked(train), demonstrations(train)
-        if not len(demos) and len(preferences):
+        preferences, demos = rated(train), demonstrations(train)
+        if not len(demos) and len(ranked(preferences)):
             demos = preferred(preferences)
             report.fallbacks["demonstrations"] = "preferred responses"
         if set(report.kinds) != {"prompt"}:
@@ -344,7 +353,7 @@ class FileData:
             log.info("%s: none of their own in the data; made from: %s", name, source)
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
-        return DataSets(preferences, demos, prompts(train), evaluation=_evaluation(heldout), heldout=ranked(heldout),
+        return DataSets(preferences, demos, prompts(train), evaluation=_evaluation(heldout), heldout=rated(heldout),
                         tuning=Records.from_list([]), report=report)
 
     def _sources(self) -> list[Source | Hub]:

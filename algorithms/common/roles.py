@@ -102,6 +102,8 @@ class AdapterRoles:
     def remove(self, name: str) -> None:
         self._must_exist(name)
         del self._trainable[name]
+        for layer in self._layers:
+            layer._active_adapter = []  # PEFT would turn another one on, with its flags and a warning
         self._peft.delete_adapter(name)
         self._set_flags()
         self._set(BASE if self.current == name else self.current)

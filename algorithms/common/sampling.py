@@ -68,9 +68,7 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     # a parallel scan rounds otherwise from token to token: without cummax the sum could grow at a token of probability 0
     cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
     target = (uniform * cdf[:, -1]).unsqueeze(-1)
-    index = torch.searchsorted(cdf, target, right=True).squeeze(-1)
-    last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).int().argmax(-1)  # rounding may reach past the end
-    return torch.minimum(index, last)
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # target < cdf's end also after rounding, as uniform < 1
 
 
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
@@ -96,9 +94,6 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
             ) -> list[Sample]:
     """prompts · copies sequences at once. ``streams``: (prompts · copies, max_new_tokens) uniforms."""
     device = models.device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)  # (B, P)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     stop = torch.tensor(models.template.stop_ids, device=device)
     streams = streams.to(device)
     total = len(prompts) * copies
@@ -106,17 +101,10 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
     length = torch.full((total,), settings.max_new_tokens, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
 
+    models.used.add(models.role(role).name)
     with models.roles.use(models.role(role).name):  # a role's other name is no adapter
         model = models.roles.module.eval()
-        cache = _cache(models, width + settings.max_new_tokens)
-        position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
-                       logits_to_keep=1).logits[:, -1]
-        logits = logits.repeat_interleave(copies, 0)
-        mask = mask.repeat_interleave(copies, 0)
-        next_position = position[:, -1:].repeat_interleave(copies, 0) + 1
-        if copies > 1:
-            cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(copies))
+        logits, mask, next_position, cache = prefill(models, prompts, copies, settings.max_new_tokens)
         alive = torch.arange(total, device=device)  # rows of the batch → sequences
         for step in range(settings.max_new_tokens):
             if step < settings.min_new_tokens:
@@ -140,6 +128,25 @@ def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, st
                            past_key_values=cache, use_cache=True).logits[:, -1]
             next_position = next_position + 1
     return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
+
+
+def prefill(models: Models, prompts: list[list[int]], copies: int, new_tokens: int):
+    """Read every prompt once, under the current role, for ``copies`` sequences each; B = prompts · copies.
+
+    Returns logits (B, V) of the first token, mask (B, P), its position (B, 1), and the cache, which has room for ``new_tokens``.
+    """
+    device = models.device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    cache = _cache(models, width + new_tokens)
+    position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
+    logits = models.roles.module(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache,
+                                 use_cache=True, logits_to_keep=1).logits[:, -1]
+    if copies > 1:
+        cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(copies))
+    return (logits.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0),
+            position[:, -1:].repeat_interleave(copies, 0) + 1, cache)
 
 
 def _cache(models: Models, size: int):

@@ -1,4 +1,4 @@
-"""Every random stream is derived from the run's seed and what it is for, so a resumed run draws what it would have drawn."""
+"""Every random stream derives from the run's seed and what it is for: a resumed run draws what it would have drawn."""
 
 from __future__ import annotations
 

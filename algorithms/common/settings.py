@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import math
@@ -65,19 +64,17 @@ TOP = ("task", "seed", "adapter", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
-    """Check the named parts of a config and instantiate them. The config itself stays as it is."""
+    """Check the named parts of a config and instantiate them. The config itself stays as it is, interpolations too."""
     for key in config:
         if key not in TOP:
             raise ConfigError(f"{key}: found no such key; expected one of {', '.join(sorted(TOP))}")
-    config = copy.deepcopy(config)  # resolving is in place, and what came from the environment must stay recognisable
     parts = {}
     for name in names:
         try:
-            OmegaConf.resolve(config[name])
-        except OmegaConfBaseException as error:
+            check(config[name], name)
+        except OmegaConfBaseException as error:  # an interpolation that leads nowhere
             reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
             raise ConfigError(f"{error.full_key or name}: {reason}") from error
-        check(config[name], name)
     for name in names:
         try:
             parts[name] = instantiate(config[name], _convert_="all")

@@ -21,16 +21,16 @@ from . import references
 from .algorithm import Algorithm, Need
 from .context import Context, TrainerConfig
 from .errors import ConfigError
-from .evaluation import EvalConfig, Evaluation, evaluate, evaluated_prompts
+from .evaluation import EvalConfig, Evaluation, Spent, evaluate, evaluated_prompts
 from .export import frozen_role, role_digest, save_role
-from .loop import visited
-from .models import ModelConfig, Models, load_tokenizer
+from .loop import peak_memory_bytes, visited
+from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
-from .records import DataSets, Records, pairs, preferred, ranked
+from .records import DataSets, Records, pairs, preferred, ranked, rated
 from .rewards import RewardSource, Scorer
 from .seeds import derive
-from .store import Store, content_hash, file_digest, folder_digest
+from .store import Store
 
 log = logging.getLogger(__name__)
 VERSION = 1  # raised when what a stage computes changes
@@ -60,25 +60,12 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
         "preferred": lambda: (preferred(data.preferences), preferred(data.heldout)),
         "pairs": lambda: (pairs(data.preferences), pairs(data.heldout)),
         "ranked": lambda: (ranked(data.preferences), ranked(data.heldout)),
+        "rated": lambda: (rated(data.preferences), rated(data.heldout)),
         "prompts": lambda: (data.prompts, data.tuning),
     }
     if view not in views:
         raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
     return views[view]()
-
-
-def model_digest(config: ModelConfig, commit: str | None) -> str:
-    """Content identity of the base: its files, or a hub repository at a commit."""
-    folder = Path(config.folder())
-    if not folder.is_dir():
-        return content_hash({"hub": config.name, "commit": commit or config.revision})
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if size < 2**28:
-        return folder_digest(folder)
-    # reading tens of gigabytes at every start costs more than it protects: large weights by name, size and time
-    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
-                         if path.suffix == ".safetensors" else file_digest(path)
-                         for path in sorted(folder.rglob("*")) if path.is_file()})
 
 
 @dataclass
@@ -104,13 +91,7 @@ class Bench:
 
     @cached_property
     def base_digest(self) -> str:
-        commit = None
-        if not Path(self.model.folder()).is_dir():
-            from transformers import AutoConfig
-
-            commit = getattr(AutoConfig.from_pretrained(self.model.name, revision=self.model.revision,
-                                                        trust_remote_code=self.model.trust_remote_code), "_commit_hash", None)
-        return model_digest(self.model, commit)
+        return model_digest(self.model)
 
     def _model_description(self) -> dict:
         settings = plain(self.model)
@@ -129,9 +110,12 @@ class Bench:
             trainer.pop(key)
         own = plain(algorithm)
         own.pop("needs")
+        if content := algorithm.content():
+            own["content"] = content
         source = self._source(algorithm)
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
-        return {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+        sampled = {"prompts": self.data.prompts.fingerprint} if algorithm.samples_prompts else {}
+        return {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **sampled,
                 "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
                 "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
@@ -193,8 +177,9 @@ class Bench:
         if algorithm.stores_reference:
             seen = sorted(visited(len(examples), recipe, self.seed))
             self._store_reference(models, inputs["reference"], [*(examples[i] for i in seen), *watched])
+        whole = self.description(algorithm, recipe)
         return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
-                       self.run_folder, self.data, scorer)
+                       self.run_folder, self.data, train, heldout, {key: whole[key] for key in ("model", "needs", "reward")}, scorer)
 
     def _store_reference(self, models: Models, folder: Path | None, examples: list) -> None:
         identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
@@ -203,7 +188,14 @@ class Bench:
         models.reference.stored = stored
 
     def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
-        """The common evaluation of a trained stage, itself a kept stage."""
+        """The common evaluation of a trained stage, itself a kept stage; the algorithm knows then what training left it."""
+        folder = self._evaluation(algorithm, recipe, name)
+        state = self.train(algorithm, recipe, name) / "state.json"
+        algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
+        return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
+                             for field in dataclasses.fields(Evaluation)})
+
+    def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
         trained = self.train(algorithm, recipe, name)
         has_reference = "reference" in algorithm.needs
         source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
@@ -221,14 +213,15 @@ class Bench:
                 frozen_role(models, role, self.train(need.algorithm, need.recipe, role) if need else None)
             frozen_role(models, algorithm.role, trained)
             algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
-            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference, self._scorer(source))
+            spent = Spent()
+            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference, self._scorer(source), spent)
             for field in dataclasses.fields(result):
                 getattr(result, field.name).to_parquet(target / f"{field.name}.parquet", index=False)
-            (target / "cost.json").write_text(json.dumps({"seconds": time.monotonic() - started}), encoding="utf-8")
+            cost = {"seconds": time.monotonic() - started,
+                    "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
+            (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
-        folder = self.store.get("evaluation", description, build)
-        return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
-                             for field in dataclasses.fields(Evaluation)})
+        return self.store.get("evaluation", description, build)
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one."""
@@ -245,6 +238,12 @@ class Bench:
                "reward_queries": fit.get("reward_queries", 0), "labels": self._labels(algorithm),
                "peak_memory_bytes": fit["peak_memory_bytes"], "resident_models": fit["resident_models"],
                "trainable_parameters": fit["trainable_parameters"]}
+        if algorithm.works_when_asked:
+            answers = json.loads((self._evaluation(algorithm, recipe, "training") / "cost.json").read_text(encoding="utf-8"))["answers"]
+            for key in ("seconds", "tokens_sampled", "reward_queries"):
+                own[key] += answers[key]
+            for key in ("peak_memory_bytes", "resident_models"):
+                own[key] = max(own[key], answers[key])
         source = self._source(algorithm)
         needs = {**algorithm.needs, **(source.needs() if source else {})}
         stages = {role: self.cost(need.algorithm, need.recipe) for role, need in needs.items() if need}
@@ -257,6 +256,8 @@ class Bench:
         return {**total, "stages": stages}
 
     def _labels(self, algorithm: Algorithm) -> int:
+        if algorithm.view == "rated":
+            return sum(rated(self.data.preferences).column("k"))
         uses = algorithm.view in ("preferred", "pairs", "ranked") or (
             algorithm.view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
         return len(pairs(self.data.preferences)) if uses else 0

@@ -82,6 +82,27 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0, draws: 
     return _resampled(_fractions(numerators, denominators), lambda sums: sums[:, 0] / sums[:, 1], seed, draws, level)
 
 
+def calibration_error(logits: ArrayLike, clusters: Sequence[Hashable] | NDArray, bins: int = 10, seed: int = 0,
+                      draws: int = 4000, level: float = 0.95) -> Estimate:
+    """Expected calibration error of predicted preferences (Guo et al. 2017, arXiv 1706.04599), whole prompts resampled.
+
+    `logits` (N,): log-odds given to what turned out to be preferred; `clusters` (N,) prompt ids. Of each pair the more
+    probable outcome is taken: its probability p = σ(|logit|) and whether it came true y (a tie: half), in equal bins of p
+    from ½ to 1: Σ_bins |Σ (p − y)| / N. Never below 0, so noise alone makes it positive, and the interval more so.
+    """
+    logits = _finite("logits", logits)
+    if len(clusters) != len(logits):
+        raise ValueError(f"{len(logits)} values but {len(clusters)} clusters")
+    order: dict[Hashable, int] = {}
+    index = np.array([order.setdefault(cluster, len(order)) for cluster in clusters])
+    confidence = 1 / (1 + np.exp(-np.abs(logits)))
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    columns = np.zeros((len(order), bins + 1))  # Σ (p − y) by bin, and the count
+    np.add.at(columns, (index, place), confidence - (np.sign(logits) + 1) / 2)
+    columns[:, bins] = np.bincount(index)
+    return _resampled(columns, lambda sums: np.abs(sums[:, :bins]).sum(1) / sums[:, bins], seed, draws, level)
+
+
 def exp_mean(sum_nll: ArrayLike, tokens: ArrayLike, seed: int = 0, draws: int = 4000,
              level: float = 0.95) -> Estimate:
     """Perplexity exp(Σ nll / Σ tokens) from each prompt's summed negative log-likelihood, nats, and tokens, (P,)."""

@@ -70,6 +70,17 @@ def folder_digest(path: str | Path) -> str:
     return content_hash({name: file_digest(path / name) for name in _files(path)})
 
 
+def weights_digest(folder: Path) -> str:
+    """Content identity of a model's folder: its files' bytes, or, where they are large, the weights' names, sizes, times."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size < 2**28:
+        return folder_digest(folder)
+    # reading tens of gigabytes at every start costs more than it protects
+    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
+                         if path.suffix == ".safetensors" else file_digest(path)
+                         for path in sorted(folder.rglob("*")) if path.is_file()})
+
+
 class Store:
     """Artifacts by kind and description; see the module's text for the layout.
 

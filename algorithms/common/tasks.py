@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -14,6 +16,9 @@ from .errors import ConfigError
 from .masking import Mask
 from .settings import StagesConfig, build, seed, settings
 from .store import Store
+
+if TYPE_CHECKING:
+    from .models import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder)
+    bench.description(chosen.algorithm, chosen.recipe)  # what cannot be trained is refused before its inputs are
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
     figures = {key: value.to_dict() for key, value in metrics(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm)).items()}
@@ -76,26 +82,38 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
     print(json.dumps(report, indent=2, ensure_ascii=True))
 
 
-def _adapter(config: DictConfig) -> Path:
-    """The folder named by ``adapter=…``, which holds weights."""
+def _adapter(config: DictConfig) -> tuple[Path, ModelConfig]:
+    """The folder named by ``adapter=…``, which holds weights, and the model they belong to, with the adapter's own rank."""
+    from .export import weights_file
+    from .models import Lora
+
     if not config.adapter or not isinstance(config.adapter, str):
         raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
-    from .export import weights_file
-
-    weights_file(Path(config.adapter))
-    return Path(config.adapter)
+    folder, model = Path(config.adapter), build(config, ("model",))["model"]
+    weights_file(folder)
+    if not (folder / "adapter_config.json").is_file():  # a whole model
+        return folder, dataclasses.replace(model, lora=None)
+    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = told["base_model_name_or_path"]
+    elsewhere = Path(base).is_absolute() and not Path(base).exists()  # trained on another machine: nothing to compare with
+    if base != model.folder() and not elsewhere:
+        raise ConfigError(f"adapter: found an adapter of {base}; expected one of model.name={model.name}; "
+                          f"fix: model.name={base}, and the model=… it was trained with")
+    modules = told["target_modules"]
+    return folder, dataclasses.replace(model, lora=Lora(r=told["r"], alpha=told["lora_alpha"], dropout=0.0,
+                                                        target_modules=modules if isinstance(modules, str) else sorted(modules)))
 
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk to a result in the terminal. An empty line or end of input ends it."""
-    parts = build(config, ("model", "trainer", "eval"))
-    folder, sampling, number = _adapter(config), parts["eval"].sampling, seed(config)
+    parts = build(config, ("trainer", "eval"))
+    (folder, model), sampling, number = _adapter(config), parts["eval"].sampling, seed(config)
     from .export import frozen_role
     from .models import Models
     from .sampling import sample
     from .terminal import printable
 
-    models = Models(parts["model"], parts["trainer"].mixed_precision)
+    models = Models(model, parts["trainer"].mixed_precision)
     frozen_role(models, "policy", folder)
     sys.stdin.reconfigure(errors="replace")
     print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
@@ -122,8 +140,8 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
-    source, model = _adapter(config), build(config, ("model",))["model"]
-    if not (source / "adapter_model.safetensors").is_file():
+    source, model = _adapter(config)
+    if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     import torch
     from peft import PeftModel

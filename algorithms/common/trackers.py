@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard or Weights & Biases, through accelerate's trackers; nothing is imported when none is asked for."""
+"""Metrics to TensorBoard or Weights & Biases, through accelerate's trackers; nothing is imported where none is asked."""
 
 from __future__ import annotations
 
