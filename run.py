@@ -30,7 +30,8 @@ def main(config: DictConfig) -> None:
     overrides = list(state.overrides.task)
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError("WORLD_SIZE: found more than one process; expected one; fix: start run.py without a launcher")
+            raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
+                              "fix: start run.py without a launcher")
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -54,7 +55,8 @@ def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], er
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
     mask = Mask(config)
     told = {"type": type(error).__name__, "message": mask.text(str(error))}
-    write_json(folder / "result.json", {**header(name, config.seed, mask, overrides), "status": "failed", "error": told})
+    head = header(name, config.seed, mask, overrides)
+    write_json(folder / "result.json", {**head, "status": "failed", "error": told})
 
 
 if __name__ == "__main__":
@@ -66,7 +68,8 @@ if __name__ == "__main__":
 
         messages = explain_overrides(sys.argv[1:], str(CONF))
         if not messages and isinstance(error, HydraException):
-            messages = [str(error) + (f": {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else "")]
+            cause = error.__cause__
+            messages = [str(error) + (f": {cause}" if isinstance(cause, OmegaConfBaseException) else "")]
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)

@@ -16,7 +16,8 @@ from algorithms.common.settings import TOP, explain_overrides, settings
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
 OPTIONAL_GROUPS = ("experiment", "debug")
-COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl"}  # what only a user can know
+COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
+            "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent"}  # what only a user can know
 
 
 def complete(*overrides: str) -> DictConfig:
@@ -257,7 +258,8 @@ def test_overrides_are_explained(overrides, messages):
 @pytest.mark.parametrize("overrides", [
     *[[f"experiment={choice}"] for choice in EXPERIMENTS], ["debug=verbose", "seed=3"],
     ["model=hub", "model.name=a/b", "data=file", "data.path=x.jsonl"], ["recipe=qlora/sft", "recipe.lr=1"],
-    ["scale@_global_=qlora"], ["+model.extra=1", "~data.tuning", "hydra.run.dir=x"], ["-m", "algorithm=dpo,ipo", "algorithm.beta=0.1,0.2"],
+    ["scale@_global_=qlora"], ["+model.extra=1", "~data.tuning", "hydra.run.dir=x"],
+    ["-m", "algorithm=dpo,ipo", "algorithm.beta=0.1,0.2"],
     ["algorithm.beta=["],
 ])
 def test_nothing_is_said_of_overrides_that_are_right(overrides):

@@ -42,7 +42,8 @@ def imported(path: Path, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*package[:len(package) - node.level + 1], *([node.module] if node.module else [])]) if node.level else node.module
+            above = package[:len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
             found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return found
 
@@ -93,7 +94,8 @@ def test_the_report_reads_result_files_only(path):
 
 
 def test_importing_the_report_imports_no_torch():
-    code = "import sys, benchmarks.report; print([m for m in ('torch', 'transformers', 'algorithms.common.models') if m in sys.modules])"
+    code = ("import sys, benchmarks.report\n"
+            "print([m for m in ('torch', 'transformers', 'algorithms.common.models') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -111,7 +113,7 @@ NAMES = {path.stem for path in METHODS} | {path.stem for path in (ROOT / "conf/a
 
 def strings(path: Path) -> set[str]:
     """String constants of a file, apart from documentation."""
-    documentation = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    documentation = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
     return {node.value for node in ast.walk(tree(path))
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation}
 
@@ -166,9 +168,11 @@ def test_nothing_is_unpickled(path):
 def test_the_listed_packages_are_those_that_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["tool"]["setuptools"]["packages"]
-    found = {".".join(path.parent.relative_to(ROOT).parts) for top in ("algorithms", "benchmarks") for path in (ROOT / top).rglob("__init__.py")}
+    files = [path for top in ("algorithms", "benchmarks") for path in (ROOT / top).rglob("__init__.py")]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in files}
     assert sorted(listed) == sorted(found)
-    unlisted = {name(path) for path in PROJECT if path.parent != ROOT and ".".join(path.parent.relative_to(ROOT).parts) not in found}
+    inside = [path for path in PROJECT if path.parent != ROOT]
+    unlisted = {name(path) for path in inside if ".".join(path.parent.relative_to(ROOT).parts) not in found}
     assert not unlisted, "a folder with Python files and no __init__.py"
 
 

@@ -75,7 +75,8 @@ def test_log_messages_and_tracebacks_are_masked(caplog):
 
 
 def files_with(folder, text):
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in files if text.encode() in path.read_bytes()]
 
 
 def write_pairs(path):

@@ -83,10 +83,12 @@ class Examples:
 
 @dataclass
 class Need:
-    """A stage an algorithm stands on: another algorithm, trained by a recipe."""
+    """A stage an algorithm or a reward source stands on: another algorithm, trained by a recipe."""
 
     algorithm: "Algorithm"
     recipe: Recipe
+
+    model: ClassVar[Any] = None  # a ModelConfig, for a base of its own; None: the run's
 
 
 @dataclass

@@ -312,7 +312,7 @@ class Candidates:
         template = context.models.template
         frame["score"] = context.reward([
             Response(template.prompt_text(prompts[row.prompt].record.prompt), row.response, prompts[row.prompt].ids, row.ids,
-                     row.finished, prompts[row.prompt].record.key) for row in frame.itertuples()])
+                     row.finished, prompts[row.prompt].record.key, prompts[row.prompt].record.prompt) for row in frame.itertuples()])
         return len(frame)
 
 

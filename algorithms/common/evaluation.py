@@ -100,34 +100,40 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
     candidates = algorithm.respond(models, ids, config.sampling, derive(seed, "evaluation"), [record.key for record in records])
     responses = [Response(template.prompt_text(record.prompt), template.clean_response(record.prompt, template.decode(one.ids)),
-                          prompt, one.ids, one.finished, record.key)
+                          prompt, one.ids, one.finished, record.key, record.prompt)
                  for record, prompt, drawn in zip(records, ids, candidates) for one in drawn]
     scores = scorer(responses) if scorer is not None else None
     if spent is not None:
         spent.seconds, spent.resident_models = time.monotonic() - started, len(models.used)
         spent.tokens_sampled, spent.reward_queries = sum(len(r.ids) for r in responses), len(scores or [])
-    columns: list[tuple] = []
-    for start in range(0, len(responses), config.batch_size):
-        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
-                                for r in responses[start:start + config.batch_size]])
-        columns += zip(*divergence(models, batch, has_reference))
-    broken = [r.record for r, (logp, *_) in zip(responses, columns) if not math.isfinite(logp)]
-    if broken:
-        raise TrainingError(f"evaluation: found log-probabilities that are not finite for {len(broken)} of {len(responses)} "
-                            "responses; expected finite ones: training broke the policy; fix: lower recipe.lr")
     number = [index for drawn in candidates for index in range(len(drawn))]
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": number, "prompt": [r.prompt for r in responses],
         "response": [r.text for r in responses], "gold": pd.array([None] * len(responses), dtype="Float64"),
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
-        "logprob_policy": [row[0] for row in columns], "logprob_reference": [row[1] for row in columns],
-        "kl_exact": [row[2] for row in columns],
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
     if any(len(drawn) > 1 for drawn in candidates):
         best = frame.groupby("prompt_id", sort=False)["proxy"].idxmax()  # ties: the first drawn
         frame["picked"] = frame.index.isin(best)
+    _add_divergence(frame, models, responses, config.batch_size, has_reference)
     return frame
+
+
+def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], batch_size: int, has_reference: bool) -> None:
+    """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
+    picked = [index for index, flag in enumerate(frame["picked"]) if flag]
+    columns: list[tuple] = [(None, None, None)] * len(responses)
+    for start in range(0, len(picked), batch_size):
+        part = picked[start:start + batch_size]
+        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record) for r in (responses[i] for i in part)])
+        for index, row in zip(part, zip(*divergence(models, batch, has_reference))):
+            columns[index] = row
+    broken = sum(not math.isfinite(columns[index][0]) for index in picked)
+    if broken:
+        raise TrainingError(f"evaluation: found log-probabilities that are not finite for {broken} of {len(picked)} "
+                            "responses; expected finite ones: training broke the policy; fix: lower recipe.lr")
+    frame["logprob_policy"], frame["logprob_reference"], frame["kl_exact"] = map(list, zip(*columns))
 
 
 @torch.no_grad()

@@ -57,8 +57,9 @@ def load_role(models: Models, name: str, folder: Path) -> None:
     lora = isinstance(models.roles, AdapterRoles)
     file = weights_file(folder)
     if file.name != WEIGHTS[0 if lora else 1]:
-        raise ConfigError(f"adapter: found {file.name} in {folder}; expected {'a LoRA adapter' if lora else 'a whole model'}, as "
-                          f"model.lora says; fix: model.lora={'null' if lora else '…'}")
+        expected = "a LoRA adapter" if lora else "a whole model"
+        raise ConfigError(f"adapter: found {file.name} in {folder}; expected {expected}, as model.lora says; "
+                          f"fix: model.lora={'null' if lora else '…'}")
     tensors = load_file(file)
     try:
         if lora:
@@ -69,8 +70,9 @@ def load_role(models: Models, name: str, folder: Path) -> None:
                 besides = set(models.roles.module.state_dict()) - set(models.roles.named_parameters(role.name))
             load_state(models.roles, role.name, {key: value for key, value in tensors.items() if key not in besides})
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"adapter: found weights in {folder} that do not fit {models.config.name} ({error.args[0]}); expected "
-                          "the same model and model.lora they were trained with; fix: model=… and model.lora.*") from error
+        raise ConfigError(f"adapter: found weights in {folder} that do not fit {models.config.name} ({error.args[0]}); "
+                          "expected the same model and model.lora they were trained with; fix: model=… and model.lora.*"
+                          ) from error
     _load_head(role, folder)
 
 

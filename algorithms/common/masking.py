@@ -27,8 +27,10 @@ OVERRIDE = re.compile(r"([+~]*[\w./@-]+)=(.*)", re.DOTALL)
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key names a secret. Whole words decide: ``hf_token`` and ``apiKey`` do, ``max_new_tokens``, ``tokenizer``
-    and ``monkey`` do not."""
+    """Whether a key names a secret.
+
+    Whole words decide: ``hf_token`` and ``apiKey`` do, ``max_new_tokens``, ``tokenizer`` and ``monkey`` do not.
+    """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
     return any(NAMES.fullmatch(word) for word in re.split(r"[\W_]+", words))
 
@@ -38,7 +40,8 @@ class Mask:
 
     def __init__(self, config: DictConfig):
         self.values: set[str] = set()
-        self.config = self._walk(config, secret=False)  # resolved plain data, masked; what cannot be resolved stays as written
+        # resolved plain data, masked; what cannot be resolved stays as written
+        self.config = self._walk(config, secret=False)
         self._found = re.compile("|".join(map(re.escape, sorted(self.values, key=len, reverse=True))) or r"(?!)")
         self.config = self.hide(self.config)
 

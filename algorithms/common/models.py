@@ -21,7 +21,7 @@ from .families import (check_head, check_quantized, disable_cpu_repacking, disab
                        shared_rows_refusal)
 from .logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
-from .store import content_hash, file_digest, folder_digest
+from .store import content_hash, weights_digest
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
@@ -133,13 +133,7 @@ def model_digest(config: ModelConfig) -> str:
 
         told = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=config.trust_remote_code)
         return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if size < 2**28:
-        return folder_digest(folder)
-    # reading tens of gigabytes at every start costs more than it protects: large weights by name, size and time
-    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
-                         if path.suffix == ".safetensors" else file_digest(path)
-                         for path in sorted(folder.rglob("*")) if path.is_file()})
+    return weights_digest(folder)
 
 
 class Role:

@@ -139,7 +139,8 @@ class RunningMoments:
     @property
     def std(self) -> float:
         """Bessel-corrected; 1 where nothing varies yet."""
-        return math.sqrt(self.squares / (self.count - 1)) if self.squares > 0 else 1.0
+        std = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
+        return std if std > 1e-8 else 1.0
 
     def state_dict(self) -> dict[str, float]:
         return asdict(self)

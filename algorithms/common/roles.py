@@ -73,8 +73,8 @@ class AdapterRoles:
             else:
                 self._peft.add_adapter(name, copy.deepcopy(self._config))
         except ValueError as error:
-            raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); expected the names of its linear "
-                              "layers; fix: model.lora.target_modules=all-linear or [name, …]") from error
+            raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); expected the names of its "
+                              "linear layers; fix: model.lora.target_modules=all-linear or [name, …]") from error
         self._layers = [m for m in self._base.modules() if isinstance(m, BaseTunerLayer)]
         for layer in self._layers:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):
@@ -97,7 +97,8 @@ class AdapterRoles:
         self._must_exist(name)
         # behind PEFT's own name only: a model may have a module called "value"
         mark = re.compile(rf"\.(lora_\w+)\.{re.escape(name)}(?=\.|$)")
-        return {mark.sub(r".\1", key): parameter for key, parameter in self._base.named_parameters() if mark.search(key)}
+        return {mark.sub(r".\1", key): parameter for key, parameter in self._base.named_parameters()
+                if mark.search(key)}
 
     def remove(self, name: str) -> None:
         self._must_exist(name)
@@ -218,7 +219,8 @@ def load_state(roles: Roles, name: str, tensors: dict[str, Tensor]) -> None:
         raise KeyError(f"role {name!r}: missing {missing}, unexpected {extra}")
     shapes = [key for key in own if own[key].shape != tensors[key].shape]  # copy_ would broadcast
     if shapes:
-        raise ValueError(f"role {name!r}: {shapes[0]} is {tuple(tensors[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}")
+        raise ValueError(f"role {name!r}: {shapes[0]} is {tuple(tensors[shapes[0]].shape)}, "
+                         f"expected {tuple(own[shapes[0]].shape)}")
     with torch.no_grad():
         for key, parameter in own.items():
             parameter.copy_(tensors[key])

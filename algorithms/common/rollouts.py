@@ -95,7 +95,8 @@ def score(context: Context, rollouts: list[Example]) -> Tensor:
     for example in rollouts:
         prompt, ids = context.prompt(example.record), example.responses[0]
         text = template.clean_response(prompt, template.decode(ids))
-        responses.append(Response(template.prompt_text(prompt), text, example.prompt, ids, example.finished[0], example.record))
+        responses.append(Response(template.prompt_text(prompt), text, example.prompt, ids, example.finished[0], example.record,
+                                  prompt))
     context.meter.reward_queries += len(responses)
     return torch.tensor(context.reward(responses), device=context.models.device)
 

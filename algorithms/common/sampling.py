@@ -51,7 +51,7 @@ class Sample:
 def warp(logits: Tensor, settings: Sampling) -> Tensor:
     """(B, V) logits → (B, V) probabilities after temperature, top-k and top-p."""
     logits = logits.float()
-    logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature  # the largest is 0: no temperature overflows
+    logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature  # the largest is 0: nothing overflows
     if settings.top_k:
         kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -65,10 +65,10 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
-    # a parallel scan rounds otherwise from token to token: without cummax the sum could grow at a token of probability 0
+    # a parallel scan rounds unevenly: without cummax the sum could grow at a token of probability 0
     cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
     target = (uniform * cdf[:, -1]).unsqueeze(-1)
-    return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # target < cdf's end also after rounding, as uniform < 1
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # uniform < 1: below the end, also after rounding
 
 
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,

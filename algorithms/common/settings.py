@@ -73,8 +73,8 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
         try:
             check(config[name], name)
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-            reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ").strip('"')
-            raise ConfigError(f"{error.full_key or name}: {reason}") from error
+            reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ")
+            raise ConfigError(f"{error.full_key or name}: {reason.strip(chr(34))}") from error
     for name in names:
         try:
             parts[name] = instantiate(config[name], _convert_="all")
@@ -102,12 +102,13 @@ def seed(config: DictConfig) -> int:
 def settings(config: DictConfig) -> Settings:
     """Everything a run needs, checked."""
     if config.adapter is not None:
-        raise ConfigError(f"adapter: found {config.adapter!r}; expected null where a run trains; fix: task=chat or task=merge")
+        raise ConfigError(f"adapter: found {config.adapter!r}; expected null where a run trains; "
+                          "fix: task=chat or task=merge")
     return Settings(**build(config), seed=seed(config))
 
 
 def check(node: Any, path: str) -> None:
-    """Compare a node that has a ``_target_`` dataclass with that class: names and types of its keys; then its children."""
+    """Compare a node that has a ``_target_`` dataclass with that class: names and types of keys; then its children."""
     if isinstance(node, ListConfig):
         for index, item in enumerate(node):
             check(item, f"{path}[{index}]")
@@ -121,7 +122,8 @@ def check(node: Any, path: str) -> None:
         try:
             kind = get_class(target)
         except Exception as error:
-            raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({error}); expected a class") from error
+            raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({error}); "
+                              "expected a class") from error
     if kind is not None and dataclasses.is_dataclass(kind):
         _check_fields(node, kind, path)
     for key in node:
@@ -169,7 +171,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, DictConfig) and "_target_" in value:
         return not (isinstance(hint, type) and hint in (int, float, str, bool))
     if origin in (list, tuple) or hint is list:
-        return isinstance(value, ListConfig) and all(_fits(item, (typing.get_args(hint) or (Any,))[0]) for item in value)
+        (kind, *_) = typing.get_args(hint) or (Any,)
+        return isinstance(value, ListConfig) and all(_fits(item, kind) for item in value)
     if origin is not None or hint is dict:  # dict, Mapping, Callable, …: their own class checks what is inside
         return isinstance(value, DictConfig)
     if hint is float:
@@ -209,7 +212,8 @@ def explain_overrides(overrides: list[str], config_folder: str) -> list[str]:
 
 def _unknown_keys(compose: Callable, folder: Path, groups: dict[str, list[str]], keys: list[str]) -> list[str]:
     """Messages for the first combination of the groups' choices that lacks a key."""
-    first = compose("config", overrides=[f"{name}={values[0]}" for name, values in groups.items()], return_hydra_config=True)
+    firsts = [f"{name}={values[0]}" for name, values in groups.items()]
+    first = compose("config", overrides=firsts, return_hydra_config=True)
     params = first.hydra.sweeper.get("params") or {}  # an experiment may sweep by itself
     groups = {**{name: str(value).split(",") for name, value in params.items() if (folder / name).is_dir()}, **groups}
     for combination in itertools.product(*groups.values()):

@@ -7,6 +7,7 @@ inputs, the data's content, the model's, and the seed. So a sweep run again reco
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -48,8 +49,12 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if callable(value):
+    if isinstance(value, functools.partial):
+        return {"function": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
+    if hasattr(value, "__qualname__"):  # a function or a class
         return f"{value.__module__}.{value.__qualname__}"
+    if callable(value):
+        raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or _partial_: true")
     return value
 
 
@@ -131,21 +136,28 @@ class Bench:
 
     def _source_description(self, source: RewardSource) -> dict:
         settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
-        return {**settings, "needs": {role: self.description(need.algorithm, need.recipe) for role, need in source.needs().items()}}
+        return {**settings, "content": source.content(), "needs": {
+            name: self.over(need.model).description(need.algorithm, need.recipe) for name, need in source.needs().items()}}
+
+    def over(self, model: ModelConfig | None) -> "Bench":
+        """The same data and seed over another base; None: this bench."""
+        return self if model is None else dataclasses.replace(self, model=model, reward=None)
 
     def _train_for(self, source: RewardSource | None) -> None:
         """Train what a source needs, before the roles of the stage that uses it are loaded."""
         for role, need in (source.needs() if source else {}).items():
-            self.train(need.algorithm, need.recipe, role)
+            self.over(need.model).train(need.algorithm, need.recipe, role)
 
     def _scorer(self, source: RewardSource | None) -> Scorer | None:
         """Load what the source needs as frozen roles, beside those that are there, and open it."""
         if source is None:
             return None
-        folders = {role: self.train(need.algorithm, need.recipe, role) for role, need in source.needs().items()}
-        for role, folder in folders.items():
-            if role not in self.models.roles.names():
-                frozen_role(self.models, role, folder)
+        folders = {}
+        for name, need in source.needs().items():
+            folders[name] = self.over(need.model).train(need.algorithm, need.recipe, name)
+            role = need.algorithm.role
+            if need.model is None and role not in self.models.roles.names():
+                frozen_role(self.models, role, folders[name])
         return source.open(self.models, folders, self.data, self.eval.batch_size)
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
@@ -230,8 +242,32 @@ class Bench:
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
-        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs.
+        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs. What two of them stand on, as
+        the policy and the reward model on supervised fine-tuning, is paid once.
         """
+        own, *beneath = self._costs(algorithm, recipe).values()
+        total = dict(own)
+        for stage in beneath:
+            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
+                total[key] += stage[key]
+            for key in ("labels", "peak_memory_bytes"):
+                total[key] = max(total[key], stage[key])
+        return {**total, "stages": {role: self.over(need.model).cost(need.algorithm, need.recipe)
+                                     for role, need in self._beneath(algorithm).items()}}
+
+    def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
+        """The stages it stands on, by role."""
+        source = self._source(algorithm)
+        return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
+
+    def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
+        """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
+        costs = {self.store.key("trained", self.description(algorithm, recipe)): self._own_cost(algorithm, recipe)}
+        for need in self._beneath(algorithm).values():
+            costs.update(self.over(need.model)._costs(need.algorithm, need.recipe))
+        return costs
+
+    def _own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         folder = self.train(algorithm, recipe)
         fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
         own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"], "tokens_sampled": fit.get("tokens_sampled", 0),
@@ -244,16 +280,7 @@ class Bench:
                 own[key] += answers[key]
             for key in ("peak_memory_bytes", "resident_models"):
                 own[key] = max(own[key], answers[key])
-        source = self._source(algorithm)
-        needs = {**algorithm.needs, **(source.needs() if source else {})}
-        stages = {role: self.cost(need.algorithm, need.recipe) for role, need in needs.items() if need}
-        total = dict(own)
-        for stage in stages.values():
-            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
-                total[key] += stage[key]
-            for key in ("labels", "peak_memory_bytes"):
-                total[key] = max(total[key], stage[key])
-        return {**total, "stages": stages}
+        return own
 
     def _labels(self, algorithm: Algorithm) -> int:
         if algorithm.view == "rated":

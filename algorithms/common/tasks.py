@@ -66,6 +66,8 @@ def _store(stages: StagesConfig) -> Store:
 def _show(name: str, figures: dict, folder: Path) -> None:
     print(f"\n{name}")
     for key, value in figures.items():
+        if "@" in key:  # a point of a curve
+            continue
         print(f"  {key:24s} {value['mean']:9.4f}   [{value['low']:.4f}, {value['high']:.4f}]   n={value['n']}")
     print(f"\nresults: {folder}")
 
@@ -83,7 +85,7 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
 
 
 def _adapter(config: DictConfig) -> tuple[Path, ModelConfig]:
-    """The folder named by ``adapter=…``, which holds weights, and the model they belong to, with the adapter's own rank."""
+    """The folder named by ``adapter=…``, which holds weights, and their model with the adapter's own rank."""
     from .export import weights_file
     from .models import Lora
 
@@ -95,13 +97,13 @@ def _adapter(config: DictConfig) -> tuple[Path, ModelConfig]:
         return folder, dataclasses.replace(model, lora=None)
     told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = told["base_model_name_or_path"]
-    elsewhere = Path(base).is_absolute() and not Path(base).exists()  # trained on another machine: nothing to compare with
+    elsewhere = Path(base).is_absolute() and not Path(base).exists()  # trained on another machine
     if base != model.folder() and not elsewhere:
         raise ConfigError(f"adapter: found an adapter of {base}; expected one of model.name={model.name}; "
                           f"fix: model.name={base}, and the model=… it was trained with")
     modules = told["target_modules"]
-    return folder, dataclasses.replace(model, lora=Lora(r=told["r"], alpha=told["lora_alpha"], dropout=0.0,
-                                                        target_modules=modules if isinstance(modules, str) else sorted(modules)))
+    lora = Lora(told["r"], told["lora_alpha"], 0.0, modules if isinstance(modules, str) else sorted(modules))
+    return folder, dataclasses.replace(model, lora=lora)
 
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:

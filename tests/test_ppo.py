@@ -1,0 +1,592 @@
+"""PPO: where an update starts, what it computes, what it never touches, and that it goes on where it was killed."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+
+from algorithms.common.errors import ConfigError
+from algorithms.common.loop import evaluate_loss, fit, run_losses
+from algorithms.common.models import Lora
+from algorithms.common.optim import Recipe
+from algorithms.common.policy_gradient import gae, kl_penalty, whiten
+from algorithms.common.records import Record
+from algorithms.ppo import PPO
+from training_setup import lines, make_context, randomize
+
+WORDS = ["the film", "a hotel", "the meal was", "my phone", "this book, it", "we", "the laptop in the box", "a concert at night"]
+BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+RECIPE = Recipe(lr=1e-2, batch_size=4, steps=4, inner_epochs=2, minibatch_size=2, warmup=0.0)
+
+
+def scorer(responses) -> list[float]:
+    """Some score that any token changes."""
+    return [sum(token % 7 for token in r.ids) / len(r.ids) - 3.0 for r in responses]
+
+
+def make(make_models, folder, algorithm: PPO, recipe: Recipe = RECIPE, count: int = 8, trainer=None, data=None, score=scorer,
+         prepare=None, **options):
+    """A context with a reference that is not the base, a reward model, and PPO's own roles."""
+    models = make_models(**options)
+    models.template.stop_ids = list(range(0, 1536, 6))  # a random model would hardly ever stop
+    if prepare is not None:
+        prepare(models)
+    for name, seed in (("reference", 1), ("reward", 2)):
+        models.add_role(name, trainable=False, seed=seed)
+        randomize(models, name, seed)
+    models.role("reward").add_scalar_head(seed=4)
+    algorithm.add_roles(models, seed=5)
+    records = [Record(f"{WORDS[i % len(WORDS)]} {i}", [], None, {}) for i in range(count)]
+    context = make_context(models, folder, [models.tokenize(record) for record in records], recipe, **(trainer or {}))
+    context.records, context.reward = records, score
+    return context
+
+
+def ppo(**options) -> PPO:
+    return PPO(**{"max_new_tokens": 6, **options})
+
+
+def gradients(models, name: str) -> dict[str, torch.Tensor]:
+    return {key: parameter.grad.clone() for key, parameter in models.role(name).parameters().items() if parameter.grad is not None}
+
+
+# Where an update starts
+
+
+@BOTH
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_first_minibatch_is_on_policy(make_models, tmp_path, lora, checkpointing, temperature):
+    algorithm = ppo(temperature=temperature)
+    context = make(make_models, tmp_path, algorithm, lora=lora, gradient_checkpointing=checkpointing)
+    rollouts = algorithm.experience(context, context.examples)
+    assert abs(rollouts.figures["kl/k1"]) <= 1e-6 and abs(rollouts.figures["kl/k3"]) <= 1e-6
+    values = run_losses(algorithm, context, rollouts, [1, 4, 6], train=True)  # rows that were not together before
+    assert abs(values["policy/ratio_max"] - 1) <= 1e-5 and abs(values["policy/ratio_mean"] - 1) <= 1e-5
+    assert values["policy/clip_fraction"] == 0 == values["value/clip_fraction"] and values["policy/approx_kl"] <= 1e-10
+
+
+def test_old_numbers_are_those_of_the_update_to_the_bit(make_models, tmp_path):
+    algorithm = ppo()
+    context = make(make_models, tmp_path, algorithm, trainer={"micro_batch_size": 3}, gradient_checkpointing=True)
+    rollouts = algorithm.experience(context, context.examples)
+    assert len({len(example.responses[0]) for example in rollouts.examples}) > 1
+    values = run_losses(algorithm, context, rollouts, list(range(8)), train=True)
+    assert values["policy/ratio_max"] == 1 == values["policy/ratio_mean"] and values["policy/approx_kl"] == 0
+    first = rollouts.select(sorted(range(8), key=lambda i: (-rollouts.lengths()[i], i))[:3])
+    assert torch.equal(context.models.role("value").values(first.batch)[:, 0].detach(), first.values)
+
+
+def test_bf16(make_models, tmp_path):
+    """A bf16 base under autocast: frozen roles are kept in bf16, and KL and ratio start where they should."""
+    def make_bf16(**options):
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            models = make_models(**options)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        models.autocast_dtype = torch.bfloat16
+        return models
+
+    algorithm = ppo()
+    context = make(make_bf16, tmp_path, algorithm, gradient_checkpointing=True)
+    kinds = {name: {p.dtype for p in context.models.roles.named_parameters(name).values()} for name in context.models.roles.names()}
+    assert kinds == {"reference": {torch.bfloat16}, "reward": {torch.bfloat16}, "policy": {torch.float32}, "value": {torch.float32}}
+    rollouts = algorithm.experience(context, context.examples)
+    assert abs(rollouts.figures["kl/k1"]) <= 1e-6, "the policy starts as the rounded reference"
+    values = run_losses(algorithm, context, rollouts, [0, 3, 5], train=True)
+    assert abs(values["policy/ratio_max"] - 1) <= 1e-2 and values["policy/clip_fraction"] == 0
+
+
+# What an update computes
+
+
+def full_copy(models, name: str) -> torch.nn.Module:
+    """A plain float32 model whose weights are base + scaling · B A of a role."""
+    import copy
+
+    from transformers import LlamaForCausalLM
+
+    base = models.roles.module
+    plain = LlamaForCausalLM(copy.deepcopy(base.config)).eval()
+    own, state = models.roles.named_parameters(name), {}
+    for key, value in base.state_dict().items():
+        if ".lora_" not in key:
+            state[key.replace(".base_layer", "")] = value.clone()
+    for key, b in own.items():
+        if ".lora_B" in key:
+            weight = key.replace(".lora_B", "")
+            state[weight] = state[weight] + 2.0 * b.detach() @ own[key.replace("lora_B", "lora_A")].detach()  # alpha / r = 2
+    plain.load_state_dict(state)
+    return plain
+
+
+def lora_gradients(models, name: str, plain) -> dict[str, torch.Tensor]:
+    """What a gradient G of the merged weight W + s B A says about A and B: s Bᵀ G and s G Aᵀ."""
+    own, weights, found = models.roles.named_parameters(name), dict(plain.named_parameters()), {}
+    for key, b in own.items():
+        if ".lora_B" in key:
+            a_key = key.replace("lora_B", "lora_A")
+            gradient = weights[key.replace(".lora_B", "")].grad
+            found[a_key], found[key] = 2.0 * b.detach().T @ gradient, 2.0 * gradient @ own[a_key].detach().T
+    return found
+
+
+def test_gradients_equal_four_full_copies(make_models, tmp_path):
+    """The whole of one update, written again: four float32 models, one plain row at a time, one token at a time."""
+    algorithm = ppo(kl_coef=0.3, whiten_rewards=True, value_coefficient=0.25, max_new_tokens=7, gamma=0.97, lam=0.8,
+                    missing_eos_penalty=0.5)
+
+    def score(responses):
+        batch = models.collate([rolled_example(r) for r in responses])
+        return models.role("reward").final_outputs(batch)[:, 0, 0].tolist()
+
+    def rolled_example(r):
+        from algorithms.common.template import Example
+        return Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
+
+    context = make(make_models, tmp_path, algorithm, trainer={"micro_batch_size": 3}, score=score, count=6)
+    models = context.models
+    randomize(models, "policy", seed=8)  # away from the reference, so that there is a KL
+    randomize(models, "value", seed=9)  # and from the reward model
+    rollouts = algorithm.experience(context, context.examples)
+    assert rollouts.figures["kl/k3"] > 0.01 and 0 < rollouts.figures["eos_rate"] < 1
+    old_policy, old_value = full_copy(models, "policy"), full_copy(models, "value")
+    old_head = {key: value.clone() for key, value in models.role("value").scalar.state_dict().items()}
+    randomize(models, "policy", seed=10, scale=0.03)  # as after other minibatches: ratios away from 1, some of them clipped
+    randomize(models, "value", seed=11, scale=0.03)
+    values = run_losses(algorithm, context, rollouts, list(range(6)), train=True)
+    assert 0 < values["policy/clip_fraction"] < 1 and 0 < values["value/clip_fraction"] < 1
+    assert values["policy/ratio_max"] > 1.05
+
+    policy, value, reference, reward = (full_copy(models, name) for name in ("policy", "value", "reference", "reward"))
+    value_head, reward_head = models.role("value").scalar, models.role("reward").scalar
+    head = torch.nn.Linear(value_head.in_features, 1)
+    head.load_state_dict(value_head.state_dict())
+    old_critic = torch.nn.Linear(value_head.in_features, 1)
+    old_critic.load_state_dict(old_head)
+
+    def states(model, ids):
+        return model.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+
+    rows, all_rewards = [], []
+    for example in rollouts.examples:
+        prompt, response = example.prompt, example.responses[0]
+        ids, start, row = prompt + response, len(prompt) - 1, []
+        with torch.no_grad():
+            old_logits = log_softmax(old_policy.lm_head(states(old_policy, ids)), -1)
+            ref_logits = log_softmax(reference.lm_head(states(reference, ids)), -1)
+            old_values = old_critic(states(old_value, ids))[:, 0]
+            final = reward_head(states(reward, ids)[-1]).item()
+        logits = log_softmax(policy.lm_head(states(policy, ids)), -1)
+        new_values = head(states(value, ids))[:, 0]
+        for t, token in enumerate(response):
+            at = start + t
+            old = old_logits[at, token].item()
+            r = -0.3 * (old - ref_logits[at, token].item())
+            if t == len(response) - 1:
+                r += max(-5.0, min(5.0, final)) - (0 if example.finished[0] else 0.5)
+            row.append([logits[at, token], old, r, new_values[at], old_values[at].item()])
+            all_rewards.append(r)
+        rows.append(row)
+    mean = sum(all_rewards) / len(all_rewards)
+    deviation = math.sqrt(sum((r - mean) ** 2 for r in all_rewards) / len(all_rewards) + 1e-8)
+    all_advantages = []
+    for row in rows:
+        following = carried = 0.0
+        for cell in reversed(row):
+            r = (cell[2] - mean) / deviation + mean
+            carried = r + 0.97 * following - cell[4] + 0.97 * 0.8 * carried
+            following = cell[4]
+            cell.append(carried)
+        all_advantages += [cell[5] for cell in row]
+    mean = sum(all_advantages) / len(all_advantages)
+    deviation = math.sqrt(sum((a - mean) ** 2 for a in all_advantages) / len(all_advantages) + 1e-8)
+    policy_total = value_total = torch.zeros(())
+    for new, old, _, v, old_v, a in (cell for row in rows for cell in row):
+        ratio, white = torch.exp(new - old), (a - mean) / deviation
+        policy_total = policy_total + max(-white * ratio, -white * ratio.clamp(0.8, 1.2))
+        target = a + old_v
+        value_total = value_total + max((v - target) ** 2, (v.clamp(old_v - 0.2, old_v + 0.2) - target) ** 2) / 2
+    policy_loss, value_loss = policy_total / len(all_advantages), 0.25 * value_total / len(all_advantages)
+    (policy_loss + value_loss).backward()
+
+    assert values["loss/policy"] == pytest.approx(policy_loss.item(), abs=2e-5)
+    assert values["loss/value"] == pytest.approx(value_loss.item(), rel=1e-4)
+    for name, plain in (("policy", policy), ("value", value)):
+        expected = lora_gradients(models, name, plain)
+        found = {key: p.grad for key, p in models.roles.named_parameters(name).items()}
+        assert expected.keys() == found.keys()
+        scale = max(g.abs().max().item() for g in expected.values())
+        assert scale > 1e-3
+        for key, gradient in expected.items():
+            torch.testing.assert_close(found[key], gradient, atol=3e-4 * scale, rtol=1e-3, msg=lambda m: f"{name} {key}: {m}")
+    torch.testing.assert_close(value_head.weight.grad, head.weight.grad, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(value_head.bias.grad, head.bias.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_eight_times_one_equals_one_times_eight(make_models, tmp_path, size):
+    found = {}
+    for micro in (size, 8):
+        algorithm = ppo(rollout_batch_size=8)
+        recipe = Recipe(lr=1e-3, batch_size=8, steps=2, inner_epochs=2, minibatch_size=8, max_grad_norm=0.05)
+        context = make(make_models, tmp_path / str(micro), algorithm, recipe, trainer={"micro_batch_size": micro})
+        fit(algorithm, context)
+        found[micro] = lines(context.target), context.models.policy.parameters(), context.models.role("value").parameters()
+    for one, other in zip(found[size][0], found[8][0]):
+        assert one == pytest.approx(other, rel=2e-4, abs=2e-5)
+    for one, other in zip(found[size][1:], found[8][1:]):
+        for key, value in other.items():
+            torch.testing.assert_close(one[key], value, atol=2e-5, rtol=1e-3)
+
+
+def test_one_graph_at_a_time(make_models, tmp_path):
+    """The policy's loss is differentiated before the critic computes anything."""
+    algorithm = ppo()
+    context = make(make_models, tmp_path, algorithm)
+    rollouts = algorithm.experience(context, context.examples)
+    losses = algorithm.loss(context.models, rollouts.select([0, 1]))
+    next(losses).terms["policy"].sum.backward()
+    assert gradients(context.models, "policy") and not gradients(context.models, "value")
+    policy = gradients(context.models, "policy")
+    next(losses).terms["value"].sum.backward()
+    assert gradients(context.models, "value")
+    assert all(torch.equal(gradients(context.models, "policy")[key], value) for key, value in policy.items())
+    assert next(losses, None) is None
+
+
+# Training
+
+
+def role_bytes(models, *names: str) -> dict[str, bytes]:
+    return {f"{name}/{key}": parameter.detach().numpy().tobytes() for name in names
+            for key, parameter in models.role(name).parameters().items()}
+
+
+@BOTH
+def test_frozen_roles_and_the_base_never_change(make_models, tmp_path, lora):
+    algorithm = ppo()
+    context = make(make_models, tmp_path, algorithm, lora=lora)
+    models = context.models
+    def base():
+        with models.roles.use("base"):
+            return {key: value.numpy().tobytes() for key, value in models.roles.module.state_dict().items() if ".lora_" not in key}
+
+    before, frozen, learning = base(), role_bytes(models, "reference", "reward"), role_bytes(models, "policy", "value")
+    fit(algorithm, context)
+    assert base() == before and role_bytes(models, "reference", "reward") == frozen
+    after = role_bytes(models, "policy", "value")
+    assert all(any(after[key] != value for key, value in learning.items() if key.startswith(name)) for name in ("policy", "value"))
+    assert all(p.grad is None for name in ("reference", "reward") for p in models.role(name).parameters().values())
+
+
+def test_it_learns(make_models, tmp_path):
+    """A reward that is the share of even tokens: half of them at first, and more of them the less KL costs."""
+    found = {}
+    for coef in (0.0, 0.05, 5.0):
+        algorithm = ppo(kl_coef=coef, missing_eos_penalty=0.0)
+        recipe = Recipe(lr=3e-3, value_lr=1e-2, batch_size=16, steps=25, inner_epochs=2, minibatch_size=8, schedule="constant")
+        context = make(make_models, tmp_path / str(coef), algorithm, recipe, count=16, trainer={"micro_batch_size": 16},
+                       score=lambda responses: [sum(token % 2 == 0 for token in r.ids) / len(r.ids) for r in responses])
+        fit(algorithm, context)
+        found[coef] = lines(context.target)
+    start, end = found[0.05][0], found[0.05][-1]
+    assert end["reward/proxy"] > start["reward/proxy"] + 0.25
+    assert end["value/explained_variance"] > start["value/explained_variance"]
+    kls = [found[coef][-1]["kl/k3"] for coef in (0.0, 0.05, 5.0)]
+    assert kls[0] > 0.1 > kls[2] and kls[1] > kls[2]
+
+
+def test_what_is_logged(make_models, tmp_path):
+    algorithm = ppo()
+    context = make(make_models, tmp_path, algorithm)
+    fit(algorithm, context)
+    names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean", "length/std", "eos_rate",
+             "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean", "policy/ratio_max", "policy/entropy", "advantage/mean",
+             "advantage/std", "value/clip_fraction", "value/explained_variance", "value/mean", "returns/mean", "loss/policy",
+             "loss/value", "grad_norm"}
+    for line in lines(context.target):
+        assert names <= line.keys()
+        assert line["policy/ratio_max"] >= line["policy/ratio_mean"] > 0 and line["kl/k3"] > -1e-6
+    assert lines(context.target)[-1]["policy/ratio_max"] > lines(context.target)[-1]["policy/ratio_mean"]
+    assert context.meter.reward_queries == 16 and 16 <= context.meter.tokens_sampled <= 16 * 6
+
+
+def test_the_critic_has_its_own_learning_rate(make_models, tmp_path):
+    context = make(make_models, tmp_path, algorithm := ppo())
+    for recipe, expected in ((Recipe(lr=1e-3, batch_size=4), [1e-3, 1e-3]), (Recipe(lr=1e-3, batch_size=4, value_lr=3e-3), [1e-3, 3e-3])):
+        groups = algorithm.parameter_groups(context.models, recipe)
+        assert [group["lr"] for group in groups] == expected
+        assert groups[1]["params"] == list(context.models.role("value").parameters().values())
+
+
+def test_leaving_a_batch_on_kl_takes_no_step(make_models, tmp_path):
+    """The first minibatch is on policy, so one step is taken; the second is too far away, and no more are."""
+    found = []
+    for target, minibatches in ((1e-6, 8), (None, 1)):
+        algorithm = ppo(target_kl=target, rollout_batch_size=8)
+        recipe = Recipe(lr=1e-2, batch_size=8, steps=1, warmup=0.0, inner_epochs=minibatches, minibatch_size=None)
+        context = make(make_models, tmp_path / str(target), algorithm, recipe)
+        fit(algorithm, context)
+        found.append((context.models.policy.parameters(), context.models.role("value").parameters(), lines(context.target)[0]))
+    (policy, value, stopped), (other_policy, other_value, whole) = found
+    assert stopped["stopped"] == 1 and "stopped" not in whole
+    assert all(torch.equal(policy[key], other_policy[key]) for key in policy)
+    assert all(torch.equal(value[key], other_value[key]) for key in value)
+    assert all(p.grad is None for p in (*policy.values(), *value.values()))
+    assert not ppo(target_kl=1.0).stop({"policy/approx_kl": 1.49}) and ppo(target_kl=1.0).stop({"policy/approx_kl": 1.51})
+
+
+# Options
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"kl_coef": 0.7}, {"kl_estimator": "k2", "kl_coef": 0.7}, {"kl_estimator": "k3", "kl_coef": 0.7}, {"gamma": 0.9}, {"lam": 0.5},
+    {"whiten_advantages": False}, {"whiten_rewards": True}, {"score_clip": 0.1}, {"score_clip": None}, {"score_scaling": "scale"},
+    {"score_scaling": "normalize"}, {"missing_eos": "replace"}, {"missing_eos_penalty": 3.0}], ids=str)
+def test_options_reach_the_advantages(make_models, tmp_path, options):
+    algorithm = ppo(**options)
+    context = make(make_models, tmp_path, algorithm, score=lambda rs: [10 * value for value in scorer(rs)])
+    randomize(context.models, "policy", seed=8)
+    found = algorithm.experience(context, context.examples)
+    batch = context.models.collate(found.examples)
+    mask = batch.mask[:, 0]
+    finished = [example.finished[0] for example in found.examples]
+    assert 0 < sum(finished) < 8
+    with torch.no_grad():
+        logprobs, refs, values = (f(batch)[:, 0] for f in (context.models.policy.token_logprobs, context.models.reference.token_logprobs,
+                                                           context.models.role("value").values))
+    raw = torch.tensor([10 * (sum(t % 7 for t in e.responses[0]) / len(e.responses[0]) - 3.0) for e in found.examples])
+    mean, std = raw.mean(), raw.std()
+    scores = {"none": raw, "scale": raw / std, "normalize": (raw - mean) / std}[algorithm.score_scaling]
+    if algorithm.score_clip:
+        scores = scores.clamp(-algorithm.score_clip, algorithm.score_clip)
+    scores = torch.tensor([s if end else (-algorithm.missing_eos_penalty if algorithm.missing_eos == "replace"
+                                          else s - algorithm.missing_eos_penalty) for s, end in zip(scores.tolist(), finished)])
+    rewards = -algorithm.kl_coef * kl_penalty(logprobs, refs, algorithm.kl_estimator) * mask
+    for row, (score, example) in enumerate(zip(scores, found.examples)):
+        rewards[row, len(example.responses[0]) - 1] += score
+    if algorithm.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    advantages, returns = gae(rewards, values, mask, gamma=algorithm.gamma, lam=algorithm.lam)
+    torch.testing.assert_close(found.returns, returns, atol=1e-4, rtol=1e-4)
+    expected = whiten(advantages, mask) if algorithm.whiten_advantages else advantages
+    torch.testing.assert_close(found.advantages, expected, atol=1e-4, rtol=1e-4)
+    assert found.figures["reward/proxy"] == pytest.approx(mean.item(), rel=1e-5)
+    assert found.figures["advantage/mean"] == pytest.approx((advantages.sum() / mask.sum()).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("options, changed", [({"clip": 0.01}, "policy/clip_fraction"), ({"value_clip": 0.001}, "value/clip_fraction"),
+                                              ({"value_coefficient": 0.7}, "loss/value")])
+def test_options_reach_the_losses(make_models, tmp_path, options, changed):
+    found = []
+    for chosen in ({}, options):
+        algorithm = ppo(**chosen)
+        context = make(make_models, tmp_path, algorithm)
+        rollouts = algorithm.experience(context, context.examples)
+        randomize(context.models, "policy", seed=8, scale=0.01)
+        randomize(context.models, "value", seed=9, scale=0.01)
+        found.append(run_losses(algorithm, context, rollouts, list(range(8)), train=False))
+    if changed == "loss/value":
+        assert found[1][changed] == pytest.approx(7 * found[0][changed], rel=1e-5)
+    else:
+        assert found[1][changed] > found[0][changed]
+
+
+def test_log_probabilities_are_those_of_the_sampling_temperature(make_models, tmp_path):
+    found = {}
+    for temperature in (1.0, 0.5):
+        algorithm = ppo(temperature=temperature)
+        context = make(make_models, tmp_path, algorithm, count=2)
+        randomize(context.models, "policy", seed=8)
+        rollouts = algorithm.experience(context, context.examples)
+        found[temperature] = rollouts.figures["kl/k1"]
+        for row, example in enumerate(rollouts.examples):
+            ids = torch.tensor([example.prompt + example.responses[0]])
+            with torch.no_grad(), context.models.roles.use("policy"):
+                logits = context.models.roles.module(input_ids=ids).logits[0, len(example.prompt) - 1:-1] / temperature
+            expected = log_softmax(logits, -1).gather(1, torch.tensor(example.responses[0]).unsqueeze(1))[:, 0]
+            torch.testing.assert_close(rollouts.logprobs[row, :len(expected)], expected, atol=1e-5, rtol=1e-5)
+    assert found[1.0] != found[0.5]
+
+
+def test_how_many_are_decoded_together_changes_no_rollout(make_models, tmp_path):
+    found = []
+    for size in (1, 3, 8, None):
+        algorithm = ppo(rollout_batch_size=size)
+        context = make(make_models, tmp_path, algorithm)
+        found.append([example.responses[0] for example in algorithm.experience(context, context.examples).examples])
+    assert all(other == found[0] for other in found[1:])
+
+
+def test_rollouts_differ_from_step_to_step_and_between_equal_prompts(make_models, tmp_path):
+    algorithm = ppo()
+    context = make(make_models, tmp_path, algorithm)
+    twice = [context.examples[0], context.examples[0]]
+    draws = []
+    for step in (0, 1, 0):
+        context.step = step
+        draws.append([example.responses[0] for example in algorithm.experience(context, twice).examples])
+    assert draws[0] == draws[2] != draws[1] and draws[0][0] != draws[0][1]
+    assert max(len(one) for draw in draws for one in draw) <= 6
+
+
+def test_responses_end_at_the_end_token_and_are_scored_so(make_models, tmp_path):
+    seen = []
+    algorithm = ppo(max_new_tokens=12)
+    context = make(make_models, tmp_path, algorithm, score=lambda rs: seen.extend(rs) or [1.0] * len(rs))
+    rollouts = algorithm.experience(context, context.examples)
+    stop = set(context.models.template.stop_ids)
+    assert len(seen) == 8 and any(r.finished for r in seen)
+    for response, example, record, mask in zip(seen, rollouts.examples, context.records, rollouts.mask):
+        assert response.prompt == record.prompt and response.record == record.key and response.ids == example.responses[0]
+        assert not stop & set(response.ids[:-1]) and (response.ids[-1] in stop) == response.finished
+        assert response.finished or len(response.ids) == 12
+        assert mask.sum() == len(response.ids)
+    assert rollouts.figures["eos_rate"] == sum(r.finished for r in seen) / 8
+
+
+def test_long_prompts_leave_room(make_models, tmp_path):
+    algorithm = ppo(max_new_tokens=40)  # of 64
+    context = make(make_models, tmp_path, algorithm)
+    context.records = [Record("word " * 60, [], None, {})]
+    rollouts = algorithm.experience(context, [context.models.tokenize(context.records[0])])
+    assert len(rollouts.examples[0].prompt) <= 24
+    with pytest.raises(ConfigError, match="max_new_tokens: found 64"):
+        ppo(max_new_tokens=64).experience(context, context.examples[:1])
+
+
+# Where the critic starts
+
+
+def test_critics(make_models, tmp_path):
+    outputs = {}
+    for critic in ("reward", "policy", "random"):
+        context = make(make_models, tmp_path, ppo(critic=critic))
+        models = context.models
+        batch = models.collate([models.tokenize(Record("a b", ["c d e"], None, {}))])
+        with torch.no_grad():
+            outputs[critic] = models.role("value").hidden_states(batch)
+            expected = {"reward": models.role("reward"), "policy": models.policy, "random": models.role("base")}[critic]
+            assert torch.equal(outputs[critic], expected.hidden_states(batch))
+        same = torch.equal(models.role("value").scalar.weight, models.role("reward").scalar.weight)
+        assert same == (critic == "reward")
+        if same:
+            torch.testing.assert_close(models.role("value").values(batch)[0, 0, -1] * 0 + models.role("value").final_outputs(batch)[0, 0, 0],
+                                       models.role("reward").final_outputs(batch)[0, 0, 0])
+            assert models.role("value").scalar.weight.data_ptr() != models.role("reward").scalar.weight.data_ptr()
+
+
+def test_a_critic_from_the_reward_needs_one(make_models):
+    models = make_models()
+    models.add_role("reference", trainable=False, seed=1)
+    with pytest.raises(ConfigError, match="algorithm.critic: found reward, but no reward model.*fix: algorithm.critic=policy"):
+        ppo().add_roles(models, 0)
+    models = make_models()
+    models.add_role("reference", trainable=False, seed=1)
+    models.add_role("reward", trainable=False, seed=1)
+    models.role("reward").add_scalar_head(5)
+    with pytest.raises(ConfigError, match="algorithm.critic: found reward, but a reward model without a scalar head"):
+        ppo().add_roles(models, 0)
+
+
+def test_without_a_supervised_stage_the_reference_is_the_base(make_models):
+    models = make_models()
+    models.alias("reference", "base")
+    algorithm = ppo(critic="policy")
+    assert algorithm.needs == {"reference": None}
+    algorithm.add_roles(models, 0)
+    assert sorted(models.roles.names()) == ["policy", "value"]
+
+
+def test_dropout_is_refused(make_models):
+    models = make_models(lora=Lora(r=4, alpha=8, dropout=0.1))
+    models.alias("reference", "base")
+    with pytest.raises(ConfigError, match="model.lora.dropout: found 0.1; expected 0 for PPO"):
+        ppo(critic="random").add_roles(models, 0)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "full"), ("kl_target", 0.0), ("kl_horizon", 0.0), ("gamma", 1.1),
+    ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0), ("score_scaling", "std"),
+    ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0), ("target_kl", 0.0), ("critic", "base"),
+    ("temperature", 0.0), ("temperature", math.inf), ("max_new_tokens", 0), ("rollout_batch_size", 0)])
+def test_options_that_cannot_be_used(key, value):
+    with pytest.raises(ConfigError, match=f"algorithm.{key}: found"):
+        PPO(**{key: value})
+
+
+# State, and going on after a kill
+
+STATEFUL = {"kl_target": 0.5, "kl_horizon": 20.0, "score_scaling": "normalize"}
+
+
+def test_the_controller_steers_and_is_kept(make_models, tmp_path):
+    algorithm = ppo(**STATEFUL, kl_coef=0.2)
+    context = make(make_models, tmp_path, algorithm)
+    fit(algorithm, context)
+    coefs = [line["kl/coef"] for line in lines(context.target)]
+    assert coefs[0] == 0.2 and len(set(coefs)) == 4
+    kl = lines(context.target)[0]["kl/k1"]
+    assert coefs[1] == pytest.approx(0.2 * (1 + max(-0.2, min(0.2, kl / 0.5 - 1)) * 4 / 20))
+    state, other = algorithm.state_dict(), ppo(**STATEFUL)
+    other.load_state_dict(state)
+    assert other.state_dict() == state and state["scores"]["count"] == 16 and state["kl_coef"] not in coefs
+
+
+def test_held_out_prompts_move_no_state(make_models, tmp_path):
+    algorithm = ppo(**STATEFUL)
+    context = make(make_models, tmp_path, algorithm)
+    context.heldout, context.heldout_records = context.examples[:3], context.records[:3]
+    before = algorithm.state_dict()
+    assert abs(evaluate_loss(algorithm, context)["eval/policy/ratio_max"] - 1) <= 1e-5
+    assert algorithm.state_dict() == before
+
+
+class Killed(Exception):
+    pass
+
+
+def train(make_models, folder, every: int, die=None):
+    """Train in models of its own; ``die``: ("sample" | "score" | "columns" | "loss", at which call of it)."""
+    algorithm = ppo(**STATEFUL)
+    context = make(make_models, folder, algorithm, trainer={"checkpoint_every": every, "micro_batch_size": 1, "evaluate_every": None})
+    if die is None:
+        fit(algorithm, context)
+        return lines(context.target), role_bytes(context.models, "policy", "value"), algorithm.state_dict(), vars(context.meter)
+    where, at = die
+    target, name = {"score": (context, "reward"), "loss": (algorithm, "_value_loss"), "columns": (context.models, "collate")}[where]
+    function, calls = getattr(target, name), []
+
+    def dies(*given, **named):
+        calls.append(1)
+        if len(calls) == at:
+            raise Killed
+        return function(*given, **named)
+
+    setattr(target, name, dies)
+    with pytest.raises(Killed):
+        fit(algorithm, context)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("die", [("score", 1), ("score", 3), ("columns", 2), ("columns", 27), ("loss", 2), ("loss", 13), ("loss", 30)],
+                         ids=lambda die: f"{die[0]}-{die[1]}")
+def test_killed_in_a_rollout_or_an_inner_epoch(make_models, tmp_path, every, die):
+    """4 steps of 4 rollouts, 2 epochs of 2 minibatches of 2 micro-batches: the same metrics, weights and state, to the bit."""
+    whole = train(make_models, tmp_path / "whole", every=50)
+    train(make_models, tmp_path / "killed", every, die)
+    torch.manual_seed(7)
+    assert train(make_models, tmp_path / "killed", every) == whole
+
+
+def test_a_second_run_of_the_same_object_starts_anew(make_models, tmp_path):
+    algorithm, found = ppo(**STATEFUL), []
+    for name in ("one", "two"):
+        context = make(make_models, tmp_path / name, algorithm)
+        fit_started = algorithm.fit  # the loop by way of the algorithm, as a stage does
+        fit_started(context)
+        found.append(lines(context.target))
+    assert found[0] == found[1]
