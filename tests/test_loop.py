@@ -346,7 +346,7 @@ def test_parameters_that_are_not_finite_are_not_kept(make_models, tmp_path):
     recipe = Recipe(lr=1e37, batch_size=4, steps=1, warmup=0.0, weight_decay=1000.0)
     for every in (1, 50):
         context = make_context(models, tmp_path / str(every), examples(4), recipe, checkpoint_every=every)
-        with pytest.raises(TrainingError, match="step 1: found parameters that are not finite"):
+        with pytest.raises(TrainingError, match="step 1: found parameters that give no finite numbers"):
             fit(OneWeight(models, gradient=1.0), context)
         assert checkpoints.newest(context.work) is None
 

@@ -136,7 +136,7 @@ def lora_gradients(models, name: str, plain) -> dict[str, torch.Tensor]:
 def test_gradients_equal_four_full_copies(make_models, tmp_path):
     """The whole of one update, written again: four float32 models, one plain row at a time, one token at a time."""
     algorithm = ppo(kl_coef=0.3, whiten_rewards=True, value_coefficient=0.25, max_new_tokens=7, gamma=0.97, lam=0.8,
-                    missing_eos_penalty=0.5)
+                    missing_eos_penalty=0.5, clip=0.03, value_clip=0.02)
 
     def score(responses):
         batch = models.collate([rolled_example(r) for r in responses])
@@ -158,7 +158,7 @@ def test_gradients_equal_four_full_copies(make_models, tmp_path):
     randomize(models, "value", seed=11, scale=0.03)
     values = run_losses(algorithm, context, rollouts, list(range(6)), train=True)
     assert 0 < values["policy/clip_fraction"] < 1 and 0 < values["value/clip_fraction"] < 1
-    assert values["policy/ratio_max"] > 1.05
+    assert values["policy/ratio_max"] > 1.03
 
     policy, value, reference, reward = (full_copy(models, name) for name in ("policy", "value", "reference", "reward"))
     value_head, reward_head = models.role("value").scalar, models.role("reward").scalar
@@ -206,9 +206,9 @@ def test_gradients_equal_four_full_copies(make_models, tmp_path):
     policy_total = value_total = torch.zeros(())
     for new, old, _, v, old_v, a in (cell for row in rows for cell in row):
         ratio, white = torch.exp(new - old), (a - mean) / deviation
-        policy_total = policy_total + max(-white * ratio, -white * ratio.clamp(0.8, 1.2))
+        policy_total = policy_total + max(-white * ratio, -white * ratio.clamp(0.97, 1.03))
         target = a + old_v
-        value_total = value_total + max((v - target) ** 2, (v.clamp(old_v - 0.2, old_v + 0.2) - target) ** 2) / 2
+        value_total = value_total + max((v - target) ** 2, (v.clamp(old_v - 0.02, old_v + 0.02) - target) ** 2) / 2
     policy_loss, value_loss = policy_total / len(all_advantages), 0.25 * value_total / len(all_advantages)
     (policy_loss + value_loss).backward()
 
@@ -283,20 +283,24 @@ def test_frozen_roles_and_the_base_never_change(make_models, tmp_path, lora):
 
 
 def test_it_learns(make_models, tmp_path):
-    """A reward that is the share of even tokens: half of them at first, and more of them the less KL costs."""
+    """A reward for half of the vocabulary, which one direction of the last state tells apart: soon more of it is said, unless
+    the KL costs too much.
+    """
     found = {}
-    for coef in (0.0, 0.05, 5.0):
+    for coef in (0.01, 20.0):
         algorithm = ppo(kl_coef=coef, missing_eos_penalty=0.0)
-        recipe = Recipe(lr=3e-3, value_lr=1e-2, batch_size=16, steps=25, inner_epochs=2, minibatch_size=8, schedule="constant")
-        context = make(make_models, tmp_path / str(coef), algorithm, recipe, count=16, trainer={"micro_batch_size": 16},
-                       score=lambda responses: [sum(token % 2 == 0 for token in r.ids) / len(r.ids) for r in responses])
+        recipe = Recipe(lr=1e-2, batch_size=32, steps=8, inner_epochs=2, minibatch_size=16, schedule="constant")
+        context = make(make_models, tmp_path / str(coef), algorithm, recipe, count=32, trainer={"micro_batch_size": 32},
+                       prepare=lambda models: models.roles.module.lm_head.weight.data.mul_(20))  # or nothing is ever likely
+        liked = (context.models.roles.module.lm_head.weight[:, 0] > 0).tolist()
+        context.reward = lambda responses: [sum(liked[token] for token in r.ids) / len(r.ids) for r in responses]
         fit(algorithm, context)
         found[coef] = lines(context.target)
-    start, end = found[0.05][0], found[0.05][-1]
+    print([[(round(l["reward/proxy"],2),round(l["kl/k3"],2),round(l["value/explained_variance"],2)) for l in f] for f in found.values()])
+    start, end = found[0.01][0], found[0.01][-1]
     assert end["reward/proxy"] > start["reward/proxy"] + 0.25
     assert end["value/explained_variance"] > start["value/explained_variance"]
-    kls = [found[coef][-1]["kl/k3"] for coef in (0.0, 0.05, 5.0)]
-    assert kls[0] > 0.1 > kls[2] and kls[1] > kls[2]
+    assert end["kl/k3"] > 0.5 > 0.1 > found[20.0][-1]["kl/k3"]
 
 
 def test_what_is_logged(make_models, tmp_path):

@@ -109,19 +109,23 @@ def deferred_interrupt() -> Iterator[list[bool]]:
 
 
 class _Means:
-    """Means over items, collected over micro-batches."""
+    """Means over items, collected over micro-batches; of a metric named …_max the maximum."""
 
     def __init__(self):
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
+        self._maxima: dict[str, float] = {}
 
     def add(self, metrics: dict[str, torch.Tensor]) -> None:
         for name, values in metrics.items():
+            if name.endswith("_max"):
+                self._maxima[name] = max(values.max().item(), self._maxima.get(name, -math.inf))
+                continue
             self._sums[name] += values.detach().double().sum().item()
             self._counts[name] += values.numel()
 
     def means(self) -> dict[str, float]:
-        return {name: self._sums[name] / self._counts[name] for name in self._sums if self._counts[name]}
+        return {name: self._sums[name] / self._counts[name] for name in self._sums if self._counts[name]} | self._maxima
 
 
 def run_losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], train: bool
@@ -184,7 +188,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
 
     chosen: list[Example] = []
     step, clock, tokens, lines = _resume(algorithm, context, trainable, optimizer)
-    models.check_layout(examples[:4], algorithm.role)
+    models.check_layout([example for example in examples if example.responses][:4], algorithm.role)
     models.used.clear()
     started = time.monotonic() - clock
     with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
@@ -213,12 +217,12 @@ def fit(algorithm: Algorithm, context: Context) -> None:
             bar.set_postfix({"loss": f"{sum(v for k, v in values.items() if k.startswith('loss/')):.4f}",
                              "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
             if interrupted[0] or step % trainer.checkpoint_every == 0 and step < total:
-                _check_parameters(context, step, chosen, trainable)
+                _check_model(algorithm, context, step, chosen, trainable)
                 path = _checkpoint(algorithm, context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
                 if interrupted[0]:
                     raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
                                       "the same command goes on from there")
-    _check_parameters(context, step, chosen, trainable)
+    _check_model(algorithm, context, step, chosen, trainable)
     algorithm.finish(context)
     write_report(context, lines, time.monotonic() - started, total, tokens, sum(parameter.numel() for parameter in trainable))
 
@@ -271,10 +275,14 @@ def _losses(algorithm: Algorithm, context: Context, experience: Experience, indi
         raise _not_finite(context, context.step + 1, names, "a loss that is not finite") from error
 
 
-def _check_parameters(context: Context, step: int, chosen: list[Example], trainable) -> None:
-    """A step can break the parameters after its loss and gradient were finite; that must be neither kept nor resumed from."""
-    if not all(parameter.isfinite().all() for parameter in trainable):
-        raise _not_finite(context, step, [example.record for example in chosen], "parameters that are not finite")
+def _check_model(algorithm: Algorithm, context: Context, step: int, chosen: list[Example], trainable) -> None:
+    """A step can break the model after its loss and gradient were finite; that must be neither kept nor resumed from."""
+    prompt = context.examples[0].prompt
+    probe = context.models.collate([Example(prompt, [prompt[-1:]], [False], None, "probe")])
+    with torch.no_grad():
+        states = context.models.role(algorithm.role).hidden_states(probe)
+    if not (states.isfinite().all() and all(parameter.isfinite().all() for parameter in trainable)):
+        raise _not_finite(context, step, [example.record for example in chosen], "parameters that give no finite numbers")
 
 
 def _checkpoint(algorithm: Algorithm, context: Context, step: int, trainable, optimizer, seconds: float, tokens: int,

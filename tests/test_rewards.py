@@ -1,0 +1,361 @@
+"""Reward sources: what each one answers, what stops it, and that another source is another stage."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from algorithms.common.algorithm import Need
+from algorithms.common.errors import ConfigError, TrainingError
+from algorithms.common.export import frozen_role
+from algorithms.common.models import Lora
+from algorithms.common.record import Record
+from algorithms.common.records import Records
+from algorithms.common.rewards import Classifier, Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
+from algorithms.common.stages import Bench
+from algorithms.common.store import Store
+from algorithms.common.template import Example
+from algorithms.dpo import DPO
+from algorithms.reward_model import RewardModel
+from algorithms.sft import SFT
+from test_stages import LAB, MODEL, RECIPE, make_bench, make_data
+
+MESSAGES = [{"role": "user", "content": "How was it?"}]
+
+
+def response(text=" was good", prompt=" the room", record="r0", finished=True, **more) -> Response:
+    return Response(prompt, text, [5, 6], [7, 8, 2], finished, record, **more)
+
+
+THREE = [response(record="first"), response(" was bad", record="second"), response(" it", record="third")]
+
+
+# What a source may answer
+
+
+@pytest.mark.parametrize("values", [[1, 2.5, -3], (1.0, 2.5, -3.0), np.array([1, 2.5, -3], np.float32), torch.tensor([1, 2.5, -3]),
+                                    list(torch.tensor([1, 2.5, -3])), list(np.array([1, 2.5, -3], np.float32))], ids=lambda v: type(v).__name__)
+def test_numbers_in_any_container(values):
+    found = checked("x", lambda responses: values)(THREE)
+    assert found == [1.0, 2.5, -3.0] and all(type(value) is float for value in found)
+
+
+@pytest.mark.parametrize("values, message", [
+    ([1.0, math.nan, 3.0], "reward x: found nan for a response to record second; expected a finite number"),
+    ([1.0, 2.0, -math.inf], "reward x: found -inf for a response to record third"),
+    (torch.tensor([math.inf, 1, 2]), "found inf for a response to record first"),
+    ([1.0, None, 3.0], "found None for a response to record second"), ([1.0, "2", 3.0], "found '2' for a response to record second"),
+    ([True, 1.0, 1.0], "found True for a response to record first"),
+    (torch.ones(3, 1), r"found \[1.0\] for a response to record first"), ([[1.0], [2.0], [3.0]], "record first"),
+    ([1.0, 2.0], r"found 2 scores for 3 responses; expected one each \(first record first\)"), ([], "found 0 scores for 3 responses"),
+    (torch.tensor(1.0), r"found float; expected a list of one number per response \(first record first\)"),
+    (None, "found NoneType; expected a list"), ({"a": 1}, "found dict; expected a list")], ids=repr)
+def test_anything_else_stops_with_the_record(values, message):
+    with pytest.raises(TrainingError, match=message):
+        checked("x", lambda responses: values)(THREE)
+
+
+def test_no_responses_no_scores():
+    assert checked("x", lambda responses: [])([]) == []
+
+
+# Functions
+
+
+def words(prompts: list[str], responses: list[str], weight: float = 1.0) -> list[float]:
+    return [weight * len(f"{x}{y}".split()) for x, y in zip(prompts, responses, strict=True)]
+
+
+def opened(source: RewardSource, models=None, folders=None, data=None, batch_size=2):
+    return source.open(models, folders or {}, data, batch_size)
+
+
+def test_a_function_sees_prompts_and_responses():
+    assert opened(Function(words))(THREE) == [4.0, 4.0, 3.0]
+    assert opened(Function(functools.partial(words, weight=-0.5)))(THREE) == [-2.0, -2.0, -1.5]
+    with pytest.raises(TrainingError, match="reward function: found 1 scores for 3 responses"):
+        opened(Function(lambda prompts, responses: [1.0]))(THREE)
+
+
+def test_gold():
+    data = dataclasses.replace(make_data(), gold=lambda prompts, responses, finished: [len(y) - 10.0 * (not f) for y, f in zip(responses, finished)])
+    assert opened(Gold(), data=data)([response(" ab"), response(" ab", finished=False)]) == [3.0, -7.0]
+    with pytest.raises(ConfigError, match="this data has no gold reward; expected data=reviews"):
+        opened(Gold(), data=make_data())
+
+
+# Sums
+
+
+def test_a_weighted_sum():
+    source = Weighted({"length": Function(words), "ones": Function(lambda prompts, responses: [1.0] * len(prompts))},
+                      {"length": 0.5, "ones": -2.0})
+    assert opened(source)(THREE) == [0.0, 0.0, -0.5]
+
+
+def test_the_part_that_fails_is_named():
+    source = Weighted({"length": Function(words), "odd": Function(lambda prompts, responses: [math.nan] * len(prompts))},
+                      {"length": 1.0, "odd": 0.0})
+    with pytest.raises(TrainingError, match="reward function: found nan for a response to record first"):
+        opened(source)(THREE)
+
+
+TRAINED = Trained(RewardModel(), RECIPE)
+
+
+@pytest.mark.parametrize("sources, weights, message", [
+    ({}, {}, "reward.weights: found"), ({"a": Gold()}, {}, r"found \[\] for the sources \['a'\]"),
+    ({"a": Gold()}, {"b": 1.0}, r"found \['b'\] for the sources \['a'\]"), ({"a": Gold()}, {"a": math.inf}, "reward.weights.a: found inf"),
+    ({"a": Gold()}, {"a": "1"}, "reward.weights.a: found '1'"),
+    ({"a": TRAINED, "b": TRAINED}, {"a": 1.0, "b": 1.0}, "found 2 trained sources on the run's base")])
+def test_sums_that_cannot_be(sources, weights, message):
+    with pytest.raises(ConfigError, match=message):
+        Weighted(sources, weights)
+
+
+# Classifiers
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory, tokenizer):
+    """Small random classifiers with the lab's tokenizer: one logit, three classes, and one that knows no padding."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    folders = {}
+    for name, labels, pad in (("one", 1, 0), ("three", 3, 0), ("unpadded", 1, None)):
+        torch.manual_seed(len(name))
+        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
+                             num_labels=labels, pad_token_id=pad)
+        model = LlamaForSequenceClassification(config)
+        torch.nn.init.normal_(model.score.weight)
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+class OnCpu:
+    device = torch.device("cpu")
+
+
+MIXED = [response(" was good and the staff was great", record="long"), response(" was bad", record="short"), response(" it", record="shorter")]
+
+
+def by_hand(folder, *texts: str) -> list[torch.Tensor]:
+    """Logits of every text alone, read at its last token."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        return [model.score(model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, -1]) for text in texts]
+
+
+@pytest.mark.parametrize("name", ["one", "unpadded"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_classifiers_logit_does_not_depend_on_padding(classifiers, name, batch_size):
+    found = opened(Classifier(str(classifiers[name]), input="text"), OnCpu, batch_size=batch_size)(MIXED)
+    expected = [logits.item() for logits in by_hand(classifiers[name], *[r.prompt + r.text for r in MIXED])]
+    assert found == pytest.approx(expected, abs=1e-5) and len({round(value, 4) for value in found}) == 3
+
+
+def test_a_classs_probability(classifiers):
+    expected = [logits.softmax(-1).tolist() for logits in by_hand(classifiers["three"], *[r.prompt + r.text for r in MIXED])]
+    for label in range(3):
+        found = opened(Classifier(str(classifiers["three"]), input="text", label=label), OnCpu)(MIXED)
+        assert found == pytest.approx([row[label] for row in expected], abs=1e-5)
+
+
+def test_text_is_rendered_the_classifiers_way(classifiers, tokenizer, tmp_path):
+    """Messages are not read in the policy's markup: as a transcript, or in the classifier's own chat template."""
+    rendered = response("It was.", "<policy>How was it?</policy>", source=MESSAGES)
+    text = opened(Classifier(str(classifiers["one"]), input="text"), OnCpu)([rendered])
+    assert text == pytest.approx([by_hand(classifiers["one"], "\n\nHuman: How was it?\n\nAssistant: It was.")[0].item()], abs=1e-5)
+    folder = tmp_path / "chat"
+    folder.mkdir()
+    for path in classifiers["one"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    chat = opened(Classifier(str(folder), input="chat"), OnCpu)
+    expected = [by_hand(folder, text)[0].item() for text in ("[user]How was it?[assistant]It was.", "[user] the room[assistant] was good")]
+    assert chat([rendered, response()]) == pytest.approx(expected, abs=1e-5), "one BOS, whoever writes it"
+    with pytest.raises(ConfigError, match="reward.input: found chat, but .* has no chat template"):
+        opened(Classifier(str(classifiers["one"]), input="chat"), OnCpu)
+
+
+def test_a_long_text_keeps_its_end(classifiers):
+    long = response(" was good", " the room" * 60)
+    source = Classifier(str(classifiers["one"]), input="text", max_length=16)
+    (cut,), (whole,) = opened(source, OnCpu)([long]), opened(dataclasses.replace(source, max_length=512), OnCpu)([long])
+    (other,) = opened(source, OnCpu)([response(" was bad", " the room" * 60)])
+    assert cut != whole and cut != other
+
+
+@pytest.mark.parametrize("name, options, message", [
+    ("three", {}, "reward.label: found None for a classifier of 3 outputs; expected a class from 0 to 2"),
+    ("three", {"label": 3}, "found 3 for a classifier of 3 outputs"), ("one", {"label": 0}, "found 0 for a classifier of 1 outputs; expected null")])
+def test_labels_that_are_not_there(classifiers, name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        opened(Classifier(str(classifiers[name]), **options), OnCpu)
+
+
+def test_wrong_classifiers():
+    for options, message in (({"input": "json"}, "reward.input: found 'json'; expected one of pair, text, chat"),
+                             ({"precision": "fp8"}, "reward.precision"), ({"max_length": 0}, "reward.max_length"), ({"label": -1}, "reward.label")):
+        with pytest.raises(ConfigError, match=message):
+            Classifier("x", **options)
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+        opened(Classifier("/nowhere"), OnCpu)
+
+
+# Trained sources
+
+
+def on_sft(algorithm, **options):
+    return algorithm(needs={"reference": Need(SFT(), RECIPE)}, **options)
+
+
+def reward_model() -> RewardModel:
+    return on_sft(RewardModel, normalize_on=4, max_new_tokens=6)
+
+
+@dataclasses.dataclass
+class Asking(DPO):
+    """DPO that asks its reward source, and writes down what it was told."""
+
+    uses_reward = True
+
+    def fit(self, context):
+        self.told = context.reward([Response(text, " good", context.models.prompt_ids(text, 8), [40, 41, 2], True, text)
+                                    for text in (" the room", " the staff was")])
+        super().fit(context)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("stages"))
+
+
+def bench_with(store, source, data=None) -> Bench:
+    return make_bench(store, data, reward=source)
+
+
+def test_a_trained_source_is_the_reward_model(store):
+    source, algorithm = Trained(reward_model(), RECIPE), on_sft(Asking)
+    bench = bench_with(store, source)
+    bench.train(algorithm, RECIPE)
+    folder = bench.train(reward_model(), RECIPE)
+    assert json.loads((folder / "state.json").read_text()) == source.algorithm.state_dict() != {"mean": 0.0, "std": 1.0}
+    models = make_bench(store).models
+    frozen_role(models, "reward", folder)
+    rows = [Example(models.prompt_ids(text, 8), [[40, 41, 2]], [True], None, text) for text in (" the room", " the staff was")]
+    with torch.no_grad():
+        raw = source.algorithm.rewards(models, models.collate(rows))[:, 0]
+    expected = [(value - source.algorithm.mean) / source.algorithm.std for value in raw.tolist()]
+    assert algorithm.told == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_source_on_a_base_of_its_own(store, tmp_path):
+    """Another folder, another LoRA rank: trained apart, with the supervised stage it stands on, and asked with its own tokens."""
+    shutil.copytree(LAB, tmp_path / "other")
+    own = dataclasses.replace(MODEL, name=str(tmp_path / "other"), lora=Lora(r=8, alpha=8))
+    source, algorithm = TrainedOwn(reward_model(), RECIPE, own), on_sft(Asking)
+    bench = bench_with(store, source)
+    bench.train(algorithm, RECIPE)
+    folder = make_bench(store, model=own).train(reward_model(), RECIPE)
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 8
+    assert "reward" not in bench.models.roles.names(), "it is no role of the policy's base"
+    scorer = source.open(bench.models, {"reward": folder}, bench.data, 2)
+    whole, cut = (scorer([response(" was good", finished=finished)])[0] for finished in (True, False))
+    assert whole != cut, "an unfinished response has no end token there either"
+    assert scorer([response(" was good", record="a"), response(" was bad and the staff was great", record="b")])[0] == pytest.approx(whole, abs=1e-4)
+    cost = bench.cost(algorithm, RECIPE)["stages"]
+    assert set(cost) == {"reference", "reward"} and set(cost["reward"]["stages"]) == {"reference"}
+
+
+def test_a_sum_with_a_trained_part(store):
+    parts = {"trained": Trained(reward_model(), RECIPE), "length": Function(words)}
+    told = {}
+    for name, source in {"trained": parts["trained"], "sum": Weighted(parts, {"trained": 2.0, "length": 0.5})}.items():
+        algorithm = on_sft(Asking)
+        bench_with(store, source).train(algorithm, dataclasses.replace(RECIPE, lr=5e-3))  # no kept stage answers
+        told[name] = algorithm.told
+    assert told["sum"] == pytest.approx([2 * told["trained"][0] + 0.5 * 3, 2 * told["trained"][1] + 0.5 * 4], abs=1e-5)
+
+
+# Identity
+
+
+def more_words(prompts, responses):
+    return words(prompts, responses)
+
+
+def key(store, source, data=None) -> str:
+    return store.key("trained", bench_with(store, source, data).description(on_sft(Asking), RECIPE))
+
+
+def test_another_source_is_another_stage(store, classifiers):
+    sources = {
+        "gold": Gold(), "function": Function(words), "other function": Function(more_words),
+        "argument": Function(functools.partial(words, weight=2.0)), "other argument": Function(functools.partial(words, weight=3.0)),
+        "classifier": Classifier(str(classifiers["one"])), "classifier's class": Classifier(str(classifiers["three"]), label=1),
+        "other class": Classifier(str(classifiers["three"]), label=2), "rendering": Classifier(str(classifiers["one"]), input="text"),
+        "trained": TRAINED, "normalised otherwise": Trained(RewardModel(normalize_on=None), RECIPE),
+        "recipe": Trained(RewardModel(), dataclasses.replace(RECIPE, lr=3e-2)), "after sft": Trained(reward_model(), RECIPE),
+        "own": TrainedOwn(RewardModel(), RECIPE, MODEL),
+        "own rank": TrainedOwn(RewardModel(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=8, alpha=8))),
+        "sum": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 1.0}),
+        "weight": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 2.0}),
+        "part": Weighted({"a": Gold(), "b": Function(more_words)}, {"a": 1.0, "b": 1.0}),
+    }
+    keys = {name: key(store, source) for name, source in sources.items()}
+    assert len(set(keys.values())) == len(keys)
+    assert key(store, Function(words)) == keys["function"] and key(store, Trained(RewardModel(), RECIPE)) == keys["trained"]
+
+
+def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
+    def of(folder):
+        source = Classifier(str(folder))
+        return source.content(), key(store, Weighted({"a": source}, {"a": 1.0}))
+
+    folder = tmp_path / "copy"
+    shutil.copytree(classifiers["one"], folder)
+    (one, first), (copy, _) = of(classifiers["one"]), of(folder)
+    assert one == copy
+    before = of(folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert of(folder)[0] != before[0] and of(folder)[1] != before[1]
+
+
+def test_an_edited_function_is_another_reward(store, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for number in (1, 2, 1):
+        (tmp_path / "my_reward.py").write_text(f"def reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+        importlib.invalidate_caches()
+        keys.append(key(store, Function(importlib.import_module("my_reward").reward)))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_the_prompts_of_the_statistics_are_part_of_the_model(store):
+    """Its mean and deviation come from answers to them; a raw one does not depend on them."""
+    other = dataclasses.replace(make_data(), prompts=Records.from_list([Record("another:", [])]))
+    for algorithm, same in ((RewardModel(), False), (RewardModel(normalize_on=None), True)):
+        keys = [store.key("trained", make_bench(store, data).description(algorithm, RECIPE)) for data in (make_data(), other)]
+        assert (keys[0] == keys[1]) == same
+
+
+def test_an_object_whose_content_cannot_be_told_is_refused(store):
+    class Scores:
+        def __call__(self, prompts, responses):
+            return [0.0] * len(prompts)
+
+    with pytest.raises(ConfigError, match="whose content cannot be told; expected a function, a dataclass"):
+        key(store, Function(Scores()))
