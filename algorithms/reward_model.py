@@ -1,16 +1,16 @@
-"""Reward models: a scalar for a response, learned from comparisons (Ouyang et al. 2022, arXiv 2203.02155, eq. 1; Stiennon
-et al. 2020, arXiv 2009.01325) or from ratings.
+"""Reward models: a scalar for a response, learned from comparisons (Ouyang et al. 2022, arXiv 2203.02155, eq. 1;
+Stiennon et al. 2020, arXiv 2009.01325) or from ratings.
 
 Keeps    the supervised model without its unembedding; a linear head read at the response's last token (its end token
          where there is one), drawn with standard deviation 1/√(d + 1); all comparisons of a prompt in one batch element
          (``view: ranked``; ``view: pairs`` is the same loss for K = 2); one epoch.
-Changes  the k responses of a prompt share its row, one forward pass for all their comparisons; ties are dropped and the
-         divisor is the number of strict pairs; a margin in proportion to the difference of scores, inside the
-         log-sigmoid (Touvron et al. 2023, arXiv 2307.09288, eq. 2), and a penalty on rewards away from 0 (Eisenstein et al.
-         2023, arXiv 2312.09244), both by option; mean and standard deviation of the rewards of reference samples are set
-         to 0 and 1 (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it, where it matters).
-Drops    the mixture with a language-modelling loss; the bias that gives demonstrations a mean reward of 0 (the reference
-         samples' is 0 instead).
+Changes  the k responses of a prompt share its row, one forward pass for all their comparisons; ties are dropped and
+         the divisor is the number of strict pairs; a margin in proportion to the difference of scores, inside the
+         log-sigmoid (Touvron et al. 2023, arXiv 2307.09288, eq. 2), and a penalty on rewards away from 0 (Eisenstein
+         et al. 2023, arXiv 2312.09244), both by option; the rewards of reference samples are given mean 0 and standard
+         deviation 1 (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it).
+Drops    the mixture with a language-modelling loss; the bias that gives demonstrations a mean reward of 0 (here it is
+         the reference's samples that have it).
 
 ``RatingModel`` learns absolute ratings by a head of n bins, after PaLM-rlhf-pytorch; that one samples a class as its
 reward, here the reward is the expected rating, which is no draw.
@@ -37,19 +37,19 @@ from .common.template import Example
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None) -> Tensor:
-    """InstructGPT eq. 1 for K = 2, from rewards, each (B,) → (B,); ``margin`` inside the log-sigmoid (Llama 2, eq. 2)."""
+    """InstructGPT eq. 1 for K = 2, from rewards, each (B,) → (B,); a margin inside the log-sigmoid (Llama 2)."""
     return -logsigmoid(chosen - rejected - (0 if margin is None else margin))
 
 
 def mean_over_pairs(values: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """(B, K, K), (B, K), (B, K) → (B,): the mean of values[i, j] over scores[i] > scores[j], both in the mask; none → 0."""
+    """(B, K, K), (B, K), (B, K) → (B,): mean of values[i, j] over scores[i] > scores[j], both in the mask; none → 0."""
     better = (scores.unsqueeze(2) > scores.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)  # (B, K, K): i above j
     return torch.where(better, values, 0).sum((1, 2)) / better.sum((1, 2)).clamp(min=1)
 
 
 def ranking_loss(rewards: Tensor, scores: Tensor, mask: Tensor, *, margin: float = 0.0) -> Tensor:
-    """InstructGPT eq. 1, (B, K) → (B,): the mean of −log σ(r_i − r_j − margin · (s_i − s_j)) over the strictly ordered pairs
-    of a row; none → 0. What stands outside the mask does not matter.
+    """InstructGPT eq. 1, (B, K) → (B,): the mean of −log σ(r_i − r_j − margin · (s_i − s_j)) over the strictly ordered
+    pairs of a row; none → 0. What stands outside the mask does not matter.
     """
     rewards, scores = torch.where(mask, rewards, 0), torch.where(mask, scores, 0)
     asked = margin * (scores.unsqueeze(2) - scores.unsqueeze(1))  # (B, K, K)
@@ -57,7 +57,7 @@ def ranking_loss(rewards: Tensor, scores: Tensor, mask: Tensor, *, margin: float
 
 
 def centering_penalty(rewards: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """(B, K) → (B,): the mean of (r_i + r_j)² over the same pairs (Eisenstein et al.): the loss itself sees only differences."""
+    """(B, K) → (B,): the mean of (r_i + r_j)² over the same pairs: the loss itself sees differences only."""
     rewards = torch.where(mask, rewards, 0)
     return mean_over_pairs((rewards.unsqueeze(2) + rewards.unsqueeze(1)) ** 2, scores, mask)
 
@@ -72,9 +72,9 @@ def moments(rewards: Tensor) -> tuple[float, float]:
     """Mean and population standard deviation of (N,) rewards. TrainingError where they do not differ."""
     mean, std = rewards.double().mean().item(), rewards.double().std(correction=0).item()
     if not std > 1e-6 * max(1.0, abs(mean)):
-        raise TrainingError(f"reward model: found rewards of mean {mean:.4g} and standard deviation {std:.3g} on {len(rewards)} "
-                            "reference samples; expected rewards that differ; fix: more steps or another recipe.lr, or "
-                            "algorithm.normalize_on=null to keep raw rewards")
+        raise TrainingError(f"reward model: found rewards of mean {mean:.4g} and standard deviation {std:.3g} on "
+                            f"{len(rewards)} reference samples; expected rewards that differ; fix: more steps or "
+                            "another recipe.lr, or algorithm.normalize_on=null to keep raw rewards")
     return mean, std
 
 
@@ -182,7 +182,7 @@ class RewardModel(ResponseModel):
 
 @dataclass
 class RatingModel(ResponseModel):
-    """A classifier of whole ratings lowest … lowest + bins − 1, the records' scores; its reward is the expected rating."""
+    """A classifier of the records' scores, whole ratings lowest … lowest + bins − 1; reward: the expected rating."""
 
     view: str = "rated"
     bins: int = 5
@@ -208,8 +208,8 @@ class RatingModel(ResponseModel):
     def _check(self, example: Example) -> None:
         allowed = range(self.lowest, self.lowest + self.bins)
         if bad := [score for score in example.scores if score not in allowed]:
-            raise DataError(f"scores: found {bad[0]:g} in record {example.record}; expected whole ratings {allowed[0]} to "
-                            f"{allowed[-1]}; fix: algorithm.lowest and algorithm.bins, or other data")
+            raise DataError(f"scores: found {bad[0]:g} in record {example.record}; expected whole ratings "
+                            f"{allowed[0]} to {allowed[-1]}; fix: algorithm.lowest and algorithm.bins, or other data")
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         logits = models.role(self.role).final_outputs(batch)[batch.present]  # (N, bins)

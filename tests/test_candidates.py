@@ -196,6 +196,20 @@ def test_a_response_ends_where_it_invents_a_turn(models):
     assert module._before_turn(models, talk.record, text) is None, "turns are tokens there"
 
 
+def test_over_long_prompts_are_cut_once_for_drawing_scoring_and_training(context):
+    """64 tokens hold a prompt of 60 and no answer: it is cut to 32 of its end, as in training."""
+    models, seen = context.models, []
+    context.reward = lambda responses: seen.extend(responses) or [float(i) for i, _ in enumerate(responses)]
+    text = " food" * 60
+    made = make(context, only(Sampled(count=2)), [Record(text, [])])
+    (example,) = made.examples
+    assert example.truncated and len(example.prompt) == 32 and example.prompt == models.prompt_ids(text, 6)
+    assert all(one.prompt_ids == example.prompt for one in seen)
+    long = Record(" food" * 55, [" good" * 8])  # here the record's own response asks for a shorter prompt than the samples
+    (both,) = make(context, Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6), [long]).examples
+    assert both.prompt == models.tokenize(long).prompt and len(both.prompt) < len(models.prompt_ids(long.prompt, 6))
+
+
 def test_what_was_cut_off_has_no_end_token(models):
     record = Record("x", [])
     long = module._retokenised(models, record, " the food was good", True, 2, 9)
@@ -218,6 +232,11 @@ def test_the_scorer_gets_text_tokens_and_record(context):
 # Kept
 
 
+def described(context, settings, records):
+    prompts = [settings._prompt(context.models, record, context.models.tokenize(record)) for record in records]
+    return settings._description(context, prompts)
+
+
 SETTINGS = only(Sampled(count=2))
 CHANGES = {
     "count": {"settings": only(Sampled(count=3))},
@@ -238,7 +257,7 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_the_key_changes_with(context, what):
     def key(settings, records):
-        return settings._description(context, records, [context.models.tokenize(record) for record in records])
+        return described(context, settings, records)
 
     change, records = CHANGES[what], [Record(PROMPTS[0], [])]
     before = key(change.get("base", SETTINGS), records)
@@ -250,18 +269,16 @@ def test_the_key_changes_with(context, what):
 
 def test_the_records_scores_do_not_depend_on_the_reward(context):
     records, settings = [Record("x", [" a", " b"], [0.0, 1.0])], only(FromRecords(), scores="records")
-    examples = [context.models.tokenize(record) for record in records]
-    before = settings._description(context, records, examples)
+    before = described(context, settings, records)
     context.identity = {**context.identity, "reward": "other"}
-    assert settings._description(context, records, examples) == before
+    assert described(context, settings, records) == before
 
 
-def test_found_again_they_cost_what_they_cost(context):
+def test_found_again_they_cost_what_they_cost(context, monkeypatch):
     first = make(context, SETTINGS)
     context.reward = lambda responses: pytest.fail("they are scored")
-    context.models = dataclasses.replace  # nothing may be computed
-    records = [Record(text, []) for text in PROMPTS]
-    second = SETTINGS.make(context, records, [dataclasses.replace(e, responses=[], finished=[], scores=None, key="") for e in first.examples])
+    monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("they are drawn"))
+    second = make(context, SETTINGS)
     assert second.cost == first.cost and second.examples == first.examples
     assert first.cost["seconds"] > 0 and first.cost["peak_memory_bytes"] > 0
 

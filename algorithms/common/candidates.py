@@ -43,7 +43,7 @@ class Prompt(NamedTuple):
 
     record: Record
     example: Example
-    ids: list[int]  # with room for the answer
+    ids: list[int]  # with room for the answer and for the record's own responses
 
 
 @dataclass(frozen=True)
@@ -232,36 +232,40 @@ class Candidates:
 
     def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
         """The records' prompts with their candidates, ``examples`` being the records' tokens; found in the store or made."""
-        description = self._description(context, records, examples)
+        prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
+        description = self._description(context, prompts)
 
         def build(target: Path, work: Path) -> None:
-            self._build(context, records, examples, target, work)
+            self._build(context, prompts, target, work)
 
         folder = context.store.get("candidates", description, build)
         frame = pd.read_parquet(folder / "candidates.parquet")
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
         by_prompt = dict(iter(frame.groupby("prompt")))
-        made = [_example(example, by_prompt[number]) for number, example in enumerate(examples)]
-        return Made(made, frame, cost)
+        return Made([_example(prompt, by_prompt[number]) for number, prompt in enumerate(prompts)], frame, cost)
 
-    def _description(self, context: Context, records: list[Record], examples: list[Example]) -> dict:
+    def _prompt(self, models: Models, record: Record, example: Example) -> Prompt:
+        """Cut for the longer of what is generated and what is there: all candidates have the same prompt."""
+        return Prompt(record, example, min(example.prompt, models.prompt_ids(record.prompt, self.max_new_tokens), key=len))
+
+    def _description(self, context: Context, prompts: list[Prompt]) -> dict:
         identity = context.identity
         return {"version": VERSION, "model": identity.get("model"), "reference": identity.get("needs", {}).get("reference"),
                 "reward": identity.get("reward") if self.scores == "reward" else None,
                 "sources": {name: [type(source).__qualname__, asdict(source)] for name, source in self._used.items()},
                 "content": self.content(), "max_new_tokens": self.max_new_tokens, "scores": self.scores, "seed": context.seed,
-                "prompts": content_hash([[record.key, example.key] for record, example in zip(records, examples)])}
+                "prompts": content_hash([[prompt.record.key, prompt.example.key, len(prompt.ids)] for prompt in prompts])}
 
-    def _build(self, context: Context, records: list[Record], examples: list[Example], target: Path, work: Path) -> None:
-        log.info("candidates: %d prompts from %s", len(records), ", ".join(self._used))
+    def _build(self, context: Context, prompts: list[Prompt], target: Path, work: Path) -> None:
+        log.info("candidates: %d prompts from %s", len(prompts), ", ".join(self._used))
         frames, costs, draws = [], [], {}
-        for start in range(0, len(records), PART):
+        for start in range(0, len(prompts), PART):
             rows, cost = work / f"{start}.parquet", work / f"{start}.json"
             if not cost.is_file():
                 began = time.monotonic()
                 draws = draws or {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
                                   for name, source in self._used.items()}
-                frame, took = self._part(context, draws, start, records[start:start + PART], examples[start:start + PART])
+                frame, took = self._part(context, draws, start, prompts[start:start + PART])
                 took["seconds"] = time.monotonic() - began
                 frame.to_parquet(rows, index=False)
                 temporary = cost.with_suffix(".writing")
@@ -273,13 +277,10 @@ class Candidates:
         together = {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
         (target / "cost.json").write_text(json.dumps(together), encoding="utf-8")
 
-    def _part(self, context: Context, draws: dict[str, Draw], start: int, records: list[Record], examples: list[Example]
-              ) -> tuple[pd.DataFrame, dict]:
+    def _part(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]) -> tuple[pd.DataFrame, dict]:
         models = context.models
         if models.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        prompts = [Prompt(record, example, models.prompt_ids(record.prompt, self.max_new_tokens))
-                   for record, example in zip(records, examples)]
         drawn = {name: draw(prompts) for name, draw in draws.items()}
         rows = []
         for index, prompt in enumerate(prompts):
@@ -316,7 +317,9 @@ class Candidates:
         return len(frame)
 
 
-def _example(example: Example, rows: pd.DataFrame) -> Example:
+def _example(prompt: Prompt, rows: pd.DataFrame) -> Example:
     """A prompt's tokens with its candidates and their scores."""
-    return replace(example, responses=[list(map(int, ids)) for ids in rows["ids"]], finished=rows["finished"].tolist(),
-                   scores=rows["score"].tolist(), key="")
+    example = prompt.example
+    return replace(example, prompt=prompt.ids, responses=[list(map(int, ids)) for ids in rows["ids"]],
+                   finished=rows["finished"].tolist(), scores=rows["score"].tolist(), key="",
+                   truncated=example.truncated or len(prompt.ids) < len(example.prompt))

@@ -3,9 +3,11 @@
     Record → Records (memory-mapped, content-addressed in the cache folder) → views → DataSets
 """
 
+import errno
 import hashlib
 import json
 import logging
+import mmap
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,9 +25,9 @@ from algorithms.common.loading import Loader, LoadReport, Mapper
 from algorithms.common.readers import Hub, Source
 from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
 
-__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Messages", "Record", "Records", "cache_folder", "demonstrations",
-           "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated", "render_transcript",
-           "set_cache_folder", "split"]
+__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Messages", "Record", "Records", "cache_folder",
+           "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated",
+           "render_transcript", "set_cache_folder", "split"]
 
 log = logging.getLogger(__name__)
 
@@ -51,40 +53,39 @@ def set_cache_folder(path: str | os.PathLike):
 
 
 class Records(Sequence):
-    """A read-only sequence of records on a memory-mapped ``datasets.Dataset``.
+    """A read-only sequence of records in an Arrow file.
 
-    path: an Arrow file of records. whole: the same file, mapped. indices: which of them, in which order; None: all.
+    path: the file. rows: how many it holds. indices: which of them, in which order; None: all.
     Going through all records reads batch after batch where the order allows it; only access by index needs `dataset`.
     """
 
-    def __init__(self, path: str, whole: datasets.Dataset, indices: np.ndarray | None = None):
-        self.path, self.whole, self.indices = path, whole, indices
+    def __init__(self, path: str, rows: int, indices: np.ndarray | None = None):
+        self.path, self.rows, self.indices = path, rows, indices
 
     @cached_property
     def dataset(self) -> datasets.Dataset:
-        """The records as a dataset, whose columns are those of the file."""
-        return self.whole if self.indices is None else self.whole.select(self.indices, new_fingerprint="selected")
+        """The records as a memory-mapped dataset, whose columns are those of the file."""
+        whole = datasets.Dataset.from_file(self.path)
+        return whole if self.indices is None else whole.select(self.indices, new_fingerprint="selected")
 
     @classmethod
     def from_list(cls, records: Iterable[Record]) -> "Records":
-        """Write records, one after the other, to the cache folder and map the file."""
-        return cls.from_arrow(_write(records, cache_folder()))
+        """Write records, one after the other, to the cache folder."""
+        path, rows = _write(records, cache_folder())
+        return cls(os.fspath(path), rows)
 
     @classmethod
     def from_arrow(cls, path: str | os.PathLike) -> "Records":
-        """Map an Arrow file written by :meth:`save` or found in the cache folder."""
-        dataset = datasets.Dataset.from_file(os.fspath(path))
-        if dataset.column_names != _SCHEMA.names:
-            raise UserError(f"{path}: found the columns {dataset.column_names}; expected an Arrow file of records; "
-                            "fix: remove it, and it is made again")
-        return cls(os.fspath(path), dataset)
+        """Records of an Arrow file written by :meth:`save` or found in the cache folder."""
+        path = os.fspath(path)
+        return cls(path, sum(map(len, _stored(path))))
 
     def save(self, path: str | os.PathLike):
         """Write the records to one Arrow file, whole or not at all."""
-        os.replace(_write(self, Path(path).parent), path)
+        os.replace(_write(self, Path(path).parent)[0], path)
 
     def __len__(self) -> int:
-        return len(self.whole) if self.indices is None else len(self.indices)
+        return self.rows if self.indices is None else len(self.indices)
 
     def __getitem__(self, index: int) -> Record:
         return _record(self.dataset[int(index)])
@@ -93,21 +94,34 @@ class Records(Sequence):
         if not self._ascending:
             yield from map(self.__getitem__, range(len(self)))
             return
-        with pa.OSFile(self.path) as file, pa.ipc.open_stream(file) as batches:     # mapped pages would stay in memory
-            for batch in self._selected(batches):
-                yield from map(_record, batch.to_pylist())
+        for batch in self._selected(_stored(self.path)):
+            yield from map(_record, batch.to_pylist())
 
     def column(self, name: str) -> Iterator:
         """One stored column's values."""
-        if not self._ascending:
-            yield from self.dataset.select_columns(name)[:][name]
-            return
-        for batch in self._selected(self.whole.data.table.select([name]).to_batches()):
-            yield from batch[0].to_pylist()
+        for values in self._chunks(name):
+            yield from values.to_pylist()
+
+    def array(self, name: str) -> np.ndarray:
+        """(n,) a stored column of numbers."""
+        array, start = np.empty(len(self), _SCHEMA.field(name).type.to_pandas_dtype()), 0
+        for values in self._chunks(name):
+            array[start:start + len(values)] = values.to_numpy()
+            start += len(values)
+        return array
+
+    def _chunks(self, name: str) -> Iterator[pa.Array]:
+        if self._ascending:
+            for batch in self._selected(batch.select([name]) for batch in _stored(self.path)):
+                yield batch.column(0)
+        else:
+            table = self.dataset.with_format("arrow").select_columns(name)
+            for start in range(0, len(self), _BATCH_ROWS):
+                yield table[start:start + _BATCH_ROWS].column(0).combine_chunks()
 
     @property
     def _ascending(self) -> bool:
-        return self.indices is None or not np.any(np.diff(self.indices) < 0)
+        return self.indices is None or bool(np.all(self.indices[1:] >= self.indices[:-1]))
 
     def _selected(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """What is selected of every batch of the file; the indices ascend."""
@@ -126,11 +140,11 @@ class Records(Sequence):
         indices = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), np.int64)
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self)):
             raise IndexError(f"indices from {indices.min()} to {indices.max()} for {len(self)} records")
-        return Records(self.path, self.whole, indices if self.indices is None else self.indices[indices])
+        return Records(self.path, self.rows, indices if self.indices is None else self.indices[indices])
 
     def where(self, mask: np.ndarray) -> "Records":
         """The records where the (n,) bool `mask` is true."""
-        return self.select(np.flatnonzero(mask))
+        return self if mask.all() else self.select(np.flatnonzero(mask))
 
     @property
     def fingerprint(self) -> str:
@@ -143,7 +157,7 @@ class Records(Sequence):
     @property
     def prompt_hashes(self) -> np.ndarray:
         """(n,) uint64: :func:`prompt_hash` of every record."""
-        return np.fromiter(self.column("prompt_hash"), np.uint64, len(self))
+        return self.array("prompt_hash")
 
 
 def _record(row: dict) -> Record:
@@ -151,9 +165,30 @@ def _record(row: dict) -> Record:
     return Record(prompt, row["responses"], row["scores"], json.loads(row["meta"]))
 
 
-def _write(records: Iterable[Record], folder: Path) -> Path:
-    """Stream records to an Arrow file named by their content (meta included), atomically."""
-    digest = hashlib.blake2b(digest_size=16)
+def _stored(path: str) -> Iterator[pa.RecordBatch]:
+    """The batches of a file of records; each is mapped anew, since pages of one mapping would all stay in memory."""
+    position = 0
+    try:
+        with open(path, "rb") as file:
+            while True:
+                reader = pa.BufferReader(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+                reader.seek(position)
+                message = pa.ipc.read_message(reader)
+                if position:
+                    yield pa.ipc.read_record_batch(message, _SCHEMA)
+                elif not pa.ipc.read_schema(message).equals(_SCHEMA):
+                    raise pa.ArrowInvalid("other columns")
+                position = reader.tell()
+    except EOFError:        # the mark at the end
+        return
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: found {' '.join(str(error).split())[:80]}; expected an Arrow file of records; "
+                        "fix: remove it, and it is made again") from None
+
+
+def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
+    """Stream records to an Arrow file named by their content (meta included), whole or not at all; its rows too."""
+    digest, count = hashlib.blake2b(digest_size=16), 0
     temporary = folder / f"{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,11 +200,15 @@ def _write(records: Iterable[Record], folder: Path) -> Path:
         with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
             for rows in _batches(_row(record, digest) for record in records):
                 stream.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
+                count += len(rows)
         path = folder / f"{digest.hexdigest()}.arrow"
         os.replace(temporary, path)
-        return path
-    except BaseException:
-        temporary.unlink()
+        return path, count
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{folder}: found a full disk ({error}); expected room for the data's Arrow files; fix: free some "
+                            "space, or set stages.folder=PATH to another disk, and run the same command again") from None
         raise
 
 
@@ -228,8 +267,20 @@ def rated(records: Records) -> Records:
 
 def prompts(records: Records) -> Records:
     """Every distinct prompt once, at its first place, without responses."""
-    first = np.sort(np.unique(records.prompt_hashes, return_index=True)[1])
-    return Records.from_list(Record(record.prompt, [], None, record.meta) for record in records.select(first))
+    hashes = records.prompt_hashes
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    first = np.zeros(len(hashes), bool)
+    first[order[_first_of_each(hashes)]] = True
+    del hashes, order       # memory: no more than these two at once
+    return Records.from_list(Record(record.prompt, [], None, record.meta) for record in records.where(first))
+
+
+def _first_of_each(ascending: np.ndarray) -> np.ndarray:
+    """(n,) bool: where a value differs from the one before."""
+    first = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    return first
 
 
 def split(records: Records, share: float) -> tuple[Records, Records]:
@@ -241,9 +292,11 @@ def split(records: Records, share: float) -> tuple[Records, Records]:
     if not 0 <= share < 1:
         raise ConfigError(f"data.heldout: found {share}; expected a share from 0 up to, not including, 1")
     hashes = records.prompt_hashes
-    distinct = np.unique(hashes)
+    distinct = np.sort(hashes)
+    distinct = distinct[_first_of_each(distinct)]
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if share > 0 and len(distinct) > 1 else 0
     held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
+    del hashes, distinct    # memory: they are not needed beside the indices made now
     return records.where(~held), records.where(held)
 
 
@@ -335,7 +388,7 @@ class FileData:
         records = Records.from_list(loader.records(self._sources()))
         keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
         keys.sort()
-        loader.report.duplicates = int(np.count_nonzero(keys[1:] == keys[:-1]))
+        loader.report.duplicates = len(keys) - int(np.count_nonzero(_first_of_each(keys)))
         return records, loader.report
 
     def load(self, seed: int) -> DataSets:

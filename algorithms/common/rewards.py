@@ -76,11 +76,11 @@ def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:
         values = values.tolist() if hasattr(values, "tolist") else values
         first = responses[0].record if responses else "none"
         if not isinstance(values, (list, tuple)):
-            raise TrainingError(f"reward {name}: found {type(values).__name__}; expected a list of one number per response "
-                                f"(first record {first})")
+            raise TrainingError(f"reward {name}: found {type(values).__name__}; expected a list of one number per "
+                                f"response (first record {first})")
         if len(values) != len(responses):
-            raise TrainingError(f"reward {name}: found {len(values)} scores for {len(responses)} responses; expected one each "
-                                f"(first record {first})")
+            raise TrainingError(f"reward {name}: found {len(values)} scores for {len(responses)} responses; expected "
+                                f"one each (first record {first})")
         return [_number(name, value, response) for value, response in zip(values, responses)]
 
     return score
@@ -89,7 +89,8 @@ def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:
 def _number(name: str, value: Any, response: Response) -> float:
     number = value.item() if getattr(value, "ndim", None) == 0 else value  # a tensor's or an array's element
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise TrainingError(f"reward {name}: found {number!r} for a response to record {response.record}; expected a finite number")
+        raise TrainingError(f"reward {name}: found {number!r} for a response to record {response.record}; expected a "
+                            "finite number")
     return float(number)
 
 
@@ -146,10 +147,10 @@ class TrainedOwn(RewardSource):
         self.algorithm.load_state_dict(json.loads((folders["reward"] / "state.json").read_text(encoding="utf-8")))
         frozen_role(own, self.algorithm.role, folders["reward"])
 
-        def examples(responses: list[Response]) -> list[Example]:
-            return [_retokenized(own, response) for response in responses]
+        def score(responses: list[Response]) -> list[float]:
+            return _scores(self.algorithm, own, [_retokenized(own, response) for response in responses], batch_size)
 
-        return checked("trained on its own base", lambda responses: _scores(self.algorithm, own, examples(responses), batch_size))
+        return checked("trained on its own base", score)
 
 
 def _retokenized(models: Models, response: Response) -> Example:
@@ -166,13 +167,22 @@ class Gold(RewardSource):
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         if data.gold is None:
-            raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: reward=trained")
-        return checked("gold", lambda rs: data.gold([r.prompt for r in rs], [r.text for r in rs], [r.finished for r in rs]))
+            raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
+                              "reward=trained")
+
+        def score(responses: list[Response]) -> list[float]:
+            prompts, texts = [r.prompt for r in responses], [r.text for r in responses]
+            return data.gold(prompts, texts, [r.finished for r in responses])
+
+        return checked("gold", score)
 
 
 @dataclass
 class Function(RewardSource):
-    """A Python function of (prompts, responses), two lists of texts, to one number for each; prompts as the model sees them."""
+    """A Python function of (prompts, responses), two lists of texts, to one number for each.
+
+    Prompts come as the policy sees them, its chat template applied.
+    """
 
     function: Callable[[list[str], list[str]], Any]
 
@@ -205,7 +215,8 @@ def chat_input(tokenizer, turns: str | list[dict], text: str) -> dict:
     messages = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": text}], tokenize=False)
     bos = tokenizer.bos_token
-    return {"text": whole.removeprefix(bos) if bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id] else whole}
+    adds_bos = bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    return {"text": whole.removeprefix(bos) if adds_bos else whole}
 
 
 INPUTS = {"pair": pair_input, "text": text_input, "chat": chat_input}
@@ -262,14 +273,17 @@ class Classifier(RewardSource):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", padding_side="right", **options)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                self.folder(), use_safetensors=True, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision],
-                **options).to(device).eval().requires_grad_(False)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", padding_side="right",
+                                                      **options)
+            model = AutoModelForSequenceClassification.from_pretrained(self.folder(), use_safetensors=True, dtype=dtype,
+                                                                       **options)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({str(error).splitlines()[0]}); expected "
-                              "a sequence classifier's hub id or folder, with safetensors; fix: check the name") from error
+            first = str(error).splitlines()[0]
+            raise ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); "
+                              "expected a sequence classifier's hub id or folder, with safetensors; fix: check the "
+                              "name") from error
         labels = model.config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
             raise ConfigError(f"reward.label: found {self.label} for a classifier of {labels} outputs; expected "
@@ -278,14 +292,15 @@ class Classifier(RewardSource):
             raise ConfigError(f"reward.input: found chat, but {self.name} has no chat template; expected pair or text")
         if tokenizer.pad_token_id is None:
             model.config.pad_token_id = None  # then nothing is padded: one text at a time
-        return model, tokenizer
+        return model.to(device).eval().requires_grad_(False), tokenizer
 
     @torch.no_grad()
     def _batch(self, model, tokenizer, responses: list[Response]) -> list[float]:
         rows = [INPUTS[self.input](tokenizer, r.turns, r.text) for r in responses]
         inputs = {key: [row[key] for row in rows] for key in rows[0]}
         strategy = "only_first" if "text_pair" in inputs else True  # a pair loses its prompt first
-        inputs = tokenizer(**inputs, truncation=strategy, max_length=self.max_length, padding=len(rows) > 1, return_tensors="pt")
+        inputs = tokenizer(**inputs, truncation=strategy, max_length=self.max_length, padding=len(rows) > 1,
+                           return_tensors="pt")
         logits = model(**inputs.to(model.device)).logits.float()  # (B, labels)
         return (logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]).tolist()
 
@@ -299,25 +314,28 @@ class Weighted(RewardSource):
 
     def __post_init__(self):
         if not self.sources or set(self.sources) != set(self.weights):
-            raise ConfigError(f"reward.weights: found {sorted(self.weights)} for the sources {sorted(self.sources)}; expected one "
-                              "weight for each of at least one source")
+            raise ConfigError(f"reward.weights: found {sorted(self.weights)} for the sources {sorted(self.sources)}; "
+                              "expected one weight for each of at least one source")
         for name, weight in self.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
                 raise ConfigError(f"reward.weights.{name}: found {weight!r}; expected a finite number")
         shared = [need.algorithm.role for need in self.needs().values() if need.model is None]
         if len(shared) > len(set(shared)):
-            raise ConfigError(f"reward.sources: found {len(shared)} trained sources on the run's base, where there is one role for "
-                              "such; expected one; fix: reward@reward.sources.NAME=trained_own for the others")
+            raise ConfigError(f"reward.sources: found {len(shared)} trained sources on the run's base, where there is "
+                              "one role for such; expected one; fix: trained_own for the others")
 
     def needs(self) -> dict[str, Need]:
-        return {f"{name}.{role}": need for name, source in self.sources.items() for role, need in source.needs().items()}
+        return {f"{name}.{role}": need for name, source in self.sources.items()
+                for role, need in source.needs().items()}
 
     def content(self) -> dict[str, Any]:
         return {name: source.content() for name, source in self.sources.items()}
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        scorers = {name: source.open(models, {role: folders[f"{name}.{role}"] for role in source.needs()}, data, batch_size)
-                   for name, source in self.sources.items()}
+        scorers = {}
+        for name, source in self.sources.items():
+            own = {role: folders[f"{name}.{role}"] for role in source.needs()}
+            scorers[name] = source.open(models, own, data, batch_size)
 
         def score(responses: list[Response]) -> list[float]:
             parts = [[self.weights[name] * value for value in scorer(responses)] for name, scorer in scorers.items()]

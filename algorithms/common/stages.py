@@ -54,7 +54,8 @@ def plain(value: Any) -> Any:
     if hasattr(value, "__qualname__"):  # a function or a class
         return f"{value.__module__}.{value.__qualname__}"
     if callable(value):
-        raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or _partial_: true")
+        raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or "
+                          "_partial_: true")
     return value
 
 

@@ -86,9 +86,10 @@ def calibration_error(logits: ArrayLike, clusters: Sequence[Hashable] | NDArray,
                       draws: int = 4000, level: float = 0.95) -> Estimate:
     """Expected calibration error of predicted preferences (Guo et al. 2017, arXiv 1706.04599), whole prompts resampled.
 
-    `logits` (N,): log-odds given to what turned out to be preferred; `clusters` (N,) prompt ids. Of each pair the more
-    probable outcome is taken: its probability p = σ(|logit|) and whether it came true y (a tie: half), in equal bins of p
-    from ½ to 1: Σ_bins |Σ (p − y)| / N. Never below 0, so noise alone makes it positive, and the interval more so.
+    `logits` (N,): log-odds given to what turned out to be preferred; `clusters` (N,) prompt ids. Of each pair
+    the more probable outcome is taken, its probability p = σ(|logit|) and whether it came true y (a tie: half), in
+    equal bins of p from ½ to 1: Σ_bins |Σ (p − y)| / N. It is never below 0, so noise alone makes it positive, and the
+    interval more so.
     """
     logits = _finite("logits", logits)
     if len(clusters) != len(logits):

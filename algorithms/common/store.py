@@ -71,7 +71,7 @@ def folder_digest(path: str | Path) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """Content identity of a model's folder: its files' bytes, or, where they are large, the weights' names, sizes, times."""
+    """Content identity of a model's folder: its files' bytes; where they are large, the weights' sizes and times."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size < 2**28:
         return folder_digest(folder)
