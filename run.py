@@ -60,9 +60,18 @@ def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], er
 
 
 if __name__ == "__main__":
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback at every line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
     try:
         main()
+    except (OSError, UserError) as error:  # Hydra's own files, or a failure that cannot be written
+        from algorithms.common.store import is_full
+
+        if not is_full(error):
+            raise
+        told = f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to another disk"
+        print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)
+        sys.exit(2)
     except (HydraException, ValueError) as error:
         from algorithms.common.settings import explain_overrides
 

@@ -1,8 +1,9 @@
-"""Best-of-n: answer n times, keep what the reward model likes best (Stiennon et al. 2020, arXiv 2009.01325; Nakano et al.
-2021, arXiv 2112.09332, WebGPT).
+"""Best-of-n: answer n times, keep what the reward model likes best (Stiennon et al. 2020, arXiv 2009.01325; Nakano et
+al. 2021, arXiv 2112.09332, WebGPT).
 
-Keeps    n independent samples of the supervised policy; the arg-max of the reward, ties to the first drawn; the unbiased
-         estimate of every smaller n from one set of N samples (WebGPT, appendix I; Gao et al. 2022, arXiv 2210.10760).
+Keeps    n independent samples of the supervised policy; the arg-max of the reward, ties to the first drawn; the
+         unbiased estimate of every smaller n from one set of N samples (WebGPT, appendix I; Gao et al. 2022, arXiv
+         2210.10760).
 Changes  log n − (n−1)/n is reported as what it is, an upper bound of KL(best-of-n ‖ π), reached only where no two
          responses have the same reward (Beirami et al. 2024, arXiv 2401.01879).
 Drops    training: the policy is the supervised one, and all its cost is paid at each answer.
@@ -38,9 +39,9 @@ def kl_bound(n: int) -> float:
 def expected_best(scores: Tensor, n: int, values: Tensor | None = None) -> Tensor:
     """What best-of-n gains, from N ≥ n samples a row: (B, N) → (B,), the mean over all subsets of size n.
 
-    The best of a subset is picked by ``scores``, (B, N), and counted by ``values``, (B, N), default ``scores``. In stable
-    ascending order the i-th sample is the best of C(i−1, n−1) of the C(N, n) subsets, so of equals the later one wins;
-    samples are exchangeable, so that is no bias. n = 1: the mean; n = N: the best. ValueError for an n that is not in 1 … N.
+    The best of a subset is picked by ``scores``, (B, N), and counted by ``values``, (B, N), default ``scores``. In
+    stable ascending order the i-th sample is the best of C(i−1, n−1) of the C(N, n) subsets, so of equals the later one
+    wins; samples are exchangeable, so that is no bias. n = 1: the mean; n = N: the best. ValueError for another n.
     """
     values = scores if values is None else values
     total = scores.shape[-1]
@@ -72,7 +73,8 @@ class BestOfN(Algorithm):
         """Nothing: the policy stays the copy of the reference that it starts as."""
         write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
 
-    def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str]) -> list[list[Sample]]:
+    def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str]
+                ) -> list[list[Sample]]:
         return sample(models, self.role, prompts, sampling, seed, n=self.n, keys=keys)
 
     def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> dict[str, Estimate]:
@@ -84,7 +86,8 @@ class BestOfN(Algorithm):
             found[f"kl/bound@{n}"] = _known(kl_bound(n), prompts)
             for name in ("proxy", "gold"):
                 if samples[name].notna().all():
-                    found[f"reward/{name}@{n}"] = bootstrap(expected_best(proxy, n, _by_prompt(samples[name], prompts)).numpy())
+                    best = expected_best(proxy, n, _by_prompt(samples[name], prompts))
+                    found[f"reward/{name}@{n}"] = bootstrap(best.numpy())
         return found
 
 
@@ -93,7 +96,7 @@ def _known(value: float, count: int) -> Estimate:
 
 
 def _by_prompt(column: pd.Series, prompts: int) -> Tensor:
-    """(prompts, N), the last drawn first: of equals ``expected_best`` then takes the first drawn, as the evaluation does."""
+    """(prompts, N), the last drawn first: of equals ``expected_best`` then takes the first drawn, as the evaluation."""
     return torch.from_numpy(column.to_numpy(np.float64).reshape(prompts, -1)[:, ::-1].copy())
 
 

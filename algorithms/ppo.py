@@ -1,14 +1,16 @@
-"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2 without its γ term; Ziegler
-et al. 2019, arXiv 1909.08593; Stiennon et al. 2020, arXiv 2009.01325; PPO itself, Schulman et al. 2017, arXiv 1707.06347.
+"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2 without its γ term;
+after Ziegler et al. 2019, arXiv 1909.08593, and Stiennon et al. 2020, arXiv 2009.01325. PPO itself: Schulman et al.
+2017, arXiv 1707.06347.
 
-Keeps    a frozen supervised reference, a frozen reward model and a critic that starts as the reward model; the KL penalty
-         in the reward of every token, the score at the response's last one; GAE; clipped losses for policy and critic;
-         several epochs of minibatches over each batch of rollouts; a fixed KL coefficient or Ziegler's controller.
+Keeps    a frozen supervised reference, a frozen reward model, a critic that starts as the reward model; the KL penalty in
+         every token's reward, the score at the response's last token; GAE; clipped losses for policy and critic; several
+         epochs of minibatches over each batch of rollouts; a fixed KL coefficient or Ziegler's controller.
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
-         sampling (the first ratio is exactly 1); policy and critic are differentiated one after the other; advantages are
+         sampling (the first ratio is 1); policy and critic are differentiated one after the other; advantages are
          whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without end
          token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping.
-Drops    pretraining gradients (PPO-ptx), the EMA of the policy, TRL's ratio guard; a score after the end token (TRL ≥ 0.12).
+Drops    pretraining gradients (PPO-ptx), the EMA of the policy, TRL's ratio guard; a score after the end token as in
+         TRL ≥ 0.12.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from .common.context import Context
 from .common.errors import ConfigError
 from .common.models import Models
 from .common.optim import Recipe
-from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, explained_variance, gae,
-                                     kl_penalty, masked_mean, masked_variance, shape_rewards, shape_scores, squared_errors,
-                                     surrogates, whiten)
+from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments,
+                                     explained_variance, gae, kl_penalty, masked_mean, masked_variance, shape_rewards,
+                                     shape_scores, squared_errors, surrogates, whiten)
 from .common.rollouts import Minibatch, Rollouts
 from .common.seeds import derive
 from .common.template import Example
@@ -79,7 +81,7 @@ class PPO(Algorithm):
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off
     missing_eos: str = "subtract"  # subtract | replace: what the penalty does to the score of an unfinished response
     missing_eos_penalty: float = 1.0
-    target_kl: float | None = None  # leave a batch before a step once KL(π_old ‖ π) is beyond 1.5 times this; null: never
+    target_kl: float | None = None  # a batch is left before a step with KL(π_old ‖ π) above 1.5 times this; null: never
     critic: str = "reward"  # reward | policy | random: where the critic starts
     temperature: float = 1.0  # of the rollouts, and of every log-probability
     max_new_tokens: int = 56  # of a rollout
@@ -93,9 +95,9 @@ class PPO(Algorithm):
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"algorithm.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
         for keys, ok, expected in (
-                (("kl_coef", "value_coefficient", "missing_eos_penalty"), lambda x: x >= 0, "a finite number, at least 0"),
+                (("kl_coef", "value_coefficient", "missing_eos_penalty"), lambda x: x >= 0, "a finite number of 0 or more"),
                 (("kl_horizon", "value_clip", "temperature"), lambda x: x > 0, "a finite number above 0"),
-                (("kl_target", "score_clip", "target_kl"), lambda x: x is None or x > 0, "a finite number above 0, or null"),
+                (("kl_target", "score_clip", "target_kl"), lambda x: x is None or x > 0, "a number above 0, or null"),
                 (("gamma", "lam"), lambda x: 0 <= x <= 1, "a number in [0, 1]"),
                 (("clip",), lambda x: 0 < x < 1, "a number in (0, 1)"),
                 (("max_new_tokens",), lambda x: x >= 1, "at least 1"),
@@ -113,8 +115,8 @@ class PPO(Algorithm):
 
     def add_roles(self, models: Models, seed: int) -> None:
         if models.config.lora is not None and models.config.lora.dropout > 0:
-            raise ConfigError(f"model.lora.dropout: found {models.config.lora.dropout}; expected 0 for PPO, whose losses compare "
-                              "log-probabilities of two forward passes; fix: model.lora.dropout=0")
+            raise ConfigError(f"model.lora.dropout: found {models.config.lora.dropout}; expected 0 for PPO, whose losses "
+                              "compare log-probabilities of two forward passes; fix: model.lora.dropout=0")
         super().add_roles(models, seed)  # the policy: a copy of the reference
         CRITICS[self.critic](models, derive(seed, "value"))
 
@@ -127,14 +129,15 @@ class PPO(Algorithm):
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
-        """Sample, score, and turn scores and KL into advantages. Held-out prompts move neither controller nor moments."""
+        """Sample, score, turn scores and KL into advantages. Held-out prompts move neither controller nor moments."""
         models, learning = context.models, torch.is_grad_enabled()
         rolled = rollouts.generate(context, "policy", examples, max_new_tokens=self.max_new_tokens,
                                    temperature=self.temperature, batch_size=self.rollout_batch_size)
         scores = rollouts.score(context, rolled)  # (N,)
-        mask, logprobs, refs, values = rollouts.columns(
-            context, rolled, partial(models.policy.token_logprobs, temperature=self.temperature),
-            partial(models.reference.token_logprobs, temperature=self.temperature), models.role("value").values)  # (N, T) each
+        policy, reference = (partial(role.token_logprobs, temperature=self.temperature)
+                             for role in (models.policy, models.reference))
+        answers = (policy, reference, models.role("value").values)
+        mask, logprobs, refs, values = rollouts.columns(context, rolled, *answers)  # (N, T) each
         if learning:
             self.moments.update(scores)
         finished = torch.tensor([example.finished[0] for example in rolled], device=scores.device)
@@ -183,7 +186,7 @@ class PPO(Algorithm):
 
 
 def kl_figures(logprobs: Tensor, refs: Tensor, mask: Tensor) -> dict[str, float]:
-    """Mean over responses of KL(π ‖ π_ref) summed over tokens, in nats; and the entropy of a token, as −log π of what was drawn."""
+    """KL(π ‖ π_ref) in nats, summed over tokens, mean over responses; a token's entropy, as −log π of what was drawn."""
     sums = {name: torch.where(mask, kl_penalty(logprobs, refs, name), 0).sum(-1).mean().item() for name in ("k1", "k3")}
     return {"kl/k1": sums["k1"], "kl/k3": sums["k3"], "policy/entropy": -masked_mean(logprobs, mask).item()}
 
@@ -197,6 +200,7 @@ def score_figures(scores: Tensor, mask: Tensor, finished: Tensor) -> dict[str, f
 
 def advantage_figures(advantages: Tensor, returns: Tensor, values: Tensor, mask: Tensor) -> dict[str, float]:
     """Of the advantages before whitening."""
-    return {"advantage/mean": masked_mean(advantages, mask).item(), "advantage/std": masked_variance(advantages, mask).sqrt().item(),
+    return {"advantage/mean": masked_mean(advantages, mask).item(),
+            "advantage/std": masked_variance(advantages, mask).sqrt().item(),
             "returns/mean": masked_mean(returns, mask).item(), "value/mean": masked_mean(values, mask).item(),
             "value/explained_variance": explained_variance(values, returns, mask).item()}

@@ -1,12 +1,13 @@
 """RRHF, rank responses to align with human feedback: Yuan et al. 2023, arXiv 2304.05302.
 
-Keeps    length-normalised log-probabilities (eq. 1), the hinge without margin on every pair that the scores order (eq. 2),
-         the likelihood of the best response (eqs. 3, 4) and their plain sum (eq. 5); candidates made and scored before
-         training; no reference, no KL, no critic: one model in training.
-Changes  candidates are four samples by default (diverse beams, another model and the data's own responses by option); the
-         likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised fine-tuning exactly; L is
-         a mean over prompts, whose candidates share a row. The authors' code edits its labels in place before it looks for
-         the ignored ones, so it divides by the padded length; here lengths are counted from the mask, nothing is edited.
+Keeps    length-normalised log-probabilities (eq. 1), the hinge without margin on every pair that the scores order
+         (eq. 2), the likelihood of the best response (eqs. 3, 4) and their plain sum (eq. 5); candidates made and
+         scored before training; no reference, no KL, no critic: one model in training.
+Changes  candidates are four samples by default (diverse beams, another model and the data's own responses by option);
+         the likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised fine-tuning
+         exactly; L is a mean over prompts, whose candidates share a row. The authors' code edits its labels in place
+         before it looks for the ignored ones, so it divides by the padded length; here lengths are counted from the
+         mask and nothing is edited.
 Drops    candidates drawn anew while training (their "OP-32"), which needs a KL term to hold.
 """
 
@@ -54,7 +55,7 @@ def rank_loss(values: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def best(scores: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 3: arg-max of the scores, (B, K), (B, K) → (B,); the first of equals. Without scores (NaN) the first response."""
+    """Eq. 3: arg-max of the scores, (B, K), (B, K) → (B,); the first of equals, the first without scores (NaN)."""
     return scores.nan_to_num(nan=-torch.inf).masked_fill(~mask, -torch.inf).argmax(-1)
 
 
@@ -65,7 +66,8 @@ class Ranked(Examples):
     def counts(self, indices: list[int]) -> dict[str, int]:
         tokens = 0
         for example in (self.examples[index] for index in indices):
-            first = 0 if example.scores is None else int(torch.tensor(example.scores).argmax())  # float32, as in a batch
+            # float32, as in a batch: what is equal there is equal here
+            first = 0 if example.scores is None else int(torch.tensor(example.scores).argmax())
             tokens += len(example.responses[first])
         return {**super().counts(indices), "best_tokens": tokens}
 
@@ -106,7 +108,8 @@ class RRHF(Algorithm):
         for key, value in made.cost.items():
             setattr(context.meter, key, value)
         rewards = made.frame.groupby("prompt")["score"]
-        self._measured = {"candidates/mean": bootstrap(rewards.mean()).to_dict(), "candidates/best": bootstrap(rewards.max()).to_dict()}
+        self._measured = {"candidates/mean": bootstrap(rewards.mean()).to_dict(),
+                          "candidates/best": bootstrap(rewards.max()).to_dict()}
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Ranked:

@@ -165,6 +165,9 @@ def test_n_samples_of_one_prefill(make_models, monkeypatch):
     assert [len(row) for row in drawn] == [6, 6]
     assert len({tuple(one.ids) for one in drawn[0]}) > 1
     assert [row[:1] for row in drawn] == sample(models, "policy", prompts, config, 3, keys=keys)
+    read.clear()
+    assert BestOfN(n=6).respond(models, prompts, Sampling(max_new_tokens=5, batch_size=4), 3, keys) == drawn
+    assert sorted(read) == sorted(prompts), "also where they are decoded in two rounds"
 
 
 @dataclasses.dataclass

@@ -17,6 +17,7 @@ from algorithms.common.record import Record
 from algorithms.common.rewards import RewardSource, checked
 from algorithms.common.sampling import Sample, Sampling, sample
 from algorithms.common.settings import settings
+from algorithms.rrhf import RRHF
 from training_setup import make_context, two_roles
 
 PROMPTS = [" the food was", " a hotel", " the staff of the museum", " the room"]
@@ -167,15 +168,17 @@ def test_another_model_by_its_folder(context):
     assert made.cost["tokens_sampled"] == sum(len(one.ids) for row in drawn for one in row)
 
 
-def test_another_model_is_what_its_files_hold(tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(LAB, copy)
-    settings = [only(OtherModel(dataclasses.replace(MODEL, name=str(folder)))) for folder in (LAB, copy)]
-    assert settings[0].content() == settings[1].content()
-    weights = bytearray((copy / "model.safetensors").read_bytes())
+def test_another_model_is_what_its_files_hold(context, tmp_path):
+    """The same name over other weights: other candidates, and another trained stage."""
+    shutil.copytree(LAB, tmp_path / "copy")
+    settings = only(OtherModel(dataclasses.replace(MODEL, name=str(tmp_path / "copy"))))
+    records, path = [Record(PROMPTS[0], [])], tmp_path / "copy" / "model.safetensors"
+    before = described(context, settings, records), RRHF(candidates=settings).content()
+    weights = bytearray(path.read_bytes())
     weights[-1] ^= 1
-    (copy / "model.safetensors").write_bytes(weights)
-    assert settings[0].content() != settings[1].content()
+    path.write_bytes(weights)
+    after = described(context, settings, records), RRHF(candidates=settings).content()
+    assert before[0] != after[0] and before[1] != after[1]
     assert only(Sampled()).content() == {}
 
 

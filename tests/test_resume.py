@@ -21,6 +21,7 @@ from algorithms.common.models import Lora
 from algorithms.common.optim import Recipe
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
+from command_line import MICRO, invoke
 from training_setup import command, environment, examples, lines, make_context, pairs_file, run, two_roles, weights
 
 STEPS = 5
@@ -250,6 +251,40 @@ def test_no_pickle_is_read(make_models, stopped):
     resumed, resumed_weights, _ = start(make_models, folder, SFT(), 0.3, every=1)
     assert not mark.exists()
     assert resumed == whole and same(resumed_weights, whole_weights)
+
+
+# A whole run over checkpoints with bytes flipped
+
+
+@pytest.mark.parametrize("steps", [(3,), (2, 3)], ids=["the newest", "all"])
+def test_a_run_passes_over_checkpoints_with_bytes_flipped(tmp_path, monkeypatch, steps):
+    def arguments(name: str) -> list[str]:
+        return ["algorithm=sft", *MICRO, "recipe.steps=4", "trainer.checkpoint_every=1",
+                f"stages.folder={tmp_path / 'stages' / name}", f"hydra.run.dir={tmp_path / name}"]
+
+    assert invoke(*arguments("whole")).status == 0
+    loss, calls = SFT.loss, []
+
+    def dies(*given):
+        calls.append(1)
+        return raises() if len(calls) == 4 else loss(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SFT, "loss", dies)
+        with pytest.raises(Killed):
+            invoke(*arguments("stopped"))
+    (work,) = (tmp_path / "stages" / "stopped" / ".work").glob("trained-*")
+    assert [path.name for path in sorted(work.iterdir())] == ["step-00000002", "step-00000003"]
+    draw = random.Random(0)
+    for step in steps:
+        for path in (work / f"step-{step:08d}").iterdir():
+            for _ in range(3):
+                flip(path, draw.randrange(path.stat().st_size))
+    done = invoke(*arguments("stopped"))
+    log = (tmp_path / "stopped" / "run.log").read_text()
+    assert done.status == 0 and all(f"step-{step:08d} cannot be used" in log for step in steps)
+    assert ("goes on from step 2" in log) == (steps == (3,))
+    _same_results(tmp_path / "stopped", tmp_path / "whole")
 
 
 # The real command, really killed

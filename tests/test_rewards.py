@@ -211,6 +211,8 @@ def test_wrong_classifiers():
             Classifier("x", **options)
     with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
         opened(Classifier("/nowhere"), OnCpu)
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+        Classifier("/nowhere").content()
 
 
 # Trained sources

@@ -291,7 +291,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 def test_held_out_prompts_get_candidates_where_they_are_watched_free_of_charge(bench):
     watching = bench(trainer=dataclasses.replace(TRAINER, evaluate_every=3))
     stage = watching.train(on_sft(), RECIPE)
-    assert "eval/loss/rank" in lines(stage)[-1]
+    assert lines(stage)[-1]["eval/loss/rank"] > 0 and "eval/rank/accuracy" in lines(stage)[-1], "several each, and ranked"
     plain = bench(trainer=TRAINER).train(on_sft(), RECIPE)
     queries = [json.loads((folder / "fit.json").read_text())["reward_queries"] for folder in (stage, plain)]
     assert queries[0] == queries[1]
@@ -317,6 +317,9 @@ def test_the_stage_depends_on_its_candidates(bench):
     for changed in ({"rank_weight": 0.5}, {"candidates": Candidates({"own": Sampled(count=2)}, max_new_tokens=6)},
                     {"candidates": Candidates({"own": Sampled(count=3)}, max_new_tokens=5)}):
         assert key(**changed) != base
+    method = on_sft()
+    method.content = lambda: {"other": "weights"}
+    assert bench().description(method, RECIPE) != base
 
 
 def test_training_ranks_better(tmp_path):

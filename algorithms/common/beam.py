@@ -1,8 +1,8 @@
 """Diverse beam search: Vijayakumar et al. 2016, arXiv 1610.02424.
 
-Beams are in groups that search one after the other at every step; a token that earlier groups took at this step costs a
-later group ``penalty`` for each time (Hamming diversity, §4). As in the paper the penalty decides which beams go on and is
-no part of a beam's own score.
+Beams are in groups that search one after the other at every step; a token that earlier groups took at this step costs
+a later group ``penalty`` for each time (Hamming diversity, §4). As in the paper the penalty decides which beams go on
+and is no part of a beam's own score.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def diverse_beams(models: Models, role: str, prompts: list[list[int]], *, beams:
     return results
 
 
-def _search(models: Models, prompts: list[list[int]], beams: int, groups: int, penalty: float, length: int) -> list[list[Sample]]:
-    model, device = models.roles.module.eval(), models.device
+def _search(models: Models, prompts: list[list[int]], beams: int, groups: int, penalty: float, length: int
+            ) -> list[list[Sample]]:
+    model, device = models.roles.module, models.device
     count, width = len(prompts), beams // groups
-    logits, mask, position, cache = prefill(models, prompts, beams, length)
+    logits, mask, position, cache = prefill(models, prompts, length).spread(beams)
     stop = torch.tensor(models.template.stop_ids, device=device)
     scores = torch.full((count, groups, width), -torch.inf, device=device)
     scores[:, :, 0] = 0.0  # a group's beams are one until its first step
@@ -63,8 +64,9 @@ def _search(models: Models, prompts: list[list[int]], beams: int, groups: int, p
             zip(tokens.flatten(1, 2).tolist(), lengths.flatten(1, 2).tolist(), ended.flatten(1, 2).tolist())]
 
 
-def _advance(logprobs: Tensor, scores: Tensor, ended: Tensor, penalty: float, stop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of all groups: (P, G, W, V) log-probabilities and (P, G, W) scores → tokens, parents, scores, each (P, G, W).
+def _advance(logprobs: Tensor, scores: Tensor, ended: Tensor, penalty: float, stop: Tensor
+             ) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of all groups: (P, G, W, V) log-probabilities, (P, G, W) scores → tokens, parents, scores (P, G, W).
 
     A beam that has ended goes on as itself, at no cost, with the end token ``stop``, (1,).
     """

@@ -1,4 +1,4 @@
-"""Candidates: several scored responses for each prompt, from a mix of sources, made before training and kept as a stage.
+"""Candidates: scored responses for each prompt, from a mix of sources, made before training and kept as a stage.
 
     prompts → sources → one text each, cut at a turn the model invented → duplicates out → scores → examples
 
@@ -95,8 +95,8 @@ class Sampled(Source):
             found: list[list[Candidate]] = [[] for _ in prompts]
             for number, temperature in enumerate(self.temperatures):
                 settings = Sampling(new_tokens, temperature, self.top_p, batch_size=self.batch_size)
-                drawn = sample(context.models, "reference", [p.ids for p in prompts], settings, derive(seed, number), n=self.count,
-                               keys=[p.record.key for p in prompts])
+                drawn = sample(context.models, "reference", [p.ids for p in prompts], settings, derive(seed, number),
+                               n=self.count, keys=[p.record.key for p in prompts])
                 for of_prompt, prompt, samples in zip(found, prompts, drawn):
                     of_prompt += _own(context.models, prompt, samples)
             return found
@@ -116,12 +116,13 @@ class DiverseBeams(Source):
     def __post_init__(self):
         _at_least(self, beams=1, groups=1, penalty=0, batch_size=1)
         if self.beams % self.groups:
-            raise ConfigError(f"source.groups: found {self.groups} for {self.beams} beams; expected groups of equal size")
+            raise ConfigError(f"source.groups: found {self.groups} for {self.beams} beams; expected equal groups")
 
     def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            found = diverse_beams(context.models, "reference", [p.ids for p in prompts], beams=self.beams, groups=self.groups,
-                                  penalty=self.penalty, max_new_tokens=new_tokens, batch_size=self.batch_size)
+            found = diverse_beams(context.models, "reference", [p.ids for p in prompts], beams=self.beams,
+                                  groups=self.groups, penalty=self.penalty, max_new_tokens=new_tokens,
+                                  batch_size=self.batch_size)
             return [_own(context.models, prompt, samples) for prompt, samples in zip(prompts, found)]
 
         return draw
@@ -150,12 +151,12 @@ class OtherModel(Source):
         def translated(record: Record, one: Sample) -> Candidate:
             text = other.template.decode(one.ids)
             cut = _before_turn(other, record, text)
-            return _retokenised(context.models, record, other.template.clean_response(record.prompt, text if cut is None else cut),
-                                one.finished or cut is not None, new_tokens, len(one.ids))
+            text = other.template.clean_response(record.prompt, text if cut is None else cut)
+            return _retokenised(context.models, record, text, one.finished or cut is not None, new_tokens, len(one.ids))
 
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            drawn = sample(other, BASE, [other.prompt_ids(p.record.prompt, new_tokens) for p in prompts], settings, seed,
-                           n=self.count, keys=[p.record.key for p in prompts])
+            ids = [other.prompt_ids(p.record.prompt, new_tokens) for p in prompts]
+            drawn = sample(other, BASE, ids, settings, seed, n=self.count, keys=[p.record.key for p in prompts])
             return [[translated(prompt.record, one) for one in samples] for prompt, samples in zip(prompts, drawn)]
 
         return draw
@@ -166,7 +167,11 @@ class FromRecords(Source):
     """The responses that the data has: a view with responses, such as ranked."""
 
     def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
-        return lambda prompts: [[Candidate(ids, over) for ids, over in zip(p.example.responses, p.example.finished)] for p in prompts]
+        def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
+            return [[Candidate(ids, over) for ids, over in zip(example.responses, example.finished)]
+                    for _, example, _ in prompts]
+
+        return draw
 
 
 def _own(models: Models, prompt: Prompt, samples: list[Sample]) -> list[Candidate]:
@@ -183,7 +188,7 @@ def _own(models: Models, prompt: Prompt, samples: list[Sample]) -> list[Candidat
 
 
 def _before_turn(models: Models, record: Record, text: str) -> str | None:
-    """A generated text up to the next turn of a transcript; None where there is none, or turns are tokens to the model."""
+    """A generated text up to the next turn of a transcript; None where there is none, or turns are tokens there."""
     found = None if isinstance(record.prompt, str) or models.template.chat else _TURN.search(text)
     return text[:found.start()] if found else None
 
@@ -218,8 +223,8 @@ class Candidates:
         if not self._used:
             raise ConfigError("candidates.sources: found none; expected at least one, such as own")
         if self.scores == "records" and not all(isinstance(source, FromRecords) for source in self._used.values()):
-            raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; expected responses of the "
-                              "records alone, nothing else has their scores; fix: scores=reward")
+            raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; "
+                              "expected the records' responses alone, nothing else has their scores; fix: scores=reward")
         _at_least(self, max_new_tokens=1)
 
     @property
@@ -231,7 +236,7 @@ class Candidates:
         return {name: content for name, source in self._used.items() if (content := source.content())}
 
     def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
-        """The records' prompts with their candidates, ``examples`` being the records' tokens; found in the store or made."""
+        """The records' prompts with their candidates, found in the store or made; ``examples``: the records' tokens."""
         prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
         description = self._description(context, prompts)
 
@@ -246,15 +251,18 @@ class Candidates:
 
     def _prompt(self, models: Models, record: Record, example: Example) -> Prompt:
         """Cut for the longer of what is generated and what is there: all candidates have the same prompt."""
-        return Prompt(record, example, min(example.prompt, models.prompt_ids(record.prompt, self.max_new_tokens), key=len))
+        to_answer = models.prompt_ids(record.prompt, self.max_new_tokens)
+        return Prompt(record, example, min(example.prompt, to_answer, key=len))
 
     def _description(self, context: Context, prompts: list[Prompt]) -> dict:
         identity = context.identity
-        return {"version": VERSION, "model": identity.get("model"), "reference": identity.get("needs", {}).get("reference"),
+        return {"version": VERSION, "model": identity.get("model"),
+                "reference": identity.get("needs", {}).get("reference"),
                 "reward": identity.get("reward") if self.scores == "reward" else None,
                 "sources": {name: [type(source).__qualname__, asdict(source)] for name, source in self._used.items()},
-                "content": self.content(), "max_new_tokens": self.max_new_tokens, "scores": self.scores, "seed": context.seed,
-                "prompts": content_hash([[prompt.record.key, prompt.example.key, len(prompt.ids)] for prompt in prompts])}
+                "content": self.content(), "max_new_tokens": self.max_new_tokens, "scores": self.scores,
+                "seed": context.seed,
+                "prompts": content_hash([[one.record.key, one.example.key, len(one.ids)] for one in prompts])}
 
     def _build(self, context: Context, prompts: list[Prompt], target: Path, work: Path) -> None:
         log.info("candidates: %d prompts from %s", len(prompts), ", ".join(self._used))
@@ -263,8 +271,7 @@ class Candidates:
             rows, cost = work / f"{start}.parquet", work / f"{start}.json"
             if not cost.is_file():
                 began = time.monotonic()
-                draws = draws or {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
-                                  for name, source in self._used.items()}
+                draws = draws or self._open(context)
                 frame, took = self._part(context, draws, start, prompts[start:start + PART])
                 took["seconds"] = time.monotonic() - began
                 frame.to_parquet(rows, index=False)
@@ -277,7 +284,12 @@ class Candidates:
         together = {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
         (target / "cost.json").write_text(json.dumps(together), encoding="utf-8")
 
-    def _part(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]) -> tuple[pd.DataFrame, dict]:
+    def _open(self, context: Context) -> dict[str, Draw]:
+        return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
+                for name, source in self._used.items()}
+
+    def _part(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]
+              ) -> tuple[pd.DataFrame, dict]:
         models = context.models
         if models.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -295,25 +307,29 @@ class Candidates:
                     rows.append({"prompt": start + index, "source": name, "response": text, "ids": one.ids,
                                  "finished": one.finished, "score": prompt.example.scores[number] if own else None})
             if not seen:
-                raise TrainingError(f"candidates: found none for record {prompt.record.key} from {', '.join(drawn)}; expected "
-                                    "responses; fix: algorithm.view=ranked, or another source")
+                raise TrainingError(f"candidates: found none for record {prompt.record.key} from {', '.join(drawn)}; "
+                                    "expected responses; fix: algorithm.view=ranked, or another source")
         frame = pd.DataFrame(rows)
         queries = self._score(context, frame, {start + index: prompt for index, prompt in enumerate(prompts)})
         sampled = sum(one.sampled for found in drawn.values() for of_prompt in found for one in of_prompt)
-        return frame, {"tokens_sampled": sampled, "reward_queries": queries, "peak_memory_bytes": peak_memory_bytes(models.device)}
+        return frame, {"tokens_sampled": sampled, "reward_queries": queries,
+                       "peak_memory_bytes": peak_memory_bytes(models.device)}
 
     def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt]) -> int:
         """Fill in the scores; returns how many were asked for."""
         if self.scores == "records":
             missing = frame["score"].isna()
             if missing.any():
-                raise TrainingError(f"candidates: found no scores in record {prompts[frame['prompt'][missing].iloc[0]].record.key}; "
-                                    "expected scored responses; fix: algorithm.view=ranked, or scores=reward")
+                first = prompts[frame["prompt"][missing].iloc[0]].record.key
+                raise TrainingError(f"candidates: found no scores in record {first}; expected scored responses; "
+                                    "fix: algorithm.view=ranked, or scores=reward")
             return 0
-        template = context.models.template
-        frame["score"] = context.reward([
-            Response(template.prompt_text(prompts[row.prompt].record.prompt), row.response, prompts[row.prompt].ids, row.ids,
-                     row.finished, prompts[row.prompt].record.key, prompts[row.prompt].record.prompt) for row in frame.itertuples()])
+        template, responses = context.models.template, []
+        for row in frame.itertuples():
+            record, _, ids = prompts[row.prompt]
+            responses.append(Response(template.prompt_text(record.prompt), row.response, ids, row.ids, row.finished,
+                                      record.key, record.prompt))
+        frame["score"] = context.reward(responses)
         return len(frame)
 
 

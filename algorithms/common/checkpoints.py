@@ -15,17 +15,40 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .store import content_hash, file_digest
+from .errors import UserError
+from .store import content_hash, file_digest, is_full
 
 log = logging.getLogger(__name__)
 KEEP = 2
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> Path:
-    """Write ``folder/step-00000042``: one safetensors file per group of ``tensors``, and ``state`` as JSON."""
+    """Write ``folder/step-00000042``: one safetensors file per group of ``tensors``, and ``state`` as JSON.
+
+    UserError where the disk is full; what was there before stays as it was.
+    """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".writing-{step:08d}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _write(temporary, step, tensors, state)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint would keep the disk full
+        if is_full(error):
+            raise UserError(
+                f"disk full while writing the checkpoint of step {step} in {folder}: {error}; last good checkpoint: "
+                f"{newest(folder) or 'none yet'}; fix: free some space and run the same command again, which goes on "
+                "from there, or set stages.folder=PATH to another disk") from error
+        raise
+    # later ones, if any, could not be used: they must not push out what can
+    for old in [path for path in sorted(folder.glob("step-*")) if path.name < final.name][:1 - KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write(temporary: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], state: dict) -> None:
     temporary.mkdir(parents=True)
     digests = {}
     for name, group in tensors.items():
@@ -37,12 +60,6 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], s
         json.dump({**record, "digest": content_hash(record)}, file, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
-    # later ones, if any, could not be used: they must not push out what can
-    for old in [path for path in sorted(folder.glob("step-*")) if path.name < final.name][:1 - KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def load_latest(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict] | None:

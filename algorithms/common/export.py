@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from .errors import ConfigError
 from .models import Models, Role
+from .results import whole
 from .roles import AdapterRoles, load_state, state
 from .store import file_digest
 
@@ -92,7 +93,7 @@ def weights_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(f"adapter: found no {' or '.join(WEIGHTS)} in {folder}; expected the folder of a run or an exported "
-                      "adapter; fix: adapter=outputs/…")
+                      "adapter, in safetensors (pickles such as .bin are not read); fix: adapter=outputs/…")
 
 
 def role_digest(folder: Path) -> str:
@@ -114,8 +115,10 @@ def export(stage: Path, folder: Path, card: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
         if path.name in (*WEIGHTS, HEAD, "adapter_config.json", "config.json", "generation_config.json"):
-            shutil.copyfile(path, folder / path.name)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+            with whole(folder / path.name) as file:
+                shutil.copyfile(path, file)
+    with whole(folder / "README.md") as file:
+        file.write_text(card, encoding="utf-8")
 
 
 def _plain(value) -> str:

@@ -139,17 +139,19 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
     means, values = _Means(), defaultdict(float)
     for group in groups:
         losses = algorithm.loss(context.models, experience.select(group))
-        for terms, metrics in [losses] if isinstance(losses, Loss) else losses:
-            objective = 0.0
-            for name, term in terms.items():
-                share = term.coefficient * term.sum / max(totals[term.per], 1)
-                objective = objective + share
+        losses = iter([losses] if isinstance(losses, Loss) else losses)
+        while (loss := next(losses, None)) is not None:
+            shares = {name: term.coefficient * term.sum / max(totals[term.per], 1) for name, term in loss.terms.items()}
+            objective = sum(shares.values())
+            for name, share in shares.items():
                 values[f"loss/{name}"] += share.item()
             if not math.isfinite(objective.item()):
                 raise _NotFinite(group)
             if train:
                 objective.backward()
-            means.add(metrics)
+            means.add(loss.metrics)
+            # backward frees no inputs of gradient checkpoints: they live as long as anything names the graph
+            loss = shares = share = objective = None
     return {**values, **means.means()}
 
 
@@ -166,6 +168,30 @@ def _not_finite(context: Context, step: int, names: list[str], what: str) -> Tra
     return TrainingError(
         f"{context.name}, step {step}: found {what}; expected a finite number; records {', '.join(sorted(set(names)))[:400]}; "
         f"last good checkpoint: {last or 'none yet'}; fix: lower recipe.lr, or look at these records")
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # the CPU's allocator, CUDA, its libraries
+
+
+@contextmanager
+def _memory(context: Context) -> Iterator[None]:
+    """Running out of memory within a step, as an error that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(mark in str(error) for mark in _NO_MEMORY):
+            raise
+        config = context.models.config
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        fixes = ["trainer.micro_batch_size"] * (context.trainer.micro_batch_size > 1) + ["model.max_length"]
+        more = "" if config.gradient_checkpointing else ", or set model.gradient_checkpointing=true"
+        raise TrainingError(
+            f"{context.name}, step {context.step + 1}: found no memory left on {context.models.device} ({told}); expected "
+            f"room for micro-batches of {context.trainer.micro_batch_size} (trainer.micro_batch_size) with up to "
+            f"{config.max_length} tokens (model.max_length); last good checkpoint: "
+            f"{checkpoints.newest(context.work) or 'none yet'}; "
+            f"fix: lower {' or '.join(fixes)}{more}") from error
 
 
 def fit(algorithm: Algorithm, context: Context) -> None:
@@ -204,13 +230,15 @@ def fit(algorithm: Algorithm, context: Context) -> None:
             for group, lr in zip(optimizer.param_groups, base_lrs):
                 group["lr"] = lr * factor
             context.step = step
-            values, step_tokens = _step(algorithm, context, chosen, trainable, optimizer)
+            with _memory(context):
+                values, step_tokens = _step(algorithm, context, chosen, trainable, optimizer)
             step += 1
             tokens += step_tokens
             line = {"step": step, "epoch": step * recipe.batch_size / len(examples), **values,
                     "lr": recipe.lr * factor, "tokens_per_second": step_tokens / (time.monotonic() - begin)}
             if trainer.evaluate_every and (step % trainer.evaluate_every == 0 or step == total):
-                line.update(evaluate_loss(algorithm, context))
+                with _memory(context):
+                    line.update(evaluate_loss(algorithm, context))
             lines.append(line)
             trackers.log(line, step)
             bar.update()

@@ -3,7 +3,6 @@
     Record → Records (memory-mapped, content-addressed in the cache folder) → views → DataSets
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from algorithms.common.errors import ConfigError, UserError
 from algorithms.common.loading import Loader, LoadReport, Mapper
 from algorithms.common.readers import Hub, Source
 from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
+from algorithms.common.store import is_full
 
 __all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Messages", "Record", "Records", "cache_folder",
            "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated",
@@ -206,9 +206,9 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
         return path, count
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{folder}: found a full disk ({error}); expected room for the data's Arrow files; fix: free some "
-                            "space, or set stages.folder=PATH to another disk, and run the same command again") from None
+        if is_full(error):
+            raise UserError(f"{folder}: found a full disk ({error}); expected room for the data's Arrow files; "
+                            "fix: free some space, or set stages.folder=PATH to another disk") from None
         raise
 
 

@@ -7,10 +7,14 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import UserError
 from .masking import Mask
+from .store import is_full
 
 if TYPE_CHECKING:  # a task that loads no model writes results without importing torch
     from .evaluation import Evaluation
@@ -51,11 +55,28 @@ def device_name() -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes ``path`` once it is written, and is removed where that fails.
+
+    UserError where the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if is_full(error):
+            raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
+                            "space, or set hydra.run.dir=PATH to another disk, and run the same command again") from error
+        raise
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Strict JSON (no NaN), whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[str, Any]:
@@ -67,9 +88,11 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[
 
 
 def write_samples(folder: Path, evaluation: Evaluation) -> None:
-    evaluation.samples.to_parquet(folder / "samples.parquet", index=False)
+    with whole(folder / "samples.parquet") as file:
+        evaluation.samples.to_parquet(file, index=False)
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:
     if (stage / "metrics.jsonl").is_file():
-        shutil.copyfile(stage / "metrics.jsonl", folder / "metrics.jsonl")
+        with whole(folder / "metrics.jsonl") as file:
+            shutil.copyfile(stage / "metrics.jsonl", file)

@@ -253,7 +253,11 @@ class Classifier(RewardSource):
             return weights_digest(Path(self.folder()))
         from transformers import AutoConfig
 
-        told = AutoConfig.from_pretrained(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code)
+        try:
+            told = AutoConfig.from_pretrained(self.name, revision=self.revision,
+                                              trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise self._not_loaded(error) from error
         return content_hash({"hub": self.name, "commit": getattr(told, "_commit_hash", None) or self.revision})
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
@@ -269,6 +273,11 @@ class Classifier(RewardSource):
 
         return checked("classifier", score)
 
+    def _not_loaded(self, error: Exception) -> ConfigError:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a "
+                           "sequence classifier's hub id or folder, with safetensors; fix: check the name, or log in to the hub")
+
     def _load(self, device: torch.device):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -280,10 +289,7 @@ class Classifier(RewardSource):
             model = AutoModelForSequenceClassification.from_pretrained(self.folder(), use_safetensors=True, dtype=dtype,
                                                                        **options)
         except (OSError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); "
-                              "expected a sequence classifier's hub id or folder, with safetensors; fix: check the "
-                              "name") from error
+            raise self._not_loaded(error) from error
         labels = model.config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
             raise ConfigError(f"reward.label: found {self.label} for a classifier of {labels} outputs; expected "

@@ -6,7 +6,9 @@ draws its uniforms from its own stream, so what a sequence draws does not depend
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +73,7 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # uniform < 1: below the end, also after rounding
 
 
+@torch.no_grad()
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
            keys: list[str] | None = None) -> list[list[Sample]]:
     """n samples for each prompt (lists of token ids). ``keys`` name the prompts' random streams; default: their position."""
@@ -78,75 +81,84 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # like lengths together: little padding
-    for start in range(0, len(order), chunk):
-        members = order[start:start + chunk]
-        for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
-            copies = range(first, min(n, first + settings.batch_size))
-            streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
-            drawn = _decode(models, role, [prompts[i] for i in members], len(copies), torch.from_numpy(streams), settings)
-            for position, index in enumerate(members):
-                results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
+    models.used.add(models.role(role).name)
+    with models.roles.use(models.role(role).name):  # a role's other name is no adapter
+        for start in range(0, len(order), chunk):
+            members = order[start:start + chunk]
+            beginning = prefill(models, [prompts[i] for i in members], settings.max_new_tokens)
+            for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
+                copies = range(first, min(n, first + settings.batch_size))
+                streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
+                spread = beginning.spread(len(copies), again=copies.stop < n)
+                drawn = _decode(models, spread, torch.from_numpy(streams), settings)
+                for position, index in enumerate(members):
+                    results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
     return results
 
 
-@torch.no_grad()
-def _decode(models: Models, role: str, prompts: list[list[int]], copies: int, streams: Tensor, settings: Sampling
-            ) -> list[Sample]:
-    """prompts · copies sequences at once. ``streams``: (prompts · copies, max_new_tokens) uniforms."""
-    device = models.device
+def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:
+    """Go on from B prompts that were read, under the current role. ``streams``: (B, max_new_tokens) uniforms."""
+    device, model = models.device, models.roles.module
+    logits, mask, next_position, cache = beginning
     stop = torch.tensor(models.template.stop_ids, device=device)
     streams = streams.to(device)
-    total = len(prompts) * copies
+    total = len(streams)
     out = torch.zeros(total, settings.max_new_tokens, dtype=torch.long, device=device)
     length = torch.full((total,), settings.max_new_tokens, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
 
-    models.used.add(models.role(role).name)
-    with models.roles.use(models.role(role).name):  # a role's other name is no adapter
-        model = models.roles.module.eval()
-        logits, mask, next_position, cache = prefill(models, prompts, copies, settings.max_new_tokens)
-        alive = torch.arange(total, device=device)  # rows of the batch → sequences
-        for step in range(settings.max_new_tokens):
-            if step < settings.min_new_tokens:
-                logits[:, stop] = -torch.inf
-            if settings.temperature == 0:
-                token = logits.argmax(-1)
-            else:
-                token = draw(warp(logits, settings), streams[alive, step])
-            out[alive, step] = token
-            fresh = torch.isin(token, stop) & ~ended[alive]  # a finished row is carried along for a while
-            length[alive[fresh]], ended[alive[fresh]] = step + 1, True
-            over = ended[alive]
-            if step + 1 == settings.max_new_tokens or bool(over.all()):
-                break
-            if 4 * int(over.sum()) >= len(over):  # decode them no further once they are many
-                keep = (~over).nonzero().squeeze(-1)
-                cache.reorder_cache(keep)
-                alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
-            logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
-                           past_key_values=cache, use_cache=True).logits[:, -1]
-            next_position = next_position + 1
+    alive = torch.arange(total, device=device)  # rows of the batch → sequences
+    for step in range(settings.max_new_tokens):
+        if step < settings.min_new_tokens:
+            logits[:, stop] = -torch.inf
+        if settings.temperature == 0:
+            token = logits.argmax(-1)
+        else:
+            token = draw(warp(logits, settings), streams[alive, step])
+        out[alive, step] = token
+        fresh = torch.isin(token, stop) & ~ended[alive]  # a finished row is carried along for a while
+        length[alive[fresh]], ended[alive[fresh]] = step + 1, True
+        over = ended[alive]
+        if step + 1 == settings.max_new_tokens or bool(over.all()):
+            break
+        if 4 * int(over.sum()) >= len(over):  # decode them no further once they are many
+            keep = (~over).nonzero().squeeze(-1)
+            cache.reorder_cache(keep)
+            alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
+        logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
+                       past_key_values=cache, use_cache=True).logits[:, -1]
+        next_position = next_position + 1
     return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
 
 
-def prefill(models: Models, prompts: list[list[int]], copies: int, new_tokens: int):
-    """Read every prompt once, under the current role, for ``copies`` sequences each; B = prompts · copies.
+class Prefilled(NamedTuple):
+    """Prompts that have been read, each the beginning of one or several sequences."""
 
-    Returns logits (B, V) of the first token, mask (B, P), its position (B, 1), and the cache, which has room for ``new_tokens``.
-    """
+    logits: Tensor  # (B, V) of the first token
+    mask: Tensor  # (B, P)
+    position: Tensor  # (B, 1) of the first token
+    cache: Any
+
+    def spread(self, copies: int, again: bool = False) -> "Prefilled":
+        """``copies`` sequences of each, side by side; ``again``: this one is spread once more, so its cache is left alone."""
+        cache = copy.deepcopy(self.cache) if again else self.cache
+        if copies > 1:
+            cache.reorder_cache(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(copies))
+        return Prefilled(*(part.repeat_interleave(copies, 0) for part in self[:3]), cache)
+
+
+def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefilled:
+    """Read every prompt once, under the current role; the cache has room for ``new_tokens``."""
     device = models.device
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     cache = _cache(models, width + new_tokens)
     position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
-    logits = models.roles.module(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache,
-                                 use_cache=True, logits_to_keep=1).logits[:, -1]
-    if copies > 1:
-        cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(copies))
-    return (logits.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0),
-            position[:, -1:].repeat_interleave(copies, 0) + 1, cache)
+    logits = models.roles.module.eval()(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache,
+                                        use_cache=True, logits_to_keep=1).logits[:, -1]
+    return Prefilled(logits, mask, position[:, -1:] + 1, cache)
 
 
 def _cache(models: Models, size: int):

@@ -22,6 +22,7 @@ from . import references
 from .algorithm import Algorithm, Need
 from .context import Context, TrainerConfig
 from .errors import ConfigError
+from .evaluation import VERSION as MEASURES
 from .evaluation import EvalConfig, Evaluation, Spent, evaluate, evaluated_prompts
 from .export import frozen_role, role_digest, save_role
 from .loop import peak_memory_bytes, visited
@@ -213,7 +214,7 @@ class Bench:
         has_reference = "reference" in algorithm.needs
         source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
         self._train_for(source)
-        description = {"version": VERSION, "stage": self.store.key("trained", self.description(algorithm, recipe)),
+        description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", self.description(algorithm, recipe)),
                        "eval": plain(self.eval), "evaluation": evaluated_prompts(self.data, self.eval).fingerprint,
                        "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold),
                        "reward": source and self._source_description(source)}

@@ -94,7 +94,7 @@ class Store:
             with tempfile.TemporaryFile(dir=self.folder / ".building"):
                 pass  # fails here, before anything is computed, where the folder is read-only
         except OSError as error:
-            raise (self._full(error, "opening the store") if _is_full(error) else self._unusable(error)) from error
+            raise (self._full(error, "opening the store") if is_full(error) else self._unusable(error)) from error
 
     def key(self, kind: str, description: dict) -> str:
         """32 hex characters of the hash of kind, description and the store's version."""
@@ -205,7 +205,7 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            if _is_full(error):
+            if is_full(error):
                 raise self._full(error, doing) from error
             if isinstance(error, OSError) and error.errno in _DENIED and self._is_own(error.filename):
                 raise self._unusable(error) from error
@@ -331,7 +331,8 @@ def _damage(entry: Path, key: str) -> str | None:
     return None
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that a disk, or a share of it, is full."""
     # safetensors and torch wrap the system's error in their own, which carries only its text.
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL or "No space left on device" in str(error):

@@ -147,13 +147,11 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    from .models import load_tokenizer
+    from .models import load_base, load_tokenizer
 
-    dtype = torch.float32 if model.precision == "fp32" else torch.bfloat16  # merging into 4-bit weights would requantise them
-    base = AutoModelForCausalLM.from_pretrained(model.folder(), revision=model.revision, dtype=dtype, use_safetensors=True,
-                                                trust_remote_code=model.trust_remote_code)
+    # merging into 4-bit weights would requantise them
+    base = load_base(dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16"), torch.device("cpu"))
     merged = PeftModel.from_pretrained(base, str(source)).merge_and_unload()
     merged.save_pretrained(folder / "merged")
     load_tokenizer(model).save_pretrained(folder / "merged")
