@@ -64,14 +64,6 @@ if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
     try:
         main()
-    except (OSError, UserError) as error:  # Hydra's own files, or a failure that cannot be written
-        from algorithms.common.store import is_full
-
-        if not is_full(error):
-            raise
-        told = f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to another disk"
-        print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)
-        sys.exit(2)
     except (HydraException, ValueError) as error:
         from algorithms.common.settings import explain_overrides
 
@@ -82,6 +74,14 @@ if __name__ == "__main__":
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)
+        sys.exit(2)
+    except (OSError, UserError) as error:  # Hydra's own files, or a failure that cannot be written
+        from algorithms.common.store import is_full
+
+        if not is_full(error):
+            raise
+        told = f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to another disk"
+        print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)
         sys.exit(2)
     from benchmarks import report
 

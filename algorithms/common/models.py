@@ -241,6 +241,11 @@ class Models:
         self.used: set[str] = set()  # roles that have computed something since it was cleared
         self._roles: dict[str, Role] = {BASE: Role(self, BASE, trainable=False)}
 
+    @property
+    def weights_in_autocast(self) -> bool:
+        """Whether the base's weights have the type that autocast computes in."""
+        return self.weights_dtype == self.autocast_dtype
+
     def autocast(self):
         if self.autocast_dtype is None:
             return nullcontext()
@@ -252,7 +257,7 @@ class Models:
             if seed is not None:
                 torch.manual_seed(seed)
             self.roles.add(name, trainable, like)
-        if not trainable and self.weights_dtype == self.autocast_dtype:
+        if not trainable and self.weights_in_autocast:
             # autocast rounds them to this at every use: half the memory, the same numbers
             for parameter in self.roles.named_parameters(name).values():
                 parameter.data = parameter.data.to(self.weights_dtype)

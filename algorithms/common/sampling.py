@@ -7,6 +7,7 @@ draws its uniforms from its own stream, so what a sequence draws does not depend
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,7 +83,8 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # like lengths together: little padding
     models.used.add(models.role(role).name)
-    with models.roles.use(models.role(role).name):  # a role's other name is no adapter
+    # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
+    with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
         for start in range(0, len(order), chunk):
             members = order[start:start + chunk]
             beginning = prefill(models, [prompts[i] for i in members], settings.max_new_tokens)
