@@ -25,7 +25,8 @@ from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from training_setup import ROOT, make_context
 
-ROWS, PROMPT, RESPONSE, STEPS = 8, 224, 32, 2  # rows of one micro-batch; tokens; the second step has all of Adam's state
+ROWS, PROMPT, RESPONSE = 8, 224, 32  # rows of one micro-batch; tokens
+STEPS = 2  # the second has all of Adam's state from its start
 
 
 def save_base(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """PPO: where an update starts, what it computes, what it never touches, and that it goes on where it was killed."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from algorithms.common.models import Lora
 from algorithms.common.optim import Recipe
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.records import Record
+from algorithms.common.template import Example
 from algorithms.ppo import PPO
 from training_setup import lines, make_context, randomize
 
@@ -25,7 +27,7 @@ def scorer(responses) -> list[float]:
     return [sum(token % 7 for token in r.ids) / len(r.ids) - 3.0 for r in responses]
 
 
-def make(make_models, folder, algorithm: PPO, recipe: Recipe = RECIPE, count: int = 8, trainer=None, data=None, score=scorer,
+def make(make_models, folder, algorithm: PPO, recipe: Recipe = RECIPE, count: int = 8, trainer=None, score=scorer,
          prepare=None, **options):
     """A context with a reference that is not the base, a reward model, and PPO's own roles."""
     models = make_models(**options)
@@ -143,7 +145,6 @@ def test_gradients_equal_four_full_copies(make_models, tmp_path):
         return models.role("reward").final_outputs(batch)[:, 0, 0].tolist()
 
     def rolled_example(r):
-        from algorithms.common.template import Example
         return Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
 
     context = make(make_models, tmp_path, algorithm, trainer={"micro_batch_size": 3}, score=score, count=6)
@@ -257,6 +258,30 @@ def test_one_graph_at_a_time(make_models, tmp_path):
     assert next(losses, None) is None
 
 
+def test_nothing_names_the_policys_graph_while_the_critic_computes(make_models, tmp_path):
+    """Gradient checkpoints keep their inputs for as long as the graph is named."""
+    algorithm, seen = ppo(), []
+    context = make(make_models, tmp_path, algorithm, trainer={"micro_batch_size": 2})
+    rollouts = algorithm.experience(context, context.examples)
+    policy_loss, value_loss = algorithm._policy_loss, algorithm._value_loss
+
+    def first(*given):
+        assert not seen or seen[-1]() is None
+        loss = policy_loss(*given)
+        seen.append(weakref.ref(loss.terms["policy"].sum))
+        return loss
+
+    def second(*given):
+        assert seen[-1]() is None
+        loss = value_loss(*given)
+        seen.append(weakref.ref(loss.terms["value"].sum))
+        return loss
+
+    algorithm._policy_loss, algorithm._value_loss = first, second
+    run_losses(algorithm, context, rollouts, list(range(8)), train=True)
+    assert len(seen) == 8
+
+
 # Training
 
 
@@ -270,6 +295,7 @@ def test_frozen_roles_and_the_base_never_change(make_models, tmp_path, lora):
     algorithm = ppo()
     context = make(make_models, tmp_path, algorithm, lora=lora)
     models = context.models
+
     def base():
         with models.roles.use("base"):
             return {key: value.numpy().tobytes() for key, value in models.roles.module.state_dict().items() if ".lora_" not in key}
@@ -306,9 +332,9 @@ def test_what_is_logged(make_models, tmp_path):
     algorithm = ppo()
     context = make(make_models, tmp_path, algorithm)
     fit(algorithm, context)
-    names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean", "length/std", "eos_rate",
-             "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean", "policy/ratio_max", "policy/entropy", "advantage/mean",
-             "advantage/std", "value/clip_fraction", "value/explained_variance", "value/mean", "returns/mean", "loss/policy",
+    names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean", "length/std",
+             "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean", "policy/ratio_max",
+             "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction", "value/explained_variance", "value/mean", "returns/mean", "loss/policy",
              "loss/value", "grad_norm"}
     for line in lines(context.target):
         assert names <= line.keys()
@@ -319,8 +345,8 @@ def test_what_is_logged(make_models, tmp_path):
 
 def test_the_critic_has_its_own_learning_rate(make_models, tmp_path):
     context = make(make_models, tmp_path, algorithm := ppo())
-    for recipe, expected in ((Recipe(lr=1e-3, batch_size=4), [1e-3, 1e-3]), (Recipe(lr=1e-3, batch_size=4, value_lr=3e-3), [1e-3, 3e-3])):
-        groups = algorithm.parameter_groups(context.models, recipe)
+    for value_lr, expected in ((None, [1e-3, 1e-3]), (3e-3, [1e-3, 3e-3])):
+        groups = algorithm.parameter_groups(context.models, Recipe(lr=1e-3, batch_size=4, value_lr=value_lr))
         assert [group["lr"] for group in groups] == expected
         assert groups[1]["params"] == list(context.models.role("value").parameters().values())
 
@@ -359,8 +385,8 @@ def test_options_reach_the_advantages(make_models, tmp_path, options):
     finished = [example.finished[0] for example in found.examples]
     assert 0 < sum(finished) < 8
     with torch.no_grad():
-        logprobs, refs, values = (f(batch)[:, 0] for f in (context.models.policy.token_logprobs, context.models.reference.token_logprobs,
-                                                           context.models.role("value").values))
+        answers = (context.models.policy.token_logprobs, context.models.reference.token_logprobs, context.models.role("value").values)
+        logprobs, refs, values = (answer(batch)[:, 0] for answer in answers)
     raw = torch.tensor([10 * (sum(t % 7 for t in e.responses[0]) / len(e.responses[0]) - 3.0) for e in found.examples])
     mean, std = raw.mean(), raw.std()
     scores = {"none": raw, "scale": raw / std, "normalize": (raw - mean) / std}[algorithm.score_scaling]
@@ -477,8 +503,7 @@ def test_critics(make_models, tmp_path):
         same = torch.equal(models.role("value").scalar.weight, models.role("reward").scalar.weight)
         assert same == (critic == "reward")
         if same:
-            torch.testing.assert_close(models.role("value").values(batch)[0, 0, -1] * 0 + models.role("value").final_outputs(batch)[0, 0, 0],
-                                       models.role("reward").final_outputs(batch)[0, 0, 0])
+            torch.testing.assert_close(models.role("value").final_outputs(batch).detach(), models.role("reward").final_outputs(batch))
             assert models.role("value").scalar.weight.data_ptr() != models.role("reward").scalar.weight.data_ptr()
 
 
@@ -555,7 +580,7 @@ class Killed(Exception):
 def train(make_models, folder, every: int, die=None):
     """Train in models of its own; ``die``: ("score" | "columns" | "loss", at which call of it)."""
     algorithm = ppo(**STATEFUL)
-    context = make(make_models, folder, algorithm, trainer={"checkpoint_every": every, "micro_batch_size": 1, "evaluate_every": None})
+    context = make(make_models, folder, algorithm, trainer={"checkpoint_every": every, "micro_batch_size": 1})
     if die is None:
         fit(algorithm, context)
         return lines(context.target), role_bytes(context.models, "policy", "value"), algorithm.state_dict(), vars(context.meter)
@@ -578,7 +603,8 @@ def train(make_models, folder, every: int, die=None):
 def test_killed_in_a_rollout_or_an_inner_epoch(make_models, tmp_path, every):
     """4 steps of 4 rollouts, 2 epochs of 2 minibatches of 2 micro-batches: the same metrics, weights and state, to the bit."""
     whole = train(make_models, tmp_path / "whole", every=50)
-    for die in (("score", 1), ("score", 3), ("columns", 2), ("columns", 27), ("columns", 38), ("loss", 3), ("loss", 15), ("loss", 30)):
+    for die in (("score", 1), ("score", 3), ("columns", 2), ("columns", 27), ("columns", 38), ("loss", 3), ("loss", 15),
+                ("loss", 30)):
         folder = tmp_path / f"{die[0]}-{die[1]}"
         train(make_models, folder, every, die)
         torch.manual_seed(7)
@@ -589,7 +615,6 @@ def test_a_second_run_of_the_same_object_starts_anew(make_models, tmp_path):
     algorithm, found = ppo(**STATEFUL), []
     for name in ("one", "two"):
         context = make(make_models, tmp_path / name, algorithm)
-        fit_started = algorithm.fit  # the loop by way of the algorithm, as a stage does
-        fit_started(context)
+        algorithm.fit(context)  # by way of the algorithm, as a stage does
         found.append(lines(context.target))
     assert found[0] == found[1]

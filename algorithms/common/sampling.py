@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .families import shared_rows_refusal
+from .families import head_logits, shared_rows_refusal
 from .models import Models
 from .seeds import uniforms
 
@@ -158,8 +158,11 @@ def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefil
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     cache = _cache(models, width + new_tokens)
     position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
-    logits = models.roles.module.eval()(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache,
-                                        use_cache=True, logits_to_keep=1).logits[:, -1]
+    module = models.roles.module.eval()
+    states = getattr(module, module.base_model_prefix)(input_ids=ids, attention_mask=mask, position_ids=position,
+                                                       past_key_values=cache, use_cache=True).last_hidden_state
+    # the whole model's own head takes (B, 1, H) out of (B, T, H), for which the CPU copies its weight B times
+    logits = head_logits(module, states[:, -1].contiguous())
     return Prefilled(logits, mask, position[:, -1:] + 1, cache)
 
 
