@@ -175,8 +175,20 @@ class RewardModel(ResponseModel):
             "rewards/accuracy": mean_over_pairs((gaps > 0).float(), scores, present),
             "rewards/mean": rewards.detach()[present]})
 
+    def finish(self, context: Context) -> None:
+        """The normalisation goes into the head, so that a critic which starts as a copy predicts what it is scored by."""
+        super().finish(context)
+        head = context.models.role(self.role).scalar
+        with torch.no_grad():
+            head.weight.div_(self.std)
+            head.bias.sub_(self.mean).div_(self.std)
+
+    def score(self, models: Models, batch: Batch) -> Tensor:
+        """(B, K) rewards, normalised by the head itself; 0 where a response is absent."""
+        return torch.where(batch.present, self.rewards(models, batch), 0)
+
     def preference_logits(self, scores: Tensor) -> Tensor:
-        """r_1 − r_2 in raw units: normalised rewards would make every model as sure as its rewards are spread."""
+        """r_1 − r_2 in the units of training: normalised rewards would make every model as sure as its rewards are spread."""
         return self.std * (scores[:, 0] - scores[:, 1])
 
 

@@ -282,13 +282,16 @@ def test_rewards_of_reference_samples_have_mean_0_and_deviation_1(make_models, t
                             for record, (one,) in zip(chosen, drawn)])
     with torch.no_grad():
         scores = algorithm.score(models, batch)[:, 0]
-        raw = algorithm.rewards(models, batch)[:, 0]
+        as_critic = models.role("reward").final_outputs(batch)[:, 0, 0]
     assert scores.mean().item() == pytest.approx(0, abs=1e-4) and scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
-    assert (algorithm.mean, algorithm.std) == pytest.approx((raw.mean().item(), raw.std(correction=0).item()), rel=1e-4)
+    close(as_critic, scores)  # a critic that copies the head starts at the normalised reward
     assert abs(algorithm.std - 1) > 1e-3
+    raw = trained(make_models, tmp_path / "raw", RewardModel(normalize_on=None)).models
     pair = models.collate(examples(4, 2, seed=9))
     with torch.no_grad():
-        r = algorithm.rewards(models, pair)
+        before = raw.role("reward").final_outputs(batch)[:, 0, 0]
+        assert (algorithm.mean, algorithm.std) == pytest.approx((before.mean().item(), before.std(correction=0).item()), rel=1e-3)
+        r = raw.role("reward").final_outputs(pair)[..., 0]
         close(algorithm.preference_logits(algorithm.score(models, pair)), r[:, 0] - r[:, 1], 1e-5)
     assert json.loads((context.target / "fit.json").read_text())["tokens_sampled"] == sum(len(one.ids) for one, in drawn)
 

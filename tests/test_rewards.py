@@ -257,9 +257,8 @@ def test_a_trained_source_is_the_reward_model(store):
     frozen_role(models, "reward", folder)
     rows = [Example(models.prompt_ids(text, 8), [[40, 41, 2]], [True], None, text) for text in (" the room", " the staff was")]
     with torch.no_grad():
-        raw = source.algorithm.rewards(models, models.collate(rows))[:, 0]
-    expected = [(value - source.algorithm.mean) / source.algorithm.std for value in raw.tolist()]
-    assert algorithm.told == pytest.approx(expected, abs=1e-4)
+        expected = models.role("reward").final_outputs(models.collate(rows))[:, 0, 0]  # normalised by the head itself
+    assert algorithm.told == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_a_source_on_a_base_of_its_own(store, tmp_path):
