@@ -87,6 +87,13 @@ class Bench:
     store: Store
     reward: RewardSource | None = None
     run_folder: Path | None = None
+    _views: dict[str, tuple[Records, Records]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def _view(self, view: str) -> tuple[Records, Records]:
+        """A view is made once: keys ask for it again and again."""
+        if view not in self._views:
+            self._views[view] = data_view(self.data, view)
+        return self._views[view]
 
     @cached_property
     def tokenizer(self):
@@ -111,7 +118,7 @@ class Bench:
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""
-        train, heldout = data_view(self.data, algorithm.view)
+        train, heldout = self._view(algorithm.view)
         trainer = plain(self.trainer)
         for key in ("progress", "trackers", "checkpoint_every", "class"):
             trainer.pop(key)
@@ -178,7 +185,7 @@ class Bench:
 
     def _context(self, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], name: str, target: Path,
                  work: Path) -> Context:
-        train, heldout = data_view(self.data, algorithm.view)
+        train, heldout = self._view(algorithm.view)
         log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
         models = self.models
         models.clear_roles()
