@@ -25,6 +25,7 @@ from .store import content_hash, weights_digest
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that is optional
 PROJECT = Path(__file__).resolve().parents[2]
 
 

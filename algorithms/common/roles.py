@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from contextlib import contextmanager, nullcontext
 from typing import Iterator, Protocol
 
@@ -68,10 +69,12 @@ class AdapterRoles:
         if name == BASE or name in self._trainable:
             raise ValueError(f"role {name!r} exists already")
         try:
-            if self._peft is None:
-                self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
-            else:
-                self._peft.add_adapter(name, copy.deepcopy(self._config))
+            with warnings.catch_warnings():  # PEFT reads an attribute that transformers has renamed
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                if self._peft is None:
+                    self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
+                else:
+                    self._peft.add_adapter(name, copy.deepcopy(self._config))
         except ValueError as error:
             raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); expected the names of its "
                               "linear layers; fix: model.lora.target_modules=all-linear or [name, …]") from error
