@@ -58,14 +58,18 @@ class LogRatioLoss(Algorithm):
             raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
-    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
-        """(B, 2) log-probabilities of (chosen, rejected) under policy and reference, and token counts → (B,)."""
+    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
+        """(B, 2) log-probabilities of (chosen, rejected) under policy and reference → (B,)."""
         raise NotImplementedError
 
+    def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
+        """(B, K) summed log-probabilities → what the method compares; default: the sums themselves."""
+        return logps
+
     def loss(self, models: Models, batch: Batch) -> Loss:
-        logps = models.policy.response_logprobs(batch)  # (B, 2)
-        refs = models.reference.response_logprobs(batch)  # (B, 2)
-        losses = self.objective(logps, refs, batch.mask.sum(-1))  # (B,)
+        logps = self.log_likelihood(models.policy.response_logprobs(batch), batch)  # (B, 2)
+        refs = self.log_likelihood(models.reference.response_logprobs(batch), batch)  # (B, 2)
+        losses = self.objective(logps, refs)  # (B,)
         rewards = self.beta * (logps - refs).detach()  # (B, 2): the implicit rewards, eq. 5 without β log Z
         return Loss({"policy": Term(losses.sum())}, {
             "rewards/chosen": rewards[:, 0], "rewards/rejected": rewards[:, 1],
@@ -78,7 +82,8 @@ class LogRatioLoss(Algorithm):
 
     def score(self, models: Models, batch: Batch) -> Tensor:
         """(B, K): the implicit reward β log π/π_ref."""
-        return self.beta * (models.policy.response_logprobs(batch) - models.reference.response_logprobs(batch))
+        ratios = models.policy.response_logprobs(batch) - models.reference.response_logprobs(batch)
+        return self.beta * self.log_likelihood(ratios, batch)
 
 
 @dataclass
@@ -90,7 +95,7 @@ class DPO(LogRatioLoss):
         if not 0 <= self.label_smoothing < 0.5:
             raise ConfigError(f"algorithm.label_smoothing: found {self.label_smoothing}; expected 0 ≤ e < 0.5")
 
-    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)
 
     def preference_logits(self, scores: Tensor) -> Tensor:
@@ -102,8 +107,10 @@ class DPO(LogRatioLoss):
 class IPO(LogRatioLoss):
     """IPO: regresses the log-ratio to 1/2τ, so certain labels do not drive margins to infinity. τ = beta."""
 
-    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
-        logps, refs = logps / lengths, refs / lengths  # averaged over tokens, as its authors ran it
+    def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
+        return logps / batch.mask.sum(-1).clamp_min(1)  # averaged over tokens, as its authors ran it
+
+    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return ipo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)
 
 
@@ -111,5 +118,5 @@ class IPO(LogRatioLoss):
 class Hinge(LogRatioLoss):
     """The hinge loss on the implicit reward's margin."""
 
-    def objective(self, logps: Tensor, refs: Tensor, lengths: Tensor) -> Tensor:
+    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return hinge_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)

@@ -301,6 +301,9 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
     if len(said) > 1:
         parts = "; ".join(f"{text} for {', '.join(dict.fromkeys(names))}" for text, names in said.items())
         return [f"Held equal: not the same in all rows: {parts}."]
+    labels = sorted({result.cost["labels"] for result in results if result.cost.get("labels")})
+    if "labels" in said and len(labels) > 1:
+        return [f"Not held equal: labels were to be, but rows used {', '.join(f'{count:,.0f}' for count in labels)}."]
     return [f"Held equal: {text}." for text in said]
 
 

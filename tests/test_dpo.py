@@ -1,6 +1,7 @@
 """DPO, IPO and the hinge: first the arithmetic, on numbers a reader can check by hand; then on a model."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,13 +79,16 @@ def test_hinge_loss():
 
 
 def test_ipo_divides_by_token_counts():
-    """The class averages over tokens; the function does not: (B, 2) sums and lengths in, (B,) out."""
+    """The class averages over tokens, in its loss and where it ranks; the function does not."""
     logps, refs = torch.stack([CHOSEN, REJECTED], 1), torch.stack([REF_CHOSEN, REF_REJECTED], 1)
-    lengths = tensor([[10, 12], [20, 19], [5, 6]])
-    close(IPO(beta=0.1).objective(logps, refs, lengths), [22.800625, 25.782342, 22.246944], 1e-4)
-    for algorithm in (DPO(beta=0.1), Hinge(beta=0.1)):
-        once, twice = (algorithm.objective(logps, refs, n * lengths) for n in (1, 2))
-        assert torch.equal(once, twice), "lengths are IPO's alone"
+    lengths = torch.tensor([[10, 12], [20, 19], [5, 6]])
+    batch = SimpleNamespace(mask=torch.arange(20) < lengths.unsqueeze(-1))  # (3, 2, 20)
+    ipo, dpo = IPO(beta=0.1), DPO(beta=0.1)
+    close(ipo.objective(ipo.log_likelihood(logps, batch), ipo.log_likelihood(refs, batch)), [22.800625, 25.782342, 22.246944], 1e-4)
+    assert dpo.log_likelihood(logps, batch) is logps
+    role = lambda sums: SimpleNamespace(response_logprobs=lambda _: sums)  # noqa: E731
+    models = SimpleNamespace(policy=role(logps), reference=role(refs))
+    close(ipo.score(models, batch), (0.1 * (logps - refs) / lengths).tolist())
 
 
 # On a model

@@ -80,6 +80,14 @@ def test_figures_by_hand():
         assert estimate.low <= estimate.mean <= estimate.high and estimate.n == 4
 
 
+def test_without_gold_the_proxies_are_compared_prompt_by_prompt():
+    start = evaluation(frame([None, None], proxy=pd.array([1.0, 2.0], dtype="Float64")).iloc[::-1])
+    found = metrics(PLAIN, evaluation(frame([None, None], proxy=pd.array([2.0, 5.0], dtype="Float64"))), start)
+    assert found["reward/proxy_minus_sft"].mean == 2.0 and "reward/gold_minus_sft" not in found
+    unscored = evaluation(frame([None, None]))
+    assert "reward/proxy_minus_sft" not in metrics(PLAIN, evaluation(frame([None] * 2, proxy=pd.array([2.0, 5.0], dtype="Float64"))), unscored)
+
+
 def test_what_cannot_be_measured_is_absent():
     found = metrics(PLAIN, evaluation(frame([None, None])), None)
     assert set(found) == {"length/mean", "eos_rate", "distinct_2"}

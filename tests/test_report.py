@@ -405,3 +405,9 @@ def test_reads_files_only():
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["algorithms", "algorithms.common", "algorithms.common.statistics"]
     assert report.exit_code == 0
+
+
+def test_labels_that_differ_are_not_called_equal(tmp_path):
+    runs = [result("sft", cost={"labels": 0}), result("dpo", cost={"labels": 512}), result("ppo", cost={"labels": 2048})]
+    assert "- Not held equal: labels were to be, but rows used 512, 2,048." in written(tmp_path, *runs)["md"]
+    assert "- Held equal: labels." in written(tmp_path / "same", runs[0], runs[1])["md"]

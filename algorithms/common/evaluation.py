@@ -230,11 +230,14 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int,
         gold = frame["gold"].to_numpy(float)
         found["reward/gold"] = statistics.bootstrap(gold, seed)
         if baseline is not None:
-            start = frame[["prompt_id"]].merge(baseline.samples, on="prompt_id", validate="one_to_one")["gold"].to_numpy(float)
+            start = _joined(frame, baseline, "gold")
             found["reward/gold_minus_sft"] = statistics.paired(gold, start, seed)
             found["win_rate/sft"] = statistics.win_rate(gold, start, seed)
     if frame["proxy"].notna().all():
-        found["reward/proxy"] = statistics.bootstrap(frame["proxy"].to_numpy(float), seed)
+        proxy = frame["proxy"].to_numpy(float)
+        found["reward/proxy"] = statistics.bootstrap(proxy, seed)
+        if baseline is not None and baseline.samples["proxy"].notna().all():
+            found["reward/proxy_minus_sft"] = statistics.paired(proxy, _joined(frame, baseline, "proxy"), seed)
     if frame["logprob_reference"].notna().all() and not chosen:
         found["kl/k1"] = statistics.bootstrap((frame["logprob_policy"] - frame["logprob_reference"]).to_numpy(float), seed)
         found["kl/exact"] = statistics.bootstrap(frame["kl_exact"].to_numpy(float), seed)
@@ -244,6 +247,11 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int,
     if distinct:
         found["distinct_2"] = statistics.bootstrap(np.array(distinct), seed)
     return found
+
+
+def _joined(frame: pd.DataFrame, baseline: Evaluation, column: str) -> np.ndarray:
+    """The baseline's figures in the order of the frame's prompts."""
+    return frame[["prompt_id"]].merge(baseline.samples, on="prompt_id", validate="one_to_one")[column].to_numpy(float)
 
 
 def _pair_figures(frame: pd.DataFrame, seed: int) -> dict[str, statistics.Estimate]:
