@@ -110,6 +110,18 @@ def test_full_fine_tuning_resumes(make_models, tmp_path):
     assert whole[0] == resumed[0] and same(whole[1], resumed[1])
 
 
+def test_a_failure_after_the_last_step_repeats_none(make_models, tmp_path):
+    whole, whole_weights, _ = start(make_models, tmp_path / "whole", SFT(), 0.3, every=50)
+    algorithm = SFT()
+    algorithm.finish = raises
+    with pytest.raises(Killed):
+        start(make_models, tmp_path / "failed", algorithm, 0.3, every=50)
+    algorithm.loss, finished = raises, []  # a step would fail
+    algorithm.finish = finished.append
+    resumed, resumed_weights, context = start(make_models, tmp_path / "failed", algorithm, 0.3, every=50)
+    assert finished == [context] and resumed == whole and same(resumed_weights, whole_weights)
+
+
 # Checkpoints that cannot be used
 
 
@@ -291,8 +303,8 @@ def test_a_run_passes_over_checkpoints_with_bytes_flipped(tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
-def test_ten_kills(tmp_path, algorithm):
+@pytest.mark.parametrize("algorithm", ["sft", "dpo", "reward_model", "rrhf", "ppo"])
+def test_four_kills(tmp_path, algorithm):
     """SIGKILL at random instants, of the whole run or while it trains; the same command again, until it is done, ends
     with the losses, weights and figures of a run that nobody killed.
     """
@@ -300,15 +312,19 @@ def test_ten_kills(tmp_path, algorithm):
     draw = random.Random(algorithm)
 
     def arguments(name: str) -> list[str]:
-        return command(data, tmp_path / f"stages-{name}", "model.lora.dropout=0.1", f"hydra.run.dir={tmp_path / name}",
-                       steps=60, algorithm=algorithm)
+        more = ["model.lora.dropout=0.1"] if algorithm in ("sft", "dpo") else []
+        if algorithm in ("rrhf", "ppo"):  # the reward model stands on the same supervised stage
+            more = [f"{stage}.{key}" for stage in ("reward.recipe", "reward.algorithm.needs.reference.recipe")
+                    for key in ("steps=20", "batch_size=8")]
+        return command(data, tmp_path / f"stages-{name}", *more, f"hydra.run.dir={tmp_path / name}",
+                       steps=60 if algorithm in ("sft", "dpo") else 20, algorithm=algorithm)
 
     began = time.monotonic()
     done = run(arguments("whole"), tmp_path)
     assert done.returncode == 0, done.stderr
     takes = time.monotonic() - began
     kills = in_training = rounds = 0
-    while kills < 10:
+    while kills < 4:
         name = f"killed-{rounds}"
         work = tmp_path / f"stages-{name}" / ".work"
         kept = set(work.glob("trained-*/step-*"))
@@ -334,7 +350,7 @@ def test_ten_kills(tmp_path, algorithm):
     assert done.returncode == 0, done.stderr
     _same_results(tmp_path / f"killed-{rounds}", tmp_path / "whole")
     print(f"{algorithm}: {kills} kills, {in_training} while training, {rounds + 1} runs completed")
-    assert in_training >= 3
+    assert in_training >= 1
 
 
 def _same_results(one: Path, other: Path) -> None:
