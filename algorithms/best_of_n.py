@@ -24,6 +24,7 @@ from .common.algorithm import Algorithm
 from .common.context import Context
 from .common.errors import ConfigError
 from .common.loop import write_report
+from .common.memory import reset_peak_memory
 from .common.models import Models
 from .common.sampling import Sample, Sampling, sample
 from .common.statistics import Estimate, bootstrap
@@ -71,6 +72,7 @@ class BestOfN(Algorithm):
 
     def fit(self, context: Context) -> None:
         """Nothing: the policy stays the copy of the reference that it starts as."""
+        reset_peak_memory(context.models.device)
         write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
 
     def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str]

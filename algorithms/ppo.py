@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Iterator
+from typing import TYPE_CHECKING, ClassVar, Iterator
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from .common import rollouts
 from .common.algorithm import Algorithm, Loss, Term
 from .common.context import Context
 from .common.errors import ConfigError
-from .common.models import Models
+from .common.models import ModelConfig, Models
 from .common.optim import Recipe
 from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments,
                                      explained_variance, gae, kl_penalty, masked_mean, masked_variance, shape_rewards,
@@ -36,14 +36,21 @@ from .common.rollouts import Minibatch, Rollouts
 from .common.seeds import derive
 from .common.template import Example
 
+if TYPE_CHECKING:  # a source is asked for its needs only
+    from .common.rewards import RewardSource
+
+
+def _no_start(found: str) -> ConfigError:
+    return ConfigError(f"algorithm.critic: found reward, but {found}; expected reward=trained with a scalar; "
+                       "fix: algorithm.critic=policy")
+
 
 def critic_from_reward(models: Models, seed: int) -> None:
     """Adapter and head of the reward model."""
     reward = models.role("reward") if "reward" in models.roles.names() else None
     if reward is None or reward.scalar is None or reward.scalar.out_features != 1:
         found = "no reward model on the policy's base" if reward is None else "a reward model without a scalar head"
-        raise ConfigError(f"algorithm.critic: found reward, but {found}; expected reward=trained with a scalar; "
-                          "fix: algorithm.critic=policy")
+        raise _no_start(found)
     models.add_role("value", trainable=True, like="reward")
     models.role("value").add_scalar_head(like=reward)
 
@@ -58,6 +65,12 @@ def critic_at_random(models: Models, seed: int) -> None:
     """A fresh adapter (the base's function), a fresh head."""
     models.add_role("value", trainable=True, seed=seed)
     models.role("value").add_scalar_head(seed=seed)
+
+
+def _refuse_dropout(model: ModelConfig) -> None:
+    if model.lora is not None and model.lora.dropout > 0:
+        raise ConfigError(f"model.lora.dropout: found {model.lora.dropout}; expected 0 for PPO, whose losses "
+                          "compare log-probabilities of two forward passes; fix: model.lora.dropout=0")
 
 
 CRITICS = {"reward": critic_from_reward, "policy": critic_from_policy, "random": critic_at_random}
@@ -113,10 +126,19 @@ class PPO(Algorithm):
         self.controller = KLController(self.kl_coef, self.kl_target, self.kl_horizon)
         self.moments = RunningMoments()
 
+    def check(self, source: "RewardSource | None", model: ModelConfig) -> None:
+        _refuse_dropout(model)
+        if self.critic != "reward":
+            return
+        needs = [self.needs.get("reward"), *(source.needs().values() if source else ())]
+        own = [need.algorithm for need in needs if need and need.model is None and need.algorithm.role == "reward"]
+        if not own:
+            raise _no_start("no reward model on the policy's base")
+        if getattr(own[0], "outputs", 1) != 1:
+            raise _no_start("a reward model without a scalar head")
+
     def add_roles(self, models: Models, seed: int) -> None:
-        if models.config.lora is not None and models.config.lora.dropout > 0:
-            raise ConfigError(f"model.lora.dropout: found {models.config.lora.dropout}; expected 0 for PPO, whose losses "
-                              "compare log-probabilities of two forward passes; fix: model.lora.dropout=0")
+        _refuse_dropout(models.config)
         super().add_roles(models, seed)  # the policy: a copy of the reference
         CRITICS[self.critic](models, derive(seed, "value"))
 

@@ -31,6 +31,7 @@ from .common.batches import Batch
 from .common.context import Context
 from .common.errors import ConfigError, DataError, TrainingError
 from .common.models import Models
+from .common.rollouts import at_once
 from .common.sampling import Sampling, sample
 from .common.seeds import derive, permutation
 from .common.template import Example
@@ -129,7 +130,7 @@ class ResponseModel(Algorithm):
         chosen = permutation(len(prompts), context.seed, "normalization")[:self.normalize_on]
         records = [prompts[index] for index in chosen]
         ids = [models.prompt_ids(record.prompt, self.max_new_tokens) for record in records]
-        drawn = sample(models, models.reference.name, ids, Sampling(max_new_tokens=self.max_new_tokens),
+        drawn = sample(models, models.reference.name, ids, Sampling(max_new_tokens=self.max_new_tokens, batch_size=at_once(context)),
                        derive(context.seed, "normalization"), keys=[record.key for record in records])
         context.meter.tokens_sampled += sum(len(one.ids) for one, in drawn)
         return [Example(prompt, [one.ids], [one.finished], None, record.key)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from algorithms.common import candidates as module
 from algorithms.common.beam import diverse_beams
 from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
 from algorithms.common.errors import ConfigError, TrainingError
-from algorithms.common.models import ModelConfig
+from algorithms.common.models import ModelConfig, Models
 from algorithms.common.record import Record
 from algorithms.common.rewards import RewardSource, checked
 from algorithms.common.sampling import Sample, Sampling, sample
@@ -166,6 +167,19 @@ def test_another_model_by_its_folder(context):
         for response, over in zip(example.responses, example.finished):
             assert over == (response[-1] in context.models.template.stop_ids)
     assert made.cost["tokens_sampled"] == sum(len(one.ids) for row in drawn for one in row)
+
+
+def test_another_model_is_gone_once_it_has_answered(context, monkeypatch):
+    loaded = []
+
+    def load(*given):
+        models = Models(*given)
+        loaded.append(weakref.ref(models))
+        return models
+
+    monkeypatch.setattr(module, "Models", load)
+    make(context, only(OtherModel(dataclasses.replace(MODEL, lora=None))))
+    assert [model() for model in loaded] == [None]
 
 
 def test_another_model_is_what_its_files_hold(context, tmp_path):

@@ -168,6 +168,12 @@ def test_every_file_of_a_group_names_its_class(path):
     assert "_target_" in OmegaConf.load(path)
 
 
+def test_candidates_are_decoded_as_many_at_once_as_the_evaluation():
+    config = complete("model=hub", "algorithm=rrhf")
+    assert config.algorithm.candidates.sources.own.batch_size == config.eval.sampling.batch_size == 32
+    assert complete("algorithm=rrhf", "eval.sampling.batch_size=7").algorithm.candidates.sources.own.batch_size == 7
+
+
 # Wrong keys and values
 
 

@@ -9,7 +9,7 @@ import torch
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluated_prompts, heldout_likelihood,
+from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluate, evaluated_prompts, heldout_likelihood,
                                           heldout_pairs, metrics, sample_frame)
 from algorithms.common.records import DataSets, LoadReport, Record, Records
 from algorithms.common.sampling import Sampling
@@ -153,6 +153,25 @@ def test_a_scorer_ranks_heldout_pairs_and_others_do_not(models):
     assert len(heldout_pairs(PLAIN, models, heldout, 4)) == 0
 
 
+def test_no_more_pairs_are_scored_than_asked_for(models):
+    class Longest(Algorithm):
+        def score(self, models, batch):
+            return batch.mask.sum(-1).float()
+
+    heldout = records(*(Record(f"x{i}", [" one two three", " one"], [0.0, 1.0], {}) for i in range(5)))
+    data = DataSets(records(), records(), records(), records(Record("e", [], None, {})), heldout, records(), LoadReport(read=6))
+    small = Sampling(max_new_tokens=2)
+
+    def scored(**options) -> list[str]:
+        config = EvalConfig(sampling=small, batch_size=2, **options)
+        return evaluate(Longest(view="pairs"), models, data, config, 0, False, None).pairs["prompt_id"].tolist()
+
+    everything = scored()
+    assert len(everything) == 5 and scored(pairs=3) == everything[:3] and scored(pairs=9) == everything
+    with pytest.raises(ConfigError, match="eval.pairs: found 0; expected at least 1"):
+        EvalConfig(pairs=0)
+
+
 def test_candidates_are_scored_and_the_best_is_picked(models):
     class Two(Algorithm):
         def respond(self, models, prompts, sampling, seed, keys):
@@ -179,8 +198,11 @@ def test_prompts_of_the_reported_evaluation_and_of_tuning():
     assert evaluated_prompts(data, EvalConfig())[0].prompt == "e"
     assert evaluated_prompts(data, EvalConfig(split="tuning"))[0].prompt == "t"
     data.tuning = empty
-    with pytest.raises(ConfigError, match="eval.split: found tuning"):
+    with pytest.raises(ConfigError, match="eval.split: found tuning.*files never hold; fix: eval.split=evaluation, or data=reviews"):
         evaluated_prompts(data, EvalConfig(split="tuning"))
+    data.evaluation = empty
+    with pytest.raises(ConfigError, match="eval.split: found evaluation.*fix: data.heldout=0.1"):
+        evaluated_prompts(data, EvalConfig())
     with pytest.raises(ConfigError, match="evaluation or tuning"):
         EvalConfig(split="train")
     assert np.isfinite(EvalConfig().batch_size)

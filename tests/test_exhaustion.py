@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from algorithms.best_of_n import BestOfN
 from algorithms.common import checkpoints, results
 from algorithms.common.errors import TrainingError, UserError
 from algorithms.common.loop import fit
+from algorithms.common.memory import peak_memory_bytes, reset_peak_memory
 from algorithms.common.optim import Recipe
 from algorithms.common.record import Record
 from algorithms.common.records import Records, cache_folder, set_cache_folder
@@ -197,6 +199,41 @@ def test_what_the_allocator_really_raises_is_recognised(make_models, tmp_path):
 
     with pytest.raises(TrainingError, match="step 1: found no memory left on cpu.*none yet"):
         fit(Greedy(), make_context(two_roles(make_models()), tmp_path, examples(4)))
+
+
+def test_no_memory_left_after_the_last_step(make_models, tmp_path):
+    class Greedy(SFT):
+        def finish(self, context):
+            raise MemoryError
+
+    with pytest.raises(TrainingError, match="found no memory left on cpu.*step-00000002; fix: lower trainer.micro_batch_size"):
+        fit(Greedy(), make_context(two_roles(make_models()), tmp_path, examples(4)))
+
+
+def test_the_peak_counts_from_its_reset():
+    """A big allocation before the reset is not in it, one after it is."""
+    device, size = torch.device("cpu"), 200 << 20
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak can be reset on Linux only")
+    reset_peak_memory(device)
+    start = peak_memory_bytes(device)
+    torch.ones(size, dtype=torch.uint8)
+    assert peak_memory_bytes(device) > start + size // 2
+    reset_peak_memory(device)
+    assert peak_memory_bytes(device) < start + size // 2
+
+
+@pytest.mark.parametrize("algorithm", [SFT(), BestOfN()], ids=["sft", "best-of-n"])
+def test_training_starts_a_peak_of_its_own(make_models, tmp_path, monkeypatch, algorithm):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak can be reset on Linux only")
+    device, size = torch.device("cpu"), 400 << 20
+    context = make_context(two_roles(make_models()), tmp_path, examples(4))
+    reset_peak_memory(device)
+    torch.ones(size, dtype=torch.uint8)
+    before = peak_memory_bytes(device)
+    algorithm.fit(context)
+    assert json.loads((context.target / "fit.json").read_text())["peak_memory_bytes"] < before - size // 4
 
 
 def test_other_errors_stay_what_they_are(make_models, tmp_path):

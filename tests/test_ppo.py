@@ -7,14 +7,17 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from algorithms.common.context import Meter
 from algorithms.common.errors import ConfigError
 from algorithms.common.loop import evaluate_loss, fit, run_losses
-from algorithms.common.models import Lora
+from algorithms.common.models import Lora, ModelConfig
 from algorithms.common.optim import Recipe
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.records import Record
+from algorithms.common.rewards import Gold, Trained, TrainedOwn, Weighted
 from algorithms.common.template import Example
 from algorithms.ppo import PPO
+from algorithms.reward_model import RatingModel, RewardModel
 from training_setup import lines, make_context, randomize
 
 WORDS = ["the film", "a hotel", "the meal was", "my phone", "this book, it", "we", "the laptop in the box", "a concert at night"]
@@ -520,6 +523,19 @@ def test_a_critic_from_the_reward_needs_one(make_models):
         ppo().add_roles(models, 0)
 
 
+@pytest.mark.parametrize("source, refused", [
+    (Gold(), "no reward model"), (TrainedOwn(RewardModel(), RECIPE, ModelConfig("x")), "no reward model"),
+    (Trained(RatingModel(), RECIPE), "a reward model without a scalar head"), (Trained(RewardModel(), RECIPE), None),
+    (Weighted({"a": Trained(RewardModel(), RECIPE), "b": Gold()}, {"a": 1.0, "b": 1.0}), None)])
+def test_a_critic_from_the_reward_is_asked_for_before_training(source, refused):
+    ppo(critic="policy").check(source, ModelConfig("x"))
+    if refused is None:
+        ppo().check(source, ModelConfig("x"))
+        return
+    with pytest.raises(ConfigError, match=f"algorithm.critic: found reward, but {refused}.*fix: algorithm.critic=policy"):
+        ppo().check(source, ModelConfig("x"))
+
+
 def test_without_a_supervised_stage_the_reference_is_the_base(make_models):
     models = make_models()
     models.alias("reference", "base")
@@ -534,6 +550,8 @@ def test_dropout_is_refused(make_models):
     models.alias("reference", "base")
     with pytest.raises(ConfigError, match="model.lora.dropout: found 0.1; expected 0 for PPO"):
         ppo(critic="random").add_roles(models, 0)
+    with pytest.raises(ConfigError, match="model.lora.dropout: found 0.1; expected 0 for PPO"):
+        ppo(critic="random").check(None, models.config)
 
 
 @pytest.mark.parametrize("key, value", [
@@ -571,6 +589,7 @@ def test_held_out_prompts_move_no_state(make_models, tmp_path):
     before = algorithm.state_dict()
     assert abs(evaluate_loss(algorithm, context)["eval/policy/ratio_max"] - 1) <= 1e-5
     assert algorithm.state_dict() == before
+    assert vars(context.meter) == vars(Meter()), "what is only watched is free of charge"
 
 
 class Killed(Exception):

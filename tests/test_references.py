@@ -1,6 +1,7 @@
 """Reference log-probabilities: computed once, the numbers of a fresh forward pass, missed only by what changes them."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -175,3 +176,15 @@ def test_the_policy_cannot_change_what_is_stored(models, store):
     before = prepared(models, data, store).lookup(models.collate(data))
     randomize(models, "policy", scale=1.0)
     assert torch.equal(prepared(models, data, store).lookup(models.collate(data)), before)
+
+
+def test_what_they_took_is_charged_once_more_when_they_are_found(models, store):
+    data = examples(8, responses=2)
+    first = prepared(models, data[:6], store)
+    ((_, folder),) = store.entries(KIND)
+    assert first.seconds == json.loads((folder / "cost.json").read_text())["seconds"] > 0
+    assert prepared(models, data[:6], store).seconds == first.seconds, "found values cost what they once took"
+    assert prepared(models, data[:2], store).seconds == pytest.approx(first.seconds / 3), "the share that is used"
+    both = prepared(models, data, store)
+    assert both.computed == 2 and both.seconds > first.seconds
+    assert prepared(models, data, store).seconds == pytest.approx(both.seconds)

@@ -353,6 +353,23 @@ def test_the_prompts_of_the_statistics_are_part_of_the_model(store):
         assert (keys[0] == keys[1]) == same
 
 
+SECRET = "sk-Zx81QqLm"
+
+
+def asks_a_service(prompts, responses, api_key="", headers=None, weight=1.0):
+    assert api_key == headers["token"] == SECRET
+    return words(prompts, responses, weight)
+
+
+def test_a_secret_argument_stays_out_of_the_store(store):
+    source = Function(functools.partial(asks_a_service, api_key=SECRET, headers={"token": SECRET}, weight=4.0))
+    bench = bench_with(store, source)
+    bench.evaluate(on_sft(Asking), RECIPE)
+    manifests = [path.read_text() for path in store.folder.rglob("manifest.json")]
+    assert any("asks_a_service" in text and '"weight": 4.0' in text for text in manifests), "the other arguments are told"
+    assert not [path for path in store.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
 def test_an_object_whose_content_cannot_be_told_is_refused(store):
     class Scores:
         def __call__(self, prompts, responses):

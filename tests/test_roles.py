@@ -14,7 +14,7 @@ from algorithms.common import precision
 from algorithms.common.batches import collate
 from algorithms.common.errors import ConfigError
 from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models import Lora, ModelConfig, Models, disable_dropout, load_base, shared_rows_refusal
+from algorithms.common.models import Lora, ModelConfig, Models, disable_dropout, load_base, model_digest, shared_rows_refusal
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 
@@ -498,6 +498,11 @@ def test_what_cannot_be_loaded_names_the_key(tmp_path):
             load_base(ModelConfig(name=name, precision="fp32"), torch.device("cpu"))
 
 
+def test_a_hub_id_that_cannot_be_read_names_the_key():
+    with pytest.raises(ConfigError, match="model.name: found 'nosuch/model', which could not be loaded .*hf auth login"):
+        model_digest(ModelConfig(name="nosuch/model"))
+
+
 def test_pickled_weights_are_refused(tmp_path):
     folder = save_llama(tmp_path, 64)
     (folder / "model.safetensors").unlink()
@@ -511,6 +516,11 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_model_settings_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"model.{key}"):
         ModelConfig(name="x", **{key: value})
+
+
+def test_a_chat_template_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="model.chat_template: found no file .*none.jinja; expected a Jinja file"):
+        ModelConfig(name="x", chat_template=str(tmp_path / "none.jinja"))
 
 
 def test_a_prompt_is_cut_so_that_prompt_and_answer_fit(make_models):

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shared_rows import examples, randomise
 
+from algorithms.common import beam, sampling
 from algorithms.common.batches import collate
 from algorithms.common.errors import ConfigError
-from algorithms.common.sampling import Sampling, draw, sample, warp
+from algorithms.common.sampling import Sampling, draw, prefill, sample, warp
 from algorithms.common.seeds import uniforms
 from algorithms.common.template import Example
 
@@ -76,6 +77,22 @@ def test_neighbours_and_batch_size_change_nothing(stopping, temperature):
     order = [4, 0, 5]
     alone = sample(stopping, "policy", [PROMPTS[i] for i in order], Sampling(16, temperature), 3, keys=[keys[i] for i in order])
     assert ids(alone) == [wanted[i] for i in order]
+
+
+def test_the_longest_prompts_come_first(models, monkeypatch):
+    """Memory runs out at the start or never."""
+    read = []
+
+    def noted(models, prompts, new_tokens):
+        read.append([len(prompt) for prompt in prompts])
+        return prefill(models, prompts, new_tokens)
+
+    for module in (sampling, beam):
+        monkeypatch.setattr(module, "prefill", noted)
+    prompts = [[40], [41] * 4, [42] * 2, [43] * 3]
+    sample(models, "policy", prompts, Sampling(max_new_tokens=2, batch_size=2), 0)
+    beam.diverse_beams(models, "policy", prompts, beams=1, groups=1, penalty=0.0, max_new_tokens=2, batch_size=2)
+    assert read == [[4, 3], [2, 1]] * 2
 
 
 def test_n_samples_from_one_prefill_equal_separate_prompts(stopping):

@@ -7,16 +7,20 @@ import math
 import random
 import shutil
 import subprocess
+import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
+from algorithms.common import stages
 from algorithms.common.algorithm import Algorithm, Need
 from algorithms.common.context import TrainerConfig
-from algorithms.common.errors import ConfigError
+from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.evaluation import EvalConfig
 from algorithms.common.loop import fit
+from algorithms.common.memory import released
 from algorithms.common.models import Lora, ModelConfig
 from algorithms.common.optim import Recipe
 from algorithms.common.record import Record
@@ -282,6 +286,48 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
     assert computed == [10, 1]
     make_bench(store).train(on_sft(recipe=dataclasses.replace(RECIPE, lr=2e-2)), epoch)
     assert computed == [10, 1, 10], "another supervised policy"
+
+
+def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
+    """Charged where it is computed and where it is found, and what is only watched is not."""
+    compute, slow = StoredLogprobs.compute, 0.5
+
+    def slowly(self, examples, batch_size):
+        time.sleep(slow)
+        return compute(self, examples, batch_size)
+
+    monkeypatch.setattr(StoredLogprobs, "compute", slowly)
+    taken = []
+    monkeypatch.setattr(Algorithm, "fit", lambda self, context: (taken.append(context.meter.seconds), fit(self, context)))
+    watched = dataclasses.replace(TRAINER, evaluate_every=3)
+    epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
+    folders = [make_bench(store, trainer=watched).train(on_sft(beta=beta), epoch) for beta in (0.1, 0.2)]
+    assert taken[0] == 0, "supervised fine-tuning has no reference pass"
+    assert slow <= taken[1] < 2 * slow and taken[2] == pytest.approx(taken[1])
+    for folder in folders:
+        assert json.loads((folder / "fit.json").read_text())["seconds"] > taken[1]
+
+
+@pytest.mark.parametrize("target, where", [(StoredLogprobs, "training"), (stages, "evaluation of training")])
+def test_no_memory_left_outside_a_step_says_what_to_lower(store, monkeypatch, target, where):
+    def greedy(*_, **__):
+        raise MemoryError
+
+    bench = make_bench(store)
+    monkeypatch.setattr(target, "compute" if target is StoredLogprobs else "evaluate", greedy)
+    with pytest.raises(TrainingError, match=f"^{where}: found no memory left on .*4 rows in one scoring pass.*fix: lower "
+                                            "eval.batch_size or eval.sampling.batch_size$"):
+        bench.evaluate(on_sft(), RECIPE)
+
+
+def test_a_dropped_bench_frees_its_models(store):
+    bench = make_bench(store)
+    bench.train(SFT(), RECIPE)
+    models = weakref.ref(bench.models)
+    with released():
+        assert models() is not None
+        del bench
+    assert models() is None
 
 
 # The command line, in processes of its own

@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
     import pandas as pd
 
     from .context import Context
-    from .models import Models
+    from .models import ModelConfig, Models
+    from .rewards import RewardSource
     from .sampling import Sample, Sampling
     from .statistics import Estimate
 
@@ -108,6 +109,10 @@ class Algorithm:
     def samples_prompts(self) -> bool:
         """Whether training depends on the data's prompts besides its view."""
         return False
+
+    def check(self, source: "RewardSource | None", model: "ModelConfig") -> None:
+        """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked before
+        anything is trained. Default: nothing is refused."""
 
     def add_roles(self, models: "Models", seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference where there is one."""

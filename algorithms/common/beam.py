@@ -22,7 +22,8 @@ def diverse_beams(models: Models, role: str, prompts: list[list[int]], *, beams:
     ``batch_size``: sequences decoded at the same time, at least one prompt's.
     """
     results: list[list[Sample]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # like lengths together: little padding
+    # like lengths together: little padding; the longest first: memory runs out at the start or never
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     chunk = max(1, batch_size // beams)
     models.used.add(models.role(role).name)
     with models.roles.use(models.role(role).name):

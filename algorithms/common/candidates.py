@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 import pandas as pd
-import torch
 
 from .beam import diverse_beams
 from .context import Context
 from .errors import ConfigError, TrainingError
-from .loop import peak_memory_bytes
+from .memory import peak_memory_bytes, release, reset_peak_memory
 from .models import ModelConfig, Models, model_digest
 from .records import Record
 from .rewards import Response
@@ -280,6 +279,8 @@ class Candidates:
                 temporary.replace(cost)  # last: it says that the part is whole
             frames.append(pd.read_parquet(rows))
             costs.append(json.loads(cost.read_text(encoding="utf-8")))
+        draws.clear()  # another model goes before training begins
+        release()
         pd.concat(frames).to_parquet(target / "candidates.parquet", index=False)
         together = {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
         (target / "cost.json").write_text(json.dumps(together), encoding="utf-8")
@@ -291,8 +292,7 @@ class Candidates:
     def _part(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]
               ) -> tuple[pd.DataFrame, dict]:
         models = context.models
-        if models.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        reset_peak_memory(models.device)
         drawn = {name: draw(prompts) for name, draw in draws.items()}
         rows = []
         for index, prompt in enumerate(prompts):

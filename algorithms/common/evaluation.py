@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ class EvalConfig:
     """What the reported evaluation does."""
 
     prompts: int = 256  # held-out prompts, or as many as there are
+    pairs: int = 512  # held-out pairs, or as many as there are
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
     batch_size: int = 16  # rows in one scoring pass
@@ -45,7 +47,7 @@ class EvalConfig:
     def __post_init__(self):
         if self.split not in ("evaluation", "tuning"):
             raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
-        for key in ("prompts", "batch_size"):
+        for key in ("prompts", "pairs", "batch_size"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
 
@@ -81,14 +83,17 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
         if data.gold is not None:
             frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
         likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
-    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold))
+    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs))
 
 
 def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     source = {"evaluation": data.evaluation, "tuning": data.tuning}[config.split]
     if not len(source):
-        raise ConfigError(f"eval.split: found {config.split}, but the data holds no such prompts; fix: data.heldout=0.1, or "
-                          "eval.split=evaluation")
+        told = f"eval.split: found {config.split}, but the data holds no such prompts"
+        if config.split == "tuning":
+            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, or "
+                              "data=reviews")
+        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one prompt")
     return source.select(range(min(config.prompts, len(source))))
 
 
@@ -177,10 +182,10 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
 
 
 @torch.no_grad()
-def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None
-                  ) -> pd.DataFrame:
-    """How each held-out pair is scored, the response its annotator preferred in ``chosen``."""
-    records = list(pairs(heldout))
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None,
+                  limit: int | None = None) -> pd.DataFrame:
+    """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
+    records = list(islice(pairs(heldout), limit))
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
     logits: list[float] = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import resource
 import signal
 import sys
 import time
@@ -29,6 +28,7 @@ from . import checkpoints
 from .algorithm import Algorithm, Experience, Loss
 from .context import Context
 from .errors import TrainingError
+from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
 from .optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .seeds import derive, permutation
 from .template import Example
@@ -78,12 +78,6 @@ def micro_batches(experience: Experience, indices: list[int], size: int) -> list
     lengths = experience.lengths()
     ordered = sorted(indices, key=lambda index: (-lengths[index], index))
     return [ordered[i:i + size] for i in range(0, len(ordered), size)]
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager
@@ -170,28 +164,27 @@ def _not_finite(context: Context, step: int, names: list[str], what: str) -> Tra
         f"last good checkpoint: {last or 'none yet'}; fix: lower recipe.lr, or look at these records")
 
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # the CPU's allocator, CUDA, its libraries
-
-
-@contextmanager
-def _memory(context: Context) -> Iterator[None]:
+def _memory(context: Context):
     """Running out of memory within a step, as an error that says what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(mark in str(error) for mark in _NO_MEMORY):
-            raise
+
+    def explain(told: str) -> str:
         config = context.models.config
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         fixes = ["trainer.micro_batch_size"] * (context.trainer.micro_batch_size > 1) + ["model.max_length"]
         more = "" if config.gradient_checkpointing else ", or set model.gradient_checkpointing=true"
-        raise TrainingError(
-            f"{context.name}, step {context.step + 1}: found no memory left on {context.models.device} ({told}); expected "
-            f"room for micro-batches of {context.trainer.micro_batch_size} (trainer.micro_batch_size) with up to "
-            f"{config.max_length} tokens (model.max_length); last good checkpoint: "
-            f"{checkpoints.newest(context.work) or 'none yet'}; "
-            f"fix: lower {' or '.join(fixes)}{more}") from error
+        return (f"{context.name}, step {context.step + 1}: found no memory left on {context.models.device} ({told}); expected "
+                f"room for micro-batches of {context.trainer.micro_batch_size} (trainer.micro_batch_size) with up to "
+                f"{config.max_length} tokens (model.max_length); last good checkpoint: "
+                f"{checkpoints.newest(context.work) or 'none yet'}; fix: lower {' or '.join(fixes)}{more}")
+
+    return no_memory_explained(explain)
+
+
+def nothing_held_out(every: int, view: str) -> str:
+    """The message where held-out losses are asked for and the data has no records for them."""
+    told = f"trainer.evaluate_every: found {every}, but the data holds nothing out for the view {view!r}"
+    if view == "prompts":  # what files hold out is for the reported evaluation alone
+        return f"{told}; expected tuning prompts, which files never hold; fix: trainer.evaluate_every=null, or data=reviews"
+    return f"{told}; expected held-out records; fix: data.heldout=0.1, or trainer.evaluate_every=null"
 
 
 def fit(algorithm: Algorithm, context: Context) -> None:
@@ -201,22 +194,20 @@ def fit(algorithm: Algorithm, context: Context) -> None:
         raise TrainingError(f"{context.name}: found no records in the view {algorithm.view!r}; expected at least one; "
                             "fix: give data that has them (task=inspect shows what was read)")
     if trainer.evaluate_every and not context.heldout:
-        raise TrainingError(f"trainer.evaluate_every: found {trainer.evaluate_every}, but the data holds nothing out for the "
-                            f"view {algorithm.view!r}; fix: data.heldout=0.1, or trainer.evaluate_every=null")
+        raise TrainingError(nothing_held_out(trainer.evaluate_every, algorithm.view))
+    reset_peak_memory(models.device)
     limit = recipe.total_records(len(examples))
     total = -(-limit // recipe.batch_size)
     groups = algorithm.parameter_groups(models, recipe)
     trainable = [parameter for group in groups for parameter in group["params"]]
     optimizer = build_optimizer(trainer.optimizer, groups, recipe, models.device)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    if models.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
 
     chosen: list[Example] = []
     step, clock, tokens, lines = _resume(algorithm, context, trainable, optimizer)
     models.check_layout([example for example in examples if example.responses][:4], algorithm.role)
     models.used.clear()
-    started = time.monotonic() - clock
+    started, resumed = time.monotonic() - clock, step
     with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
           tqdm(total=total, initial=step, desc=context.name, unit="step", disable=not trainer.progress, mininterval=1.0,
                file=sys.stderr) as bar):
@@ -251,7 +242,10 @@ def fit(algorithm: Algorithm, context: Context) -> None:
                     raise Interrupted(f"stopped at step {step} of {total} of {context.name}; checkpoint {path}; "
                                       "the same command goes on from there")
     _check_model(algorithm, context, step, chosen, trainable)
-    algorithm.finish(context)
+    if step > resumed:  # a failure from here on repeats no step
+        _checkpoint(algorithm, context, step, trainable, optimizer, time.monotonic() - started, tokens, lines)
+    with _memory(context):
+        algorithm.finish(context)
     write_report(context, lines, time.monotonic() - started, total, tokens, sum(parameter.numel() for parameter in trainable))
 
 

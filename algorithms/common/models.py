@@ -70,6 +70,8 @@ class ModelConfig:
         if not 0 < self.max_prompt_length < self.max_length:
             raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … max_length − 1 "
                               f"= {self.max_length - 1}; fix: leave room for a response")
+        if self.chat_template is not None and not Path(self.chat_template).is_file():
+            raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; fix: give its path")
         if self.lora is None and self.precision == "nf4":
             raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be trained; "
                               "fix: model.precision=bf16 or fp32, or keep model.lora")
@@ -95,8 +97,8 @@ def load_tokenizer(config: ModelConfig):
 def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id or a local "
-                       "folder with config.json, tokenizer and model.safetensors; fix: check the name, log in to the hub, "
-                       "convert .bin weights to safetensors, or set model.trust_remote_code=true if you trust its code")
+                       "folder with config.json, tokenizer and model.safetensors; fix: check the name, run hf auth login "
+                       "(and accept the licence on its page) for a gated repository, convert .bin weights to safetensors, or set model.trust_remote_code=true if you trust its code")
 
 
 def load_base(config: ModelConfig, device: torch.device):
@@ -132,7 +134,10 @@ def model_digest(config: ModelConfig) -> str:
     if not folder.is_dir():
         from transformers import AutoConfig
 
-        told = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        try:
+            told = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=config.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(config, error) from error
         return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
     return weights_digest(folder)
 

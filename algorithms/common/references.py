@@ -7,7 +7,9 @@ learning rate, the data's order or other records cannot change a value, and so h
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from .template import Example
 
 log = logging.getLogger(__name__)
 KIND = "reference_logprobs"
+VERSION = 2  # raised when what an entry holds changes
 
 
 class StoredLogprobs:
@@ -30,6 +33,7 @@ class StoredLogprobs:
     def __init__(self, role: Role, identity: dict):
         self._role, self._identity = role, identity
         self._values: dict[str, list[float]] = {}
+        self.seconds = 0.0  # what the values took where they were computed, here or in another run
         self.computed = 0  # examples computed here rather than found
 
     def prepare(self, examples: list[Example], store: Store, batch_size: int) -> None:
@@ -45,7 +49,10 @@ class StoredLogprobs:
         description = {"identity": self._identity, "examples": content_hash([example.key for example in missing])}
 
         def build(target: Path, work: Path) -> None:
+            started = time.monotonic()
             computed = self.compute(missing, batch_size)
+            cost = {"seconds": time.monotonic() - started}
+            (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
             keys = np.array([list(bytes.fromhex(example.key)) for example in missing], dtype=np.uint8)  # (N, 16)
             lengths = np.array([len(values) for values in computed], dtype=np.int64)
             save_file({"keys": keys, "lengths": lengths,
@@ -56,12 +63,14 @@ class StoredLogprobs:
 
     def _take(self, folder: Path, wanted: dict[str, Example]) -> None:
         tensors = load_file(folder / "logprobs.safetensors")
-        offset = 0
+        seconds = json.loads((folder / "cost.json").read_text(encoding="utf-8"))["seconds"]
+        offset, before = 0, len(self._values)
         for key, length in zip(tensors["keys"], tensors["lengths"]):
             name = bytes(key).hex()
             if name in wanted:
                 self._values[name] = tensors["logprobs"][offset:offset + length].tolist()
             offset += int(length)
+        self.seconds += seconds * (len(self._values) - before) / len(tensors["keys"])  # the share that is used
 
     def compute(self, examples: list[Example], batch_size: int) -> list[list[float]]:
         """[K sums] per example, the longest first so that memory runs out at the start or never."""
@@ -90,5 +99,5 @@ class StoredLogprobs:
 
 def identity(models: Models, base_digest: str, adapter_digest: str | None) -> dict:
     """What a log-probability depends on besides the token ids."""
-    return {"base": base_digest, "adapter": adapter_digest, "precision": models.config.precision,
+    return {"version": VERSION, "base": base_digest, "adapter": adapter_digest, "precision": models.config.precision,
             "autocast": str(models.autocast_dtype), "device": models.device.type}

@@ -276,7 +276,7 @@ class Classifier(RewardSource):
     def _not_loaded(self, error: Exception) -> ConfigError:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a "
-                           "sequence classifier's hub id or folder, with safetensors; fix: check the name, or log in to the hub")
+                           "sequence classifier's hub id or folder, with safetensors; fix: check the name, or run hf auth login")
 
     def _load(self, device: torch.device):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -83,7 +83,8 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
     prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
     settings = Sampling(max_new_tokens, temperature, batch_size=batch_size or at_once(context))
     drawn = sample(models, role, prompts, settings, derive(context.seed, "rollout", context.step))
-    context.meter.tokens_sampled += sum(len(one.ids) for one, in drawn)
+    if torch.is_grad_enabled():  # what is watched while training is no part of what training takes
+        context.meter.tokens_sampled += sum(len(one.ids) for one, in drawn)
     return [replace(example, prompt=prompt, responses=[one.ids], finished=[one.finished], key="")
             for example, prompt, (one,) in zip(examples, prompts, drawn)]
 
@@ -97,7 +98,8 @@ def score(context: Context, rollouts: list[Example]) -> Tensor:
         text = template.clean_response(prompt, template.decode(ids))
         responses.append(Response(template.prompt_text(prompt), text, example.prompt, ids, example.finished[0], example.record,
                                   prompt))
-    context.meter.reward_queries += len(responses)
+    if torch.is_grad_enabled():
+        context.meter.reward_queries += len(responses)
     return torch.tensor(context.reward(responses), device=context.models.device)
 
 

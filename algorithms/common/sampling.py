@@ -81,7 +81,8 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))  # like lengths together: little padding
+    # like lengths together: little padding; the longest first: memory runs out at the start or never
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     models.used.add(models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
     with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():

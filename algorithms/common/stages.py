@@ -20,12 +20,14 @@ import pandas as pd
 
 from . import references
 from .algorithm import Algorithm, Need
-from .context import Context, TrainerConfig
+from .context import Context, Meter, TrainerConfig
 from .errors import ConfigError
 from .evaluation import VERSION as MEASURES
 from .evaluation import EvalConfig, Evaluation, Spent, evaluate, evaluated_prompts
 from .export import frozen_role, role_digest, save_role
-from .loop import peak_memory_bytes, visited
+from .loop import nothing_held_out, visited
+from .masking import MASK, is_secret
+from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
 from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
@@ -35,19 +37,19 @@ from .seeds import derive
 from .store import Store
 
 log = logging.getLogger(__name__)
-VERSION = 1  # raised when what a stage computes changes
+VERSION = 2  # raised when what a stage computes or reports changes; 2: memory and reference pass per stage
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, with their class's name, as strict JSON."""
+    """Dataclasses, with their class's name, as strict JSON. It is written into the store: values of secrets are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
         if isinstance(value, Algorithm):
             fields["version"] = kind.version
         return {"class": f"{kind.__module__}.{kind.__qualname__}", **fields}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): MASK if is_secret(str(key)) else plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, functools.partial):
@@ -116,6 +118,17 @@ class Bench:
         return {**settings, "base": self.base_digest, "template": template, "device": device.type,
                 "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
 
+    def check(self, algorithm: Algorithm) -> None:
+        """ConfigError, before anything is trained, for what would be refused once the stages beneath it were."""
+        evaluated_prompts(self.data, self.eval)
+        _, heldout = self._view(algorithm.view)
+        trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
+        if self.trainer.evaluate_every and trains and not len(heldout):
+            raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
+        algorithm.check(self._source(algorithm), self.model)
+        for need in self._beneath(algorithm).values():
+            self.over(need.model).check(need.algorithm)
+
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""
         train, heldout = self._view(algorithm.view)
@@ -176,8 +189,9 @@ class Bench:
         self._train_for(self._source(algorithm))
 
         def build(target: Path, work: Path) -> None:
-            context = self._context(algorithm, recipe, inputs, name, target, work)
-            algorithm.fit(context)
+            with self._memory(name):
+                context = self._context(algorithm, recipe, inputs, name, target, work)
+                algorithm.fit(context)
             save_role(context.models, algorithm.role, target)
             (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
@@ -195,18 +209,31 @@ class Bench:
         algorithm.add_roles(models, derive(self.seed, "roles"))
         examples = [models.tokenize(record) for record in train]
         watched = [models.tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
+        meter = Meter()
         if algorithm.stores_reference:
-            seen = sorted(visited(len(examples), recipe, self.seed))
-            self._store_reference(models, inputs["reference"], [*(examples[i] for i in seen), *watched])
+            seen = [examples[i] for i in sorted(visited(len(examples), recipe, self.seed))]
+            meter.seconds = self._store_reference(models, inputs["reference"], seen, watched)
         whole = self.description(algorithm, recipe)
         return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
-                       self.run_folder, self.data, train, heldout, {key: whole[key] for key in ("model", "needs", "reward")}, scorer)
+                       self.run_folder, self.data, train, heldout, {key: whole[key] for key in ("model", "needs", "reward")}, scorer, meter)
 
-    def _store_reference(self, models: Models, folder: Path | None, examples: list) -> None:
+    def _store_reference(self, models: Models, folder: Path | None, examples: list, watched: list) -> float:
+        """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
         identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
         stored = references.StoredLogprobs(models.reference, identity)
         stored.prepare(examples, self.store, self.eval.batch_size)
+        seconds = stored.seconds
+        if watched:  # not learned from: free of charge
+            stored.prepare(watched, self.store, self.eval.batch_size)
         models.reference.stored = stored
+        return seconds
+
+    def _memory(self, name: str):
+        """Running out of memory outside a training step, as an error that says what to lower."""
+        return no_memory_explained(lambda told: (
+            f"{name}: found no memory left on {pick_device()} ({told}); expected room for the model, for {self.eval.batch_size} "
+            f"rows in one scoring pass (eval.batch_size) and for {self.eval.sampling.batch_size} sequences decoded together "
+            "(eval.sampling.batch_size); fix: lower eval.batch_size or eval.sampling.batch_size"))
 
     def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
         """The common evaluation of a trained stage, itself a kept stage; the algorithm knows then what training left it."""
@@ -227,8 +254,13 @@ class Bench:
                        "reward": source and self._source_description(source)}
 
         def build(target: Path, work: Path) -> None:
+            with self._memory(f"evaluation of {name}"):
+                measure(target)
+
+        def measure(target: Path) -> None:
             started = time.monotonic()
             models = self.models
+            reset_peak_memory(models.device)
             models.clear_roles()
             for role, need in algorithm.needs.items():
                 frozen_role(models, role, self.train(need.algorithm, need.recipe, role) if need else None)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from . import results
 from .errors import ConfigError
 from .masking import Mask
-from .settings import StagesConfig, build, seed, settings
+from .settings import Settings, StagesConfig, build, seed, settings
 from .store import Store
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
     chosen, mask = settings(config), Mask(config)
+    from .memory import released
+
+    with released():
+        _run(chosen, mask, config, name, folder, overrides)
+
+
+def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from .evaluation import metrics
     from .export import export, model_card
     from .stages import Bench
@@ -35,7 +42,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder)
-    bench.description(chosen.algorithm, chosen.recipe)  # what cannot be trained is refused before its inputs are
+    bench.check(chosen.algorithm)  # what cannot be trained is refused before its inputs are
+    bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
     figures = {key: value.to_dict() for key, value in metrics(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm)).items()}

@@ -56,10 +56,7 @@ class Template:
     def __init__(self, tokenizer, chat_template: str | None = None):
         self.tokenizer = tokenizer
         if chat_template is not None:
-            path = Path(chat_template)
-            if not path.is_file():
-                raise ConfigError(f"model.chat_template: found no file {chat_template}; expected a Jinja file; fix: give its path")
-            tokenizer.chat_template = path.read_text(encoding="utf-8")
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         self.chat = tokenizer.chat_template is not None
         if self.chat and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
             log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
