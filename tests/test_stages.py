@@ -380,3 +380,11 @@ def test_a_failing_run_says_so_once(tmp_path, overrides, message):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_need_that_is_no_stage_is_refused(tmp_path):
+    """What is left of another algorithm's override, as with a key under algorithm.needs of one that needs nothing."""
+    bench = make_bench(Store(tmp_path))
+    with pytest.raises(ConfigError, match="algorithm.needs.reference: found dict; expected a stage"):
+        bench.check(SFT(needs={"reference": {"recipe": {"steps": 4}}}))
+    bench.check(SFT())

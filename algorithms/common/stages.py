@@ -121,6 +121,10 @@ class Bench:
     def check(self, algorithm: Algorithm) -> None:
         """ConfigError, before anything is trained, for what would be refused once the stages beneath it were."""
         evaluated_prompts(self.data, self.eval)
+        for role, need in algorithm.needs.items():
+            if need is not None and not isinstance(need, Need):
+                raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; expected a stage (an algorithm and a "
+                                  "recipe) or null; fix: leave algorithm.needs as this algorithm has it")
         _, heldout = self._view(algorithm.view)
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
