@@ -388,3 +388,9 @@ def test_a_need_that_is_no_stage_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="algorithm.needs.reference: found dict; expected a stage"):
         bench.check(SFT(needs={"reference": {"recipe": {"steps": 4}}}))
     bench.check(SFT())
+
+
+def test_descriptions_pass_through_what_hides_secrets(tmp_path):
+    bench = make_bench(Store(tmp_path))
+    bench.hide = lambda description: {**description, "seed": "***"}
+    assert bench.description(SFT(), Recipe(lr=1e-3, batch_size=4))["seed"] == "***"

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pandas as pd
 
@@ -89,6 +89,7 @@ class Bench:
     store: Store
     reward: RewardSource | None = None
     run_folder: Path | None = None
+    hide: Callable[[dict], dict] = lambda description: description  # takes secrets out of what the store writes down
     _views: dict[str, tuple[Records, Records]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def _view(self, view: str) -> tuple[Records, Records]:
@@ -146,11 +147,12 @@ class Bench:
         source = self._source(algorithm)
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         sampled = {"prompts": self.data.prompts.fingerprint} if algorithm.samples_prompts else {}
-        return {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **sampled,
+        whole = {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **sampled,
                 "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
                 "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
+        return self.hide(whole)
 
     def _source(self, algorithm: Algorithm, always: bool = False) -> RewardSource | None:
         """The reward source, for an algorithm that uses one (or for measuring)."""
@@ -256,6 +258,7 @@ class Bench:
                        "eval": plain(self.eval), "evaluation": evaluated_prompts(self.data, self.eval).fingerprint,
                        "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold),
                        "reward": source and self._source_description(source)}
+        description = self.hide(description)
 
         def build(target: Path, work: Path) -> None:
             with self._memory(f"evaluation of {name}"):

@@ -41,7 +41,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     log.info("stages: %s (safe to delete)", store.folder)
     head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
-    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder)
+    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     bench.check(chosen.algorithm)  # what cannot be trained is refused before its inputs are
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
