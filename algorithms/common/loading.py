@@ -33,6 +33,7 @@ class LoadReport:
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
 
     def to_dict(self) -> dict:
         """As JSON-able values."""

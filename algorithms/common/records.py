@@ -19,13 +19,14 @@ from algorithms.common.storage import Records, cache_folder, set_cache_folder
 from algorithms.common.views import (demonstrations, evaluation_records, first_of_each, pairs, preferred, prompts, ranked,
                                      rated, split)
 
-__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Messages", "Record", "Records", "cache_folder",
+__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Measure", "Messages", "Record", "Records", "cache_folder",
            "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated",
            "render_transcript", "set_cache_folder", "split"]
 
 log = logging.getLogger(__name__)
 
 Gold = Callable[[list[str], list[str], list[bool]], list[float]]
+Measure = Callable[[Record, str, bool], dict[str, float]]
 
 
 @dataclass
@@ -36,6 +37,9 @@ class DataSets:
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
     tuning: prompts to choose hyper-parameters on; may be empty.
     gold: (prompts, responses, finished) → scores, where the true reward is known.
+    choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in ``meta["groups"]``
+    are the figures it counts in.
+    measure: (record, response, finished) → what a sampled response to an evaluated record shows, by the figure's name.
     """
 
     preferences: Records
@@ -46,6 +50,8 @@ class DataSets:
     tuning: Records
     report: LoadReport
     gold: Gold | None = None
+    choices: Records | None = None
+    measure: Measure | None = None
 
 
 @dataclass
