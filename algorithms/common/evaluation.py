@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -20,16 +21,17 @@ from torch import Tensor
 from . import statistics
 from .algorithm import Algorithm
 from .batches import Batch
+from .choices import choice_figures, rank_options
 from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
-from .records import DataSets, Gold, Record, Records, pairs, prompt_hash
+from .records import DataSets, Gold, Measure, Record, Records, pairs, prompt_hash
 from .rewards import Response, Scorer
 from .sampling import Sampling
 from .seeds import derive
 from .template import Example
 
-VERSION = 2  # raised when what is measured changes: kept evaluations are then made anew
+VERSION = 3  # raised when what is measured changes: kept evaluations are then made anew
 CHUNK = 256  # states whose two rows of logits exist at the same time
 
 
@@ -61,6 +63,8 @@ class Evaluation:
     # chosen, rejected: how held-out pairs are scored; *_length in tokens; logit: log-odds of chosen, where modelled;
     # gold_*, where the data has one; empty where the method cannot rank
     pairs: pd.DataFrame
+    choices: pd.DataFrame = field(default_factory=pd.DataFrame)  # questions with options, see choices.rank_options
+    measured: pd.DataFrame = field(default_factory=pd.DataFrame)  # prompt_id, figure, value: what the data's measure found
 
 
 @dataclass
@@ -76,14 +80,28 @@ class Spent:
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
              scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in."""
-    frame, likelihood = pd.DataFrame(), pd.DataFrame()
+    frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
         frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent)
         if data.gold is not None:
             frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
+        if data.measure is not None:
+            measured = measured_frame(data.measure, prompts, frame)
+        if data.choices is not None and len(data.choices):
+            choices = rank_options(models, "policy", data.choices, config.batch_size)
         likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
-    return Evaluation(frame, likelihood, heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs))
+    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs)
+    return Evaluation(frame, likelihood, judged, choices, measured)
+
+
+def measured_frame(measure: Measure, prompts: Records, samples: pd.DataFrame) -> pd.DataFrame:
+    """One row per figure that a prompt's picked response counts in."""
+    rows = []
+    picked = samples[samples["picked"]]
+    for record, response, finished in zip(prompts, picked["response"], picked["finished"], strict=True):
+        rows += [(record.key, name, float(value)) for name, value in measure(record, response, bool(finished)).items()]
+    return pd.DataFrame(rows, columns=["prompt_id", "figure", "value"])
 
 
 def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
@@ -119,6 +137,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
+    frame["origin"] = [record.meta.get("origin") for record, drawn in zip(records, candidates) for _ in drawn]
     if any(len(drawn) > 1 for drawn in candidates):
         best = frame.groupby("prompt_id", sort=False)["proxy"].idxmax()  # ties: the first drawn
         frame["picked"] = frame.index.isin(best)
@@ -173,12 +192,13 @@ def divergence(models: Models, batch: Batch, has_reference: bool) -> tuple[list,
 def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
     """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
     nll, tokens = [], []
+    origins = [record.meta.get("origin") for record in records]
     for start in range(0, len(records), batch_size):
         part = [Record(record.prompt, record.responses[:1], None, {}) for record in records[start:start + batch_size]]
         batch = models.collate([models.tokenize(record) for record in part])
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()
-    return pd.DataFrame({"nll": nll, "tokens": tokens})
+    return pd.DataFrame({"nll": nll, "tokens": tokens, "origin": origins})
 
 
 @torch.no_grad()
@@ -201,6 +221,7 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     if not len(frame):
         return frame
     frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
+    frame["origin"] = [record.meta.get("origin") for record in records]
     if logits:
         frame["logit"] = logits
     if gold is not None:
@@ -221,10 +242,35 @@ def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | Non
         frame = result.samples[result.samples["picked"]].reset_index(drop=True)
         found.update(_sample_figures(frame, baseline, seed, chosen=len(frame) < len(result.samples)))
         found.update(algorithm.figures(result.samples, frame))
+    if len(result.measured):
+        found.update(_measured_figures(result.measured, baseline, seed))
+    if len(result.choices):
+        found.update(choice_figures(result.choices, seed))
     if len(result.likelihood):
-        found["perplexity/heldout"] = statistics.exp_mean(result.likelihood["nll"], result.likelihood["tokens"], seed)
+        found.update(_by_origin("perplexity/heldout", result.likelihood,
+                                lambda part: statistics.exp_mean(part["nll"], part["tokens"], seed)))
     if len(result.pairs):
         found.update(_pair_figures(result.pairs, seed))
+    return found
+
+
+def _by_origin(name: str, frame: pd.DataFrame, figure: Callable[[pd.DataFrame], statistics.Estimate]
+               ) -> dict[str, statistics.Estimate]:
+    """The figure, and where the data is a mixture also ``name/<origin>`` of each of its parts."""
+    parts = dict(list(frame.groupby("origin"))) if "origin" in frame else {}
+    return {name: figure(frame), **({f"{name}/{origin}": figure(part) for origin, part in parts.items()} if len(parts) > 1 else {})}
+
+
+def _measured_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int) -> dict[str, statistics.Estimate]:
+    """Means by name; where training started from a trained stage, ``<name>_minus_sft`` on the prompts that both have."""
+    found = {}
+    for name, part in frame.groupby("figure", sort=False):
+        found[name] = statistics.bootstrap(part["value"].to_numpy(float), seed)
+        if baseline is not None and len(baseline.measured):
+            before = baseline.measured[baseline.measured["figure"] == name]
+            both = part.merge(before, on="prompt_id", suffixes=("", "_before"), validate="one_to_one")
+            if len(both):
+                found[f"{name}_minus_sft"] = statistics.paired(both["value"], both["value_before"], seed)
     return found
 
 
@@ -233,14 +279,14 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int,
     found = {}
     if frame["gold"].notna().all():
         gold = frame["gold"].to_numpy(float)
-        found["reward/gold"] = statistics.bootstrap(gold, seed)
+        found.update(_by_origin("reward/gold", frame, lambda part: statistics.bootstrap(part["gold"].to_numpy(float), seed)))
         if baseline is not None:
             start = _joined(frame, baseline, "gold")
             found["reward/gold_minus_sft"] = statistics.paired(gold, start, seed)
             found["win_rate/sft"] = statistics.win_rate(gold, start, seed)
     if frame["proxy"].notna().all():
         proxy = frame["proxy"].to_numpy(float)
-        found["reward/proxy"] = statistics.bootstrap(proxy, seed)
+        found.update(_by_origin("reward/proxy", frame, lambda part: statistics.bootstrap(part["proxy"].to_numpy(float), seed)))
         if baseline is not None and baseline.samples["proxy"].notna().all():
             found["reward/proxy_minus_sft"] = statistics.paired(proxy, _joined(frame, baseline, "proxy"), seed)
     if frame["logprob_reference"].notna().all() and not chosen:
@@ -268,7 +314,8 @@ def _pair_figures(frame: pd.DataFrame, seed: int) -> dict[str, statistics.Estima
     prompts = frame["prompt_id"]
     sign = np.sign(frame["chosen"] - frame["rejected"])  # 1: chosen above rejected
     hits = (sign + 1) / 2
-    found = {"accuracy/heldout": statistics.cluster_bootstrap(hits, prompts, seed)}
+    found = _by_origin("accuracy/heldout", frame.assign(hits=hits),
+                       lambda part: statistics.cluster_bootstrap(part["hits"], part["prompt_id"].tolist(), seed))
     longer = frame["chosen_length"] - frame["rejected_length"]
     parts = {"accuracy/chosen_longer": (hits, longer > 0), "accuracy/chosen_shorter": (hits, longer < 0)}
     if "gold_chosen" in frame:

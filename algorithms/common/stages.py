@@ -256,7 +256,10 @@ class Bench:
         self._train_for(source)
         description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", self.description(algorithm, recipe)),
                        "eval": plain(self.eval), "evaluation": evaluated_prompts(self.data, self.eval).fingerprint,
-                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold),
+                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold), "measure": plain(self.data.measure),
+                       "choices": self.data.choices and self.data.choices.fingerprint,
+                       "meta": [records and records.meta_fingerprint for records in
+                                (evaluated_prompts(self.data, self.eval), self.data.heldout, self.data.choices)],
                        "reward": source and self._source_description(source)}
         description = self.hide(description)
 

@@ -144,6 +144,15 @@ class Records(Sequence):
         return digest.hexdigest()
 
     @property
+    def meta_fingerprint(self) -> str:
+        """Hash of all records' meta in order, but for where they were read (source, line)."""
+        digest = hashlib.blake2b(digest_size=16)
+        for meta in self.column("meta"):
+            told = {key: value for key, value in json.loads(meta).items() if key not in ("source", "line")}
+            digest.update(json.dumps(told, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()
+
+    @property
     def prompt_hashes(self) -> np.ndarray:
         """(n,) uint64: :func:`prompt_hash` of every record."""
         return self.array("prompt_hash")

@@ -74,7 +74,7 @@ def _store(stages: StagesConfig) -> Store:
 def _show(name: str, figures: dict, folder: Path) -> None:
     print(f"\n{name}")
     for key, value in figures.items():
-        if "@" in key:  # a point of a curve
+        if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
             continue
         print(f"  {key:24s} {value['mean']:9.4f}   [{value['low']:.4f}, {value['high']:.4f}]   n={value['n']}")
     print(f"\nresults: {folder}")

@@ -1,0 +1,119 @@
+"""Rank classification against a naive computation; what data sources measure on samples; figures by origin."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from algorithms.common.algorithm import Algorithm
+from algorithms.common.choices import choice_figures, rank_options
+from algorithms.common.evaluation import Evaluation, evaluate, measured_frame, metrics
+from algorithms.common.evaluation import EvalConfig
+from algorithms.common.records import DataSets, LoadReport, Record, Records
+from algorithms.common.sampling import Sampling
+
+QUESTIONS = [
+    Record("The film was", [" good", " a very bad one", " long"], [0.0, 1.0, 0.0],
+           {"groups": ["plain", "plain/a"], "unit": "film", "origin": "a"}),
+    Record("The hotel", [" was far", " was near"], [1.0, 0.0], {"groups": ["plain"], "unit": "hotel", "origin": "b"}),
+    Record("The hotel and its long garden", [" was near", " was far"], [0.0, 1.0], {"origin": "b"}),
+]
+PLAIN = Algorithm(view="prompts")
+
+
+@pytest.fixture
+def models(make_models):
+    models = make_models()
+    models.add_role("policy", trainable=False, seed=2)
+    with torch.no_grad():
+        for name, parameter in models.policy.parameters().items():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+    return models
+
+
+def naive(models, record):
+    """Summed log-probability of each option, one row at a time."""
+    found = []
+    example = models.tokenize(record)
+    for response in example.responses:
+        ids = example.prompt + response
+        with torch.no_grad(), models.roles.use("policy"):
+            logprobs = models.roles.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        found.append(sum(logprobs[t - 1, ids[t]].item() for t in range(len(example.prompt), len(ids))))
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_the_option_with_the_largest_summed_logprob_is_the_answer(models, tmp_path, batch_size):
+    frame = rank_options(models, "policy", Records.from_list(QUESTIONS), batch_size)
+    for index, record in enumerate(QUESTIONS):
+        sums = naive(models, record)
+        right = record.scores.index(1.0)
+        assert frame["correct"][index] == float(np.argmax(sums) == right)
+        assert frame["margin"][index] == pytest.approx(sums[right] - max(s for i, s in enumerate(sums) if i != right), abs=1e-4)
+    assert frame["record"].tolist() == [record.key for record in QUESTIONS], "in the records' order, whatever the batches"
+    assert frame["groups"].tolist() == [["plain", "plain/a"], ["plain"], []]
+    assert frame["unit"][0] == "film" and len(frame["unit"][2]) == 16 and frame["origin"].tolist() == ["a", "b", "b"]
+
+
+def test_options_that_tie_share_the_point(models):
+    frame = rank_options(models, "policy", Records.from_list([Record("x", [" good", " good", " bad"], [1.0, 0.0, 0.0])]), 4)
+    assert frame["correct"][0] in (0.0, 0.5)
+    assert frame["correct"][0] == (0.5 if np.argmax(naive(models, Record("x", [" bad", " good"]))) else 0.0)
+
+
+def test_accuracy_of_groups_by_hand_with_units_resampled():
+    frame = pd.DataFrame({"correct": [1.0, 0.0, 1.0, 1.0], "unit": ["p", "p", "q", "r"],
+                          "groups": [["a"], ["a", "a/x"], ["a"], []]})
+    found = choice_figures(frame)
+    assert found["accuracy/choices"].mean == 0.75 and found["accuracy/choices"].n == 3
+    assert found["accuracy/a"].mean == pytest.approx(2 / 3) and found["accuracy/a"].n == 2
+    assert found["accuracy/a/x"].mean == 0.0
+
+
+def has_an_e(record, response, finished):
+    """A measure: one figure for every response, one for the finished alone."""
+    return {"e": float("e" in response), **({f"e/{record.meta['topic']}": 1.0} if finished else {})}
+
+
+def samples(texts, finished, prompts):
+    return pd.DataFrame({"prompt_id": prompts, "response": texts, "finished": finished, "picked": True})
+
+
+def test_what_a_response_shows_is_averaged_by_figure_and_compared_with_the_start():
+    records = [Record(f"p{i}", [], None, {"topic": "t"}) for i in range(3)]
+    keys = [record.key for record in records]
+    after = measured_frame(has_an_e, records, samples(["be", "no", "he"], [True, False, True], keys))
+    before = measured_frame(has_an_e, records[::-1], samples(["he", "x", "y"], [False, False, True], keys[::-1]))
+    assert after[["figure", "value"]].values.tolist() == [["e", 1.0], ["e/t", 1.0], ["e", 0.0], ["e", 1.0], ["e/t", 1.0]]
+    empty = pd.DataFrame()
+    found = metrics(PLAIN, Evaluation(empty, empty, empty, measured=after), Evaluation(empty, empty, empty, measured=before))
+    assert found["e"].mean == pytest.approx(2 / 3) and found["e"].n == 3
+    assert found["e_minus_sft"].mean == pytest.approx(1 / 3)  # by prompt: (1 − 0) + (0 − 0) + (1 − 1)
+    assert found["e/t_minus_sft"].n == 1, "prompts that both have: the first"
+
+
+def test_the_evaluation_answers_the_questions_and_measures_the_samples(models):
+    records = Records.from_list([Record(f"a hotel {i}", [" was near"], None, {"topic": "t", "origin": "ab"[i % 2]}) for i in range(4)])
+    empty = Records.from_list([])
+    data = DataSets(empty, empty, empty, records, empty, empty, LoadReport(), choices=Records.from_list(QUESTIONS), measure=has_an_e)
+    config = EvalConfig(prompts=4, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
+    result = evaluate(PLAIN, models, data, config, 0, has_reference=False, scorer=None)
+    assert len(result.choices) == 3 and set(result.measured["figure"]) <= {"e", "e/t"}
+    found = metrics(PLAIN, result, None)
+    assert {"accuracy/choices", "accuracy/plain", "e", "perplexity/heldout", "perplexity/heldout/a", "perplexity/heldout/b"} <= set(found)
+    assert found["perplexity/heldout/a"].n == 2
+
+
+def test_parts_of_a_mixture_have_figures_of_their_own():
+    base = {"prompt": "x", "response": "a b", "logprob_policy": -1.0, "logprob_reference": None, "kl_exact": None, "length": 2,
+            "finished": True, "picked": True}
+    frame = pd.DataFrame({"prompt_id": list("abcd"), "gold": pd.array([1.0, 2.0, 3.0, 4.0], dtype="Float64"),
+                          "proxy": pd.array([None] * 4, dtype="Float64"), "origin": ["one", "one", "two", "two"], **base})
+    pairs = pd.DataFrame({"chosen": [1.0, 0.0], "rejected": [0.0, 1.0], "chosen_length": [1, 1], "rejected_length": [1, 1],
+                          "prompt_id": ["a", "c"], "origin": ["one", "two"]})
+    found = metrics(PLAIN, Evaluation(frame, pd.DataFrame(), pairs), None)
+    assert (found["reward/gold"].mean, found["reward/gold/one"].mean, found["reward/gold/two"].mean) == (2.5, 1.5, 3.5)
+    assert (found["accuracy/heldout/one"].mean, found["accuracy/heldout/two"].mean) == (1.0, 0.0)
+    alone = metrics(PLAIN, Evaluation(frame.assign(origin="one"), pd.DataFrame(), pd.DataFrame()), None)
+    assert "reward/gold/one" not in alone, "one origin is no mixture"
