@@ -176,7 +176,8 @@ class PPO(Algorithm):
             self.controller.update(figures["kl/k1"], len(rolled))
         if self.whiten_advantages:
             advantages = whiten(advantages, mask)
-        return Rollouts(models, rolled, mask, logprobs, values, advantages, returns, figures)
+        return Rollouts(models, rolled, mask=mask, logprobs=logprobs, values=values, advantages=advantages, returns=returns,
+                        figures=figures)
 
     def loss(self, models: Models, batch: Minibatch) -> Iterator[Loss]:
         yield self._policy_loss(models, batch)

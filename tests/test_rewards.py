@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from command_line import invoke
 
 from algorithms.common.algorithm import Need
 from algorithms.common.errors import ConfigError, TrainingError
@@ -25,6 +26,7 @@ from algorithms.dpo import DPO
 from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
 from test_stages import LAB, MODEL, RECIPE, make_bench, make_data
+from training_setup import pairs_file
 
 MESSAGES = [{"role": "user", "content": "How was it?"}]
 
@@ -86,8 +88,17 @@ def test_a_function_sees_prompts_and_responses():
 def test_gold():
     data = dataclasses.replace(make_data(), gold=lambda prompts, responses, finished: [len(y) - 10.0 * (not f) for y, f in zip(responses, finished)])
     assert opened(Gold(), data=data)([response(" ab"), response(" ab", finished=False)]) == [3.0, -7.0]
-    with pytest.raises(ConfigError, match="this data has no gold reward; expected data=reviews"):
-        opened(Gold(), data=make_data())
+    Gold().check(data)
+    for source in (Gold(), Weighted({"truth": Gold()}, {"truth": 1.0})):
+        with pytest.raises(ConfigError, match="this data has no gold reward; expected data=reviews"):
+            source.check(make_data())
+
+
+def test_a_gold_reward_that_the_data_lacks_stops_before_anything_is_trained(tmp_path):
+    ended = invoke("algorithm=ppo", "reward=gold", "data=file", f"data.path={pairs_file(tmp_path / 'p.jsonl')}",
+                   f"stages.folder={tmp_path / 'stages'}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert ended.status == 2 and "this data has no gold reward" in ended.err
+    assert not list((tmp_path / "stages").glob("trained-*"))
 
 
 # Sums

@@ -60,6 +60,9 @@ class RewardSource:
         """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
         return {}
 
+    def check(self, data: "DataSets") -> None:
+        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
         raise NotImplementedError
@@ -165,11 +168,12 @@ def _retokenized(models: Models, response: Response) -> Example:
 class Gold(RewardSource):
     """The data's own true reward, where it has one."""
 
-    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+    def check(self, data: "DataSets") -> None:
         if data.gold is None:
             raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
                               "reward=trained")
 
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         def score(responses: list[Response]) -> list[float]:
             prompts, texts = [r.prompt for r in responses], [r.text for r in responses]
             return data.gold(prompts, texts, [r.finished for r in responses])
@@ -336,6 +340,10 @@ class Weighted(RewardSource):
 
     def content(self) -> dict[str, Any]:
         return {name: source.content() for name, source in self.sources.items()}
+
+    def check(self, data: "DataSets") -> None:
+        for source in self.sources.values():
+            source.check(data)
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         scorers = {}

@@ -11,9 +11,9 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .batches import Batch, counts
+from .algorithm import Examples
+from .batches import Batch
 from .context import Context
-from .models import Models
 from .rewards import Response
 from .sampling import Sampling, sample
 from .seeds import derive
@@ -32,27 +32,16 @@ class Minibatch:
     returns: Tensor
 
 
-@dataclass(frozen=True)
-class Rollouts:
-    """The experience of one batch of prompts: N rollouts of up to T tokens."""
+@dataclass(frozen=True, kw_only=True)
+class Rollouts(Examples):
+    """The experience of one batch of prompts: N rollouts of up to T tokens; ``examples`` are prompts with what was sampled."""
 
-    models: Models
-    examples: list[Example]  # prompt and sampled response
     mask: Tensor  # (N, T) bool
     logprobs: Tensor  # (N, T) like all that follow
     values: Tensor
     advantages: Tensor
     returns: Tensor
     figures: dict[str, float]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def lengths(self) -> list[int]:
-        return [example.length for example in self.examples]
-
-    def counts(self, indices: list[int]) -> dict[str, int]:
-        return counts([self.examples[index] for index in indices])
 
     def select(self, indices: list[int]) -> Minibatch:
         batch = self.models.collate([self.examples[index] for index in indices])

@@ -130,6 +130,8 @@ class Bench:
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
+        if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
+            source.check(self.data)
         algorithm.check(self._source(algorithm), self.model)
         for need in self._beneath(algorithm).values():
             self.over(need.model).check(need.algorithm)
