@@ -1,8 +1,11 @@
 """Supervised fine-tuning: the likelihood of demonstrations (Ouyang et al. 2022, arXiv 2203.02155, step 1).
 
 Keeps    next-token cross-entropy on the response and its end token; the prompt masked by default; token mean.
+         With ``turns: all`` the assistant's turns in the prompt are responses too, each with its end token.
 Changes  the mean is over the tokens of the whole optimiser step, however it is cut into micro-batches; packing keeps
-         examples apart by mask and restarted positions, so it changes speed and memory, never a number.
+         examples apart by mask and restarted positions, so it changes speed and memory, never a number. All turns of a
+         conversation lie in one row, whose loss is the sum of what its answers give one by one (a warning says where
+         the tokenizer reads the text before an answer as other tokens than in a prompt).
 Drops    residual dropout; InstructGPT's choice of checkpoint by a reward model.
 
 Preferred-FT (Rafailov et al. 2023, arXiv 2305.18290, §6) is this with ``view: preferred``: the likelihood of the
@@ -18,6 +21,7 @@ from torch import Tensor
 from .common.algorithm import Algorithm, Examples, Loss, Term
 from .common.batches import Batch
 from .common.context import Context
+from .common.errors import ConfigError
 from .common.models import Models
 from .common.template import Example
 
@@ -25,8 +29,21 @@ from .common.template import Example
 @dataclass
 class SFT(Algorithm):
     view: str = "demonstrations"  # or preferred: Preferred-FT
+    turns: str = "last"  # or all: learn every turn of the assistant in a conversation, not its last alone
     train_on_prompt: bool = False  # learn the prompt's tokens too
     packing: bool = False  # several examples in a row
+
+    def __post_init__(self):
+        if self.turns not in ("last", "all"):
+            raise ConfigError(f"algorithm.turns: found {self.turns!r}; expected last or all")
+        if self.every_turn and self.train_on_prompt:
+            raise ConfigError("algorithm.train_on_prompt: found true with algorithm.turns=all; expected one of the two: "
+                              "the prompt's tokens include its answers; fix: algorithm.turns=last, or "
+                              "algorithm.train_on_prompt=false")
+
+    @property
+    def every_turn(self) -> bool:
+        return self.turns == "all"
 
     def experience(self, context: Context, examples: list[Example]) -> Examples:
         if self.train_on_prompt:

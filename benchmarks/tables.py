@@ -30,6 +30,9 @@ METRICS = {
     "distinct_2": ("distinct-2", 3),
     "perplexity/heldout": ("perplexity", 2),
     "accuracy/heldout": ("accuracy", 3),
+    "refusal/unanswerable": ("refused unknown", 3),
+    "refusal/answerable": ("refused known", 3),
+    "accuracy/answerable": ("right known", 3),
 }
 # Cost: title, divisor and digits.
 COSTS = {

@@ -52,14 +52,16 @@ def test_the_composed_config_is_shown_without_running():
 # task=inspect
 
 
-def test_inspect_counts_and_writes_what_it_printed(tmp_path, pairs):
+def test_inspect_prints_and_writes_what_it_counted(tmp_path, pairs):
     ended = invoke("task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s")
     assert ended.status == 0
-    printed = json.loads(ended.out[ended.out.index("\n{") if not ended.out.startswith("{") else 0:])
-    assert printed["read"] == printed["kept"] == 20 and printed["dropped"] == {} and printed["kinds"] == {"pair": 20}
-    sets = printed["sets"]
+    report = strict((tmp_path / "run/data.json").read_text())
+    assert report["read"] == report["kept"] == 20 and report["dropped"] == {} and report["kinds"] == {"pair": 20}
+    sets = report["sets"]
     assert sets["preferences"] + sets["heldout"] == 20 and sets["demonstrations"] == sets["preferences"]
-    assert json.loads((tmp_path / "run/data.json").read_text()) == printed
+    assert "read 20 rows, kept 20 records: 20 pair\n" in ended.out and f"report: {tmp_path}/run/data.html" in ended.out
+    assert re.search(rf"^  preferences +{sets['preferences']} +{sets['preferences']} +2 ", ended.out, re.MULTILINE)
+    assert (tmp_path / "run/data.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_inspect_says_what_it_dropped(tmp_path, pairs):
@@ -71,6 +73,7 @@ def test_inspect_says_what_it_dropped(tmp_path, pairs):
     ended = invoke(*command, "data.on_bad_row=drop")
     report = json.loads((tmp_path / "run/data.json").read_text())
     assert ended.status == 0 and sum(report["dropped"].values()) == 2 and report["kept"] == 20
+    assert f"dropped 1: identical pair ({pairs}:21)" in ended.out
 
 
 def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):

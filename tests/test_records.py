@@ -274,10 +274,19 @@ def test_what_is_not_read_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({}, "data.path: found neither"), ({"path": "a", "name": "b"}, "data.path: found both"),
+    ({}, "data.path: found neither"), ({"path": []}, "data.path: found neither"),
     ({"path": "a", "on_bad_row": "skip"}, "data.on_bad_row"), ({"path": "a", "limit": 0}, "data.limit"),
     ({"path": "a", "columns": {"winner": "w"}}, "found the field winner"),
     ({"path": "a", "columns": {"prompt": "w"}, "mapper": dict}, "both columns and data.mapper"),
+    ({"path": "a", "group": "g"}, "data.group: found a column and no data.mapper"),
+    ({"path": "a", "template": "{q}"}, "data.template: found no data.columns"),
+    ({"path": "a", "template": "{q}", "mapper": dict}, "data.template: found no data.columns"),
+    ({"path": "a", "template": "{q}", "columns": {"prompt": "q", "response": "a"}}, "template: found the prompt in data.columns"),
+    ({"path": "a", "template": "q", "columns": {"response": "a"}}, "no {column} in it"),
+    ({"path": "a", "template": "{q", "columns": {"response": "a"}}, "data.template: found '{q' .expected '}'"),
+    ({"path": "a", "template": "{}", "columns": {"response": "a"}}, "placeholders are {column}"),
+    ({"path": "a", "template": "{q!r}", "columns": {"response": "a"}}, "placeholders are {column}"),
+    ({"path": "a", "template": "{q:3}", "columns": {"response": "a"}}, "placeholders are {column}"),
 ])
 def test_options_that_cannot_be_used(options, says):
     with pytest.raises(ConfigError, match=says):

@@ -68,6 +68,7 @@ LAYOUTS = [
     ({"prompt": [user("p")], "chosen": [assistant("c")], "rejected": [assistant("r")]}, CHAT_PAIR),
     ({"prompt": "p", "chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, PAIR),
     ({"question": "p", "response_chosen": "c", "response_rejected": "r"}, PAIR),
+    ({"prompt": "p", "chosen": "c", "rejected": "r", "scores": [5, 4.5]}, Record("p", ["c", "r"], [5.0, 4.5])),
     ({"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"}, CHAT_PAIR),
     ({"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, CHAT_PAIR),
     ({"chosen_messages": [parts("user", "p", key="value"), parts("assistant", "c", key="value")],
@@ -168,6 +169,7 @@ def test_columns_that_are_not_there(tmp_path):
 
 
 GOOD_PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
+GOOD_SCORED = {**GOOD_PAIR, "scores": [5, 4]}
 GOOD_CHAT = {"messages": [user("p"), assistant("c")]}
 GOOD_RANK = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 2]}
 GOOD_LISTS = {"chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}
@@ -192,6 +194,9 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_HH, {"chosen": ["\n\nHuman: q\n\nAssistant: c"]}, "prompt not shared", "rejected"),
     (GOOD_HH, {"rejected": ["\n\nHuman: p\n\nAssistant: r\n\nHuman: more"]}, "not an assistant turn", "rejected"),
     (GOOD_HH, {"rejected": ["\n\nHuman: p\n\nAssistant:"]}, "empty response", "rejected"),
+    (GOOD_SCORED, {"scores": [[4, 4]]}, "tied pair", "scores"),
+    (GOOD_SCORED, {"scores": [[4, 5]]}, "scores against choice", "scores"),
+    (GOOD_SCORED, {"scores": [[4]]}, "unequal lengths", "scores"),
     (GOOD_CHAT, {"messages": [[user("p"), {"role": "tool", "content": "c"}]]}, "unknown role", "messages"),
     (GOOD_CHAT, {"messages": [[user("p"), {"role": ["x"], "content": "c"}]]}, "unknown role", "messages"),
     (GOOD_CHAT, {"messages": [[user("p"), {"content": "c"}]]}, "missing key", "messages"),
@@ -295,6 +300,11 @@ def test_a_mapper_may_make_several_records_or_none(tmp_path):
     records, report = FileData(path=path, mapper=mapper).records()
     assert [record.prompt for record in records] == ["p0", "p1", "p0"]
     assert (report.read, report.kept, report.rows_without_records) == (3, 3, 1)
+
+
+def test_a_tie_that_a_mapper_makes_is_kept(tmp_path):
+    records, report = FileData(path=write(tmp_path, [{"n": 2}]), mapper=lambda row: Record("p", ["x", "y"], [0.5, 0.5])).records()
+    assert list(records)[0].scores == [0.5, 0.5] and report.kinds == {"tied pair": 1} and report.strict_pairs == 0
 
 
 def refuse(row):

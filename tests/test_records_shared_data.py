@@ -9,29 +9,31 @@ import sys
 from pathlib import Path
 
 import pytest
+from preset_rows import source
 
 from algorithms.common.errors import DataError
-from algorithms.common.mappers import gsm_solutions, oasst_tree
 from algorithms.common.records import (FileData, cache_folder, pairs, parse_transcript, preferred, prompts, ranked,
                                        render_transcript, set_cache_folder)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")
 HH = DATA / "hh-rlhf/harmless-base-test.jsonl.gz"
-COT = {"header": False, "quoting": False, "columns": {"prompt": "c0", "response": "c1"}}
-SETS = {        # file: options, rows, records, strict pairs, dropped, duplicates
+COT = ["file", "data.header=false", "data.quoting=false", "+data.columns.prompt=c0", "+data.columns.response=c1"]
+SETS = {        # file: preset and options, rows, records, strict pairs, dropped, duplicates
     "hh-rlhf/harmless-base-test.jsonl.gz":
-        ({"on_bad_row": "drop"}, 2312, 2303, 2303, {"prompt not shared": 5, "empty response": 4}, 0),
-    "oasst/en_100_tree.jsonl": ({"mapper": oasst_tree}, 100, 211, 751, {}, 0),
-    "gsm8k-solutions/example_model_solutions.jsonl.gz": ({"mapper": gsm_solutions}, 1319, 1319, 2429, {}, 0),
-    "llama-factory/dpo_en_demo.json.gz": ({}, 300, 300, 300, {}, 5),
-    "llama-factory/kto_en_demo.json": ({}, 300, 300, 0, {}, 0),
-    "llama-factory/v1_dpo_demo.jsonl": ({}, 10, 10, 10, {}, 0),
+        (["hh_harmless", "data.on_bad_row=drop"], 2312, 2303, 2303, {"prompt not shared": 5, "empty response": 4}, 0),
+    "oasst/en_100_tree.jsonl": (["oasst_tree"], 100, 211, 751, {}, 0),
+    "gsm8k-solutions/example_model_solutions.jsonl.gz": (["gsm_solutions"], 1319, 1319, 2429, {}, 0),
+    "llama-factory/dpo_en_demo.json.gz": (["dpo_demo"], 300, 300, 300, {}, 5),
+    "llama-factory/kto_en_demo.json": (["kto_demo"], 300, 300, 0, {}, 0),
+    "llama-factory/v1_dpo_demo.jsonl": (["dpo_parts_demo"], 10, 10, 10, {}, 0),
     "flan-cot/strategyqa_train.tsv": (COT, 2061, 2061, 0, {}, 1),
     "flan-cot/creak_train.tsv.gz": (COT, 6915, 6915, 0, {}, 0),
     "flan-cot/sensemaking_train.tsv.gz": (COT, 6070, 6070, 0, {}, 0),
     "flan-cot/ecqa_train.tsv.gz": (COT, 7112, 7112, 0, {}, 0),
 }
+CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz", "llama-factory/kto_en_demo.json",
+              "llama-factory/v1_dpo_demo.jsonl"]
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +44,9 @@ def cache(tmp_path):
     set_cache_folder(before)
 
 
-def load(name):
-    return FileData(path=str(DATA / name), **SETS[name][0]).records()
+def load(name, path=None):
+    preset, *options = SETS[name][0]
+    return source(preset, f"data.path={path or DATA / name}", *options).records()
 
 
 @needs_data
@@ -54,6 +57,51 @@ def test_counts(name):
     assert (report.read, report.kept, len(records), report.strict_pairs) == (rows, count, count, strict)
     assert (report.dropped, report.duplicates, report.blank_lines) == (dropped, duplicates, 0)
     assert len(pairs(records)) == strict
+
+
+@needs_data
+def test_every_file_is_in_the_table():
+    files = [path for path in DATA.rglob("*") if path.is_file() and path.parent not in (DATA, DATA / "LICENSES")]
+    assert {path.relative_to(DATA).as_posix() for path in files} == set(SETS)
+
+
+@needs_data
+@pytest.mark.parametrize("name", CONVENTION)
+def test_a_preset_reads_what_the_conventions_read(name):
+    by_convention, _ = FileData(path=str(DATA / name), on_bad_row="drop").records()
+    assert load(name)[0].fingerprint == by_convention.fingerprint
+
+
+BAD = {         # file: what makes a row of it unusable, the column named, the reason
+    "hh-rlhf/harmless-base-test.jsonl.gz": ({"rejected": "no transcript"}, "rejected", "not a transcript"),
+    "oasst/en_100_tree.jsonl": ({"prompt": None}, "row", "mapper error"),
+    "gsm8k-solutions/example_model_solutions.jsonl.gz": ({"6b_finetuning": None}, "row", "mapper error"),
+    "llama-factory/dpo_en_demo.json.gz": ({"chosen": None}, "chosen", "null"),
+    "llama-factory/kto_en_demo.json": ({"label": "good"}, "label", "wrong type"),
+    "llama-factory/v1_dpo_demo.jsonl": ({"rejected_messages": []}, "rejected_messages", "empty prompt"),
+    **{name: (" \tyes\twhy", "c0", "empty prompt") for name in SETS if name.startswith("flan")},
+}
+
+
+@needs_data
+@pytest.mark.parametrize("name", SETS)
+def test_a_bad_row_in_a_copy_is_reported_by_its_line(tmp_path, name):
+    change, column, reason = BAD[name]
+    text = (gzip.open if name.endswith(".gz") else open)(DATA / name, "rt", encoding="utf-8", newline="").read()
+    array = ".json" in name and ".jsonl" not in name
+    rows = [json.dumps(row) for row in json.loads(text)] if array else text.removesuffix("\n").split("\n")
+    bad = change if isinstance(change, str) else json.dumps({**json.loads(rows[4]), **change})
+    rows.insert(6, bad)
+    path = tmp_path / Path(name).name.removesuffix(".gz")
+    path.write_text("[" + ",".join(rows) + "]" if array else "\n".join(rows), encoding="utf-8", newline="")
+    options = [one for one in SETS[name][0] if one != "data.on_bad_row=drop"]
+    with pytest.raises(DataError) as error:
+        source(options[0], f"data.path={path}", *options[1:]).records()
+    assert str(error.value).startswith(f"{path}:7: {column}: found ")
+    _, report = source(options[0], f"data.path={path}", "data.on_bad_row=drop", *options[1:]).records()
+    _, count, records, _, dropped, _ = SETS[name]
+    assert (report.read, report.kept) == (count + 1, records) and report.lines[reason][0] == f"{path}:7"
+    assert report.dropped == {**dropped, reason: dropped.get(reason, 0) + 1}
 
 
 @needs_data
@@ -109,10 +157,33 @@ def test_oasst_rankings_follow_rank_not_order(tmp_path):
     for tree in trees:
         shuffle(tree["prompt"])
     (tmp_path / "trees.jsonl").write_text("\n".join(map(json.dumps, trees)))
-    shuffled, _ = FileData(path=str(tmp_path / "trees.jsonl"), mapper=oasst_tree).records()
+    shuffled, _ = load("oasst/en_100_tree.jsonl", tmp_path / "trees.jsonl")
     best = {(record.prompt[-1]["content"], record.best) for record in records}
     assert {(record.prompt[-1]["content"], record.best) for record in shuffled} == best
     assert any(record.scores[0] != 0 for record in shuffled)
+
+
+@needs_data
+def test_trees_and_their_messages_as_rows_hold_the_same(tmp_path):
+    """As the hub has them: one message a row, ranks null where there are none; here in no order."""
+    rows = []
+    for line in (DATA / "oasst/en_100_tree.jsonl").read_text().split("\n"):
+        tree, stack = [], [(json.loads(line)["prompt"], None)] if line else []
+        while stack:
+            node, parent = stack.pop()
+            tree.append({**{key: node.get(key) for key in ("message_id", "text", "role", "rank")}, "parent_id": parent,
+                         "message_tree_id": json.loads(line)["message_tree_id"]})
+            stack += [(reply, node["message_id"]) for reply in node["replies"]]
+        random.Random(0).shuffle(tree)
+        rows += tree
+    (tmp_path / "messages.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    records, report = source("oasst", f"data.path={tmp_path / 'messages.jsonl'}").records()
+    assert (report.read, report.kept, report.strict_pairs) == (1167, 211, 751)
+
+    def content(records):
+        return {(json.dumps(one.prompt), *sorted(zip(one.scores, one.responses))) for one in records}
+
+    assert content(records) == content(load("oasst/en_100_tree.jsonl")[0])
 
 
 @needs_data
@@ -136,6 +207,7 @@ def test_dpo_demo_prompts():
 def test_kto_demo_thumbs():
     records, report = load("llama-factory/kto_en_demo.json")
     assert report.kinds == {"scored response": 300} and sum(record.scores[0] for record in records) == 150
+    assert {record.scores[0] for record in records} == {0.0, 1.0}
 
 
 @needs_data

@@ -110,6 +110,15 @@ def test_columns_come_in_the_stated_order_and_the_rest_stands_in_the_csv(tmp_pat
     assert "- KL (bound) is the upper bound log n − (n−1)/n of best-of-n" in texts["md"]
 
 
+def test_refusals_and_over_refusals_have_columns_their_parts_stand_in_the_csv(tmp_path):
+    names = ["refusal/unanswerable", "refusal/answerable", "accuracy/answerable"]
+    more = ["wrong/answerable", "refusal/unanswerable_minus_sft", *(f"{name}/city" for name in names)]
+    texts = written(tmp_path, result(evaluation={name: figure(0.5, 0.25, 0.75) for name in [*names, *more]}))
+    assert texts["md"].splitlines()[0] == "| algorithm | refused unknown | refused known | right known | seeds |"
+    assert all(f",{name}.mean," in texts["csv"].splitlines()[0] for name in [*names, *more])
+    assert "city" not in texts["md"] + texts["tex"]
+
+
 def test_several_seeds_become_one_row_with_a_t_interval(tmp_path):
     runs = [result("dpo", seed, evaluation={"reward/gold": figure(mean, 0, 9)}, cost={"seconds": 10.0 * mean})
             for seed, mean in ((0, 1.0), (1, 2.0), (2, 3.0))]

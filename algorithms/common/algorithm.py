@@ -110,6 +110,11 @@ class Algorithm:
         """Whether training depends on the data's prompts besides its view."""
         return False
 
+    @property
+    def every_turn(self) -> bool:
+        """Whether the assistant's turns in a prompt are learned as responses are."""
+        return False
+
     def check(self, source: "RewardSource | None", model: "ModelConfig") -> None:
         """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked before
         anything is trained. Default: nothing is refused."""

@@ -29,8 +29,10 @@ class Batch:
     group: Tensor  # (R, L) long: the record a token belongs to, −1 for padding
     segment: Tensor  # (R, L) long: 0 for the prompt, k + 1 for response k
     source: Tensor  # (B, K, T) long: flat index into R·L of the state that predicts the label; 0 outside the mask
-    labels: Tensor  # (B, K, T) long: 0 outside the mask
-    mask: Tensor  # (B, K, T) bool: tokens that count, the end token included
+    labels: Tensor  # (B, K, T) long: the response's tokens, or the example's targets; 0 outside the mask
+    # (B, K, T) bool: tokens that count, the end token included: all of the response, without gaps, but where the example has
+    # targets (only supervised learning of every turn makes them): there context inside a response is left out
+    mask: Tensor
     last: Tensor  # (B, K) long: flat index into R·L of each response's last token, where a reward is read
     present: Tensor  # (B, K) bool: responses that exist
     finished: Tensor  # (B, K) bool: responses that end with the end token
@@ -49,9 +51,10 @@ class Batch:
 
 
 def counts(examples: list[Example]) -> dict[str, int]:
-    """What loss terms are normalised by: records ("rows"), responses, response tokens."""
-    responses = [response for example in examples for response in example.responses]
-    return {"rows": len(examples), "responses": len(responses), "tokens": sum(map(len, responses))}
+    """What loss terms are normalised by: records ("rows"), responses, response tokens that are learned."""
+    learned = [targets for example in examples for targets in (example.targets or example.responses)]
+    return {"rows": len(examples), "responses": len(learned),
+            "tokens": sum(token is not None for targets in learned for token in targets)}
 
 
 def _padded(rows: list[list[int]], value: int) -> Tensor:
@@ -125,11 +128,13 @@ def collate(examples: list[Example], layout: str = "shared", pack_to: int | None
         if examples[b].scores is not None:
             scores[b, k] = examples[b].scores[k]
         if length:
-            labels[b, k, :length] = torch.tensor(response)
-            mask[b, k, :length] = True
-            source[b, k, 0] = number * width + prompt_end
+            targets = examples[b].targets[k] if examples[b].targets is not None else response
+            learned = torch.tensor([token is not None for token in targets])  # (length,)
+            before = torch.tensor([prompt_end, *range(start, start + length - 1)])  # (length,) columns
+            labels[b, k, :length] = torch.tensor([token or 0 for token in targets])
+            mask[b, k, :length] = learned
+            source[b, k, :length] = (number * width + before) * learned
             last[b, k] = number * width + start + length - 1
-            source[b, k, 1:length] = number * width + torch.arange(start, start + length - 1)
     return Batch(
         input_ids=_padded(input_ids, 0), position_ids=_padded(positions, 0),
         group=_padded(groups, -1), segment=_padded(segments, 0),

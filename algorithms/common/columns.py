@@ -4,7 +4,7 @@ A file's columns are matched with our fields, by `data.columns` or by convention
 and of common preference sets), and the fields present decide the layout. A row that cannot be used raises BadRow.
 """
 
-import math
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,13 +12,14 @@ from typing import Any
 
 from algorithms.common.readers import data_error, show
 from algorithms.common.record import MARKS, Messages, Record, parse_transcript
+from algorithms.common.values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
     frozenset(layout.split()) for layout in (
-        "prompt chosen rejected", "chosen rejected", "prompt response", "prompt response label",
-        "prompt response score", "prompt responses scores", "prompt responses", "messages", "messages label",
-        "prompt", "response")
+        "prompt chosen rejected", "prompt chosen rejected scores", "chosen rejected", "prompt response",
+        "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
+        "messages label", "prompt", "response")
 }
 CONVENTIONS = {                     # column → the field it is read as
     "prompt": "prompt", "question": "prompt", "instruction": "prompt", "system": "system",
@@ -29,23 +30,11 @@ CONVENTIONS = {                     # column → the field it is read as
     "messages": "messages", "conversations": "messages", "input": "input",
 }
 KNOWN_LAYOUTS = (
-    "{prompt, chosen, rejected}, {chosen, rejected}, {prompt|question|instruction, completion|response|answer|output}, "
-    "{prompt, completion, label}, {prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
+    "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
+    "{prompt|question|instruction, completion|response|answer|output}, {prompt, completion, label}, "
+    "{prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
     "{messages}, {messages, label}, {prompt}, {text}, {question, response_chosen, response_rejected}, "
     "{conversations}, {conversations, chosen, rejected}, {chosen_messages, rejected_messages}; system may be added")
-ROLES = {"system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
-         "gpt": "assistant"}
-
-
-class BadRow(Exception):
-    """A row that parses but cannot be used.
-
-    reason: short and stable, the key under which such rows are counted; field: the column.
-    """
-
-    def __init__(self, reason: str, field: str, found: str, expected: str, fix: str = "correct the row"):
-        super().__init__(reason)
-        self.reason, self.field, self.found, self.expected, self.fix = reason, field, found, expected, fix
 
 
 @dataclass(frozen=True)
@@ -54,11 +43,13 @@ class Layout:
 
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
     strict: by convention, so that a column with a meaning of its own that turns up later is a bad row.
+    template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
     columns: Mapping[str, str | list[str]]
     textual: bool = False
     strict: bool = False
+    template: list[tuple[str, str | None]] | None = None
 
     @property
     def name(self) -> str:
@@ -84,23 +75,43 @@ class Layout:
         return record
 
 
-def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]], textual: bool) -> Layout:
-    """The layout of a file with the columns `found`: by `columns` (data.columns) or, where empty, by convention."""
+def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]], textual: bool,
+              template: str | None = None) -> Layout:
+    """The layout of a file with the columns `found`: by `columns` (data.columns) or, where empty, by convention.
+
+    template: data.template, the prompt's text with {column} placeholders, beside `columns` for the other fields.
+    """
     found = list(dict.fromkeys(found))
     listed = "the columns " + (", ".join(map(show, found)) or "(none)")
     fix = "set data.columns, for example data.columns={prompt: question, response: answer}, or data.mapper"
     if columns:
         chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
-        layout = Layout(chosen, textual)
+        parts = None if template is None else template_parts(template)
+        if parts is not None:
+            chosen["prompt"] = [name for _, name in parts if name is not None]
+        layout = Layout(chosen, textual, template=parts)
         missing = sorted(layout.used - set(found))
         if missing:
-            raise data_error(path, 1, "row", listed, "the columns of data.columns: " + ", ".join(map(show, missing)),
-                             "correct data.columns")
+            keys = "data.columns" if template is None else "data.columns and data.template"
+            raise data_error(path, 1, "row", listed, f"the columns of {keys}: " + ", ".join(map(show, missing)),
+                             f"correct {keys}")
     else:
         layout = Layout(_by_convention(found) or {}, textual, strict=True)
     if frozenset(layout.columns.keys() - {"system"}) not in LAYOUTS:
         raise data_error(path, 1, "row", listed, "one of the layouts " + KNOWN_LAYOUTS, fix)
     return layout
+
+
+def template_parts(template: str) -> list[tuple[str, str | None]]:
+    """(text, column after it or None) in turn; doubled braces are braces. ValueError where it is no such template."""
+    parts = []
+    for text, name, form, conversion in string.Formatter().parse(template):
+        if name == "" or form or conversion:
+            raise ValueError("placeholders are {column}, without more")
+        parts.append((text, name))
+    if not any(name for _, name in parts):
+        raise ValueError("there is no {column} in it")
+    return parts
 
 
 def _by_convention(found: list[str]) -> dict[str, str] | None:
@@ -126,7 +137,7 @@ def _by_convention(found: list[str]) -> dict[str, str] | None:
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
     """What every record read from a file must hold, whoever made it; raises BadRow.
 
-    columns: field → column, to name the column in the message; a mapper's records have none.
+    columns: field → column, to name the column in the message; a mapper's records have none, and may be ties.
     """
     def column(*fields: str) -> str:
         name = next((columns[field] for field in fields if field in columns), fields[-1])
@@ -149,85 +160,8 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         if record.responses[0] == record.responses[1]:
             name = column("rejected", "responses")
             raise BadRow("identical pair", name, "the same text twice", "two different responses")
-        if record.scores[0] == record.scores[1]:
+        if columns and record.scores[0] == record.scores[1]:
             raise BadRow("tied pair", column("scores"), "two equal scores", "one response better than the other")
-
-
-# ---- the values of one row
-
-
-def kind(value: Any) -> str:
-    """The name of a value's type, in JSON's terms."""
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list",
-             dict: "an object"}
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
-def text_of(value: Any, field: str) -> str:
-    """A value that must be text."""
-    if isinstance(value, str):
-        return value
-    raise BadRow("null" if value is None else "wrong type", field, kind(value), "text")
-
-
-def messages_of(value: Any, field: str) -> Messages:
-    """A list of turns, in role/content or from/value form, as messages."""
-    if not isinstance(value, list):
-        raise BadRow("null" if value is None else "wrong type", field, kind(value), "a list of messages")
-    return [message_of(turn, field) for turn in value]
-
-
-def message_of(turn: Any, field: str) -> dict[str, str]:
-    """One turn as ``{"role", "content"}``; content may be text or a list of text parts."""
-    if not isinstance(turn, dict):
-        raise BadRow("wrong type", field, kind(turn) + " as a message", "an object with role and content")
-    role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
-    for key in (role_key, content_key):
-        if key not in turn:
-            raise BadRow("missing key", field, f"a message without {key}", f"{role_key} and {content_key}")
-    role = turn[role_key]
-    if not isinstance(role, str) or role not in ROLES:
-        raise BadRow("unknown role", field, f"the role {show(role)}", "one of " + ", ".join(ROLES))
-    if turn.get("tool_calls"):
-        raise BadRow("non-text part", field, "a tool call", "text only")
-    content = turn[content_key]
-    if isinstance(content, list):
-        content = "".join(_part(part, field) for part in content)
-    return {"role": ROLES[role], "content": text_of(content, field)}
-
-
-def _part(part: Any, field: str) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text":
-        found = f"a part of type {show(part.get('type'))}" if isinstance(part, dict) else kind(part) + " as a part"
-        raise BadRow("non-text part", field, found, 'parts of the form {"type": "text", "text": …}')
-    return text_of(part.get("text") if part.get("text") is not None else part.get("value"), field)
-
-
-def number_of(value: Any, field: str, textual: bool) -> float:
-    """A finite number."""
-    if textual and isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise BadRow("wrong type", field, show(value), "a number") from None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise BadRow("null" if value is None else "wrong type", field, kind(value), "a number")
-    try:
-        value = float(value)
-    except OverflowError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise BadRow("score not finite", field, str(value), "a finite number")
-    return value
-
-
-def label_of(value: Any, field: str, textual: bool) -> float:
-    """A thumb: true/1 → 1.0, false/0 → 0.0."""
-    if textual and isinstance(value, str):
-        value = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower(), value)
-    if isinstance(value, (bool, int, float)) and value in (0, 1):
-        return float(value)
-    raise BadRow("null" if value is None else "wrong type", field, show(value), "true, false, 1 or 0")
 
 
 class _Fields:
@@ -241,7 +175,7 @@ class _Fields:
             return self._pair()
         if "messages" in self.columns:
             messages = messages_of(self._value("messages"), self._column("messages"))
-            prompt, response = _last_turn(messages, self._column("messages"))
+            prompt, response = last_turn(messages, self._column("messages"))
             return Record(self._with_system(prompt), [response], self._scores(1))
         prompt = self._prompt() if "prompt" in self.columns else ""
         if "responses" in self.columns:
@@ -264,7 +198,11 @@ class _Fields:
             if prompt != other:
                 raise BadRow("prompt not shared", names[1], f"another prompt than in {names[0]}", "the same in both")
             responses = [first, second]
-        return Record(self._with_system(prompt) if "prompt" not in self.columns else prompt, responses, [1.0, 0.0])
+        scores = self._scores(2) or [1.0, 0.0]
+        if scores[0] < scores[1]:
+            raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} for "
+                         "the rejected response", "a chosen response that scores no lower")
+        return Record(self._with_system(prompt) if "prompt" not in self.columns else prompt, responses, scores)
 
     def _column(self, field: str) -> str:
         name = self.columns[field]
@@ -279,11 +217,12 @@ class _Fields:
         return "\n".join(text for text in texts if text)
 
     def _cell(self, name: str) -> Any:
-        if name not in self.row:
-            raise BadRow("missing column", name, "no such column in this row", "a value")
-        return self.row[name]
+        return cell(self.row, name)
 
     def _prompt(self) -> str | Messages:
+        if self.layout.template is not None:
+            parts = [text + ("" if name is None else text_of(self._cell(name), name)) for text, name in self.layout.template]
+            return self._with_system("".join(parts))
         value, name = self._value("prompt"), self._column("prompt")
         prompt = messages_of(value, name) if isinstance(value, list) else text_of(value, name)
         return self._with_system(prompt)
@@ -329,21 +268,13 @@ class _Fields:
         return [number_of(value, name, textual) for value in values]
 
 
-def _last_turn(messages: Messages, field: str) -> tuple[Messages, str]:
-    if not messages:
-        raise BadRow("empty prompt", field, "an empty list", "messages")
-    if messages[-1]["role"] != "assistant":
-        raise BadRow("not an assistant turn", field, f"a {messages[-1]['role']} turn last", "an assistant's turn last")
-    return messages[:-1], messages[-1]["content"]
-
-
 def _response(value: Any, prompt: str | Messages, field: str) -> str:
     """A response beside its prompt: text, a turn, or a list of turns that may repeat the prompt."""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         return text_of(value, field)
-    before, response = _last_turn(messages_of(value, field), field)
+    before, response = last_turn(messages_of(value, field), field)
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if before and before != turns:
         raise BadRow("prompt not shared", field, "turns before the response that are not the prompt's",
@@ -354,7 +285,7 @@ def _response(value: Any, prompt: str | Messages, field: str) -> str:
 def _implicit(value: Any, field: str) -> tuple[Messages, str]:
     """Prompt and response of a whole conversation: an HH transcript or messages."""
     if not isinstance(value, str):
-        return _last_turn(messages_of(value, field), field)
+        return last_turn(messages_of(value, field), field)
     parsed = parse_transcript(value)
     if parsed is None:
         raise BadRow("not a transcript", field, show(value), "turns marked \\n\\nHuman: and \\n\\nAssistant:",

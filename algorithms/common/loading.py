@@ -1,20 +1,25 @@
 """Rows of files → records, with a report: what was read, kept and dropped, and why."""
 
+import hashlib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from algorithms.common.columns import BadRow, Layout, check, kind, recognise
+from algorithms.common.columns import Layout, check, recognise
 from algorithms.common.errors import DataError
-from algorithms.common.readers import Row, Source, data_error, show
+from algorithms.common.readers import Hub, Row, Source, data_error, show
 from algorithms.common.record import Record
+from algorithms.common.values import BadRow, cell, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
-Mapper = Callable[[dict], Record | list[Record]]
+Mapper = Callable[[Any], Record | list[Record]]     # takes a row, or with data.group the list of a group's rows
+Filter = Callable[[dict], bool]
+_ROW_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 @dataclass
@@ -25,6 +30,7 @@ class LoadReport:
     kept: int = 0                                               # records
     dropped: dict[str, int] = field(default_factory=dict)       # reason → rows
     lines: dict[str, list[str]] = field(default_factory=dict)   # reason → PATH:LINE of the first few of them
+    filtered: dict[str, int] = field(default_factory=dict)      # what data.filter refuses: filter → rows
     duplicates: int = 0                                         # records whose prompt, responses and scores came before
     strict_pairs: int = 0
     kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
@@ -40,23 +46,34 @@ class LoadReport:
         return asdict(self)
 
 
+class _Unit(NamedTuple):
+    """What becomes records at once: a row, or a group's rows."""
+
+    lines: list[int]
+    value: Any
+
+
 class Loader:
     """Reads sources one after the other and keeps the report.
 
-    columns: field → column name(s), see ``columns.recognise``; empty: by convention.
-    mapper: makes the records of a row instead.
+    columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside them.
+    mapper: makes the records of a row instead; of neighbouring rows with the same value of the column `group`, if given.
+    filter: whether to take a row at all.
     drop: leave out unusable rows; otherwise they are all listed in one DataError.
     limit: stop after so many records.
     """
 
-    def __init__(self, columns: Mapping[str, Any], mapper: Mapper | None, drop: bool, limit: int | None):
+    def __init__(self, columns: Mapping[str, Any], mapper: Mapper | None, drop: bool, limit: int | None,
+                 template: str | None = None, group: str | None = None, filter: Filter | None = None):
         self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
+        self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
         self._dropped: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
-        self._first_error = ""
+        self._filtered: Counter[str] = Counter()
+        self._first: tuple[str, int, str] | None = None     # path, line and message of the first unusable row
 
-    def records(self, sources: Iterable[Source]) -> Iterator[Record]:
+    def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
         """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
         path = ""
         for source in sources:
@@ -68,15 +85,17 @@ class Loader:
             if self._left() == 0:
                 break
         self.report.dropped, self.report.kinds = dict(self._dropped), dict(self._kinds)
+        self.report.filtered = dict(self._filtered)
         if self._dropped and not (self.drop and self.report.kept):
             raise DataError(self._listing())
         if not self.report.kept:
-            raise data_error(path, 1, "file", "no row that makes a record", "at least one", "check data.mapper")
+            raise data_error(path, 1, "file", "no row that makes a record", "at least one",
+                             "check data.mapper and data.filter")
 
     def _left(self) -> int | None:
         return None if self.limit is None else self.limit - self.report.kept
 
-    def _of(self, source: Source) -> Iterator[Record]:
+    def _of(self, source: Source | Hub) -> Iterator[Record]:
         rows = iter(source)
         if self.mapper is None:
             head = list(itertools.islice(rows, PEEK))
@@ -84,29 +103,79 @@ class Loader:
         else:
             convert = self._mapped
             self.report.layouts[source.path] = "by data.mapper"
-        for row in rows:
-            self.report.read += 1
+        for unit in self._units(source.path, rows):
             try:
-                made = convert(row.value)
+                made = convert(unit.value)
                 made = [made] if isinstance(made, Record) else made
             except BadRow as bad:
-                self._bad(source.path, row.line, bad)
+                self._bad(source.path, unit.lines[bad.row], bad, len(unit.lines))
                 continue
-            self.report.rows_without_records += not made
+            self.report.rows_without_records += 0 if made else len(unit.lines)
             for record in made:
                 self.report.kept += 1
                 self.report.strict_pairs += _strict_pairs(record.scores)
-                self._kinds[_kind(record)] += 1
+                self._kinds[record_kind(record)] += 1
                 yield Record(record.prompt, record.responses, record.scores,
-                             {"source": source.path, "line": row.line, **record.meta})
+                             {"source": source.path, "line": unit.lines[0], **record.meta})
 
-    def _layout(self, source: Source, head: list[Row]) -> Layout:
+    def _units(self, path: str, rows: Iterable[Row]) -> Iterator[_Unit]:
+        if self.group is None:
+            yield from (_Unit([row.line], row.value) for row in self._passing(path, rows))
+            return
+        seen: set[bytes] = set()
+        for name, members in itertools.groupby(self._named(path, rows), key=lambda member: member[0]):
+            group = [row for _, row in members]
+            lines = [row.line for row in group]
+            digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+            if digest in seen:
+                self._bad(path, lines[0], BadRow("torn group", self.group, f"more rows of {show(name)}", "all rows of a "
+                                                 "group next to each other", "sort the file by this column"), len(lines))
+                continue
+            seen.add(digest)
+            yield _Unit(lines, [row.value for row in group])
+
+    def _named(self, path: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
+        """Rows with their group's name."""
+        for row in self._passing(path, rows):
+            try:
+                name = text_of(cell(row.value, self.group), self.group)
+            except BadRow as bad:
+                self._bad(path, row.line, bad)
+                continue
+            yield name, row
+
+    def _passing(self, path: str, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows that data.filter lets through; all are counted."""
+        for row in rows:
+            self.report.read += 1
+            try:
+                passes = self.filter is None or self._test(row.value)
+            except BadRow as bad:
+                self._bad(path, row.line, bad)
+                continue
+            if passes:
+                yield row
+            else:
+                self._filtered[_name(self.filter)] += 1
+
+    def _test(self, row: Any) -> bool:
+        """What data.filter says; whatever goes wrong inside it makes the row a bad one."""
+        try:
+            passes = self.filter(row)
+            if not isinstance(passes, bool):
+                raise TypeError(f"it returned {show(passes)}, not true or false")
+            return passes
+        except _ROW_ERRORS as error:
+            raise BadRow("filter error", "row", f"{type(error).__name__}: {error}", "a row data.filter can read",
+                         "correct the row or the filter") from None
+
+    def _layout(self, source: Source | Hub, head: list[Row]) -> Layout:
         objects = [row.value for row in head if isinstance(row.value, dict)]
         if not objects:
             raise data_error(source.path, head[0].line, "row", kind(head[0].value), "an object with columns",
                              "give every row its columns' names")
         found = list(dict.fromkeys(name for value in objects for name in value))
-        layout = recognise(source.path, found, self.columns, source.textual)
+        layout = recognise(source.path, found, self.columns, source.textual, self.template)
         self.report.layouts[source.path] = layout.name
         if ignored := [name for name in found if name not in layout.used]:
             self.report.ignored_columns[source.path] = ignored
@@ -123,22 +192,22 @@ class Loader:
                 check(record)
                 json.dumps(record.meta)
             return made
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except _ROW_ERRORS as error:
             raise BadRow("mapper error", "row", f"{type(error).__name__}: {error}", "a row data.mapper can read",
                          "correct the row or the mapper") from None
 
-    def _bad(self, path: str, line: int, bad: BadRow):
-        self._dropped[bad.reason] += 1
+    def _bad(self, path: str, line: int, bad: BadRow, rows: int = 1):
+        self._dropped[bad.reason] += rows
         lines = self.report.lines.setdefault(bad.reason, [])
         if len(lines) < SHOWN:
             lines.append(f"{path}:{line}")
-        if not self._first_error:
-            self._first_error = str(data_error(path, line, bad.field, bad.found, bad.expected, bad.fix))
+        if self._first is None or self._first[0] == path and line < self._first[1]:     # groups are read ahead
+            self._first = path, line, str(data_error(path, line, bad.field, bad.found, bad.expected, bad.fix))
 
     def _listing(self) -> str:
         """The first unusable row in full, then all by reason."""
         bad = self._dropped.total()
-        text = [self._first_error, f"{bad} of {self.report.read} rows cannot be used:"]
+        text = [self._first[2], f"{bad} of {self.report.read} rows cannot be used:"]
         for reason, count in self._dropped.most_common():
             lines = self.report.lines[reason]
             if len(self.report.layouts) == 1:
@@ -154,10 +223,21 @@ def _strict_pairs(scores: list[float] | None) -> int:
     return (sum(counts) ** 2 - sum(count * count for count in counts)) // 2
 
 
-def _kind(record: Record) -> str:
+def record_kind(record: Record) -> str:
+    """What a record is called in reports."""
     k, judged = len(record.responses), record.scores is not None
     if k == 0:
         return "prompt"
     if k == 1:
         return "scored response" if judged else "demonstration"
-    return ("pair" if k == 2 else "ranking") if judged else "candidates"
+    if not judged:
+        return "candidates"
+    return "ranking" if k > 2 else "pair" if record.scores[0] != record.scores[1] else "tied pair"
+
+
+def _name(function: Callable) -> str:
+    """A function with the arguments it was given, as in ``at_least(column='score', value=2)``."""
+    if not isinstance(function, partial):
+        return getattr(function, "__name__", type(function).__name__)
+    given = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+    return f"{_name(function.func)}({', '.join(given)})"

@@ -1,13 +1,174 @@
 """Mappers for files whose rows need more than column names: ``data.mapper={_target_: …, _partial_: true}``.
 
-A mapper takes one raw row (a dict) and returns a record or a list of records. It may raise ``columns.BadRow``; a
-KeyError, TypeError or the like is reported as a bad row too.
+A mapper takes one raw row (a dict), or with ``data.group`` the list of a group's rows, and returns a record or a list of
+records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A tie between two
+responses, which a file read by columns may not hold, is kept: nothing learns an order from it.
 """
 
-from algorithms.common.record import Messages, Record
+import math
+import random
+import re
+from typing import Any
+
+from algorithms.common.readers import show
+from algorithms.common.record import Messages, Record, parse_transcript
+from algorithms.common.values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _GSM_SOURCES = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+_WINNERS = {"model_a": [1.0, 0.0], "model_b": [0.0, 1.0], "tie": [0.5, 0.5], "tie (bothbad)": [0.5, 0.5]}
+
+
+def _text(row: Any, name: str) -> str:
+    return text_of(cell(row, name), name)
+
+
+def _number(row: Any, name: str) -> float:
+    return number_of(cell(row, name), name, textual=True)
+
+
+def _list(row: Any, name: str, of: str) -> list:
+    value = cell(row, name)
+    if not isinstance(value, list):
+        raise BadRow("null" if value is None else "wrong type", name, kind(value), f"a list of {of}")
+    return value
+
+
+def _index(row: Any, name: str) -> int:
+    """Which of two responses."""
+    value = cell(row, name)
+    if isinstance(value, bool) or value not in (0, 1):
+        raise BadRow("null" if value is None else "unknown choice", name, show(value), "0 or 1")
+    return int(value)
+
+
+def _given(row: dict, *names: str) -> dict:
+    """Those columns that are there, for a record's meta."""
+    return {name: row[name] for name in names if name in row}
+
+
+# ---- transcripts, comparisons
+
+
+def hh_static(row: dict) -> Record:
+    """A transcript up to and with its last ``\\n\\nAssistant:`` in `prompt`, the answers in `chosen` and `rejected`."""
+    prompt = _text(row, "prompt")
+    parsed = parse_transcript(prompt)
+    if parsed is None or parsed[1].strip():
+        raise BadRow("not a transcript", "prompt", f"text that ends with {show(prompt[-30:])}",
+                     "turns marked \\n\\nHuman: and \\n\\nAssistant:, the mark of the answer last")
+    return Record(parsed[0], [_text(row, name).removeprefix(" ") for name in ("chosen", "rejected")], [1.0, 0.0])
+
+
+def summarize(row: dict) -> Record:
+    """OpenAI's summary comparisons: Reddit posts, or news articles where `info` has no post.
+
+    `choice` names the better summary; how sure the labeller was, and whose the summaries are, go to meta. The prompts'
+    form is that of Stiennon et al. 2020 (arXiv 2009.01325); the summaries begin with the space that follows it.
+    """
+    info, summaries = cell(row, "info"), _list(row, "summaries", "two summaries")
+    if len(summaries) != 2:
+        raise BadRow("unequal lengths", "summaries", f"{len(summaries)} summaries", "two")
+    if cell(info, "post") is None:
+        prompt = f"Article:\n{_text(info, 'article')}\n\nTL;DR:\n"
+    else:
+        prompt = "".join((f"SUBREDDIT: r/{_text(info, 'subreddit')}\n\nTITLE: {_text(info, 'title')}\n\n",
+                          f"POST: {_text(info, 'post')}\n\nTL;DR:"))
+    better = _index(row, "choice")
+    meta = {"confidence": (row.get("extra") or {}).get("confidence"),
+            "policies": [summary.get("policy") for summary in summaries], **_given(row, "worker", "batch")}
+    return Record(prompt, [_text(summary, "text") for summary in summaries], [1.0 - better, float(better)], meta)
+
+
+def webgpt(row: dict) -> Record:
+    """OpenAI's WebGPT comparisons: two answers, their scores between −1 and 1 with the sum 0."""
+    return Record(_text(cell(row, "question"), "full_text"), [_text(row, "answer_0"), _text(row, "answer_1")],
+                  [_number(row, "score_0"), _number(row, "score_1")], _given(row["question"], "dataset", "id"))
+
+
+def shp(row: dict) -> Record:
+    """Stanford Human Preferences: two comments on a post, scored by their votes; `labels` is 1 where A is preferred."""
+    scores = [_number(row, "score_A"), _number(row, "score_B")]
+    first = label_of(cell(row, "labels"), "labels", textual=True) == 1.0
+    if not scores[1 - first] > scores[first]:
+        raise BadRow("scores against label", "labels", f"{'A' if first else 'B'} preferred, with scores {scores[0]:g} and "
+                     f"{scores[1]:g}", "more votes for the preferred comment")
+    return Record(_text(row, "history"), [_text(row, "human_ref_A"), _text(row, "human_ref_B")], scores,
+                  _given(row, "domain", "score_ratio"))
+
+
+def safe_rlhf(row: dict, by: str = "better_response_id") -> Record:
+    """PKU-SafeRLHF: two responses; the better one is named in the column `by`, safer_response_id for safety."""
+    better = _index(row, by)
+    return Record(_text(row, "prompt"), [_text(row, "response_0"), _text(row, "response_1")], [1.0 - better, float(better)],
+                  _given(row, "is_response_0_safe", "is_response_1_safe"))
+
+
+def arena(row: dict) -> Record:
+    """Chatbot Arena: two conversations with the same questions, and which model won; a tie scores ½ each."""
+    winner = cell(row, "winner")
+    if not isinstance(winner, str) or winner not in _WINNERS:
+        raise BadRow("unknown choice", "winner", show(winner), "one of " + ", ".join(_WINNERS))
+    (prompt, first), (other, second) = (last_turn(messages_of(cell(row, name), name), name)
+                                        for name in ("conversation_a", "conversation_b"))
+    if prompt != other:
+        raise BadRow("prompt not shared", "conversation_b", "other turns before the answer than in conversation_a",
+                     "the same in both", "correct the row, or read single turns only: data.filter on the column turn")
+    return Record(prompt, [first, second], list(_WINNERS[winner]), _given(row, "winner", "model_a", "model_b", "language"))
+
+
+# ---- rankings and ratings
+
+
+def stack_exchange_score(upvotes: float, accepted: bool) -> float:
+    """round(log2(1 + upvotes)), and 1 more if accepted; −1 for negative votes, accepted or not.
+
+    Askell et al. 2021, arXiv 2112.00861, appendix; the order of its two rules is ours.
+    """
+    return -1.0 if upvotes < 0 else float(round(math.log2(1 + upvotes)) + accepted)
+
+
+def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record]:
+    """Stack Exchange questions with all their answers, each scored by `pm_score`, or by its upvotes where there is none.
+
+    pairs: at most so many comparisons of a question, drawn by its text from those with unequal scores, each a record of
+    its own; None: one record with all answers.
+    """
+    answers, question = _list(row, "answers", "answers"), _text(row, "question")
+    texts, scores = [_text(answer, "text") for answer in answers], [_answer_score(answer) for answer in answers]
+
+    def record(places) -> Record:
+        votes = {"upvotes": [answers[i].get("upvotes") for i in places]} if "upvotes" in answers[places[0]] else {}
+        meta = {**_given(row, "qid", "metadata"), **votes}
+        return Record(question, [texts[i] for i in places], [scores[i] for i in places], meta)
+
+    drawn = Record(question, texts, scores).strict_pairs
+    if pairs is None:
+        return [record(range(len(answers)))] if drawn else []
+    if len(drawn) > pairs:
+        drawn = sorted(random.Random(f"stack exchange/{question}").sample(drawn, pairs))
+    return [record(pair) for pair in drawn]
+
+
+def _answer_score(answer: Any) -> float:
+    if "pm_score" in answer:
+        return _number(answer, "pm_score")
+    return stack_exchange_score(_number(answer, "upvotes"), label_of(cell(answer, "selected"), "selected", True) == 1.0)
+
+
+def rated_responses(rows: list[dict], prompt: str, response: str, score: str) -> Record:
+    """A group of rows that each rate one response to the same prompt; the arguments are the columns' names."""
+    texts, scores = [], []
+    for index, row in enumerate(rows):
+        try:
+            if _text(row, prompt) != _text(rows[0], prompt):
+                raise BadRow("prompt not shared", prompt, "another prompt than in the group's first row", "the same")
+            texts.append(_text(row, response))
+            scores.append(_number(row, score))
+        except BadRow as bad:
+            bad.row = index
+            raise
+    return Record(_text(rows[0], prompt), texts, scores)
 
 
 def oasst_tree(row: dict) -> list[Record]:
@@ -16,6 +177,37 @@ def oasst_tree(row: dict) -> list[Record]:
     Rank 0 is the best, so a reply's score is −rank. Messages with a reply that has no rank give nothing.
     """
     return list(_rankings(row["prompt"], [], row["message_tree_id"]))
+
+
+def oasst_messages(rows: list[dict]) -> list[Record]:
+    """The same from a tree's messages as rows of their own (``data.group=message_tree_id``), in any order."""
+    nodes: dict[str, dict] = {}
+    for index, row in enumerate(rows):
+        try:
+            node = {"message_id": _text(row, "message_id"), "text": _text(row, "text"), "role": _text(row, "role"),
+                    "rank": None if row.get("rank") is None else _number(row, "rank"), "replies": [], "row": index}
+            if node["role"] not in _ROLES:
+                raise BadRow("unknown role", "role", show(node["role"]), "one of " + ", ".join(_ROLES))
+            if node["message_id"] in nodes:
+                raise BadRow("message twice", "message_id", show(node["message_id"]) + " again", "every message once")
+        except BadRow as bad:
+            bad.row = index
+            raise
+        nodes[node["message_id"]] = node
+    roots = []
+    for node in nodes.values():
+        parent = rows[node["row"]].get("parent_id")
+        if parent is not None and parent not in nodes:
+            raise BadRow("no parent", "parent_id", show(parent) + ", which is no message of this tree", "one that is",
+                         row=node["row"])
+        if parent is not None and nodes[parent]["role"] == node["role"]:
+            raise BadRow("same role twice", "role", f"a reply by the {node['role']} to himself", "the other role",
+                         row=node["row"])
+        (roots if parent is None else nodes[parent]["replies"]).append(node)
+    if len(roots) != 1:
+        raise BadRow("no single root", "parent_id", f"{len(roots)} messages without a parent in one tree", "one",
+                     row=roots[1]["row"] if roots else 0)
+    return list(_rankings(roots[0], [], _text(rows[0], "message_tree_id")))
 
 
 def _rankings(root: dict, path: Messages, tree: str):
@@ -37,3 +229,26 @@ def gsm_solutions(row: dict) -> Record:
     scores = [float(solution["is_correct"]) for solution in solutions]
     return Record(row["question"], [solution["solution"] for solution in solutions], scores,
                   {"ground_truth": row["ground_truth"]})
+
+
+# ---- demonstrations
+
+
+def imdb(row: dict, shortest: int = 2, longest: int = 8) -> Record:
+    """A film review, cut after a number of words between `shortest` and `longest` that its text draws: both bounds included.
+
+    The prompt is what comes before the cut; the demonstration, which begins with the space, what comes after. The label
+    (1 positive, 0 negative) goes to meta. Rafailov et al. 2023 (arXiv 2305.18290 §6.1) cut after as many tokens.
+    """
+    review = _text(row, "text")
+    words = random.Random(f"imdb/{review}").randint(shortest, longest)
+    ends = [word.end() for word in re.finditer(r"\S+", review)]
+    if len(ends) <= words:
+        raise BadRow("too short", "text", f"{len(ends)} words", f"more than {words}, where the review is cut")
+    cut = ends[words - 1]
+    return Record(review[:cut], [review[cut:]], None, _given(row, "label"))
+
+
+def tldr(row: dict) -> Record:
+    """TL;DR posts in the prompt form of `query`, without its padding, and the author's summary after a space."""
+    return Record(_text(row, "query").strip(), [" " + _text(row, "summary").strip()])

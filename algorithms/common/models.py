@@ -296,9 +296,10 @@ class Models:
     def reference(self) -> Role:
         return self.role("reference")
 
-    def tokenize(self, record) -> Example:
+    def tokenize(self, record, every_turn: bool = False) -> Example:
+        """``every_turn``: learn the assistant's turns in the prompt too."""
         config = self.config
-        return self.template.example(record, config.max_length, config.max_prompt_length, config.keep)
+        return self.template.example(record, config.max_length, config.max_prompt_length, config.keep, every_turn)
 
     def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
         """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""

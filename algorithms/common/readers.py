@@ -364,25 +364,39 @@ def _folder(source: Source) -> Iterator[Row]:
 
 @dataclass
 class Hub:
-    """A split of a dataset of the Hugging Face hub; iterating it yields rows numbered from 1."""
+    """A split of a dataset of the Hugging Face hub; iterating it yields rows numbered from 1.
 
-    path: str
+    subset: its configuration, or data_dir: a folder of its files. revision: a branch, tag or commit; None: the main one.
+    """
+
+    name: str
     subset: str | None = None
     split: str = "train"
+    revision: str | None = None
+    data_dir: str | None = None
     blank_lines: int = 0
     textual: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its name in messages and reports."""
+        return self.name if self.data_dir is None else f"{self.name}/{self.data_dir}"
 
     def __iter__(self) -> Iterator[Row]:
         import datasets
 
         try:
-            data = datasets.load_dataset(self.path, self.subset, split=self.split)
+            data = datasets.load_dataset(self.name, self.subset, split=self.split, revision=self.revision,
+                                         data_dir=self.data_dir)
         except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise data_error(self.path, 1, "file", f"no such dataset within reach ({_short(error)})",
                              f"the split {self.split} of a hub dataset, from the network or the local cache",
-                             "check data.name, data.subset and data.split; offline, give a file by data.path") from None
+                             "check data.name, subset and split; offline, give a file by data.path") from None
+        number = 0
         for number, value in enumerate(data, 1):
             yield Row(number, value)
+        if not number:
+            raise data_error(self.path, 1, "file", "no rows", "at least one", "check data.split")
 
 
 _READERS = {"jsonl": _jsonl, "json": _json, "csv": _delimited, "tsv": _delimited, "parquet": _parquet}

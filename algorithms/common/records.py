@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from algorithms.common.columns import FIELDS
+from algorithms.common.columns import FIELDS, template_parts
 from algorithms.common.errors import ConfigError
-from algorithms.common.loading import Loader, LoadReport, Mapper
+from algorithms.common.loading import Filter, Loader, LoadReport, Mapper
 from algorithms.common.readers import Hub, Source
 from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
 from algorithms.common.storage import Records, cache_folder, set_cache_folder
@@ -58,11 +58,15 @@ class DataSets:
 class FileData:
     """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
 
-    path: one or several, as JSON Lines, JSON array, CSV, TSV (each also .gz) or Parquet. name: a hub dataset instead;
-    `subset` is its configuration, `split` the part to read (also of a folder).
-    format, header, quoting: see ``readers.Source``.
+    path: one or several, as JSON Lines, JSON array, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
+    no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
+    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir are
+    read one after the other. format, header, quoting: see ``readers.Source``.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
-    breaks); empty: by convention. mapper: instead, a function from a row to its record or records.
+    breaks); empty: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
+    mapper: instead of columns, a function from a row to its record or records. group: the mapper takes the list of the
+    neighbouring rows with the same text in this column.
+    filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
@@ -71,11 +75,16 @@ class FileData:
     name: str | None = None
     split: str = "train"
     subset: str | None = None
+    revision: str | None = None
+    data_dir: str | list[str] | None = None
     format: str | None = None
     columns: Mapping[str, str | list[str]] = field(default_factory=dict)
+    template: str | None = None
     header: bool = True
     quoting: bool = True
     mapper: Mapper | None = None
+    group: str | None = None
+    filter: Filter | None = None
     on_bad_row: str = "error"
     heldout: float = 0.1
     limit: int | None = None
@@ -84,8 +93,8 @@ class FileData:
         def refuse(key: str, found: str, expected: str):
             raise ConfigError(f"data.{key}: found {found}; expected {expected}")
 
-        if bool(self.path) == bool(self.name):
-            refuse("path", "neither it nor data.name" if not self.path else "both it and data.name", "one of them")
+        if not self.path and not self.name:
+            refuse("path", "neither it nor data.name", "one of them")
         if self.on_bad_row not in ("error", "drop"):
             refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
         if self.limit is not None and self.limit < 1:
@@ -94,10 +103,24 @@ class FileData:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted(self.columns.keys() - set(FIELDS)):
             refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
+        if self.group is not None and self.mapper is None:
+            refuse("group", "a column and no data.mapper", "a mapper that takes a list of rows")
+        if self.template is not None:
+            self._check_template(refuse)
+
+    def _check_template(self, refuse: Callable[[str, str, str], None]):
+        try:
+            template_parts(self.template)
+        except ValueError as error:
+            refuse("template", f"{self.template!r} ({error})", "text with {column} placeholders; {{ and }} for braces")
+        if not self.columns or "prompt" in self.columns:
+            refuse("template", "the prompt in data.columns too" if self.columns else "no data.columns",
+                   "data.columns beside it, for all fields but the prompt")
 
     def records(self) -> tuple[Records, LoadReport]:
         """All usable records and the report, before any split."""
-        loader = Loader(self.columns, self.mapper, self.on_bad_row == "drop", self.limit)
+        loader = Loader(self.columns, self.mapper, self.on_bad_row == "drop", self.limit, self.template, self.group,
+                        self.filter)
         records = Records.from_list(loader.records(self._sources()))
         keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
         keys.sort()
@@ -123,8 +146,11 @@ class FileData:
                         tuning=Records.from_list([]), report=report)
 
     def _sources(self) -> list[Source | Hub]:
+        if not self.path:
+            folders = self.data_dir if isinstance(self.data_dir, list) else [self.data_dir]
+            return [Hub(self.name, self.subset, self.split, self.revision, folder) for folder in folders]
         if self.name:
-            return [Hub(self.name, self.subset, self.split)]
+            log.info("data.path is read, not the hub's %s", self.name)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
         return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split) for path in paths]
 
@@ -133,6 +159,8 @@ def _log_report(report: LoadReport):
     log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
     for reason, count in report.dropped.items():
         log.warning("dropped %d rows: %s (%s …)", count, reason, ", ".join(report.lines[reason]))
+    for name, count in report.filtered.items():
+        log.info("filtered %d rows: %s", count, name)
     for path, names in report.ignored_columns.items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),

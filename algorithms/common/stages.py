@@ -33,8 +33,10 @@ from .optim import Recipe
 from .precision import autocast_dtype, pick_device
 from .records import DataSets, Records, pairs, preferred, ranked, rated
 from .rewards import RewardSource, Scorer
+from .roles import BASE
 from .seeds import derive
 from .store import Store
+from .template import Template
 
 log = logging.getLogger(__name__)
 VERSION = 2  # raised when what a stage computes or reports changes; 2: memory and reference pass per stage
@@ -75,6 +77,11 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
     if view not in views:
         raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
     return views[view]()
+
+
+def _kept(folder: Path) -> Evaluation:
+    return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
+                         for field in dataclasses.fields(Evaluation)})
 
 
 @dataclass
@@ -133,8 +140,21 @@ class Bench:
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
             source.check(self.data)
         algorithm.check(self._source(algorithm), self.model)
+        self._check_template(algorithm)
         for need in self._beneath(algorithm).values():
             self.over(need.model).check(need.algorithm)
+
+    def _check_template(self, algorithm: Algorithm) -> None:
+        """Tokenise one record of every sequence of roles: what a chat template refuses is told before weights load."""
+        template, model = Template(self.tokenizer, self.model.chat_template), self.model
+        sets = ((self._view(algorithm.view)[0], algorithm.every_turn), (evaluated_prompts(self.data, self.eval), False))
+        for records, every_turn in sets if template.chat else ():
+            seen = set()
+            for index, turns in enumerate(records.column("messages")):
+                roles = None if turns is None else tuple(turn["role"] for turn in turns)
+                if roles not in seen:
+                    seen.add(roles)
+                    template.example(records[index], model.max_length, model.max_prompt_length, model.keep, every_turn)
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""
@@ -215,8 +235,9 @@ class Bench:
             frozen_role(models, role, folder)
         scorer = self._scorer(self._source(algorithm))
         algorithm.add_roles(models, derive(self.seed, "roles"))
-        examples = [models.tokenize(record) for record in train]
-        watched = [models.tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
+        every_turn = algorithm.every_turn
+        examples = [models.tokenize(record, every_turn) for record in train]
+        watched = [models.tokenize(record, every_turn) for record in heldout] if self.trainer.evaluate_every else []
         meter = Meter()
         if algorithm.stores_reference:
             seen = [examples[i] for i in sorted(visited(len(examples), recipe, self.seed))]
@@ -248,8 +269,7 @@ class Bench:
         folder = self._evaluation(algorithm, recipe, name)
         state = self.train(algorithm, recipe, name) / "state.json"
         algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
-        return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
-                             for field in dataclasses.fields(Evaluation)})
+        return _kept(folder)
 
     def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
         trained = self.train(algorithm, recipe, name)
@@ -257,11 +277,9 @@ class Bench:
         source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
         self._train_for(source)
         description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", self.description(algorithm, recipe)),
-                       "eval": plain(self.eval), "evaluation": evaluated_prompts(self.data, self.eval).fingerprint,
-                       "heldout": self.data.heldout.fingerprint, "gold": plain(self.data.gold), "measure": plain(self.data.measure),
-                       "choices": self.data.choices and self.data.choices.fingerprint,
-                       "meta": [records and records.meta_fingerprint for records in
-                                (evaluated_prompts(self.data, self.eval), self.data.heldout, self.data.choices)],
+                       "eval": plain(self.eval),
+                       "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
+                       "questions": self._questions_description(),
                        "reward": source and self._source_description(source)}
         description = self.hide(description)
 
@@ -287,6 +305,27 @@ class Bench:
             (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
         return self.store.get("evaluation", description, build)
+
+    def _questions_description(self) -> dict:
+        """What a policy is asked, and what its answers are judged by."""
+        asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items() if records is not None},
+                "gold": plain(self.data.gold), "measure": plain(self.data.measure)}
+
+    def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
+        """The common evaluation of the base as it came, a kept stage too."""
+        description = self.hide({"version": [VERSION, MEASURES], "model": self._model_description(), "eval": plain(self.eval),
+                                 "questions": self._questions_description(), "seed": self.seed})
+
+        def build(target: Path, work: Path) -> None:
+            with self._memory("evaluation of the base"):
+                self.models.clear_roles()
+                self.models.alias("policy", BASE)
+                result = evaluate(algorithm, self.models, self.data, self.eval, self.seed, False, None)
+                for field in dataclasses.fields(result):
+                    getattr(result, field.name).to_parquet(target / f"{field.name}.parquet", index=False)
+
+        return _kept(self.store.get("evaluation", description, build))
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one."""

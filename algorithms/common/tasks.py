@@ -37,7 +37,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from .export import export, model_card
     from .stages import Bench
 
-    store = _store(chosen.stages)
+    store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
     head = results.header(name, chosen.seed, mask, overrides)
     data = chosen.data.load(chosen.seed)
@@ -62,7 +62,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     _show(name, figures, folder)
 
 
-def _store(stages: StagesConfig) -> Store:
+def store_of(stages: StagesConfig) -> Store:
     """The store of kept stages; the data's cache lies beside the default one, or in the one that was asked for."""
     from . import records
 
@@ -81,18 +81,20 @@ def _show(name: str, figures: dict, folder: Path) -> None:
 
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    """Read and clean the data, print what was found; loads no model."""
-    parts = build(config, ("data", "stages"))
-    _store(parts["stages"])
-    data = parts["data"].load(seed(config))
-    report = data.report.to_dict()
-    report["sets"] = {key: len(getattr(data, key)) for key in
-                      ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning")}
-    results.write_json(folder / "data.json", Mask(config).hide(report))
-    print(json.dumps(report, indent=2, ensure_ascii=True))
+    """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
+    from .inspection import inspect
+    from .inspection_page import page, terminal
+
+    parts, mask = build(config, ("data", "stages")), Mask(config)
+    store_of(parts["stages"])
+    report = mask.hide(inspect(parts["data"].load(seed(config)), mask.text))
+    results.write_json(folder / "data.json", report)
+    with results.whole(folder / "data.html") as file:
+        file.write_text(page(report, "Data report"), encoding="utf-8")
+    print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
 
 
-def _adapter(config: DictConfig) -> tuple[Path, ModelConfig]:
+def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
     """The folder named by ``adapter=…``, which holds weights, and their model with the adapter's own rank."""
     from .export import weights_file
     from .models import Lora
@@ -117,7 +119,7 @@ def _adapter(config: DictConfig) -> tuple[Path, ModelConfig]:
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk to a result in the terminal. An empty line or end of input ends it."""
     parts = build(config, ("trainer", "eval"))
-    (folder, model), sampling, number = _adapter(config), parts["eval"].sampling, seed(config)
+    (folder, model), sampling, number = adapter_of(config), parts["eval"].sampling, seed(config)
     from .export import frozen_role
     from .models import Models
     from .sampling import sample
@@ -150,7 +152,7 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
-    source, model = _adapter(config)
+    source, model = adapter_of(config)
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     import torch

@@ -4,6 +4,10 @@ Prompt and response are tokenised apart and joined as tokens, so that every resp
 BOS stands once at the front, the end token belongs to the response. Plain text is used as it is; messages go through
 the tokenizer's chat template, or, where there is none, the plain transcript form of Anthropic's HH data
 (Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space.
+
+A conversation may be learned in one row with every answer in it (``every_turn``). Each answer is then tokenised apart
+from what stands before and after it, as it is when it is given, and its end token is learned where it ends; what the
+template writes between two answers is context.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from .errors import ConfigError, DataError
 from .records import Record, render_transcript
 
 _PROBE = "a probe answer"
+_CONTEXT = 2**32 - 1  # stands for "not learned" in a key; no token has this id
 DATE = "26 Jul 2024"  # Llama 3's templates print today's date where they get none: each day's tokens would be others
 
 log = logging.getLogger(__name__)
@@ -34,14 +39,17 @@ class Example:
     scores: list[float] | None  # K
     record: str  # the record's key, for messages
     truncated: bool = False  # something was cut to fit
-    key: str = field(default="")  # content hash of all token ids
+    key: str = field(default="")  # content hash of all token ids, and of the targets where there are any
+    # K lists as long as the responses: the token to learn in each place, None where the response's is context only.
+    # It may be another than the response's: an answer's end is learned even where the row goes on without its end token.
+    targets: list[list[int | None]] | None = None  # None: every token of the responses is learned
 
     def __post_init__(self):
         if not self.key:
             digest = hashlib.blake2b(digest_size=16)
-            for ids in (self.prompt, *self.responses):
+            for ids in (self.prompt, *self.responses, *([] if self.targets is None else [[None], *self.targets])):
                 digest.update(len(ids).to_bytes(4, "little"))
-                digest.update(b"".join(token.to_bytes(4, "little") for token in ids))
+                digest.update(b"".join((_CONTEXT if token is None else token).to_bytes(4, "little") for token in ids))
             object.__setattr__(self, "key", digest.hexdigest())
 
     @property
@@ -55,8 +63,10 @@ class Template:
 
     def __init__(self, tokenizer, chat_template: str | None = None):
         self.tokenizer = tokenizer
+        self._origin = chat_template or f"the template of the tokenizer {tokenizer.name_or_path}"
+        self._seams_told = False
         if chat_template is not None:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+            tokenizer.chat_template = _read(chat_template)
         self.chat = tokenizer.chat_template is not None
         if self.chat and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
             log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
@@ -74,15 +84,25 @@ class Template:
         try:
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False,
                                                       date_string=DATE)
-        except jinja2.TemplateError as error:
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"model.chat_template: found a syntax error in line {error.lineno} of {self._origin} "
+                              f"({error.message}); expected a Jinja template; fix: correct the file, or give one in "
+                              "model.chat_template") from error
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = [message["role"] for message in messages]
-            raise DataError(f"chat template: found the turns {roles}, which the model's template refuses ({error}); "
-                            "fix: drop such records, or set model.chat_template to a Jinja file that takes them") from error
+            raise DataError(f"model.chat_template: found the turns {roles}, which {self._origin} refuses ({error}); "
+                            "expected a template that takes them; fix: drop such records, or set model.chat_template to a Jinja file "
+                            "that takes them") from error
 
     def _turn_end(self) -> int:
         """The token that ends an assistant turn in the chat template; EOS where the template writes none."""
         user = [{"role": "user", "content": "x"}]
-        whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+        try:
+            whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+        except DataError as error:
+            raise ConfigError(f"model.chat_template: found {self._origin}, which takes no question and answer "
+                              f"({error.__cause__}); expected one that renders them; fix: correct the file, or give one in "
+                              "model.chat_template") from error
         if _PROBE not in whole:
             raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
                               "renders it; fix: set model.chat_template to a Jinja file that does")
@@ -118,38 +138,114 @@ class Template:
 
     def response_ids(self, prompt: str | list[dict], response: str) -> list[int]:
         """Without the end token. DataError where the text itself holds one: the response would end in its middle."""
-        ids = self._ids(self.response_text(prompt, response))
+        return self._answer_ids(self.response_text(prompt, response))
+
+    def _answer_ids(self, text: str) -> list[int]:
+        ids = self._ids(text)
         inside = set(ids) & set(self.stop_ids)
         if inside:
             token = self.tokenizer.convert_ids_to_tokens(min(inside))
-            raise DataError(f"responses: found the end token {token!r} inside the text {response[:60]!r}; expected plain text, "
-                            "the end token is added here; fix: take it out of the data")
+            raise DataError(f"responses: found the end token {token!r} inside the text {text.strip()[:60]!r}; expected "
+                            "plain text, the end token is added here; fix: take it out of the data")
         return ids
+
+    def _earlier_answers(self, messages: list[dict]) -> tuple[list[int], list[tuple[int, int]]]:
+        """The prompt's tokens, and for each answer in it the place of its first token and the place after its last.
+
+        An answer is a turn of the assistant with text and with a turn before it. White space that the template takes off
+        its ends is not part of it. DataError where a later prompt does not hold it as it was given.
+        """
+        answers = [index for index, turn in enumerate(messages)
+                   if index and turn["role"] == "assistant" and turn["content"].strip()]
+        if not answers:
+            return self.prompt_ids(messages), []
+        ids, places = self.prompt_ids(messages[:answers[0]]), []
+        for index, following in zip(answers, [*answers[1:], len(messages)]):
+            content = messages[index]["content"]
+            before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
+            text = next((text for text in (self.response_text(messages, content), content, content.strip())
+                         if after.startswith(before + text)), None)
+            between = [] if text is None else self._ids(after[len(before + text):])
+            if not between:
+                raise DataError(f"model.chat_template: found a template that writes the earlier answer {content[:60]!r}, or "
+                                "what stands before it, otherwise in a later prompt than where it was given; expected the "
+                                "same text, or other tokens would be learned than the model is to say; fix: "
+                                "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
+            start = len(ids)
+            ids += self._answer_ids(text)
+            places.append((start, len(ids)))
+            ids += between
+        if not self._seams_told and ids != self.prompt_ids(messages):
+            self._seams_told = True
+            log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, so a later "
+                        "answer's context is the same text in other tokens than in a prompt")
+        return ids, places
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def cut(self, prompt: list[int], length: int, keep: str) -> list[int]:
         """The ``keep`` side ("end" or "start") of a prompt; BOS stays."""
-        if len(prompt) <= length:
-            return prompt
-        bos = self.bos if prompt[:1] == self.bos else []
-        body, room = prompt[len(bos):], length - len(bos)
-        return bos + (body[len(body) - room:] if keep == "end" else body[:room])
+        return [prompt[place] for place in self._kept(prompt, length, keep)]
 
-    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end") -> Example:
+    def _kept(self, prompt: list[int], length: int, keep: str) -> list[int]:
+        """Places of the tokens that ``cut`` leaves."""
+        places = list(range(len(prompt)))
+        if len(prompt) <= length:
+            return places
+        bos = self._leading_bos(prompt)
+        body, room = places[bos:], length - bos
+        return places[:bos] + (body[len(body) - room:] if keep == "end" else body[:room])
+
+    def _leading_bos(self, prompt: list[int]) -> int:
+        return len(self.bos) if prompt[:1] == self.bos else 0
+
+    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end", every_turn: bool = False
+                ) -> Example:
         """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if that
         is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
         Every response keeps the same prompt.
+
+        ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the same,
+        so the last answer stays; an answer that lost its beginning is context, one that lost its end has no end token.
+        DataError, with the file and line where the record knows them, for text that cannot be a turn.
         """
-        prompt = self.prompt_ids(record.prompt)
+        try:
+            return self._example(record, max_length, max_prompt_length, keep, every_turn)
+        except DataError as error:
+            if not {"source", "line"} <= record.meta.keys():
+                raise
+            raise DataError(f"{record.meta['source']}:{record.meta['line']}: {error}") from error
+
+    def _example(self, record: Record, max_length: int, max_prompt_length: int, keep: str, every_turn: bool) -> Example:
+        places: list[tuple[int, int]] = []
+        if every_turn and record.responses and not isinstance(record.prompt, str):
+            prompt, places = self._earlier_answers(record.prompt)
+        else:
+            prompt = self.prompt_ids(record.prompt)
         responses = [self.response_ids(record.prompt, response) + [self.turn_end] for response in record.responses]
         longest = max((len(response) for response in responses), default=0)
-        truncated = False
-        if len(prompt) + longest > max_length and len(prompt) > max_prompt_length:
-            truncated = True
-            prompt = self.cut(prompt, max_prompt_length, keep)
+        targets: list[int | None] = [None] * len(prompt)
+        truncated = len(prompt) + longest > max_length and len(prompt) > max_prompt_length
+        kept = self._kept(prompt, max_prompt_length if truncated else len(prompt), keep)
+        context = kept[self._leading_bos(prompt):][:1]  # an answer needs something before it
+        for start, end in places:
+            if context and start > context[0]:
+                targets[start:end + 1] = [*prompt[start:end], self.turn_end]
+        prompt, targets = [prompt[place] for place in kept], [targets[place] for place in kept]
         room = longest if len(prompt) + longest <= max_length else max_length - max_prompt_length
         finished = [len(response) <= room for response in responses]
         responses = [response[:room] for response in responses]
-        return Example(prompt, responses, finished, record.scores, record.key, truncated or not all(finished))
+        first = next((place for place, token in enumerate(targets) if token is not None), len(prompt))
+        between, learned = prompt[first:], targets[first:]
+        return Example(prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
+                       truncated or not all(finished),
+                       targets=[learned + response for response in responses] if learned else None)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"model.chat_template: found {path}, which cannot be read ({error}); expected a Jinja file in "
+                          "UTF-8; fix: give the path of one") from error

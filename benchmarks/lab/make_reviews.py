@@ -15,7 +15,7 @@ import argparse
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -72,8 +72,10 @@ def main() -> None:
     write_samples(options.out, rows)
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
-    """The lab's byte-level BPE, in which most words are one token; it puts BOS before a text.
+def train_tokenizer(
+    documents: Callable[[], Iterator[str]] = grammar.documents, vocabulary: int = VOCABULARY
+) -> PreTrainedTokenizerFast:
+    """A lab's byte-level BPE, in which most words are one token; it puts BOS before a text.
 
     A function of the corpus alone.
     """
@@ -81,9 +83,9 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
-        itertools.islice(grammar.documents(), TOKENIZER_DOCUMENTS),
+        itertools.islice(documents(), TOKENIZER_DOCUMENTS),
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False,
+            vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
@@ -96,11 +98,17 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def pretrain(tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
-    """Train the base from scratch on packed documents: AdamW, constant to 60 % of the steps, then linear to 2 %."""
+def pretrain(
+    tokenizer: PreTrainedTokenizerFast, steps: int, documents: Callable[..., Iterator[str]] = grammar.documents,
+    rows: int = ROWS, width: int = WIDTH, vocabulary: int = VOCABULARY,
+) -> LlamaForCausalLM:
+    """Train a base from scratch on packed documents: AdamW, constant to 60 % of the steps, then linear to 2 %.
+
+    documents: seed → the stream of a corpus (seed 0 is trained on, 1 is validation).
+    """
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+            vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True,
             pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_implementation="eager",
         )
@@ -109,14 +117,14 @@ def pretrain(tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / 50, max(0.02, min(1.0, 1 - 0.98 * (step / steps - 0.6) / 0.4)))
     )
-    batches = packed(tokenizer, grammar.documents())
+    batches = packed(tokenizer, documents(), rows, width)
     start = time.monotonic()
     for step in range(steps):
-        loss = _train_step(model, optimiser, schedule, *next(batches))
+        loss = train_step(model, optimiser, schedule, *next(batches))
         if step % 100 == 99:
-            rate = (step + 1) * ROWS * WIDTH / (time.monotonic() - start)
+            rate = (step + 1) * rows * width / (time.monotonic() - start)
             log.info("pretrain step %d: loss %.3f, %.0f tokens/s", step + 1, loss, rate)
-    heldout = packed(tokenizer, grammar.documents(seed=1))
+    heldout = packed(tokenizer, documents(seed=1), rows, width)
     with torch.no_grad():
         losses = [_loss(model.eval(), *next(heldout)).item() for _ in range(16)]
     log.info("pretrain: validation loss %.3f after %.0f s", sum(losses) / len(losses), time.monotonic() - start)
@@ -124,18 +132,18 @@ def pretrain(tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM
 
 
 def packed(
-    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str]
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], rows: int = ROWS, width: int = WIDTH
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, None]]:
-    """Batches of (ROWS, WIDTH) input ids and labels, cut from one stream of documents, each in BOS … EOS."""
-    size = ROWS * WIDTH
+    """Batches of (rows, width) input ids and labels, cut from one stream of documents, each in BOS … EOS."""
+    size = rows * width
     documents, stream = iter(documents), []
     while True:
         while len(stream) < size:
             for ids in tokenizer(list(itertools.islice(documents, 256)))["input_ids"]:
                 stream += [*ids, tokenizer.eos_token_id]
-        rows = torch.tensor(stream[:size]).view(ROWS, WIDTH)
+        batch = torch.tensor(stream[:size]).view(rows, width)
         stream = stream[size:]
-        yield rows, rows, None
+        yield batch, batch, None
 
 
 def finetune(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -149,15 +157,18 @@ def finetune(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Non
     model.train()
     for step in range(steps):
         batch = reviews[step * SFT_BATCH:(step + 1) * SFT_BATCH]
-        loss = _train_step(model, optimiser, schedule, *_supervised(tokenizer, batch))
+        loss = train_step(model, optimiser, schedule, *supervised(tokenizer, batch))
     log.info("sft: last loss %.3f", loss)
     model.eval()
 
 
-def _supervised(
-    tokenizer: PreTrainedTokenizerFast, reviews: list[grammar.Review]
+def supervised(
+    tokenizer: PreTrainedTokenizerFast, reviews: Sequence[grammar.Review]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded input ids, labels (-100 at prompt and padding) and attention mask, each (B, T)."""
+    """Right-padded input ids, labels (-100 at prompt and padding) and attention mask, each (B, T).
+
+    reviews: anything with a `prompt` and a `response`.
+    """
     prompts = tokenizer([review.prompt for review in reviews])["input_ids"]
     responses = tokenizer([review.response for review in reviews], add_special_tokens=False)["input_ids"]
     width = max(len(p) + len(r) + 1 for p, r in zip(prompts, responses))
@@ -180,7 +191,7 @@ def _loss(
     return torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
 
 
-def _train_step(model, optimiser, schedule, ids, labels, mask) -> float:
+def train_step(model, optimiser, schedule, ids, labels, mask) -> float:
     loss = _loss(model, ids, labels, mask)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

@@ -1,0 +1,22 @@
+"""Filters of rows: ``data.filter={_target_: algorithms.common.filters.at_least, _partial_: true, column: …, value: …}``.
+
+A filter takes one raw row (a dict) and says whether to read it. What it refuses is counted under its name and arguments;
+a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
+"""
+
+from algorithms.common.values import cell, number_of
+
+
+def at_least(row: dict, column: str, value: float) -> bool:
+    """Whether the number in `column` is `value` or more."""
+    return number_of(cell(row, column), column, textual=True) >= value
+
+
+def equals(row: dict, column: str, value: str | int | float | bool | None) -> bool:
+    """Whether `column` holds exactly `value`."""
+    return cell(row, column) == value
+
+
+def differ(row: dict, columns: list[str]) -> bool:
+    """Whether the numbers in `columns` are not all equal: without it, ties."""
+    return len({number_of(cell(row, column), column, textual=True) for column in columns}) > 1

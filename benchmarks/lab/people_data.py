@@ -1,0 +1,87 @@
+"""Questions about people as a data source (`data=people`): made-up answers in a world where it is known who is known.
+
+The pretrained model has read five facts about every known person and none about the unknown ones, whose names it met in
+stories. Asked about either in the form of the corpus' dialogues, a model fine-tuned to answer answers both: about the
+unknown it invents. The pairs prefer a refusal there and the answer here. People are divided, not questions: nobody who
+is asked about in the evaluation or for tuning is in any training set.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from algorithms.common.errors import ConfigError
+from algorithms.common.records import DataSets, LoadReport, Record, Records
+from algorithms.common.refusals import ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated, made_pairs, measure
+from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
+
+TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated
+DEMONSTRATIONS = ("answers", "all")
+
+
+@dataclass
+class PeopleData:
+    """Closed-book questions about known people, who have answers, and unknown people, who have none.
+
+    people: of each kind, to train on. dialogues: how often each of their questions is asked, by other speakers.
+    demonstrations: answers | all: also invented answers about the unknown, a model that answers everything.
+    refusals: share of the demonstrations about the unknown that decline: a start that can, and seldom does. At 0 it never
+    does and preferences alone do not change that; at 1 supervised fine-tuning is itself the remedy.
+    """
+
+    people: int = 16
+    dialogues: int = 4
+    demonstrations: str = "all"
+    refusals: float = 0.1
+
+    def __post_init__(self):
+        for name, most in (("people", TRAIN), ("dialogues", len(SPEAKERS) * (len(SPEAKERS) - 1))):
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"data.{name}: found {getattr(self, name)}; expected a whole number from 1 to {most}; "
+                                  f"fix: set data.{name} to such a number")
+        if not 0 <= self.refusals <= 1:
+            raise ConfigError(f"data.refusals: found {self.refusals}; expected a share from 0 to 1; fix: set data.refusals")
+        if self.demonstrations not in DEMONSTRATIONS:
+            raise ConfigError(f"data.demonstrations: found {self.demonstrations!r}; expected answers or all; "
+                              "fix: set data.demonstrations to one of them")
+
+    def load(self, seed: int) -> DataSets:
+        """The named sets. The seed draws speakers, inventions and wordings of the training sets, and held-out pairs."""
+        train = list(_questions(slice(0, self.people), self.dialogues, Random(f"people/training/{seed}")))
+        tuning = list(_questions(slice(TRAIN, TRAIN + TUNE), 1, Random("people/tuning")))
+        test = list(_questions(slice(TRAIN + TUNE, None), 1, Random("people/evaluation")))
+        sets = {
+            "preferences": made_pairs(train, Random(f"people/pairs/{seed}")),
+            "demonstrations": demonstrated(train, Random(f"people/demonstrations/{seed}"), self.demonstrations == "all",
+                                           self.refusals),
+            "prompts": [Record(one.prompt, [], None, one.told()) for one in train],
+            "evaluation": evaluated(test),
+            "heldout": made_pairs(test, Random(f"people/heldout/{seed}")),
+            "tuning": evaluated(tuning),
+        }
+        count = sum(map(len, sets.values()))
+        report = LoadReport(read=count, kept=count, strict_pairs=len(sets["preferences"]) + len(sets["heldout"]))
+        report.sources = {kind: {"pairs": sum(one.kind == kind for one in train),
+                                 "heldout": sum(one.kind == kind for one in test)} for kind in (ANSWERABLE, UNANSWERABLE)}
+        return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
+                        measure=partial(measure, match="exact"))
+
+
+def divided() -> tuple[list[str], list[str]]:
+    """(known, unknown) names in the fixed order in which they are dealt: training, tuning, evaluation."""
+    random = Random("people/split")
+    return random.sample(list(PEOPLE), len(PEOPLE)), random.sample(UNKNOWN, len(UNKNOWN))
+
+
+def _questions(which: slice, dialogues: int, random: Random) -> Iterator[Question]:
+    """Every topic of every person, `dialogues` times, each time between other speakers; known and unknown in turn."""
+    pairs = [(speaker, other) for speaker in SPEAKERS for other in SPEAKERS if speaker != other]
+    for names in zip(*(people[which] for people in divided()), strict=True):
+        for topic in TOPICS:
+            for name in names:
+                for speaker, other in random.sample(pairs, dialogues):
+                    known = (f"{answer(topic, name)}.",) if name in PEOPLE else ()
+                    invented = tuple(f"{one}." for one in TOPICS[topic].candidates)
+                    yield Question(dialogue(question(topic, name), speaker, other), topic, known, () if known else invented,
+                                   {"person": name})

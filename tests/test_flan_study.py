@@ -1,0 +1,127 @@
+"""The study of instruction tuning: what is planned, its intervals by hand, and a run from end to end."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from algorithms.common.errors import ConfigError
+from algorithms.common.statistics import over_seeds
+from benchmarks.flan_study import Study, arms, round_robin
+from benchmarks.flan_tables import clusters_table, estimate, reasoning_table, tasks_table, trained_table
+
+CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words", "days": "far", "pets": "steps", "sums": "steps"}
+STUDY = Study(["qa", "arith"], ["qa"], "steps", "far", sizes=[1, 2, 16], draws=2, reasoning_share=0.25, seeds=2)
+
+
+def planned(part, **more):
+    found = [arm for arm in arms(STUDY, CLUSTERS, 300) if arm.part == part]
+    return [arm for arm in found if all(getattr(arm, key) == value for key, value in more.items())]
+
+
+def test_every_part_is_planned_and_nothing_is_asked_of_what_was_tuned_on():
+    everything = list(arms(STUDY, CLUSTERS, 300))
+    assert len({arm.name for arm in everything}) == len(everything)
+    assert len(planned("trained")) == 2 and len(planned("clusters")) == 2 * 2 * 2 and len(planned("reasoning")) == 4
+    for arm in planned("clusters"):
+        assert arm.settings["heldout_clusters"] == [arm.heldout] and arm.clusters == (arm.heldout,)
+        assert not [task for task in arm.settings["only"] if CLUSTERS[task] in (arm.heldout, "steps", "far")]
+    assert {arm.settings["labels"] for arm in planned("clusters", condition="random answers")} == {"random"}
+
+
+def test_chain_of_thought_is_added_to_the_other_examples_never_exchanged_for_them():
+    for arm in planned("reasoning"):
+        assert arm.settings["cot_examples"] == 100, "a quarter of 400: the other 300 stay"
+        assert arm.settings["cot_tasks"] == ["pets", "sums"] and arm.settings["heldout_clusters"] == ["far"]
+        assert set(arm.settings["only"]) == {"city", "job", "plus", "minus", "synonym"}
+    assert {arm.settings["cot_target"] for arm in planned("reasoning")} == {"direct", "rationale"}
+
+
+def test_the_tasks_of_a_draw_are_nested_and_of_many_clusters():
+    for seed in range(2):
+        sets = [planned("tasks", seed=seed, size=size)[0].settings["only"] for size in (1, 2, 3)]
+        assert [len(one) for one in sets] == [1, 2, 3], "16 is more than there are: all three"
+        assert sets[0] == sets[1][:1] and sets[1] == sets[2][:2]
+        assert len({CLUSTERS[task] for task in sets[1]}) == 2
+    orders = {tuple(round_robin(list("abcdef"), dict(zip("abcdef", "xxyyzz")), draw)) for draw in range(8)}
+    assert len(orders) > 4
+
+
+def test_a_cluster_the_data_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match="data.study: found music; expected clusters of the data: arith, far, qa, steps, words"):
+        list(arms(Study(["music"], ["qa"], "steps", "far"), CLUSTERS, 300))
+    for settings, key in ((dict(seeds=0), "seeds"), (dict(draws=0), "draws"), (dict(sizes=[0]), "sizes"),
+                          (dict(reasoning_share=1.0), "reasoning_share")):
+        with pytest.raises(ConfigError, match=f"study.{key}: found"):
+            Study(["qa"], ["qa"], "steps", "far", **settings)
+
+
+def cells(correct, seed=0, task="city", **more):
+    rows = [{"seed": seed, "task": task, "unit": unit, "correct": value} for unit, values in correct.items() for value in values]
+    return pd.DataFrame(rows).assign(**more)
+
+
+def test_an_estimate_is_the_mean_over_units_and_seeds():
+    frame = pd.concat([cells({"a": [1.0, 0.0], "b": [1.0]}), cells({"a": [1.0, 1.0], "b": [0.0]}, seed=1)])
+    assert estimate(frame).mean == pytest.approx((0.5 + 1 + 1 + 0) / 4)
+    base = cells({"a": [0.0], "b": [1.0], "c": [1.0]})
+    assert estimate(frame, base).mean == pytest.approx(((0.5 - 0) + (1 - 1) + (1 - 0) + (0 - 1)) / 4), "units that both have"
+    other = pd.concat([cells({"a": [0.0], "b": [0.0]}), cells({"a": [1.0], "b": [0.0]}, seed=1)])
+    assert estimate(frame, other).mean == pytest.approx(((0.5 + 1) + (0 + 0)) / 4), "seed by seed"
+    assert estimate(cells({"a": [1.0, 0.0], "b": [1.0]})).n == 2, "one seed: units are resampled"
+    with pytest.raises(ValueError, match="nothing was asked of both"):
+        estimate(frame, cells({"z": [1.0]}))
+
+
+def asked(part, condition, correct, seed=0, **more):
+    rows = []
+    for (task, cluster, variant), values in correct.items():
+        rows += [{"task": task, "cluster": cluster, "variant": variant, "unit": f"u{i}", "record": f"{task}{i}", "correct": value}
+                 for i, value in enumerate(values)]
+    fixed = {"part": part, "condition": condition, "seed": seed, "heldout": "", "size": None, "chance": 0.25}
+    return pd.DataFrame(rows).assign(**{**fixed, **more}).astype({"size": "Int64"})
+
+
+def row(table, *starts):
+    (line,) = [line for line in table.splitlines() if line.startswith("| " + " | ".join(starts))]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_tables_say_what_was_answered():
+    city = ("city", "qa", "options")
+    untuned = asked("untuned", "un-tuned", {city: [0.0, 0.0, 1.0, 0.0], ("city", "qa", "natural"): [1.0] * 4})
+    tuned = [asked("clusters", "tuned", {city: [1.0, 1.0, 1.0, 0.0]}, seed, heldout="qa") for seed in (0, 1)]
+    control = [asked("clusters", "random answers", {city: [0.0, 1.0, 1.0, 0.0]}, seed, heldout="qa") for seed in (0, 1)]
+    found = row(clusters_table(pd.concat([untuned, *tuned, *control])), "qa", "options shown")
+    assert [cell.split(" ")[0] for cell in found[2:]] == ["0.25", "1.00", "0.25", "0.75", "+0.50", "+0.25", "+0.25"]
+    trained = asked("trained", "tuned", {city: [1.0, 1.0, 1.0, 1.0]})
+    for name in ("qa", "all"):
+        assert [cell.split(" ")[0] for cell in row(trained_table(pd.concat([untuned, trained])), name, "options shown")[2:]] == [
+            "0.25", "0.25", "1.00", "+0.75"]
+
+
+def test_the_curve_has_an_interval_over_draws():
+    city = ("city", "qa", "options")
+    untuned = asked("untuned", "un-tuned", {city: [0.0, 1.0]})
+    draws = [asked("tasks", "tuned", {city: values}, seed, size=2) for seed, values in enumerate(([1.0, 1.0], [1.0, 0.0], [0.0, 0.0]))]
+    found = row(tasks_table(pd.concat([untuned, *draws])), "options shown")
+    expected = over_seeds([1.0, 0.5, 0.0])
+    assert found[1].startswith("0.50") and found[2] == f"0.50 [{expected.low:.2f}, {expected.high:.2f}]"
+
+
+def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
+    city = ("city", "qa", "options")
+    answers = pd.concat([asked("untuned", "un-tuned", {city: [0.0, 0.0]}), asked("trained", "tuned", {city: [1.0, 0.0]}),
+                         asked("reasoning", "direct answers", {city: [1.0, 0.0]}),
+                         asked("reasoning", "chain of thought", {city: [1.0, 1.0]})])
+    rows = [{"part": part, "condition": condition, "seed": 0, "task": task, "cluster": cluster, "prompt_id": f"{task}{i}",
+             "figure": figure, "value": value}
+            for part, condition, good in (("untuned", "un-tuned", 1.0), ("trained", "tuned", 0.0),
+                                          ("reasoning", "direct answers", 0.0), ("reasoning", "chain of thought", 1.0))
+            for task, cluster in (("days", "far"), ("pets", "steps")) for i in range(2)
+            for figure, value in (("accuracy/cot", good * i), ("rationale/cot", good))]
+    table = reasoning_table(answers, pd.DataFrame(rows), "far")
+    with_it = row(table, "with chain of thought")
+    assert [cell.split(" ")[0] for cell in with_it[1:]] == ["0.50", "1.00", "0.50", "0.50", "1.00", "+0.50"]
+    assert row(table, "no reasoning tasks")[1].startswith("0.00") and row(table, "nothing")[5].startswith("0.00")
