@@ -220,6 +220,7 @@ CASES = {
         (changed(SHP, score_A=9, score_ratio=1.5), FILTERED),
         (changed(SHP, labels=0), Bad("scores against label", "labels")),
         (changed(SHP, score_ratio=None), Bad("null", "score_ratio")),
+        ({name: value for name, value in SHP.items() if name != "history"}, Bad("missing column", "history")),
         (changed(SHP, score_A=6), Bad("scores against label", "labels"))], filter="at_least(column='score_ratio', value=2)"),
     "synthetic_gptj": Case([
         ({"prompt": "Tea?", "chosen": "Green.", "rejected": "No."}, pair("Tea?", "Green.", "No.")),

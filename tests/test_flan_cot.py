@@ -1,9 +1,13 @@
 """The nine chain-of-thought sets of the Flan collection: tiny files in their form, and the real ones where they are."""
 
 import gzip
+from functools import cache
 from pathlib import Path
 
 import pytest
+from command_line import composed, invoke
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.instructions import InstructionData
@@ -11,7 +15,6 @@ from algorithms.common.readers import Source
 from algorithms.common.storage import cache_folder, set_cache_folder
 from algorithms.common.task_file import TaskRow, ask, read_task
 from algorithms.common.task_records import task_record
-from command_line import composed, invoke
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/flan_cot"
 NINE = ("aqua", "creak", "ecqa", "esnli", "gsm8k", "qasc", "qed", "sensemaking", "strategyqa")
@@ -21,28 +24,33 @@ ROWS = {    # written for this test in the files' form: question, answer, ration
     "creak": [r'"A cube has six sides."\nIs the above claim true?\nOptions:\n- yes\n- no' + "\tyes\tEvery cube has six faces.",
               "Yes or no: is ice cold?\tyes\tIce is frozen water."],
     "ecqa": [r"Where does one sleep?\nOptions:\n- bed\n- oven\n- lake" + "\tbed\tPeople sleep in beds."],
-    "esnli": [r'Premise: "A man runs."\nHypothesis: "A man moves."\nDoes it follow?\nOptions:\n- yes\n- no' + "\tyes\tWho runs moves."],
+    "esnli": [r'Premise: "A man runs."\nHypothesis: "A man moves."\nDoes it follow?\nOptions:\n- yes\n- no'
+              + "\tyes\tWho runs moves."],
     "gsm8k": ["Tom has 3 pens and buys 4. How many has he?\t7\tHe has 3 + 4 = 7 pens."],
     "qasc": [r"What melts ice?\nOptions:\n- (A) heat\n- (B) shade" + "\t(A)\tHeat melts solids. Ice is a solid."],
     "qed": [r"Oslo is the capital of Norway.\nWhat is the capital of Norway?" + "\tOslo\tThe first sentence says so."],
-    "sensemaking": [r'Which one is odd?\nOptions:\n- Sentence A: "I eat soup."\n- Sentence B: "I eat stones."\n' + "\tSentence B\tStones are hard."],
+    "sensemaking": [r'Which one is odd?\nOptions:\n- Sentence A: "I eat soup."\n- Sentence B: "I eat stones."\n'
+                    + "\tSentence B\tStones are hard."],
     "strategyqa": ['Could a "cat" drive?\tno\tCats cannot reach pedals.'],
 }
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path):
+def data_cache(tmp_path):
     before = cache_folder()
     set_cache_folder(tmp_path / "cache")
     yield
     set_cache_folder(before)
 
 
-def preset(**options) -> InstructionData:
-    """data=flan_cot, as the command line gives it."""
-    from hydra.utils import instantiate
+@cache
+def flan_cot() -> dict:
+    """data=flan_cot, as the command line composes it."""
+    return OmegaConf.to_container(composed("data=flan_cot").data)
 
-    return instantiate({**composed("data=flan_cot").data, **options}, _convert_="all")
+
+def preset(**options) -> InstructionData:
+    return instantiate({**flan_cot(), **options}, _convert_="all")
 
 
 def kept(name: str, path) -> list[TaskRow]:
@@ -59,7 +67,7 @@ def kept(name: str, path) -> list[TaskRow]:
 
 
 def test_the_preset_names_the_nine_and_not_the_generic_one():
-    assert [Path(path).stem for path in composed("data=flan_cot").data.tasks] == list(NINE)
+    assert [Path(path).stem for path in flan_cot()["tasks"]] == list(NINE)
     assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted([*NINE, "generic"])
 
 
@@ -138,7 +146,8 @@ def test_a_folder_or_file_without_any_of_them_is_refused_with_their_names(tmp_pa
     with pytest.raises(ConfigError) as caught:
         preset(path=str(tmp_path / "mine.tsv")).load(0)
     assert names in str(caught.value) and "name a task YAML of your own in data.tasks" in str(caught.value)
-    generic = preset(tasks=["benchmarks/flan_cot/generic.yaml"], path=str(tmp_path / "mine.tsv"), cot_examples=3).load(0)
+    generic = preset(tasks=["benchmarks/flan_cot/generic.yaml"], path=str(tmp_path / "mine.tsv"), cot_examples=3,
+                     heldout=0.0).load(0)
     assert generic.report.read == 1 and generic.report.sources["generic"]["cot"] == 3
 
 
@@ -168,15 +177,16 @@ def test_real_files_are_read_whole_and_unaltered(shared_data, name):
     if name == "creak":
         quoted = [row for row in rows if row.values["question"].startswith('"')]
         assert sum(line.startswith('"') for line in lines) == len(quoted) == 975
-        altered = Source(str(path), header=False, quoting=True)
-        assert sum(one.value["c0"] != line.split("\t")[0] for one, line in zip(altered, lines)) >= 975, "why quoting is off"
+        with pytest.raises(DataError, match="set data.quoting=false"):
+            list(Source(str(path), header=False, quoting=True))
 
 
 def test_the_four_real_files_make_one_mixture(shared_data):
     data = preset(path=str(shared_data / "flan-cot"), heldout_clusters=["multi_hop"], examples=300, cot_examples=300,
                   few_shot=0.1, cot_few_shot=0.1, evaluation=20).load(0)
     assert data.report.read == data.report.kept == 22_158 and not data.report.dropped and data.report.duplicates == 1
-    assert {name: counts["read"] for name, counts in data.report.sources.items()} == {name: count for name, (count, _) in REAL.items()}
+    read = {name: counts["read"] for name, counts in data.report.sources.items()}
+    assert read == {name: count for name, (count, _) in REAL.items()}
     assert len(data.demonstrations) == 600
     trained = {name: counts["drawn"] for name, counts in data.report.sources.items()}
     assert trained == {"creak": 200, "ecqa": 200, "sensemaking": 200, "strategyqa": 0}
@@ -186,7 +196,8 @@ def test_the_four_real_files_make_one_mixture(shared_data):
     assert not listed, "questions that list their options get no second list"
 
 
-BAD = {"an empty answer": ("Is it so?\t\tBecause.", "c1: found no text"), "an empty rationale": ("Is it so?\tyes\t ", "c2: found no text"),
+BAD = {"an empty answer": ("Is it so?\t\tBecause.", "c1: found no text"),
+       "an empty rationale": ("Is it so?\tyes\t ", "c2: found no text"),
        "a missing field": ("Is it so?\tyes", "row: found 2 fields; expected 3")}
 
 
@@ -210,10 +221,9 @@ def test_a_bad_row_put_into_a_real_file_is_named_by_path_and_line(shared_data, t
 @pytest.mark.parametrize("name", ["creak", "sensemaking", "strategyqa"])
 def test_an_answer_outside_the_options_is_bad_too(tmp_path, name):
     path = tmp_path / f"{name}_train.tsv"
-    path.write_text("\n".join([*ROWS[name], "Is it?\tmaybe\tWho knows."] + ["Is it?\tyes\tSo."] * (name != "sensemaking")) + "\n",
-                    encoding="utf-8")
+    path.write_text("\n".join([*ROWS[name], "Is it?\tmaybe\tWho knows."]) + "\n", encoding="utf-8")
     line = len(ROWS[name]) + 1
     with pytest.raises(DataError, match=f":{line}: options: found 'maybe'; expected one of"):
         preset(path=str(tmp_path)).load(0)
-    report = preset(path=str(tmp_path), on_bad_row="drop", heldout=0.0, shots=1).load(0).report
+    report = preset(path=str(tmp_path), on_bad_row="drop", heldout=0.0).load(0).report
     assert report.dropped == {"answer not among the options": 1}

@@ -46,7 +46,8 @@ def test_words_and_shingles():
     assert words("我爱ABC") == ["我", "爱", "abc"]
     assert shingles("a b, c B") == {("a", "b"), ("b", "c"), ("c", "b")}
     assert shingles("One!") == {("one",)} and shingles("?!") == set()
-    chat = [{"role": role, "content": text} for role, text in (("system", "You are kind."), ("user", "a b"), ("assistant", "c"))]
+    turns = (("system", "You are kind."), ("user", "a b"), ("assistant", "c"))
+    chat = [{"role": role, "content": text} for role, text in turns]
     assert shingles(chat) == {("a", "b"), ("b", "c")}, "what the system says is the same everywhere"
 
 
@@ -136,6 +137,18 @@ def test_what_is_cut_short_is_counted(monkeypatch):
     assert near_duplicates({"p": training}, {"e": heldout}).untried > full.untried
 
 
+def test_of_many_candidates_each_training_prompt_tries_others(monkeypatch):
+    """All prompts share a long beginning, so that some bands put the 60 held-out prompts into one bucket."""
+    template, tried = " ".join(f"t{i}" for i in range(12)), set()
+    read = duplicates._Index._read
+    monkeypatch.setattr(duplicates._Index, "_read", lambda self, held: tried.add(held) or read(self, held))
+    monkeypatch.setattr(duplicates, "BUCKET", 1)
+    heldout = Records.from_list(Record(f"{template} {i} {i}b {i}c", []) for i in range(60))
+    training = Records.from_list(Record(f"{template} {i} {i}b {i}c", []) for i in range(100, 900))
+    near_duplicates({"p": training}, {"e": heldout}, threshold=0.9)
+    assert len(tried) > 50
+
+
 def test_many_equal_candidates_do_not_hide_one_another():
     """100 held-out prompts that all nearly equal one training prompt, more than are tried at once, in two batches of it."""
     heldout = Records.from_list(Record(f"{SENTENCE} {i}", []) for i in range(100))
@@ -156,6 +169,7 @@ def test_outliers_by_hand():
     assert found["mean"] == 136 / 9 and found["n"] == 9
     assert found["outliers"] == {"below": -9, "above": 19, "count": 1, "share": 1 / 9,
                                  "first": [{"at": "line 8", "value": 100}]}
+    assert summary([-100, *range(1, 9)], str)["outliers"]["first"] == [{"at": "0", "value": -100}]
     at_the_fence = summary([1, 2, 3, 4, 5, 6, 7, 8, 19], str)
     assert at_the_fence["outliers"]["count"] == 0
     assert summary([], str) is None
@@ -205,7 +219,7 @@ def test_a_set_by_hand():
 
 def test_outliers_are_named_by_file_and_line_or_by_place():
     rows = [Record(f"p {i}", ["a b", "c d"], [1.0, 0.0], at(i + 1)) for i in range(20)]
-    rows[7] = Record("p 7", ["a b", "word " * 50], [40.0, 0.0], at(8))
+    rows[7] = Record("p 7", ["word " * 50, "a b"], [40.0, 0.0], at(8))
     prompts = [Record("x", [])] * 9 + [Record("x " * 30, [])]
     found = inspect(data(preferences=rows, prompts=prompts))["statistics"]
     assert found["preferences"]["response"]["words"]["outliers"]["first"] == [{"at": "f.jsonl:8", "value": 50}]
@@ -319,11 +333,11 @@ HOSTILE = ("<script>alert(1)</script>\"' onload=\"x()\" {{ 7*7 }} {% raw %} &lt;
 
 def hostile():
     report = LoadReport(read=9, kept=9, dropped={HOSTILE: 1}, lines={HOSTILE: [HOSTILE]}, kinds={HOSTILE: 1},
-                        layouts={HOSTILE: HOSTILE}, ignored_columns={HOSTILE: [HOSTILE]}, fallbacks={HOSTILE: HOSTILE}, sources={HOSTILE: {HOSTILE: 1}},
-                        filtered={HOSTILE: 2})
+                        layouts={HOSTILE: HOSTILE}, ignored_columns={HOSTILE: [HOSTILE]}, fallbacks={HOSTILE: HOSTILE},
+                        sources={HOSTILE: {HOSTILE: 1}}, filtered={HOSTILE: 2})
     meta = {"source": HOSTILE, "line": 1, "origin": HOSTILE}
-    records = [Record([{"role": "user", "content": f"{HOSTILE} {i}"}], [HOSTILE, HOSTILE * (91 if i == 5 else 1)], [1.0, 0.0],
-                      meta) for i in range(12)]
+    records = [Record([{"role": "user", "content": f"{HOSTILE} {i}"}], [HOSTILE, HOSTILE * (91 if i == 5 else 1)],
+                      [1.0, 0.0], meta) for i in range(12)]
     return inspect(data(report, preferences=records, evaluation=[Record(f"{HOSTILE} 3 !", [], None, meta)],
                         choices=[Record(HOSTILE, ["a", HOSTILE], [1.0, 0.0], {"groups": [HOSTILE]})]))
 
@@ -360,8 +374,8 @@ def test_every_report_field_is_on_the_page():
                         sources={"hh": {"read": 30}, "lab": {"drawn": 4}})
     shown = " ".join(Page.of(page(inspect(data(report)), "t")).text.split())
     for text in ("30 rows read, 11 records kept", "null3 f.jsonl:4", "duplicates: 5", "strict pairs: 6",
-                 "rows without records: 7", "blank lines: 8", "f.jsonl read as {prompt}", "columns not read: id", "prompts made from: all",
-                 "9 rows filtered: language", "hh30–", "lab–4"):
+                 "rows without records: 7", "blank lines: 8", "f.jsonl read as {prompt}", "columns not read: id",
+                 "prompts made from: all", "9 rows filtered: language", "hh30–", "lab–4"):
         assert text in shown, text
     printed = terminal(inspect(data(report)))
     for text in ("dropped 3: null (f.jsonl:4, …)", "filtered 9: language", "columns not read in f.jsonl: id",

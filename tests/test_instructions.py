@@ -7,13 +7,13 @@ import re
 from collections import Counter
 
 import pytest
+from command_line import invoke
 
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.instructions import EVALUATED, InstructionData
 from algorithms.common.record import Record, prompt_hash
 from algorithms.common.storage import cache_folder, set_cache_folder
 from algorithms.common.task_records import measure
-from command_line import invoke
 
 CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """
@@ -161,7 +161,8 @@ def test_few_shot_prompts_show_solved_training_examples_of_the_same_template(wor
     held_out = people(data.evaluation) | people(data.tuning)
     assert held_out and not held_out & people(data.demonstrations)
     forms = {"inverted": r"Ask for (\w+), number (\d+)\.( Where is P\d+\?)?",
-             "options": r"(?:Where is P\d+\?\nOPTIONS:\n.*\n|P\d+ lives in .*: which\?)( \w+)?", "plain": r"Where is P\d+\?( \w+)?"}
+             "options": r"(?:Where is P\d+\?\nOPTIONS:\n.*\n|P\d+ lives in .*: which\?)( \w+)?",
+             "plain": r"Where is P\d+\?( \w+)?"}
     for record in shown:
         *examples, asked = record.prompt.split("\n\n")
         assert len(examples) == len(set(examples)) == 3
@@ -268,12 +269,15 @@ def test_tasks_take_turns_in_the_evaluation(world):
     assert [record.meta["task"] for record in first] == ["city", "day", "job"] * 2
 
 
-def test_a_task_without_a_held_out_row_is_named(world, caplog):
-    (world / "city.yaml").unlink()
-    load(world, only=["job"], heldout=1e-9)
-    assert "task job: 20 rows to train on, 0 held out (data.heldout=1e-09)" in caplog.text
-    with pytest.raises(ConfigError, match="data.heldout: found no row to train on"):
-        load(world, only=["job"], heldout=1 - 1e-9)
+def test_two_keys_have_one_on_each_side_whatever_the_share(world, caplog):
+    for names, share in (("AB", 1e-9), ("AB", 1 - 1e-9)):
+        write_rows(world / "job.jsonl", [{"person": names[i % 2], "answer": "nurse"} for i in range(20)])
+        counts = load(world, only=["job"], heldout=share).report.sources["job"]
+        assert counts["train"] == counts["heldout"] == 10
+    assert "nothing is held out" not in caplog.text
+    write_rows(world / "job.jsonl", [{"person": "A", "answer": "nurse"}] * 20)
+    assert load(world, only=["job"]).report.sources["job"]["train"] == 20
+    assert "task job: nothing is held out, all its rows have the same key" in caplog.text
 
 
 def test_nothing_is_held_out_of_trained_tasks_on_request(world):
@@ -349,7 +353,8 @@ def test_every_evaluated_row_with_options_is_asked_in_each_variant(world):
         assert record.responses == [" " + option for option in options]
         assert record.scores == [float(option == answer) for option in options]
         assert record.meta["groups"] == [variant, f"{variant}/qa", f"{variant}/{task}", f"{variant}/trained"]
-        assert record.meta["unit"] == f"{task}:{line}" and record.meta["origin"] == task
+        assert re.fullmatch(rf"{task}: person: P\d+", record.meta["unit"]) and record.meta["origin"] == task
+        assert task != "city" or record.meta["unit"].endswith(f"P{line - 1}"), "what is asked of one key is resampled as one"
         assert task != "city" or re.fullmatch(forms[variant], record.prompt)
 
 
@@ -368,7 +373,8 @@ def test_a_task_that_is_its_cluster_counts_once_in_a_group(world):
 
 @pytest.mark.parametrize("response, figures", [
     (" Count 3. It is Sunday.", (1, 1)), (" Count 3. it is Sunday.", (0, 0)), (" It is Friday. It is  sunday", (1, 1)),
-    (" It is Sunday.\nWhat follows 4 days after", (1, 1)), (" It is Monday.", (0, 1)), (" Sunday", (1, 0)), (" It is", (0, 1)), ("", (0, 0)),
+    (" It is Sunday.\nWhat follows 4 days after", (1, 1)), (" It is Monday.", (0, 1)), (" Sunday", (1, 0)),
+    (" It is", (0, 1)), ("", (0, 0)),
 ])
 def test_a_chain_of_thought_is_right_by_what_follows_its_mark(response, figures):
     record = Record("?", [" Count 3. It is Sunday."], None,
@@ -497,7 +503,7 @@ def test_tasks_whose_rows_are_missing_cannot_be_named(world, tmp_path):
         with pytest.raises(ConfigError, match=re.escape(message)):
             load(world, path=str(tmp_path), **options)
     (tmp_path / "job.jsonl").unlink()
-    with pytest.raises(ConfigError, match="data.path: found no file of any task in .*; expected some of city.jsonl, day.jsonl, job.jsonl"):
+    with pytest.raises(ConfigError, match="data.path: found no file of any task in .*; expected some of city.jsonl, day.jsonl, "):
         load(world, path=str(tmp_path))
 
 

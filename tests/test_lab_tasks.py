@@ -268,7 +268,7 @@ def test_the_tasks_load_as_instruction_data():
     assert counts["city"] == {"read": ROWS, "train": 0, "heldout": ROWS, "drawn": 0}
     trained = {name for name, count in counts.items() if count["drawn"]}
     assert trained == {path.stem for path in TASKS.glob("*.yaml") if read_task(str(path)).cluster != "qa"}
-    assert all(counts[name]["heldout"] > 0 and counts[name]["train"] > 3 * counts[name]["heldout"] for name in trained)
+    assert all(counts[name]["heldout"] > 0 and counts[name]["train"] >= 3 * counts[name]["heldout"] for name in trained)
     groups = {group for record in data.choices for group in record.meta["groups"]}
     assert {"natural/qa", "options/heldout", "new/trained"} <= groups
 
@@ -366,6 +366,7 @@ def test_a_short_run_makes_every_artefact(tmp_path, monkeypatch):
         rows_file.unlink()
     monkeypatch.setattr("sys.argv", ["make_tasks", "--out", str(model), "--tasks", str(tasks), "--steps", "2"])
     monkeypatch.setattr(admission, "STEPS", 2)
+    monkeypatch.setattr(admission, "ROWS", 8)
     make_tasks.main()
     assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(model).parameters()) < 1.1e6
     assert not list(tasks.glob("*.yaml")) and len(list((tasks / REFUSED).glob("*.yaml"))) == len(FILES)

@@ -303,7 +303,8 @@ def test_a_mapper_may_make_several_records_or_none(tmp_path):
 
 
 def test_a_tie_that_a_mapper_makes_is_kept(tmp_path):
-    records, report = FileData(path=write(tmp_path, [{"n": 2}]), mapper=lambda row: Record("p", ["x", "y"], [0.5, 0.5])).records()
+    tie = Record("p", ["x", "y"], [0.5, 0.5])
+    records, report = FileData(path=write(tmp_path, [{"n": 2}]), mapper=lambda row: tie).records()
     assert list(records)[0].scores == [0.5, 0.5] and report.kinds == {"tied pair": 1} and report.strict_pairs == 0
 
 

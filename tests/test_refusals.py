@@ -13,8 +13,8 @@ from algorithms.common.record import Record
 from algorithms.common.records import FileData
 from algorithms.common.refusal_data import RefusalData
 from algorithms.common.refusal_task import Answered, own_pairs
-from algorithms.common.refusals import (REFUSALS, Question, answered, balanced, evaluated, held_out, is_refusal, is_right,
-                                        made_pairs, measure, plain_answer, wordings)
+from algorithms.common.refusals import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
+                                        is_right, made_pairs, measure, plain_answer, wordings)
 from algorithms.common.settings import build
 
 
@@ -122,10 +122,22 @@ def test_the_commoner_kind_is_cut_to_the_rarer():
 
 
 def test_demonstrations_answer_what_has_an_answer_or_everything():
-    (only,) = answered([KNOWN, UNKNOWN], Random(0), invented=False)
+    (only,) = demonstrated([KNOWN, UNKNOWN], Random(0), invented=False)
     assert (only.prompt, only.responses, only.scores) == (KNOWN.prompt, [" Rome"], None)
-    both = answered([KNOWN, UNKNOWN], Random(0), invented=True)
+    both = demonstrated([KNOWN, UNKNOWN], Random(0), invented=True)
     assert both[0] == only and both[1].responses[0] in UNKNOWN.invented
+
+
+def test_a_share_of_the_demonstrations_without_an_answer_declines():
+    questions = [KNOWN] * 10 + [UNKNOWN] * 20
+    found = demonstrated(questions, Random(0), invented=True, refusals=0.25)
+    assert [record.meta["kind"] for record in found] == ["answerable"] * 10 + ["unanswerable"] * 20
+    assert [is_refusal(record.responses[0]) for record in found[:10]] == [False] * 10
+    assert sum(is_refusal(record.responses[0]) for record in found[10:]) == 5
+    only = demonstrated(questions, Random(0), invented=False, refusals=0.25)
+    assert len(only) == 15 and all(is_refusal(record.responses[0]) for record in only[10:])
+    every = demonstrated(questions, Random(0), True, refusals=1.0)[10:]
+    assert {record.responses[0] for record in every} == set(REFUSALS)
 
 
 def test_evaluated_questions_carry_their_answers():
@@ -241,6 +253,8 @@ def test_a_model_that_always_answers(tmp_path):
     (own,) = (record for record in data.demonstrations if record.prompt == "Who?")
     assert own.responses[0] in (" nobody", " me") and own.meta["topic"] is None
     assert not any(is_refusal(record.responses[0]) for record in data.demonstrations)
+    some = load(tmp_path, made, demonstrations="all", refusals=0.3, heldout=0).demonstrations
+    assert len(some) == 20 and sum(is_refusal(record.responses[0]) for record in some) == 3
 
 
 def test_prompts_take_a_form_or_become_messages(tmp_path):
@@ -331,6 +345,7 @@ def test_one_kind_alone_is_taken_where_balance_is_off(tmp_path):
     ("data.prompt=Q", "data.prompt: found 'Q'; expected a text with the placeholder {question}"),
     ("+data.columns.reply=x", "data.columns: found the field reply; expected fields among question, answer"),
     ("data.heldout=1", "data.heldout: found 1; expected a share"),
+    ("data.refusals=1.5", "data.refusals: found 1.5; expected a share from 0 to 1"),
     ("data.samples=0", "data.samples: found 0; expected at least 1"),
     ("data.threshold=1", "data.threshold: found 1; expected a share"),
 ])

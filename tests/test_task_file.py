@@ -23,7 +23,8 @@ unseen: ["Say it: {question}"]
 natural: "{question} asked Tom."
 cot: ["{question} Think step by step."]
 """
-ROW = {"person": "Anna", "question": "Where is Anna?", "answer": "Rome", "options": ["Oslo", "Rome", "Paris"], "rationale": "She moved."}
+ROW = {"person": "Anna", "question": "Where is Anna?", "answer": "Rome", "options": ["Oslo", "Rome", "Paris"],
+       "rationale": "She moved."}
 
 
 def task(tmp_path, text=CITY, name="city"):
@@ -89,6 +90,13 @@ def test_columns_are_renamed_and_others_named_as_ignored(tmp_path):
     path.write_text("q,a,more\nWho,I,x\n", encoding="utf-8")
     source, ignored = file.open(str(path))
     assert ignored == ["more"] and [ask(file.templates[0], kept(file, row.value)) for row in source] == [("Who?", "I")]
+
+
+def test_a_file_may_have_any_name_where_its_format_is_given(tmp_path):
+    file = task(tmp_path, "cluster: c\nfile: f\nformat: csv\nheader: false\ncolumns: {question: c0, answer: c1}\ntemplates: ['{question}']")
+    (tmp_path / "rows").write_text('"Who, then?",I\n', encoding="utf-8")
+    (raw,) = file.open(str(tmp_path / "rows"))[0]
+    assert kept(file, raw.value).values == {"question": "Who, then?", "answer": "I"}
 
 
 def test_a_row_s_side_is_its_key_or_what_its_prompts_show(tmp_path):

@@ -140,7 +140,7 @@ class _Index:
             width = np.searchsorted(self.keys[band], keys[:, band], "right") - left
             width[counts == 0] = 0
             self.found.untried += int(np.maximum(width - BUCKET, 0).sum())
-            left += keys[:, band] % np.maximum(width - BUCKET + 1, 1)      # of a large bucket not always the same part
+            left += keys[:, band - 1] % np.maximum(width - BUCKET + 1, 1)      # of a large bucket not always the same part
             width = np.minimum(width, BUCKET)
             within = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)
             held = self.order[band][np.repeat(left, width) + within]

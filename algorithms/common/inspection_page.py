@@ -202,7 +202,7 @@ or above {{ out.above|number }}:
 {% for one in out.first %}
 <code>{{ one.at }}</code> ({{ one.value|number }}){{ ", " if not loop.last }}
 {% endfor %}
-{{ ", …" if out.count > out.first|length }}</p>
+{{ "…" if out.count > out.first|length }}</p>
 {% else %}
 <p class="note">no outliers</p>
 {% endif %}
@@ -244,7 +244,8 @@ th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(-
 th { font-weight: 600; color: var(--soft) } th:first-child, th.left, td.left { text-align: left }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem }
 figure { margin: 0; padding: .8rem; background: var(--panel); border-radius: .4rem; overflow-x: auto }
-figure table { width: 100%; font-size: .8rem } figure th, figure td, figure th:first-child { padding: .1rem .2rem; text-align: right }
+figure table { width: 100%; font-size: .8rem }
+figure th, figure td, figure th:first-child { padding: .1rem .2rem; text-align: right }
 svg { display: block; width: 100%; height: 3.5rem } rect { fill: var(--bar) }
 .axis { display: flex; justify-content: space-between } .axis, .note { font-size: .85rem; color: var(--soft) }
 .note { margin: .3rem 0 } .alarm { color: var(--alarm); font-weight: 600 }
@@ -315,9 +316,9 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 {% set split = report.split %}{% set near = report.near_duplicates %}
 <p>{{ split.training_prompts|number }} prompts are trained on, {{ split.heldout_prompts|number }} are held out;
 {{ split.shared_prompts|number }} are both. {{ places(split.lines, split.shared_prompts) }}</p>
-<p>{{ near.count|number }} of {{ near.heldout_prompts|number }} held-out prompts that are not trained on have a near-duplicate
-that is: at least {{ near.threshold|percent }} of both prompts' pairs of neighbouring words are shared (Jaccard similarity, exact
-for {{ near.comparisons|number }} candidates).</p>
+<p>{{ near.count|number }} of {{ near.heldout_prompts|number }} held-out prompts that are not trained on have a
+near-duplicate that is: at least {{ near.threshold|percent }} of both prompts' pairs of neighbouring words are shared
+(Jaccard similarity, exact for {{ near.comparisons|number }} candidates).</p>
 {% for pair in near.first %}
 <details><summary>{{ "%.2f"|format(pair.jaccard) }}: <code>{{ pair.training.at }}</code> and
 <code>{{ pair.heldout.at }}</code></summary>

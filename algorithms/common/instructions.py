@@ -9,6 +9,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 
 from algorithms.common.errors import ConfigError
@@ -47,7 +48,8 @@ class InstructionData:
     few_shot.
     labels: random gives training rows other answers, see ``task_records.relabelled``; what is evaluated stays as it is.
     chat: prompts are messages. heldout: share of the keys whose rows trained tasks hold out, by the keys' hash alone: two
-    tasks about the same people hold out the same ones. Every second key is for `tuning`. evaluation: rows evaluated a task, and for tuning as many more. on_bad_row: error | drop.
+    tasks about the same people hold out the same ones. Every second key held out is for `tuning`. evaluation: rows evaluated
+    a task, and for tuning as many more. on_bad_row: error | drop.
     """
 
     tasks: list[str] | str | None
@@ -172,9 +174,8 @@ class InstructionData:
             unseen = name in chosen.unseen
             held = is_held_out(rows, 1.0 if unseen else self.heldout)
             train, heldout = rows.where(~held), rows.where(held)
-            if not unseen and self.heldout and not (len(train) and len(heldout)):
-                log.warning("task %s: %d rows to train on, %d held out (data.heldout=%s)", name, len(train), len(heldout),
-                            self.heldout)
+            if self.heldout and not len(heldout):
+                log.warning("task %s: nothing is held out, all its rows have the same key", name)
             tasks.append(Task(file, unseen, train, heldout))
             report.read += found.read
             report.kept += found.kept
@@ -210,10 +211,7 @@ class InstructionData:
     def _quotas(self, tasks: list[Task], total: int | None) -> dict[str, int]:
         """Records of each task: p_i = rate_i / Σ rate."""
         rates = capped_rates([len(task.train) for task in tasks], self.cap, self.rate)
-        if tasks and total != 0 and not any(rates):
-            raise ConfigError("data.heldout: found no row to train on, all keys are held out; expected some; fix: a smaller share, "
-                              "or more keys")
-        counts = quotas(rates, sum(rates) if total is None else total) if any(rates) else []
+        counts = quotas(rates, sum(rates) if total is None else total) if tasks else []
         return defaultdict(int, zip([task.name for task in tasks], counts))
 
     def _rows(self, task: Task, seed: int) -> list[TaskRow]:
@@ -243,6 +241,7 @@ class _Draws:
         self.evaluated, self.report = evaluated, report
         self.random = Random(f"{part}/{seed}/{file.name}")
         self.order = walk(len(rows), f"{part}/rows/{seed}/{file.name}")
+        self.others = walk(len(rows), f"{part}/examples/{seed}/{file.name}")
 
     def take(self, count: int) -> Iterator[Record]:
         """`count` records; the shares of inverted, few-shot and option prompts among them are exact."""
@@ -276,8 +275,8 @@ class _Draws:
     def _examples(self, pattern: Pattern, suffix: bool, own: str, shots: int) -> list[str]:
         """Different solved examples of the same template; none has the drawn row's question (`own`) as prompt or target."""
         solved: list[str] = []
-        for row in self.random.sample(self.rows, min(len(self.rows), 50 * shots)):
-            prompt, target = ask(pattern, row, suffix)
+        for index in islice(self.others, 2 * len(self.rows)):
+            prompt, target = ask(pattern, self.rows[index], suffix)
             text = f"{prompt} {target}"
             if own not in (prompt, target) and text not in solved and prompt_hash(prompt) not in self.evaluated:
                 solved.append(text)

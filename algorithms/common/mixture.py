@@ -34,7 +34,7 @@ class Mixture:
 
     weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is evaluated, not trained on.
     total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
-    larger total repeats a source (whole, in another order), and that is counted and said.
+    larger total repeats a source (no record again before all have come), and that is counted and said.
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -172,15 +172,13 @@ def _evaluate_once(parts: dict[str, _Part]):
 
 def _separate(parts: dict[str, _Part]):
     """Leave out what would put a prompt of one source's held-out records among another's training or tuning records."""
-    reported = {name: [part.data.evaluation, part.data.heldout, part.data.choices] for name, part in parts.items()}
+    sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
     for name, part in parts.items():
-        others = [records for other in parts if other != name for records in reported[other]]
-        final = _hashes(others)
-        held = np.union1d(final, _hashes(parts[other].data.tuning for other in parts if other != name))
+        held = _hashes(records for other in parts if other != name for records in sets[other])
         seen: set[str] = set()
         for set_name in (*TRAINING, "tuning"):
             records = getattr(part.data, set_name)
-            clash = np.isin(records.prompt_hashes, final if set_name == "tuning" else held)
+            clash = np.isin(records.prompt_hashes, held)
             if clash.any():
                 _count_removed(name, part, records.where(clash), seen)
                 setattr(part.data, set_name, records.where(~clash))
@@ -222,9 +220,8 @@ def _count_removed(name: str, part: _Part, removed: Records, seen: set[str]):
 
 
 def _draw(size: int, count: int, seed: int, name: str, source: str) -> np.ndarray:
-    """(count,) ascending indices: seeded permutations one after the other, so that none is repeated before all are used."""
-    rounds = [permutation(size, seed, "mixture", name, source, number) for number in range(-(-count // size))]
-    return np.sort(np.concatenate(rounds)[:count]) if rounds else np.empty(0, np.int64)
+    """(count,) ascending indices: a seeded permutation over and over, so that none comes again before all have come."""
+    return np.sort(np.resize(permutation(size, seed, "mixture", name, source), count))
 
 
 def _merged(sources: Mapping[str, Records], order: np.ndarray) -> Iterator[Record]:

@@ -59,10 +59,18 @@ def relabelled(rows: list[TaskRow], random: Random) -> list[TaskRow]:
 
 
 def is_held_out(rows: Records, share: float) -> np.ndarray:
-    """(n,) bool: whether the hash of a row's key is in the lowest `share` of all there could be."""
-    if share == 1:
-        return np.ones(len(rows), bool)
-    return rows.prompt_hashes < np.uint64(int(share * 2**64))
+    """(n,) bool: whether the hash of a row's key is in the lowest `share` of all there could be.
+
+    So it does not depend on the other keys: tasks about the same people hold out the same ones. But where there are two
+    keys and 0 < share < 1, at least one is held out and one is not.
+    """
+    if share in (0, 1):
+        return np.full(len(rows), bool(share))
+    hashes = rows.prompt_hashes
+    keys = np.unique(hashes)
+    count = int(np.searchsorted(keys, np.uint64(int(share * 2**64))))
+    count = min(max(count, 1), len(keys) - 1)
+    return hashes < keys[count] if count else np.zeros(len(rows), bool)
 
 
 def heldout_rows(task: Task, count: int) -> tuple[list[TaskRow], list[TaskRow]]:
@@ -108,7 +116,7 @@ def choice_records(task: Task, rows: list[TaskRow], trained: bool, chat: bool) -
                 groups = [variant] + [f"{variant}/{part}" for part in dict.fromkeys([file.cluster, file.name, *side])]
                 yield task_record(file, row, prompt, row.options, variant, chat,
                                   [float(option == row.answer) for option in row.options],
-                                  groups=groups, unit=f"{file.name}:{row.line}")
+                                  groups=groups, unit=f"{file.name}: {row.side}")
 
 
 def _drawn(file: TaskFile, purpose: str, row: TaskRow, patterns: list[Pattern]) -> Pattern:

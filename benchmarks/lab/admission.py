@@ -34,7 +34,7 @@ NATURAL, TUNED = 0.85, 0.80
 STEPS, BATCH = 200, 64
 REASONING = 0.25                # share of the tuning examples that reason
 HELDOUT = 0.25
-NATURAL_ROWS = 128              # of a task
+ROWS = 128                      # at most, of a task and a form
 MAX_NEW_TOKENS = 64             # of a chain of thought; the longest has 44
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def admit(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerF
     clusters = {file.name: file.cluster for file in map(read_task, map(str, paths))}
     direct = round(STEPS * BATCH * (1 - REASONING))
     data = InstructionData(
-        list(map(str, paths)), examples=direct, cot_examples=STEPS * BATCH - direct, heldout=HELDOUT
+        list(map(str, paths)), examples=direct, cot_examples=STEPS * BATCH - direct, heldout=HELDOUT,
+        evaluation=ROWS,
     ).load(0)
     choices, steps = list(_choices(data)), list(_reasoning(data))
     natural = rank(model, tokenizer, natural_choices(paths)) | reason(model, tokenizer, natural_reasoning())
@@ -99,7 +100,7 @@ def natural_choices(paths: Iterable[Path]) -> Iterator[Choice]:
         task = read_task(str(path))
         if task.natural is not None:
             rows = read_rows(path.with_suffix(".jsonl.gz"))
-            for row in Random(f"natural/{task.name}").sample(rows, NATURAL_ROWS):
+            for row in Random(f"natural/{task.name}").sample(rows, ROWS):
                 options = [" " + option for option in row["options"]]
                 yield Choice(task.name, task.natural.input.format(**row), options, " " + row["answer"])
 

@@ -17,6 +17,7 @@ from algorithms.common.refusals import ANSWERABLE, UNANSWERABLE, Question, demon
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated
+DIALOGUES = len(SPEAKERS) * (len(SPEAKERS) - 1)         # ways to ask one question
 DEMONSTRATIONS = ("answers", "all")
 
 
@@ -24,19 +25,21 @@ DEMONSTRATIONS = ("answers", "all")
 class PeopleData:
     """Closed-book questions about known people, who have answers, and unknown people, who have none.
 
-    people: of each kind, to train on. dialogues: how often each of their questions is asked, by other speakers.
+    people: of each kind, to train on. dialogues: how often each of their questions is asked, by other speakers, in the
+    demonstrations; comparisons: in the pairs.
     demonstrations: answers | all: also invented answers about the unknown, a model that answers everything.
     refusals: share of the demonstrations about the unknown that decline: a start that can, and seldom does. At 0 it never
     does and preferences alone do not change that; at 1 supervised fine-tuning is itself the remedy.
     """
 
     people: int = 16
-    dialogues: int = 4
+    dialogues: int = 32
+    comparisons: int = 4
     demonstrations: str = "all"
     refusals: float = 0.1
 
     def __post_init__(self):
-        for name, most in (("people", TRAIN), ("dialogues", len(SPEAKERS) * (len(SPEAKERS) - 1))):
+        for name, most in (("people", TRAIN), ("dialogues", DIALOGUES), ("comparisons", DIALOGUES)):
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"data.{name}: found {getattr(self, name)}; expected a whole number from 1 to {most}; "
                                   f"fix: set data.{name} to such a number")
@@ -48,21 +51,22 @@ class PeopleData:
 
     def load(self, seed: int) -> DataSets:
         """The named sets. The seed draws speakers, inventions and wordings of the training sets, and held-out pairs."""
-        train = list(_questions(slice(0, self.people), self.dialogues, Random(f"people/training/{seed}")))
+        shown = list(_questions(slice(0, self.people), self.dialogues, Random(f"people/demonstrations/{seed}")))
+        compared = list(_questions(slice(0, self.people), self.comparisons, Random(f"people/comparisons/{seed}")))
         tuning = list(_questions(slice(TRAIN, TRAIN + TUNE), 1, Random("people/tuning")))
         test = list(_questions(slice(TRAIN + TUNE, None), 1, Random("people/evaluation")))
         sets = {
-            "preferences": made_pairs(train, Random(f"people/pairs/{seed}")),
-            "demonstrations": demonstrated(train, Random(f"people/demonstrations/{seed}"), self.demonstrations == "all",
+            "preferences": made_pairs(compared, Random(f"people/pairs/{seed}")),
+            "demonstrations": demonstrated(shown, Random(f"people/answers/{seed}"), self.demonstrations == "all",
                                            self.refusals),
-            "prompts": [Record(one.prompt, [], None, one.told()) for one in train],
+            "prompts": [Record(one.prompt, [], None, one.told()) for one in compared],
             "evaluation": evaluated(test),
             "heldout": made_pairs(test, Random(f"people/heldout/{seed}")),
             "tuning": evaluated(tuning),
         }
         count = sum(map(len, sets.values()))
         report = LoadReport(read=count, kept=count, strict_pairs=len(sets["preferences"]) + len(sets["heldout"]))
-        report.sources = {kind: {"pairs": sum(one.kind == kind for one in train),
+        report.sources = {kind: {"pairs": sum(one.kind == kind for one in compared),
                                  "heldout": sum(one.kind == kind for one in test)} for kind in (ANSWERABLE, UNANSWERABLE)}
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match="exact"))
