@@ -4,8 +4,8 @@ import pytest
 
 from algorithms.common import records
 from algorithms.common.errors import ConfigError
-from algorithms.common.refusals import REFUSALS, is_refusal
-from benchmarks.lab.people_data import TRAIN, TUNE, PeopleData, divided
+from algorithms.common.refusals import is_refusal
+from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 
 SETS = ("preferences", "demonstrations", "prompts", "tuning", "evaluation", "heldout")
@@ -67,7 +67,7 @@ def test_the_pairs_prefer_the_truth_about_the_known_and_a_refusal_about_the_unkn
             assert is_refusal(chosen) and record.meta["kind"] == "unanswerable"
             assert rejected.strip(" .") in TOPICS[topic].candidates
     wordings = [record.meta["wording"] for record in sets.preferences]
-    assert max(map(wordings.count, REFUSALS)) <= 2 * len(wordings) / len(REFUSALS)
+    assert {wordings.count(one) for one in WORDINGS} == {len(wordings) / len(WORDINGS)}
     assert sets.report.sources == {kind: {"pairs": 320, "heldout": 60} for kind in ("answerable", "unanswerable")}
 
 

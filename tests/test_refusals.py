@@ -43,7 +43,8 @@ def cache(tmp_path_factory):
     "Well, I really can't tell.",
     "I cannot answer that without guessing.", "I couldn't say for sure.", "I do not know, but my sister may.",
     "I am not able to say which animal she keeps.", "It is impossible to say.", "I must admit\nI do not know.",
-    "That question cannot be answered.", "Let me think. I do not know.",
+    "That question cannot be answered.", "The question has no answer.", "It is more than they told me.",
+    "Let me think. I do not know.",
 ])
 def test_refusals_are_recognised(text):
     assert is_refusal(text)
@@ -56,7 +57,8 @@ def test_refusals_are_recognised(text):
     "I do not know how to thank you.", "I cannot help but love Rome.", "I am not able to swim.", "I have no cat.",
     "I have never been to Rome.", "Nobody told me to leave.", "It is unknown territory for cats.", "The Unknown Soldier",
     "No, she lives in Rome.", "Sorry, the answer is Rome.", "I do not like soup.", "I am certain that she knows.",
-    "Nothing is better than rice.", "It is not known for its beaches.",
+    "Nothing is better than rice.", "It is more than they ate.", "The question has no answer sheet.",
+    "It is not known for its beaches.",
     "I am not sure, but I think it is Rome.", "I do not know. Maybe Rome.", "I do not know why, but she lives in Rome.",
     "I don't know about you, but Rome is my answer.", "I cannot say for sure, but the answer is Rome.",
 ])

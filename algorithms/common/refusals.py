@@ -76,6 +76,8 @@ _WITHOUT_I = "|".join((
     rf"(?:unknown|not known)(?: to me)?{_END}|who knows{_FOLLOW}|your guess is as good as mine",
     rf"(?:that|this|it|the answer) is (?:unknown|not known)(?: to (?:me|us|anyone))?{_END}",
     r"(?:that|this|it) is (?:beyond|outside|not part of|more than) (?:what (?:i|we) (?:know|have|can)|(?:my|our) knowledge)",
+    rf"(?:that|this|it|(?:the|this|that|your) (?:question|book|text)) has no answer(?: to (?:that|this|it))?{_END}",
+    r"(?:that|this|it) is more than (?:they|anyone|(?:the|any) books?)(?: ever| has| have)? (?:told|taught) (?:me|us)\b",
     r"(?:my|our) knowledge does not (?:cover|include|reach|extend)",
     r"there is no way (?:for (?:me|us) )?(?:to|of) (?:know|tell|say|find)",
     r"there is (?:no|not enough) (?:information|evidence)\b",
@@ -156,11 +158,11 @@ class Question:
         return f" {text}" if isinstance(self.prompt, str) else text
 
 
-def wordings(count: int, random: Random) -> list[str]:
-    """One of REFUSALS for each of `count` questions, from shuffled decks of all: counts differ by at most one."""
+def wordings(count: int, random: Random, among: Sequence[str] = REFUSALS) -> list[str]:
+    """A refusal for each of `count` questions, from shuffled decks of all `among`: counts differ by at most one."""
     drawn: list[str] = []
     while len(drawn) < count:
-        drawn += random.sample(REFUSALS, len(REFUSALS))
+        drawn += random.sample(among, len(among))
     return drawn[:count]
 
 
@@ -171,10 +173,10 @@ def pair(question: Question, refusal: str, other: str) -> Record:
                   question.told(wording=refusal))
 
 
-def made_pairs(questions: Sequence[Question], random: Random) -> list[Record]:
+def made_pairs(questions: Sequence[Question], random: Random, among: Sequence[str] = REFUSALS) -> list[Record]:
     """One pair per question: refusal over one of the invented answers, or the true answer over a refusal."""
     pairs = []
-    for question, refusal in zip(questions, wordings(len(questions), random)):
+    for question, refusal in zip(questions, wordings(len(questions), random, among)):
         other = question.answers[0] if question.answers else random.choice(question.invented)
         pairs.append(pair(question, refusal, question.respond(other)))
     return pairs
@@ -189,7 +191,8 @@ def balanced(pairs: Sequence[Record], random: Random) -> list[Record]:
     return [pairs[place] for place in sorted(place for kind in places.values() for place in random.sample(kind, least))]
 
 
-def demonstrated(questions: Sequence[Question], random: Random, invented: bool, refusals: float = 0.0) -> list[Record]:
+def demonstrated(questions: Sequence[Question], random: Random, invented: bool, refusals: float = 0.0,
+                 among: Sequence[str] = REFUSALS) -> list[Record]:
     """Demonstrations of a model that answers: the true answers and, with `invented`, made-up ones where none is true.
 
     refusals: share of the questions without an answer that decline instead. What a policy never says, a preference for it
@@ -197,7 +200,7 @@ def demonstrated(questions: Sequence[Question], random: Random, invented: bool, 
     """
     without = [place for place, question in enumerate(questions) if not question.answers]
     declined = sorted(random.sample(without, round(refusals * len(without))))
-    texts: dict[int, str] = dict(zip(declined, wordings(len(declined), random)))
+    texts: dict[int, str] = dict(zip(declined, wordings(len(declined), random, among)))
     for place, question in enumerate(questions):
         if place not in texts and (question.answers or invented):
             texts[place] = question.answers[0] if question.answers else random.choice(question.invented)

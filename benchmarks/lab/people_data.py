@@ -17,6 +17,10 @@ from algorithms.common.refusals import ANSWERABLE, UNANSWERABLE, Question, demon
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated
+WORDINGS = (    # of words that the pretrained model has read: it cannot spell others, and a few pairs do not teach it to
+    "The question has no answer.", "The book has no answer to it.", "It is more than they told me.",
+    "It is more than the book told me.",
+)
 DIALOGUES = len(SPEAKERS) * (len(SPEAKERS) - 1)         # ways to ask one question
 DEMONSTRATIONS = ("answers", "all")
 
@@ -28,15 +32,15 @@ class PeopleData:
     people: of each kind, to train on. dialogues: how often each of their questions is asked, by other speakers, in the
     demonstrations; comparisons: in the pairs.
     demonstrations: answers | all: also invented answers about the unknown, a model that answers everything.
-    refusals: share of the demonstrations about the unknown that decline: a start that can, and seldom does. At 0 it never
-    does and preferences alone do not change that; at 1 supervised fine-tuning is itself the remedy.
+    refusals: share of the demonstrations about the unknown that decline: a start that can, and mostly does not. At 0 it never
+    does, and preferences alone hardly change that; at 1 supervised fine-tuning is itself the remedy.
     """
 
     people: int = 16
     dialogues: int = 32
-    comparisons: int = 4
+    comparisons: int = 1
     demonstrations: str = "all"
-    refusals: float = 0.1
+    refusals: float = 0.3
 
     def __post_init__(self):
         for name, most in (("people", TRAIN), ("dialogues", DIALOGUES), ("comparisons", DIALOGUES)):
@@ -56,12 +60,12 @@ class PeopleData:
         tuning = list(_questions(slice(TRAIN, TRAIN + TUNE), 1, Random("people/tuning")))
         test = list(_questions(slice(TRAIN + TUNE, None), 1, Random("people/evaluation")))
         sets = {
-            "preferences": made_pairs(compared, Random(f"people/pairs/{seed}")),
+            "preferences": made_pairs(compared, Random(f"people/pairs/{seed}"), WORDINGS),
             "demonstrations": demonstrated(shown, Random(f"people/answers/{seed}"), self.demonstrations == "all",
-                                           self.refusals),
+                                           self.refusals, WORDINGS),
             "prompts": [Record(one.prompt, [], None, one.told()) for one in compared],
             "evaluation": evaluated(test),
-            "heldout": made_pairs(test, Random(f"people/heldout/{seed}")),
+            "heldout": made_pairs(test, Random(f"people/heldout/{seed}"), WORDINGS),
             "tuning": evaluated(tuning),
         }
         count = sum(map(len, sets.values()))
