@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -32,6 +36,10 @@ from algorithms.common.records import DataSets, Record, Records
 from algorithms.common.settings import Settings, settings
 from algorithms.common.task_finding import find_tasks
 from benchmarks.flan_tables import write
+
+if TYPE_CHECKING:  # planning and reading a study need no model
+    from algorithms.common.evaluation import Evaluation
+    from algorithms.common.stages import Bench
 
 log = logging.getLogger(__name__)
 DIRECT = 64  # prompts answered by sampling where chain of thought is not the question
@@ -49,10 +57,11 @@ class Study:
     draws: int = 5  # of the tasks tuned on
     reasoning_share: float = 0.25  # of all examples, where they are mixed in
     seeds: int = 3  # mixtures, orders and answers drawn anew
+    workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
 
     def __post_init__(self):
-        for key in ("draws", "seeds"):
-            if getattr(self, key) < 1:
+        for key in ("draws", "seeds", "workers"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ConfigError(f"study.{key}: found {getattr(self, key)}; expected at least 1")
         if not 0 < self.reasoning_share < 1:
             raise ConfigError(f"study.reasoning_share: found {self.reasoning_share}; expected a share between 0 and 1")
@@ -149,37 +158,77 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     print(f"\nresults: {folder}")
 
 
+@dataclass
+class _Room:
+    """Where arms are tuned and answer; the same in every process."""
+
+    chosen: Settings
+    folder: Path
+    mask: Mask
+
+    def bench(self, data: DataSets, seed: int) -> Bench:
+        from algorithms.common.stages import Bench
+
+        chosen = self.chosen
+        settings_of = dataclasses.replace(chosen.eval, prompts=max(1, len(data.evaluation)))
+        store = tasks.store_of(chosen.stages)
+        return Bench(chosen.model, chosen.trainer, settings_of, data, seed, store, chosen.reward, self.folder, self.mask.hide)
+
+    def answer(self, arm: Arm) -> tuple[DataSets, Evaluation, float]:
+        """The arm's questions, its answers (kept, as its model is) and the seconds that tuning took."""
+        chosen, seed = self.chosen, self.chosen.seed + arm.seed
+        tasks.store_of(chosen.stages)
+        data = _scoped(dataclasses.replace(chosen.data, **arm.settings).load(seed), arm)
+        bench = self.bench(data, seed)
+        evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, arm.name)
+        return data, evaluation, bench.cost(chosen.algorithm, chosen.recipe)["seconds"]
+
+
+def _prepare(room: _Room, arm: Arm) -> str:
+    """In a process of its own: leaves the arm's model and answers in the store."""
+    import torch
+
+    torch.set_num_threads(1)
+    room.answer(arm)
+    return arm.name
+
+
 def _answers(chosen: Settings, folder: Path, mask: Mask) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """What all models answered: questions with options, sampled responses; and how the models were tuned."""
-    from algorithms.common.stages import Bench
-
-    lab, store = chosen.data, tasks.store_of(chosen.stages)
-    log.info("stages: %s (safe to delete)", store.folder)
+    lab = chosen.data
+    room = _Room(dataclasses.replace(chosen, trainer=dataclasses.replace(chosen.trainer, progress=False)), folder, mask)
+    log.info("stages: %s (safe to delete)", tasks.store_of(chosen.stages).folder)
     clusters = {file.name: file.cluster for file in find_tasks(lab.tasks)}
     planned = list(arms(lab.study, clusters, lab.examples))
+    if (workers := lab.study.workers or _cores()) > 1:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            done = [pool.submit(_prepare, room, arm) for arm in planned]
+            for number, one in enumerate(done, 1):
+                log.info("%d of %d tuned and questioned: %s", number, len(planned), one.result())
     questions, samples, asked, seconds = [], [], _Asked(), 0.0
-
-    def bench(data: DataSets, seed: int) -> Bench:
-        settings_of = dataclasses.replace(chosen.eval, prompts=max(1, len(data.evaluation)))
-        return Bench(chosen.model, chosen.trainer, settings_of, data, seed, store, chosen.reward, folder, mask.hide)
-
     for number, arm in enumerate(planned, 1):
-        log.info("%d of %d: %s", number, len(planned), arm.name)
-        data = _scoped(dataclasses.replace(lab, **arm.settings).load(chosen.seed + arm.seed), arm)
-        at = bench(data, chosen.seed + arm.seed)
-        evaluation = at.evaluate(chosen.algorithm, chosen.recipe, arm.name)
-        seconds += at.cost(chosen.algorithm, chosen.recipe)["seconds"]
+        if workers == 1:
+            log.info("%d of %d: %s", number, len(planned), arm.name)
+        data, evaluation, took = room.answer(arm)
+        seconds += took
         asked.add(data)
         questions.append(_questions(evaluation.choices, data, arm))
         samples.append(_samples(evaluation.measured, data, arm))
     data = asked.sets()
     log.info("the un-tuned model: %d questions, %d prompts", len(data.choices), len(data.evaluation))
-    evaluation = bench(data, chosen.seed).evaluate_base(chosen.algorithm)
+    evaluation = room.bench(data, chosen.seed).evaluate_base(chosen.algorithm)
     untuned = Arm("untuned", "un-tuned", chosen.seed)
     questions.append(_questions(evaluation.choices, data, untuned))
     samples.append(_samples(evaluation.measured, data, untuned))
     told = {"tuned_models": len(planned), "tuning_seconds": seconds, "clusters": clusters}
     return pd.concat(questions, ignore_index=True), pd.concat(samples, ignore_index=True), told
+
+
+def _cores() -> int:
+    """Processes that tune at the same time: small models gain nothing from a second core, a GPU takes one at a time."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else min(8, len(os.sched_getaffinity(0)))
 
 
 def _scoped(data: DataSets, arm: Arm) -> DataSets:

@@ -249,7 +249,7 @@ def test_no_template_asks_as_the_corpus_does(task):
         inputs = [pattern.input for key, pattern in file.patterns if key in ("templates", "unseen", "cot")]
         given = {name: value for name, value in row.items() if isinstance(value, str)}
         texts = [text.format(**given, choices="", **{"options": ""}) for text in inputs]
-        assert not any("Let us think step by step." in text or " asked " in text for text in texts)
+        assert not any(" asked " in text for text in texts)
         own = {one for one in asked if any(part in one for part in _parts(row))}
         assert own and not any(one in text for text in texts for one in own)
         if file.natural is not None:
@@ -286,7 +286,7 @@ def test_admission_follows_the_declared_figures():
         assert figures["cluster"] == read_task(str(FILES[name])).cluster
     admitted = [figures["cluster"] for figures in table.values() if figures["admitted"]]
     direct = [cluster for cluster in admitted if not cluster.startswith("reasoning")]
-    assert len(direct) >= 16 and len(set(direct)) >= 6 and admitted.count("reasoning") >= 6
+    assert len(direct) >= 16 and len(set(direct)) >= 6 and admitted.count("reasoning") >= 5
 
 
 def test_rank_is_the_summed_logprobability_of_each_response(base, tokenizer):
@@ -359,7 +359,7 @@ def test_the_corpus_makes_the_committed_tokenizer(tmp_path):
 
 @pytest.mark.slow
 def test_a_short_run_makes_every_artefact(tmp_path, monkeypatch):
-    """Two steps of pretraining and tuning: an untrained base, of which every task is refused."""
+    """Two steps of pretraining, two of tuning: an untrained base, of which every task is refused."""
     tasks, model = tmp_path / "tasks", tmp_path / "model"
     shutil.copytree(TASKS, tasks)
     for rows_file in tasks.rglob("*.jsonl.gz"):

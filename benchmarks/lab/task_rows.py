@@ -44,20 +44,20 @@ WORDINGS = {
     "first_word": "{words}: which word comes first?",
     "last_word": "{words}: which word comes last?",
     "bigger": "Is the {a} or the {b} the bigger one?",
-    "pet_class": "The pet of {person} is what kind of animal?",
-    "pet_home": "In the wild, where would the animal of {person} live?",
-    "pet_colour": "Which colour does the pet of {person} have?",
-    "workplace": "Where is the work of {person} done?",
-    "country": "Which country is the home of {person}?",
-    "days": "What day is {count} days after {start}?",
-    "months": "What month is {count} months after {start}?",
-    "numbers": "What number is {count} numbers after {start}?",
+    "pet_class": "What kind of animal has {person}?",
+    "pet_home": "Where in the wild would the pet of {person} live?",
+    "pet_colour": "Which colour is the pet of {person}?",
+    "workplace": "At which place is {person} at work?",
+    "country": "In which country is {person} at home?",
+    "days": "Which day is {count} days after {start}?",
+    "months": "Which month is {count} months after {start}?",
+    "numbers": "Which number is {count} numbers after {start}?",
     "sum3": "How much is {a} plus {b} plus {c}?",
 }
 
 
 def rows(task: str) -> list[dict[str, str | list[str]]]:
-    """The rows of a task, always the same: question, answer, options, the question's parts, a rationale."""
+    """The rows of a task, always the same: question, answer, options, the question's parts, a rationale, a number."""
     random, made, places = Random(f"preference zoo/rows/{task}"), {}, Counter()
     cases = _chained(task) if task in chains.KINDS else _asked(task)
     count = REASONING_ROWS if task in chains.KINDS else ROWS
@@ -70,7 +70,7 @@ def rows(task: str) -> list[dict[str, str | list[str]]]:
             places[len(options) - 1] += 1
             row = {"question": WORDINGS[task].format(**row), "answer": answer, "options": options, **row}
             made[json.dumps(row)] = row
-    return list(made.values())
+    return [{**row, "id": str(number)} for number, row in enumerate(made.values(), 1)]
 
 
 def _asked(task: str) -> list[tuple]:
