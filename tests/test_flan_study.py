@@ -2,14 +2,15 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
+
+from command_line import invoke
 
 from algorithms.common.errors import ConfigError
 from algorithms.common.statistics import over_seeds
 from benchmarks.flan_study import Study, arms, round_robin
-from benchmarks.flan_tables import clusters_table, estimate, reasoning_table, tasks_table, trained_table
+from benchmarks.flan_tables import clusters_table, estimate, reasoning_table, tasks_table, trained_table, write
 
 CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words", "days": "far", "pets": "steps", "sums": "steps"}
 STUDY = Study(["qa", "arith"], ["qa"], "steps", "far", sizes=[1, 2, 16], draws=2, reasoning_share=0.25, seeds=2)
@@ -125,3 +126,39 @@ def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
     with_it = row(table, "with chain of thought")
     assert [cell.split(" ")[0] for cell in with_it[1:]] == ["0.50", "1.00", "0.50", "0.50", "1.00", "+0.50"]
     assert row(table, "no reasoning tasks")[1].startswith("0.00") and row(table, "nothing")[5].startswith("0.00")
+
+
+@pytest.mark.slow
+def test_a_study_runs_again_from_its_store_and_in_any_number_of_processes(tmp_path):
+    def study(name, stages, *more):
+        ended = invoke("experiment=flan_smoke", "data.examples=64", "data.evaluation=2", "trainer.progress=false",
+                       "eval.sampling.max_new_tokens=8", f"stages.folder={tmp_path / stages}", f"hydra.run.dir={tmp_path / name}", *more)
+        assert ended.status == 0, ended.err
+        told = json.loads((tmp_path / name / "study.json").read_text(encoding="utf-8"))
+        return ended.out, told, pd.read_parquet(tmp_path / name / "answers.parquet")
+
+    out, told, answers = study("first", "stages", "data.study.workers=2")
+    assert told["tuned_models"] == 6 and set(answers["part"]) == {"untuned", "trained", "reasoning", "clusters", "tasks"}
+    for heading in ("Tasks tuned on", "Clusters held out", "Number of tasks", "Chain of thought"):
+        assert heading in out
+    tuned = set((tmp_path / "stages").glob("trained-*"))
+    assert len(tuned) == 6
+    _, again, found = study("second", "stages")
+    assert set((tmp_path / "stages").glob("trained-*")) == tuned, "nothing is tuned twice"
+    assert found.equals(answers) and again["tuning_seconds"] == told["tuning_seconds"]
+    assert study("third", "other", "data.study.workers=1")[2].equals(answers), "one process finds the same"
+    page = (tmp_path / "first" / "study.md").read_text(encoding="utf-8")
+    assert write(tmp_path / "first") == page and page in out
+
+
+def test_data_without_a_study_is_trained_on_once(tmp_path):
+    rows = [{"question": f"What is {word}?", "answer": word} for word in "one two three four five six seven eight".split()]
+    (tmp_path / "echo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "echo.yaml").write_text('cluster: words\nfile: echo.jsonl\ntemplates: ["{question}", "{question} Say it."]\n',
+                                        encoding="utf-8")
+    ended = invoke("experiment=flan", "data=flan", f"data.tasks=[{tmp_path}]", "data.examples=8", "data.heldout=0.3", "recipe.steps=1",
+                   "eval.prompts=2", "eval.sampling.max_new_tokens=4", "trainer.progress=false", f"stages.folder={tmp_path / 'stages'}",
+                   f"hydra.run.dir={tmp_path / 'out'}")
+    assert ended.status == 0, ended.err
+    told = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert "exact_match" in told["evaluation"] and not (tmp_path / "out" / "study.md").exists()
