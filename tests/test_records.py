@@ -299,3 +299,18 @@ def test_the_cache_is_written_anew_and_so_never_stale(tmp_path):
     next(cache_folder().iterdir()).write_bytes(b"torn")
     assert list(data.records()[0]) == [Record(r["prompt"], [r["chosen"], r["rejected"]], [1.0, 0.0],
                                               {"source": data.path, "line": i}) for i, r in enumerate(PAIRS, 1)]
+
+
+def test_a_conversation_and_its_continuation_are_on_one_side():
+    def turns(*texts, system=""):
+        roles = ("user", "assistant")
+        head = [{"role": "system", "content": system}] * bool(system)
+        return head + [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+    made = [Record(prompt, [f"yes {i} {n}", "no"], [1.0, 0.0]) for i in range(40) for n, prompt in enumerate(
+        (turns(f"q{i}"), turns(f"q{i}", "because", "why?"), turns(f"q{i}", "so", "and?", system="Be short."), f"q{i}"))]
+    train, held = split(Records.from_list(made), 0.25)
+    sides = [{record.prompt if isinstance(record.prompt, str) else next(t["content"] for t in record.prompt if t["role"] == "user")
+              for record in records} for records in (train, held)]
+    assert len(held) == 4 * 10 and len(sides[1]) == 10 and not sides[0] & sides[1]
+    assert len(split(Records.from_list([Record([{"role": "assistant", "content": c}], []) for c in "abcd"]), 0.5)[1]) == 2

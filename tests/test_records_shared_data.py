@@ -138,7 +138,9 @@ def test_hh_sets_share_no_prompt():
     train = prompts_of(data.preferences, data.demonstrations, data.prompts)
     held = prompts_of(data.evaluation, data.heldout)
     assert not train & held and len(train | held) == 2301
-    assert len(data.preferences) + len(data.heldout) == 2303 and len(held) == len(data.evaluation) == 230
+    assert len(data.preferences) + len(data.heldout) == 2303 and len(held) == len(data.evaluation) == 231
+    roots = [set(records.array("root_hash").tolist()) for records in (data.preferences, data.heldout)]
+    assert not roots[0] & roots[1], "no conversation is on both sides either, in a shorter or longer form"
 
 
 @needs_data

@@ -75,6 +75,18 @@ def prompt_hash(prompt: str | Messages) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest(), "big")
 
 
+def root_hash(prompt: str | Messages) -> int:
+    """Hash of where a conversation begins: the prompt up to its first user turn, without system messages.
+
+    Prompts that continue one conversation share it; of a single question it is ``prompt_hash`` of that question alone.
+    """
+    if isinstance(prompt, str):
+        return prompt_hash(prompt)
+    turns = [turn for turn in prompt if turn["role"] != "system"] or prompt
+    last = next((index for index, turn in enumerate(turns) if turn["role"] == "user"), len(turns) - 1)
+    return prompt_hash(turns[:last + 1])
+
+
 def parse_transcript(text: str) -> tuple[Messages, str, str] | None:
     """Cut an HH transcript at its last ``\\n\\nAssistant:``.
 

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from algorithms.common.errors import UserError
-from algorithms.common.record import Record, prompt_hash
+from algorithms.common.record import Record, prompt_hash, root_hash
 from algorithms.common.store import is_full
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SCHEMA = pa.schema([
     ("text", pa.string()), ("messages", pa.list_(_MESSAGE)),        # the prompt: one of the two, the other null
     ("responses", pa.list_(pa.string())), ("scores", pa.list_(pa.float64())), ("meta", pa.string()),
-    ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()),
+    ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()), ("root_hash", pa.uint64()),
 ])
 _BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
 _cache = Path("~/.cache/alignment-zoo/data")
@@ -216,7 +216,8 @@ def _row(record: Record, digest) -> dict:
     digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
     return {"text": record.prompt if plain else None, "messages": None if plain else record.prompt,
             "responses": record.responses, "scores": record.scores, "meta": meta,
-            "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt)}
+            "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt),
+            "root_hash": root_hash(record.prompt)}
 
 
 def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
