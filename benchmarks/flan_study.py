@@ -1,6 +1,6 @@
 """Does instruction tuning do what FLAN reports? Declared comparisons over tasks in clusters (`task=study`).
 
-    trained     tuned on all tasks: accuracy on held-out questions of the same tasks
+    trained     tuned on all tasks: accuracy on their rows that were not tuned on
     clusters    tuned on all clusters but one (Wei et al. 2021, arXiv 2109.01652, §2.2): accuracy on that one, against the
                 un-tuned model in the same form and in the form it knows best, and against tuning with random answers
     tasks       accuracy on held-out clusters by the number of tasks tuned on (ibid. §4.1), over nested draws of tasks
@@ -34,6 +34,7 @@ from algorithms.common.instructions import InstructionData
 from algorithms.common.masking import Mask
 from algorithms.common.records import DataSets, Record, Records
 from algorithms.common.settings import Settings, settings
+from algorithms.common.task_file import TaskFile
 from algorithms.common.task_finding import find_tasks
 from benchmarks.flan_tables import write
 
@@ -56,6 +57,7 @@ class Study:
     sizes: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     draws: int = 5  # of the tasks tuned on
     reasoning_share: float = 0.25  # of all examples, where they are mixed in
+    reasoning_states: list[str] = field(default_factory=list)  # tasks whose answers rationales tell: no "other tasks" there
     seeds: int = 3  # mixtures, orders and answers drawn anew
     workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
 
@@ -95,10 +97,13 @@ class Arm:
         return "/".join(filter(None, (self.part, where, self.condition, f"seed {self.seed}")))
 
 
-def arms(study: Study, clusters: dict[str, str], examples: int) -> Iterator[Arm]:
-    """All models to tune. ``clusters``: task → its cluster; ``examples``: tuned on in each, chain of thought apart."""
+def arms(study: Study, clusters: dict[str, str], examples: int, offset: int = 0) -> Iterator[Arm]:
+    """All models to tune. ``clusters``: task → its cluster; ``examples``: tuned on in each, chain of thought apart.
+    ``offset``: the run's seed, to which an arm's own is added.
+    """
     apart = [study.reasoning, study.reasoning_heldout]
     unknown = {*study.clusters, *study.curve_heldout, *apart} - set(clusters.values())
+    unknown |= set(study.reasoning_states) - set(clusters)
     if unknown:
         raise ConfigError(f"data.study: found {', '.join(sorted(unknown))}; expected clusters of the data: "
                           f"{', '.join(sorted(set(clusters.values())))}")
@@ -120,7 +125,7 @@ def arms(study: Study, clusters: dict[str, str], examples: int) -> Iterator[Arm]
                 yield Arm("clusters", condition, seed, cluster, settings=own, clusters=(cluster,))
     pool = [task for task in direct if clusters[task] not in study.curve_heldout]
     for draw in range(study.draws):
-        order = round_robin(pool, clusters, draw)
+        order = round_robin(pool, clusters, offset + draw)
         for size in sorted({min(size, len(pool)) for size in study.sizes}):
             own = {"only": order[:size], "heldout_clusters": list(study.curve_heldout)}
             yield Arm("tasks", "tuned", draw, size=size, settings=own, clusters=tuple(study.curve_heldout))
@@ -138,9 +143,23 @@ def round_robin(pool: list[str], clusters: dict[str, str], draw: int) -> list[st
     return [shuffled[name][i] for i in range(longest) for name in names if i < len(shuffled[name])]
 
 
+def check(data: StudiedTasks, files: list[TaskFile]) -> None:
+    """ConfigError for data that the declared study cannot be made of, before anything is tuned."""
+    if data.examples is None:
+        raise ConfigError("data.examples: found null; expected a number: a study tunes every model on as many")
+    for key, usual in (("only", None), ("heldout_clusters", []), ("exclusions", {}), ("cot_examples", 0), ("labels", "true_answers")):
+        if getattr(data, key) != usual:
+            raise ConfigError(f"data.{key}: found {getattr(data, key)!r}; expected {usual!r}, a study sets it for every model; "
+                              "fix: change data.study, or task=run for one model")
+    for cluster in dict.fromkeys((*data.study.clusters, *data.study.curve_heldout)):
+        if not any(file.options is not None for file in files if file.cluster == cluster):
+            raise ConfigError(f"data.study: found the cluster {cluster}, none of whose tasks has options; expected clusters "
+                              "whose questions can be ranked")
+
+
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Tune and question all models of the data's study; data that declares none is trained on and evaluated once."""
-    if "study" not in config.data:
+    if config.data.get("study") is None:
         log.info("this data declares no study: one model is trained on it")
         tasks.run(config, name, folder, overrides)
         return
@@ -198,19 +217,25 @@ def _answers(chosen: Settings, folder: Path, mask: Mask) -> tuple[pd.DataFrame, 
     lab = chosen.data
     room = _Room(dataclasses.replace(chosen, trainer=dataclasses.replace(chosen.trainer, progress=False)), folder, mask)
     log.info("stages: %s (safe to delete)", tasks.store_of(chosen.stages).folder)
-    clusters = {file.name: file.cluster for file in find_tasks(lab.tasks)}
-    planned = list(arms(lab.study, clusters, lab.examples))
+    files = find_tasks(lab.tasks)
+    check(lab, files)
+    clusters = {file.name: file.cluster for file in files}
+    planned = list(arms(lab.study, clusters, lab.examples, chosen.seed))
     if (workers := lab.study.workers or _cores()) > 1:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             done = [pool.submit(_prepare, room, arm) for arm in planned]
-            for number, one in enumerate(done, 1):
-                log.info("%d of %d tuned and questioned: %s", number, len(planned), one.result())
-    questions, samples, asked, seconds = [], [], _Asked(), 0.0
+            try:
+                for number, one in enumerate(done, 1):
+                    log.info("%d of %d tuned and questioned: %s", number, len(planned), one.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    questions, samples, asked, seconds = [], [], _Asked(), {}
     for number, arm in enumerate(planned, 1):
         if workers == 1:
             log.info("%d of %d: %s", number, len(planned), arm.name)
         data, evaluation, took = room.answer(arm)
-        seconds += took
+        seconds[data.demonstrations.fingerprint, arm.seed] = took  # all tasks are the largest of the curve and of the clusters
         asked.add(data)
         questions.append(_questions(evaluation.choices, data, arm))
         samples.append(_samples(evaluation.measured, data, arm))
@@ -220,7 +245,7 @@ def _answers(chosen: Settings, folder: Path, mask: Mask) -> tuple[pd.DataFrame, 
     untuned = Arm("untuned", "un-tuned", chosen.seed)
     questions.append(_questions(evaluation.choices, data, untuned))
     samples.append(_samples(evaluation.measured, data, untuned))
-    told = {"tuned_models": len(planned), "tuning_seconds": seconds, "clusters": clusters}
+    told = {"tuned_models": len(seconds), "tuning_seconds": sum(seconds.values()), "clusters": clusters}
     return pd.concat(questions, ignore_index=True), pd.concat(samples, ignore_index=True), told
 
 
@@ -268,7 +293,7 @@ def _questions(frame: pd.DataFrame, data: DataSets, arm: Arm) -> pd.DataFrame:
         "part": arm.part, "condition": arm.condition, "seed": arm.seed, "heldout": arm.heldout, "size": arm.size,
         "task": [meta["task"] for meta in metas], "cluster": [meta["cluster"] for meta in metas],
         "variant": [meta["variant"] for meta in metas], "record": frame["record"], "unit": frame["unit"],
-        "variant": [meta["variant"] for meta in metas], "record": frame["record"], "unit": frame["unit"],
+        "row": [f"{meta['task']}:{meta['line']}" for meta in metas],
         "chance": [sum(record.scores) / len(record.scores) for record in data.choices],
         "correct": frame["correct"]}).astype({"size": "Int64"})
 
@@ -279,4 +304,5 @@ def _samples(frame: pd.DataFrame, data: DataSets, arm: Arm) -> pd.DataFrame:
     found = frame.assign(part=arm.part, condition=arm.condition, seed=arm.seed)
     found["task"] = [metas[key]["task"] for key in frame["prompt_id"]]
     found["cluster"] = [metas[key]["cluster"] for key in frame["prompt_id"]]
+    found["unit"] = [metas[key]["unit"] for key in frame["prompt_id"]]
     return found

@@ -8,8 +8,9 @@ import pytest
 from command_line import invoke
 
 from algorithms.common.errors import ConfigError
-from algorithms.common.statistics import over_seeds
-from benchmarks.flan_study import Study, arms, round_robin
+from algorithms.common.statistics import crossed
+from algorithms.common.task_file import read_task
+from benchmarks.flan_study import Study, StudiedTasks, arms, check, round_robin
 from benchmarks.flan_tables import clusters_table, estimate, reasoning_table, tasks_table, trained_table, write
 
 CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words", "days": "far", "pets": "steps", "sums": "steps"}
@@ -58,19 +59,36 @@ def test_a_cluster_the_data_does_not_have_is_refused():
             Study(["qa"], ["qa"], "steps", "far", **settings)
 
 
-def cells(correct, seed=0, task="city", **more):
-    rows = [{"seed": seed, "task": task, "unit": unit, "correct": value} for unit, values in correct.items() for value in values]
+def test_data_that_no_study_can_be_made_of_is_refused_before_anything_is_tuned(tmp_path):
+    (tmp_path / "free.yaml").write_text('cluster: qa\nfile: free.jsonl\ntemplates: ["{question}"]\n', encoding="utf-8")
+    files = [read_task(str(tmp_path / "free.yaml"))]
+    study = Study(["qa"], ["qa"], "steps", "far")
+    for settings, message in ((dict(examples=None), "data.examples: found null; expected a number"),
+                              (dict(only=["a"]), r"data.only: found \['a'\]; expected None, a study sets it"),
+                              (dict(heldout_clusters=["qa"]), "data.heldout_clusters: found"),
+                              (dict(exclusions={"qa": ["b"]}), "data.exclusions: found"),
+                              (dict(labels="random"), "data.labels: found 'random'"), (dict(cot_examples=3), "data.cot_examples: found 3"),
+                              ({}, "data.study: found the cluster qa, none of whose tasks has options")):
+        with pytest.raises(ConfigError, match=message):
+            check(StudiedTasks(**{"tasks": str(tmp_path), "examples": 8, "study": study, **settings}), files)
+    assert {arm.settings["only"][0] for arm in arms(STUDY, CLUSTERS, 300, offset=5) if arm.part == "tasks"} == {
+        round_robin([task for task in CLUSTERS if CLUSTERS[task] not in ("qa", "steps", "far")], CLUSTERS, 5 + draw)[0] for draw in range(2)}
+
+
+def cells(correct, seed=0, **more):
+    rows = [{"seed": seed, "unit": unit, "record": f"{unit}{i}", "variant": "plain", "correct": value}
+            for unit, values in correct.items() for i, value in enumerate(values)]
     return pd.DataFrame(rows).assign(**more)
 
 
-def test_an_estimate_is_the_mean_over_units_and_seeds():
+def test_an_estimate_is_of_the_same_questions_with_units_and_seeds_as_what_could_differ():
     frame = pd.concat([cells({"a": [1.0, 0.0], "b": [1.0]}), cells({"a": [1.0, 1.0], "b": [0.0]}, seed=1)])
-    assert estimate(frame).mean == pytest.approx((0.5 + 1 + 1 + 0) / 4)
+    assert estimate(frame) == crossed([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], ["a", "a", "b"])
     base = cells({"a": [0.0], "b": [1.0], "c": [1.0]})
-    assert estimate(frame, base).mean == pytest.approx(((0.5 - 0) + (1 - 1) + (1 - 0) + (0 - 1)) / 4), "units that both have"
+    assert estimate(frame, base) == crossed([[1.0, 0.0], [1.0, -1.0]], ["a", "b"]), "questions that both have"
     other = pd.concat([cells({"a": [0.0], "b": [0.0]}), cells({"a": [1.0], "b": [0.0]}, seed=1)])
-    assert estimate(frame, other).mean == pytest.approx(((0.5 + 1) + (0 + 0)) / 4), "seed by seed"
-    assert estimate(cells({"a": [1.0, 0.0], "b": [1.0]})).n == 2, "one seed: units are resampled"
+    assert estimate(frame, other) == crossed([[1.0, 1.0], [0.0, 0.0]], ["a", "b"]), "seed by seed"
+    assert estimate(cells({"a": [1.0, 0.0], "b": [1.0]})).n == 2, "one seed: the units alone"
     with pytest.raises(ValueError, match="nothing was asked of both"):
         estimate(frame, cells({"z": [1.0]}))
 
@@ -78,7 +96,8 @@ def test_an_estimate_is_the_mean_over_units_and_seeds():
 def asked(part, condition, correct, seed=0, **more):
     rows = []
     for (task, cluster, variant), values in correct.items():
-        rows += [{"task": task, "cluster": cluster, "variant": variant, "unit": f"u{i}", "record": f"{task}{i}", "correct": value}
+        rows += [{"task": task, "cluster": cluster, "variant": variant, "unit": f"u{i}", "record": f"{task}{variant}{i}",
+              "row": f"{task}:{i}", "correct": value}
                  for i, value in enumerate(values)]
     fixed = {"part": part, "condition": condition, "seed": seed, "heldout": "", "size": None, "chance": 0.25}
     return pd.DataFrame(rows).assign(**{**fixed, **more}).astype({"size": "Int64"})
@@ -95,7 +114,7 @@ def test_tables_say_what_was_answered():
     tuned = [asked("clusters", "tuned", {city: [1.0, 1.0, 1.0, 0.0]}, seed, heldout="qa") for seed in (0, 1)]
     control = [asked("clusters", "random answers", {city: [0.0, 1.0, 1.0, 0.0]}, seed, heldout="qa") for seed in (0, 1)]
     found = row(clusters_table(pd.concat([untuned, *tuned, *control])), "qa", "options shown")
-    assert [cell.split(" ")[0] for cell in found[2:]] == ["0.25", "1.00", "0.25", "0.75", "+0.50", "+0.25", "+0.25"]
+    assert [cell.split(" ")[0] for cell in found[2:]] == ["0.25", "0.25", "0.75", "+0.50", "-0.25", "+0.25", "+0.25"]
     trained = asked("trained", "tuned", {city: [1.0, 1.0, 1.0, 1.0]})
     for name in ("qa", "all"):
         assert [cell.split(" ")[0] for cell in row(trained_table(pd.concat([untuned, trained])), name, "options shown")[2:]] == [
@@ -106,9 +125,12 @@ def test_the_curve_has_an_interval_over_draws():
     city = ("city", "qa", "options")
     untuned = asked("untuned", "un-tuned", {city: [0.0, 1.0]})
     draws = [asked("tasks", "tuned", {city: values}, seed, size=2) for seed, values in enumerate(([1.0, 1.0], [1.0, 0.0], [0.0, 0.0]))]
-    found = row(tasks_table(pd.concat([untuned, *draws])), "options shown")
-    expected = over_seeds([1.0, 0.5, 0.0])
-    assert found[1].startswith("0.50") and found[2] == f"0.50 [{expected.low:.2f}, {expected.high:.2f}]"
+    table = tasks_table(pd.concat([untuned, *draws]))
+    expected = crossed([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], ["u0", "u1"])
+    assert row(table, "options shown |")[1].startswith("0.50")
+    assert row(table, "options shown |")[2] == f"0.50 [{expected.low:.2f}, {expected.high:.2f}]"
+    gain = crossed([[1.0, 0.0], [1.0, -1.0], [0.0, -1.0]], ["u0", "u1"])
+    assert row(table, "options shown, gain")[2] == f"+0.00 [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
@@ -116,16 +138,20 @@ def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
     answers = pd.concat([asked("untuned", "un-tuned", {city: [0.0, 0.0]}), asked("trained", "tuned", {city: [1.0, 0.0]}),
                          asked("reasoning", "direct answers", {city: [1.0, 0.0]}),
                          asked("reasoning", "chain of thought", {city: [1.0, 1.0]})])
-    rows = [{"part": part, "condition": condition, "seed": 0, "task": task, "cluster": cluster, "prompt_id": f"{task}{i}",
+    rows = [{"part": part, "condition": condition, "seed": 0, "task": task, "cluster": cluster, "prompt_id": f"{task}{i}", "unit": f"{task}{i}",
              "figure": figure, "value": value}
             for part, condition, good in (("untuned", "un-tuned", 1.0), ("trained", "tuned", 0.0),
                                           ("reasoning", "direct answers", 0.0), ("reasoning", "chain of thought", 1.0))
             for task, cluster in (("days", "far"), ("pets", "steps")) for i in range(2)
             for figure, value in (("accuracy/cot", good * i), ("rationale/cot", good))]
-    table = reasoning_table(answers, pd.DataFrame(rows), "far")
+    rows.append({**rows[0], "prompt_id": "asked once", "unit": "asked once", "figure": "accuracy/cot"})
+    stated = asked("reasoning", "chain of thought", {("pet", "qa", "options"): [1.0]})
+    table = reasoning_table(pd.concat([answers, stated]), pd.DataFrame(rows), "far", ["pet"])
     with_it = row(table, "with chain of thought")
-    assert [cell.split(" ")[0] for cell in with_it[1:]] == ["0.50", "1.00", "0.50", "0.50", "1.00", "+0.50"]
-    assert row(table, "no reasoning tasks")[1].startswith("0.00") and row(table, "nothing")[5].startswith("0.00")
+    assert [cell.split(" ")[0] for cell in with_it[1:]] == ["0.50", "1.00", "0.50", "0.50", "1.00"]
+    assert row(table, "nothing")[1].startswith("0.50"), "prompts that all were asked"
+    gain = row(table, "chain of thought − no reasoning tasks")
+    assert [cell.split(" ")[0] for cell in gain[1:]] == ["+0.50", "+1.00", "+0.50", "+0.50", "+0.50"]
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_a_drawn_record_is_a_rendered_row(world):
         number = int(re.fullmatch(r"Job of P(\d+)\?", record.prompt)[1])
         assert record.responses == [" " + JOBS[number % 3]] and record.scores is None
         assert record.meta == {"task": "job", "cluster": "qa", "variant": "plain", "origin": "job",
-                               "source": f"{world}/job.jsonl", "line": number + 1}
+                               "unit": f"person: P{number}", "source": f"{world}/job.jsonl", "line": number + 1}
 
 
 def test_the_mixture_is_proportional_up_to_cap_and_rate_and_exact(world):
@@ -353,9 +353,29 @@ def test_every_evaluated_row_with_options_is_asked_in_each_variant(world):
         assert record.responses == [" " + option for option in options]
         assert record.scores == [float(option == answer) for option in options]
         assert record.meta["groups"] == [variant, f"{variant}/qa", f"{variant}/{task}", f"{variant}/trained"]
-        assert re.fullmatch(rf"{task}: person: P\d+", record.meta["unit"]) and record.meta["origin"] == task
-        assert task != "city" or record.meta["unit"].endswith(f"P{line - 1}"), "what is asked of one key is resampled as one"
+        assert record.meta["unit"] == f"person: P{line - 1}", "of both tasks: what is asked of one person is resampled as one"
+        assert record.meta["origin"] == task
         assert task != "city" or re.fullmatch(forms[variant], record.prompt)
+
+
+def test_a_unit_of_its_own_and_an_option_in_the_templates_words(world):
+    text = (world / "city.yaml").read_text(encoding="utf-8")
+    (world / "city.yaml").write_text(text.replace("key: person", "key: person\nunit: number"), encoding="utf-8")
+    assert {record.meta["unit"] for record in load(world, only=["city"]).choices} == {
+        f"number: {name[1:]}" for name in evaluated_people(world)}
+    (world / "job.yaml").write_text("""cluster: qa
+file: job.jsonl
+key: person
+options: [cook, king]
+templates: [{input: "Job of {person}?", target: "A {answer}, I say."}]
+""", encoding="utf-8")
+    write_rows(world / "job.jsonl", [{"person": f"P{i}", "answer": "cook"} for i in range(20)])
+    for record in load(world, only=["job"]).choices:
+        assert record.responses == [" A cook, I say.", " A king, I say."] and record.scores == [1.0, 0.0]
+
+
+def evaluated_people(world):
+    return people(load(world, only=["city"]).evaluation)
 
 
 def test_there_are_no_choices_without_options(world):

@@ -15,6 +15,7 @@ from algorithms.common.statistics import (
     Estimate,
     bootstrap,
     cluster_bootstrap,
+    crossed,
     exp_mean,
     over_seeds,
     paired,
@@ -219,3 +220,29 @@ def test_no_model_library_is_loaded():
     root = Path(__file__).resolve().parents[1]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+def test_crossed_by_hand():
+    found = crossed([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], ["a", "a", "b"])
+    models = np.var([2 / 3, 2 / 3], ddof=1) / 2  # 0
+    things = 2 * ((1.5 - 4 / 3) ** 2 + (0.5 - 2 / 3) ** 2) / 9  # residuals of a and b: ± 1/6
+    half = stats.t.ppf(0.975, 1) * np.sqrt(models + things)
+    assert (found.mean, found.n) == (pytest.approx(2 / 3), 2)
+    assert (found.low, found.high) == (pytest.approx(2 / 3 - half), pytest.approx(2 / 3 + half))
+    seeds = crossed([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5]], ["a", "b"])  # things do not differ: t over models alone
+    assert (seeds.low, seeds.high) == pytest.approx((over_seeds([0.0, 1.0, 0.5]).low, over_seeds([0.0, 1.0, 0.5]).high))
+    assert crossed([[0.5, 0.5]], ["a", "a"]) == Estimate(0.5, 0.5, 0.5, 1)
+    with pytest.raises(ValueError, match="2 values but 1 clusters"):
+        crossed([[0.0, 1.0]], ["a"])
+
+
+def test_crossed_covers_models_and_things():
+    rng = np.random.default_rng(0)
+    for models, things, spread in ((3, 40, 0.05), (3, 40, 0.0), (5, 12, 0.2), (1, 40, 0.0)):
+        hits = 0
+        for _ in range(400):
+            own, asked = rng.normal(0, spread, models), np.repeat(rng.normal(0, 0.3, things), 3)
+            values = own[:, None] + asked + rng.normal(0, 0.2, (models, 3 * things))
+            found = crossed(values, np.repeat(np.arange(things), 3))
+            hits += found.low <= 0 <= found.high
+        assert hits / 400 > 0.92, (models, things, spread)

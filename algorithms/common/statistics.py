@@ -1,7 +1,7 @@
 """Uncertainty of evaluation figures: bootstrap over prompts, intervals over seeds.
 
 Prompts are the unit of resampling, since the responses to one prompt are alike. All intervals are percentile
-bootstrap intervals (Efron 1979) except `over_seeds`, where a handful of values allows only Student's t.
+bootstrap intervals (Efron 1979) except `over_seeds` and `crossed`, where a handful of models allows only Student's t.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -149,6 +149,34 @@ def seeds_and_prompts(matrix: ArrayLike, baseline_matrix: ArrayLike | None = Non
         columns = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size)   # (size, P)
         figures.append(((rows @ matrix) * columns).sum(1) / (seeds * prompts))
     return Estimate(matrix.mean(), *_interval(np.concatenate(figures), level), seeds)
+
+
+def crossed(values: ArrayLike, clusters: Sequence[Hashable] | NDArray, level: float = 0.95) -> Estimate:
+    """Mean over models and questions, (S, N), where several questions are about one thing: `clusters` (N,).
+
+    Student's t interval for other models and other things: the variance is that of the models' means over S, by s², plus that
+    of the things' over their number, by the sandwich of their summed residuals; degrees of freedom after Satterthwaite (1946).
+    What both share, the interaction, is in both, so the interval errs on the wide side. With one model it holds for
+    that model. `n` is the number of things.
+    """
+    values = _finite("values", values, dimensions=2)
+    if len(clusters) != values.shape[1]:
+        raise ValueError(f"{values.shape[1]} values but {len(clusters)} clusters")
+    order: dict[Hashable, int] = {}
+    index = np.array([order.setdefault(cluster, len(order)) for cluster in clusters])
+    models, things, mean = len(values), len(order), values.mean()
+    parts = []  # (variance, degrees of freedom)
+    if models > 1:
+        parts.append((values.mean(1).var(ddof=1) / models, models - 1))
+    if things > 1:
+        residuals = np.bincount(index, values.mean(0) - mean)
+        parts.append((things / (things - 1) * (residuals**2).sum() / values.shape[1]**2, things - 1))
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return Estimate(mean, mean, mean, things)
+    freedom = variance**2 / sum(part**2 / count for part, count in parts)
+    half = stdtrit(freedom, 0.5 + _checked(level) / 2) * np.sqrt(variance)
+    return Estimate(mean, mean - half, mean + half, things)
 
 
 def _resampled(columns: NDArray, statistic: Callable[[NDArray], NDArray], seed: int, draws: int,

@@ -7,6 +7,7 @@
     columns: {question: q}           # our field → column; empty: the file's own names. There is a field `answer`
     unescape: false                  # the two characters \\n in a field become a line break
     key: person                      # its value decides whether a row is held out; null: all that the prompts show
+    unit: person                     # what rows ask about: intervals resample it as one; null: what decides a row's side
     options: options                 # a field with a list of texts, or a list of texts; null: free answers
     listed: false                    # true: the fields' own text lists the options, so they are never added to a prompt
     natural: "..."                   # the form an un-tuned model knows best (evaluation only)
@@ -95,6 +96,7 @@ class TaskFile:
     columns: Mapping[str, str] = field(default_factory=dict)
     unescape: bool = False
     key: str | None = None
+    unit: str | None = None
     options: str | list[str] | None = None
     listed: bool = False
     natural: Pattern | None = None
@@ -135,8 +137,8 @@ class TaskFile:
 
     @cached_property
     def used(self) -> list[str]:
-        """The text fields that templates and key use; the answer first."""
-        names = {"answer", *([self.key] if self.key else []), *(["rationale"] if self.cot else [])}
+        """The text fields that templates, key and unit use; the answer first."""
+        names = {"answer", *filter(None, (self.key, self.unit)), *(["rationale"] if self.cot else [])}
         for _, pattern in self.patterns:
             names |= _names(pattern.input) | _names(pattern.target)
         return ["answer", *sorted(names - {"answer"} - self._lists)]
@@ -159,6 +161,11 @@ class TaskFile:
         asking = {name for key, pattern in self.patterns if key != "inverted" for name in pattern.shown} - self._lists
         return sorted(asking) or ["answer"]
 
+    def unit_of(self, row: TaskRow) -> str:
+        """What a row asks about. Rows of other tasks about the same (a person of one name, say) share it."""
+        name = self.unit or self.key
+        return f"{name}: {row.values[name]}" if name else row.side
+
     @property
     def _lists(self) -> set[str]:
         return set() if self.options is None else set(LISTS)
@@ -174,8 +181,9 @@ class TaskFile:
                     raise self.bad(key, f"{{{unknown[0]}}} in the template {show(text)}", listed + none)
         if isinstance(self.options, str) and self.options not in there:
             raise self.bad("options", self.options, listed + ", or a list of texts")
-        if self.key and self.key not in there:
-            raise self.bad("key", self.key, listed)
+        for key, name in (("key", self.key), ("unit", self.unit)):
+            if name and name not in there:
+                raise self.bad(key, name, listed)
         for name in ("answer", *(["rationale"] if self.cot else [])):
             if name not in there:
                 raise self.bad("columns", f"no field {name}, but {', '.join(sorted(there))}", "one",
@@ -306,7 +314,7 @@ def read_task(path: str) -> TaskFile:
 
 
 _TYPES = {"name": str, "cluster": str, "file": str | None, "templates": list, "format": str | None, "header": bool,
-          "quoting": bool, "columns": dict, "unescape": bool, "key": str | None, "options": str | list | None,
+          "quoting": bool, "columns": dict, "unescape": bool, "key": str | None, "unit": str | None, "options": str | list | None,
           "listed": bool, "natural": str | dict | None, "inverted": list, "unseen": list, "cot": list, "answer_after": str}
 
 

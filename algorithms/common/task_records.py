@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from random import Random
 
@@ -32,7 +32,7 @@ def task_record(file: TaskFile, row: TaskRow, prompt: str, responses: Iterable[s
     """As plain text an answer follows its prompt after a space; in chat the prompt is a user's message."""
     asked = [{"role": "user", "content": prompt}] if chat else prompt
     told = {"task": file.name, "cluster": file.cluster, "variant": variant, "origin": file.name,
-            "source": row.source, "line": row.line}
+            "unit": file.unit_of(row), "source": row.source, "line": row.line}
     return Record(asked, [text if chat else " " + text for text in responses], scores, {**told, **meta})
 
 
@@ -112,11 +112,17 @@ def choice_records(task: Task, rows: list[TaskRow], trained: bool, chat: bool) -
     for row in rows if file.options is not None else []:
         for variant, patterns in variants.items():
             if patterns:
-                prompt, _ = ask(_drawn(file, variant, row, patterns), row, suffix=variant == "options")
+                pattern = _drawn(file, variant, row, patterns)
+                prompt, _ = ask(pattern, row, suffix=variant == "options")
                 groups = [variant] + [f"{variant}/{part}" for part in dict.fromkeys([file.cluster, file.name, *side])]
-                yield task_record(file, row, prompt, row.options, variant, chat,
+                yield task_record(file, row, prompt, [_said(pattern, row, option) for option in row.options], variant, chat,
                                   [float(option == row.answer) for option in row.options],
-                                  groups=groups, unit=f"{file.name}: {row.side}")
+                                  groups=groups)
+
+
+def _said(pattern: Pattern, row: TaskRow, option: str) -> str:
+    """The template's target, were this option the answer."""
+    return ask(pattern, replace(row, values={**row.values, "answer": option}))[1]
 
 
 def _drawn(file: TaskFile, purpose: str, row: TaskRow, patterns: list[Pattern]) -> Pattern:
