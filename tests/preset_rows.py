@@ -1,7 +1,7 @@
 """Tiny files in the layout of every dataset that has a preset, made up here: each row with what must come of it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from command_line import CONF
 from hydra import compose, initialize_config_dir
@@ -30,11 +30,12 @@ FILTERED, GROUPED = "filtered", "part of the group before"
 
 @dataclass
 class Case:
-    """rows: each with what comes of it: records, Bad, FILTERED or GROUPED."""
+    """rows: each with what comes of it: records, Bad, FILTERED or GROUPED. skipped: what is left out inside rows."""
 
     rows: list[tuple]
     name: str = "rows.jsonl"
     filter: str | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def user(text):
@@ -51,6 +52,11 @@ def pair(prompt, better, worse, meta=None):
 
 def demo(prompt, response, meta=None):
     return [Record(prompt, [response], None, meta or {})]
+
+
+def asked(records):
+    """The same records with the prompts as a user's messages."""
+    return [replace(record, prompt=[user(record.prompt)]) for record in records]
 
 
 def changed(row, **values):
@@ -142,6 +148,7 @@ OASST_ROWS = [      # a tree's messages in no order, replies not by rank, ranks 
     (said("t2", "t", "x", tree="t", rank=1), GROUPED),
     (said("v1", "gone", "x", tree="v", rank=1), Bad("no parent", "parent_id")),
 ]
+UNRANKED = {"prompter message with a reply that has no rank": 1}
 TREE = {"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": node(
     "prompter", "Hi", node("assistant", "two", rank=1), node("assistant", "one", node(
         "prompter", "More?", node("assistant", "x", rank=0), node("assistant", "y")), rank=0))}
@@ -202,13 +209,18 @@ CASES = {
         (changed(WEBGPT, answer_0=""), Bad("empty response", "responses")),
         (changed(WEBGPT, score_1=None), Bad("null", "score_1"))], filter="differ(columns=['score_0', 'score_1'])"),
     "stack_exchange": Case([
+        (changed(QUESTION, answers=[{"text": "So.", "pm_score": 4}, None, {"text": " ", "pm_score": 9},
+                                    {"text": None, "pm_score": 9}, {"text": "So.", "pm_score": 0}, {"text": "No.", "pm_score": 1}]),
+         [Record("<p>How?</p>", ["So.", "No."], [4.0, 1.0], QUESTION_META)]),
         (QUESTION, [Record("<p>How?</p>", ["So.", "Or so."], [4.0, 2.0], QUESTION_META),
                     Record("<p>How?</p>", ["So.", "No."], [4.0, 2.0], QUESTION_META)]),
         (changed(QUESTION, answers=RAW_ANSWERS),
          [raw_pair(0, 2, [4.0, -1.0]), raw_pair(1, 0, [7.0, 4.0]), raw_pair(1, 2, [7.0, -1.0])]),
         (changed(QUESTION, answers=QUESTION["answers"][1:]), []),
         (changed(QUESTION, answers=[{"text": "a", "pm_score": None}]), Bad("null", "pm_score")),
-        (changed(QUESTION, answers=None), Bad("null", "answers"))]),
+        (changed(QUESTION, answers=[{"text": 3, "pm_score": 1}]), Bad("wrong type", "text")),
+        (changed(QUESTION, answers=None), Bad("null", "answers"))],
+        skipped={"answer without text": 3, "answer again": 1}),
     "stack_exchange_paired": Case([
         (PAIRED, pair("Question: How {so}?\n\nAnswer: ", "Like this.", "No.")),
         (changed(PAIRED, response_k="Like this."), Bad("identical pair", "response_k")),
@@ -249,13 +261,13 @@ CASES = {
     "dolly": Case([
         (DOLLY, demo("Who?\nBo sang.", "Bo.")), (changed(DOLLY, context=""), demo("Who?", "Bo.")),
         (changed(DOLLY, context=None), Bad("null", "context"))]),
-    "oasst": Case(OASST_ROWS),
+    "oasst": Case(OASST_ROWS, skipped=UNRANKED),
     "oasst_tree": Case([
         (TREE, [Record([user("Hi")], ["two", "one"], [-1.0, 0.0], {"tree": "t", "message": "Hi"})]),
         (changed(TREE, prompt=node("prompter", "Hi", node("assistant", "a", rank=None), node("assistant", "b", rank=None))),
          []),
         (changed(TREE, prompt=node("bot", "Hi")), Bad("mapper error", "row")),
-        (changed(TREE, prompt=None), Bad("mapper error", "row"))]),
+        (changed(TREE, prompt=None), Bad("mapper error", "row"))], skipped={unranked: 2 for unranked in UNRANKED}),
     "beavertails": Case([
         ({"prompt": "Pick a lock?", "response": "No.", "category": {"theft": False}, "is_safe": True},
          [Record("Pick a lock?", ["No."], [1.0])]),
@@ -316,3 +328,8 @@ CASES = {
         (changed(PARTS, rejected_messages=[parts("user", "Hi"), parts("assistant", "x", kind="image")]),
          Bad("non-text part", "rejected_messages"))]),
 }
+
+CHAT = {"alpaca", "dolly", "webgpt", "shp", "stack_exchange", "synthetic_gptj", "helpsteer2", "helpsteer2_pairs",
+        "safe_rlhf", "beavertails", "gsm_solutions", "bpo", "gpt4_llm", "question_pairs", "flan_v2", "ultrafeedback"}
+for name in CHAT:
+    CASES[name].rows = [(row, asked(outcome) if isinstance(outcome, list) else outcome) for row, outcome in CASES[name].rows]

@@ -371,14 +371,14 @@ def test_every_report_field_is_on_the_page():
     report = LoadReport(read=30, kept=11, dropped={"null": 3}, lines={"null": ["f.jsonl:4"]}, duplicates=5, strict_pairs=6,
                         rows_without_records=7, blank_lines=8, layouts={"f.jsonl": "{prompt}"},
                         ignored_columns={"f.jsonl": ["id"]}, fallbacks={"prompts": "all"}, filtered={"language": 9},
-                        sources={"hh": {"read": 30}, "lab": {"drawn": 4}})
+                        skipped={"empty answer": 2}, sources={"hh": {"read": 30}, "lab": {"drawn": 4}})
     shown = " ".join(Page.of(page(inspect(data(report)), "t")).text.split())
     for text in ("30 rows read, 11 records kept", "null3 f.jsonl:4", "duplicates: 5", "strict pairs: 6",
                  "rows without records: 7", "blank lines: 8", "f.jsonl read as {prompt}", "columns not read: id",
-                 "prompts made from: all", "9 rows filtered: language", "hh30–", "lab–4"):
+                 "prompts made from: all", "9 rows filtered: language", "skipped 2 times: empty answer", "hh30–", "lab–4"):
         assert text in shown, text
     printed = terminal(inspect(data(report)))
-    for text in ("dropped 3: null (f.jsonl:4, …)", "filtered 9: language", "columns not read in f.jsonl: id",
+    for text in ("dropped 3: null (f.jsonl:4, …)", "filtered 9: language", "skipped 2 times: empty answer", "columns not read in f.jsonl: id",
                  "prompts made from: all", "source hh: 30 read", "5 duplicate records"):
         assert text in printed, text
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from command_line import CONF, choices, invoke
 from omegaconf import OmegaConf
-from preset_rows import CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, STEER, Bad, Case, changed, said, source
+from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, STEER, Bad, Case, changed, said, source,
+                         user)
 
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.mappers import stack_exchange, stack_exchange_score
@@ -64,7 +65,7 @@ def test_every_record_of_a_preset_and_every_row_left_out(tmp_path, preset):
     assert report.lines == {reason: [f"{path}:{line}" for line, _ in places] for reason, places in bad.items()}
     filtered = sum(outcome == FILTERED for _, outcome in outcomes)
     assert report.filtered == ({case.filter: filtered} if case.filter else {}) and bool(filtered) == bool(case.filter)
-    assert (report.read, report.kept) == (len(case.rows), len(expected))
+    assert (report.read, report.kept, report.skipped) == (len(case.rows), len(expected), case.skipped)
 
 
 @pytest.mark.parametrize("preset", CASES)
@@ -115,6 +116,55 @@ def test_presets_say_which_part_of_a_hub_dataset_they_read():
         "ultrafeedback": [("HuggingFaceH4/ultrafeedback_binarized", None, "train_prefs", None)]}
 
 
+# Where the prompt ends and the response begins
+
+
+@pytest.fixture(scope="module")
+def template():
+    from transformers import AutoTokenizer
+
+    from algorithms.common.template import Template
+    return Template(AutoTokenizer.from_pretrained(CONF.parent / "benchmarks/lab/reviews"))
+
+
+JOINED = {      # of each kind of prompt: the text of the first record with a response
+    "hh": "\n\nHuman: Hi\n\nAssistant: Hello.\nHuman: is no mark",
+    "rm_static": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Tea?\n\nAssistant: Green.",
+    "summarize": "SUBREDDIT: r/advice\n\nTITLE: Hat\n\nPOST: I lost my hat.\n\nTL;DR: Hat lost.",
+    "tldr": "SUBREDDIT: r/advice\n\nTITLE: Hat\n\nPOST: I lost my hat.\n\nTL;DR: hat lost",
+    "stack_exchange_paired": "Question: How {so}?\n\nAnswer: Like this.",
+    "stack_exchange": "\n\nHuman: <p>How?</p>\n\nAssistant: So.",
+    "alpaca": "\n\nHuman: Add.\n1 and 2\n\nAssistant: 3",
+    "ultrafeedback": "\n\nHuman: Sum?\n\nAssistant: Four.",
+    "helpsteer2_pairs": "\n\nHuman: Name it.\n\nAssistant: Bo.",
+    "oasst_tree": "\n\nHuman: Hi\n\nAssistant: two",
+    "dpo_demo": "\n\nSystem: Be brief.\n\nHuman: Hi\n\nAssistant: Hey",
+}
+
+
+@pytest.mark.parametrize("preset", CASES)
+def test_a_response_is_told_apart_from_its_prompt(tmp_path, template, preset):
+    path = write(tmp_path, CASES[preset])
+    records, _ = source(preset, f"data.path={path}", "data.on_bad_row=drop").records()
+    for record in records:
+        for response in record.responses:
+            seam = template.prompt_text(record.prompt)[-1] + template.response_text(record.prompt, response)[0]
+            assert any(map(str.isspace, seam)), seam
+    if preset in JOINED:
+        one = template.example(records[0], 512, 256)
+        assert template.decode(one.prompt) + template.decode(one.responses[0]) == JOINED[preset]
+
+
+def test_a_prompt_in_chat_form_meets_the_chat_template(tmp_path, template, monkeypatch):
+    monkeypatch.setattr(template.tokenizer, "chat_template",
+                        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<say>{% endif %}")
+    monkeypatch.setattr(template, "chat", True)
+    path = write(tmp_path, CASES["alpaca"])
+    chat, plain = (source("alpaca", f"data.path={path}", "data.on_bad_row=drop", f"data.chat={on}").records()[0][0]
+                   for on in ("true", "false"))
+    assert template.prompt_text(chat.prompt) == "<user>Add.\n1 and 2<say>" and plain.prompt == "Add.\n1 and 2"
+
+
 # The options of mappers
 
 
@@ -143,15 +193,16 @@ def only(tmp_path, preset, row, *overrides):
 
 def test_options_of_presets(tmp_path):
     assert only(tmp_path, "stack_exchange", QUESTION, "data.mapper.pairs=null") == [
-        ("<p>How?</p>", ["So.", "Or so.", "No."], [4.0, 2.0, 2.0])]
+        ([user("<p>How?</p>")], ["So.", "Or so.", "No."], [4.0, 2.0, 2.0])]
+    assert only(tmp_path, "stack_exchange", QUESTION, "data.chat=false", "data.mapper.pairs=1")[0][0] == "<p>How?</p>"
     assert only(tmp_path, "safe_rlhf", SAFE, "data.mapper.by=safer_response_id") == [
-        ("Pick a lock?", ["Call a locksmith.", "Use a pin."], [1.0, 0.0])]
+        ([user("Pick a lock?")], ["Call a locksmith.", "Use a pin."], [1.0, 0.0])]
     assert only(tmp_path, "imdb", {"text": REVIEW}, "data.mapper.shortest=3", "data.mapper.longest=3") == [
         ("A slow film", [" about bread that rises , in the end , twice"], None)]
-    assert only(tmp_path, "helpsteer2", STEER, "data.columns.score=coherence") == [("Name it.", ["Bo."], [4.0])]
-    assert only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity") == [("Name it.", ["Bo."], [0.0])]
+    assert only(tmp_path, "helpsteer2", STEER, "data.columns.score=coherence") == [([user("Name it.")], ["Bo."], [4.0])]
+    assert only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity") == [([user("Name it.")], ["Bo."], [0.0])]
     assert only(tmp_path, "shp", changed(SHP, score_A=9, score_ratio=1.5), "data.filter=null") == [
-        ("My bread?", ["Knead.", "Wait."], [9.0, 6.0])]
+        ([user("My bread?")], ["Knead.", "Wait."], [9.0, 6.0])]
 
 
 def test_reviews_are_cut_after_two_to_eight_words(tmp_path):

@@ -83,7 +83,7 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
     """
     found = list(dict.fromkeys(found))
     listed = "the columns " + (", ".join(map(show, found)) or "(none)")
-    fix = "set data.columns, for example data.columns={prompt: question, response: answer}, or data.mapper"
+    fix = "set data.columns, for example 'data.columns={prompt: question, response: answer}', or data.mapper"
     if columns:
         chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
         parts = None if template is None else template_parts(template)

@@ -4,7 +4,7 @@ A filter takes one raw row (a dict) and says whether to read it. What it refuses
 a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
 """
 
-from algorithms.common.values import cell, number_of
+from algorithms.common.values import BadRow, cell, number_of
 
 
 def at_least(row: dict, column: str, value: float) -> bool:
@@ -13,8 +13,14 @@ def at_least(row: dict, column: str, value: float) -> bool:
 
 
 def equals(row: dict, column: str, value: str | int | float | bool | None) -> bool:
-    """Whether `column` holds exactly `value`."""
-    return cell(row, column) == value
+    """Whether `column` holds exactly `value`; where that is a number, also as text."""
+    found = cell(row, column)
+    if isinstance(found, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return number_of(found, column, textual=True) == value
+        except BadRow:      # other text
+            return False
+    return found == value
 
 
 def differ(row: dict, columns: list[str]) -> bool:

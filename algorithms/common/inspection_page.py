@@ -16,7 +16,7 @@ SETS = {
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
 SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "near_duplicates", "sources", "kinds", "layouts",
-         "ignored_columns", "fallbacks", "filtered"}         # the rest of the report is listed as it is
+         "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
 WIDTH, HEIGHT = 240, 56
 SOURCES = 12                # told on the terminal
 
@@ -88,6 +88,7 @@ def terminal(report: dict[str, Any]) -> str:
     lines += [f"  dropped {number(count)}: {reason}" + _places(report["lines"].get(reason, []), count)
               for reason, count in report["dropped"].items()]
     lines += [f"  filtered {number(count)}: {name}" for name, count in report["filtered"].items()]
+    lines += [f"  skipped {number(count)} times: {what}" for what, count in report["skipped"].items()]
     lines += [f"  columns not read in {path}: {', '.join(names)}" for path, names in report["ignored_columns"].items()]
     lines += [f"  {name} made from: {source}" for name, source in report["fallbacks"].items()]
     lines += [f"  source {name}: {_source(counts)}" for name, counts in list(report["sources"].items())[:SOURCES]]
@@ -284,6 +285,9 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 {% endfor %}
 {% for name, count in report.filtered.items() %}
 <li>{{ count|number }} rows filtered: {{ name }}</li>
+{% endfor %}
+{% for what, count in report.skipped.items() %}
+<li>skipped {{ count|number }} times: {{ what }}</li>
 {% endfor %}
 {% for name, source in report.fallbacks.items() %}
 <li>{{ name }} made from: {{ source }}</li>

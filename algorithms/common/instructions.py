@@ -110,7 +110,7 @@ class InstructionData:
         for name, counts in report.sources.items():
             log.info("task %s: %s", name, ", ".join(f"{key} {count}" for key, count in counts.items()))
         for reason, count in report.dropped.items():
-            log.warning("left out %d: %s (%s …)", count, reason, ", ".join(report.lines[reason]))
+            log.warning("left out %d: %s (%s)", count, reason, report.places(reason))
         empty = Records.from_list([])
         return DataSets(preferences=empty, demonstrations=demonstrations, prompts=prompts(demonstrations),
                         evaluation=Records.from_list(evaluation), heldout=empty, tuning=Records.from_list(tuning),

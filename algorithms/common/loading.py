@@ -13,11 +13,11 @@ from algorithms.common.columns import Layout, check, recognise
 from algorithms.common.errors import DataError
 from algorithms.common.readers import Hub, Row, Source, data_error, show
 from algorithms.common.record import Record
-from algorithms.common.values import BadRow, cell, kind, text_of
+from algorithms.common.values import BadRow, Skipped, cell, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
-Mapper = Callable[[Any], Record | list[Record]]     # takes a row, or with data.group the list of a group's rows
+Mapper = Callable[[Any], Record | list[Record | Skipped]]   # takes a row, or with data.group the list of a group's rows
 Filter = Callable[[dict], bool]
 _ROW_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
@@ -35,6 +35,7 @@ class LoadReport:
     strict_pairs: int = 0
     kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
     rows_without_records: int = 0                               # rows a mapper found nothing in
+    skipped: dict[str, int] = field(default_factory=dict)       # what a mapper leaves out of rows → how often
     blank_lines: int = 0
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
@@ -44,6 +45,10 @@ class LoadReport:
     def to_dict(self) -> dict:
         """As JSON-able values."""
         return asdict(self)
+
+    def places(self, reason: str) -> str:
+        """PATH:LINE of the first rows dropped for a reason, and … where there are more."""
+        return _listed(self.lines[reason], self.dropped[reason])
 
 
 class _Unit(NamedTuple):
@@ -71,6 +76,7 @@ class Loader:
         self._dropped: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._first: tuple[str, int, str] | None = None     # path, line and message of the first unusable row
 
     def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
@@ -85,7 +91,7 @@ class Loader:
             if self._left() == 0:
                 break
         self.report.dropped, self.report.kinds = dict(self._dropped), dict(self._kinds)
-        self.report.filtered = dict(self._filtered)
+        self.report.filtered, self.report.skipped = dict(self._filtered), dict(self._skipped)
         if self._dropped and not (self.drop and self.report.kept):
             raise DataError(self._listing())
         if not self.report.kept:
@@ -126,7 +132,7 @@ class Loader:
         for name, members in itertools.groupby(self._named(path, rows), key=lambda member: member[0]):
             group = [row for _, row in members]
             lines = [row.line for row in group]
-            digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+            digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
             if digest in seen:
                 self._bad(path, lines[0], BadRow("torn group", self.group, f"more rows of {show(name)}", "all rows of a "
                                                  "group next to each other", "sort the file by this column"), len(lines))
@@ -134,11 +140,13 @@ class Loader:
             seen.add(digest)
             yield _Unit(lines, [row.value for row in group])
 
-    def _named(self, path: str, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
-        """Rows with their group's name."""
+    def _named(self, path: str, rows: Iterable[Row]) -> Iterator[tuple[str | int, Row]]:
+        """Rows with their group's name; 1 and "1" are two."""
         for row in self._passing(path, rows):
             try:
-                name = text_of(cell(row.value, self.group), self.group)
+                name = cell(row.value, self.group)
+                if not isinstance(name, int) or isinstance(name, bool):
+                    name = text_of(name, self.group, "text or a whole number")
             except BadRow as bad:
                 self._bad(path, row.line, bad)
                 continue
@@ -186,12 +194,14 @@ class Loader:
         try:
             made = self.mapper(row)
             made = [made] if isinstance(made, Record) else made
-            if not isinstance(made, list) or not all(isinstance(record, Record) for record in made):
+            if not isinstance(made, list) or not all(isinstance(part, (Record, Skipped)) for part in made):
                 raise TypeError(f"it returned {show(made)}, not a Record or a list of them")
-            for record in made:
+            records = [part for part in made if isinstance(part, Record)]
+            for record in records:
                 check(record)
                 json.dumps(record.meta)
-            return made
+            self._skipped.update(part.what for part in made if isinstance(part, Skipped))
+            return records
         except _ROW_ERRORS as error:
             raise BadRow("mapper error", "row", f"{type(error).__name__}: {error}", "a row data.mapper can read",
                          "correct the row or the mapper") from None
@@ -212,10 +222,14 @@ class Loader:
             lines = self.report.lines[reason]
             if len(self.report.layouts) == 1:
                 lines = [line.rpartition(":")[2] for line in lines]
-            text.append(f"  {reason}: {count} (lines {', '.join(lines)}{', …' if count > len(lines) else ''})")
+            text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
         kept = self.report.kept
         text.append(f"data.on_bad_row=drop would keep the other {kept}" if kept else "no row can be used")
         return "\n".join(text)
+
+
+def _listed(lines: list[str], count: int) -> str:
+    return ", ".join(lines) + (", …" if count > len(lines) else "")
 
 
 def _strict_pairs(scores: list[float] | None) -> int:

@@ -1,8 +1,9 @@
 """Mappers for files whose rows need more than column names: ``data.mapper={_target_: …, _partial_: true}``.
 
 A mapper takes one raw row (a dict), or with ``data.group`` the list of a group's rows, and returns a record or a list of
-records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A tie between two
-responses, which a file read by columns may not hold, is kept: nothing learns an order from it.
+records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A part of a row that
+it leaves out is a ``values.Skipped`` in that list, and counted. A tie between two responses, which a file read by columns may
+not hold, is kept: nothing learns an order from it.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any
 
 from algorithms.common.readers import show
 from algorithms.common.record import Messages, Record, parse_transcript
-from algorithms.common.values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
+from algorithms.common.values import BadRow, Skipped, cell, kind, label_of, last_turn, messages_of, number_of, text_of
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _GSM_SOURCES = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -128,13 +129,14 @@ def stack_exchange_score(upvotes: float, accepted: bool) -> float:
     return -1.0 if upvotes < 0 else float(round(math.log2(1 + upvotes)) + accepted)
 
 
-def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record]:
+def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record | Skipped]:
     """Stack Exchange questions with all their answers, each scored by `pm_score`, or by its upvotes where there is none.
 
     pairs: at most so many comparisons of a question, drawn by its text from those with unequal scores, each a record of
-    its own; None: one record with all answers.
+    its own; None: one record with all answers. Answers without text, or with that of one before, are left out.
     """
-    answers, question = _list(row, "answers", "answers"), _text(row, "question")
+    question = _text(row, "question")
+    answers, skipped = _distinct(_list(row, "answers", "answers"))
     texts, scores = [_text(answer, "text") for answer in answers], [_answer_score(answer) for answer in answers]
 
     def record(places) -> Record:
@@ -144,10 +146,23 @@ def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record]:
 
     drawn = Record(question, texts, scores).strict_pairs
     if pairs is None:
-        return [record(range(len(answers)))] if drawn else []
+        return skipped + ([record(range(len(answers)))] if drawn else [])
     if len(drawn) > pairs:
         drawn = sorted(random.Random(f"stack exchange/{question}").sample(drawn, pairs))
-    return [record(pair) for pair in drawn]
+    return skipped + [record(pair) for pair in drawn]
+
+
+def _distinct(answers: list) -> tuple[list[dict], list[Skipped]]:
+    kept, skipped = {}, []
+    for answer in answers:
+        text = None if answer is None else cell(answer, "text")
+        if text is None or not text_of(text, "text").strip():
+            skipped.append(Skipped("answer without text"))
+        elif text in kept:
+            skipped.append(Skipped("answer again"))
+        else:
+            kept[text] = answer
+    return list(kept.values()), skipped
 
 
 def _answer_score(answer: Any) -> float:
@@ -171,15 +186,15 @@ def rated_responses(rows: list[dict], prompt: str, response: str, score: str) ->
     return Record(_text(rows[0], prompt), texts, scores)
 
 
-def oasst_tree(row: dict) -> list[Record]:
+def oasst_tree(row: dict) -> list[Record | Skipped]:
     """OpenAssistant conversation trees: one ranking for each prompter message whose two or more replies are all ranked.
 
-    Rank 0 is the best, so a reply's score is −rank. Messages with a reply that has no rank give nothing.
+    Rank 0 is the best, so a reply's score is −rank. Messages with a reply that has no rank are left out and counted.
     """
     return list(_rankings(row["prompt"], [], row["message_tree_id"]))
 
 
-def oasst_messages(rows: list[dict]) -> list[Record]:
+def oasst_messages(rows: list[dict]) -> list[Record | Skipped]:
     """The same from a tree's messages as rows of their own (``data.group=message_tree_id``), in any order."""
     nodes: dict[str, dict] = {}
     for index, row in enumerate(rows):
@@ -216,7 +231,10 @@ def _rankings(root: dict, path: Messages, tree: str):
         node, path = stack.pop()
         path = [*path, {"role": _ROLES[node["role"]], "content": node["text"]}]
         replies = node["replies"]
-        if node["role"] == "prompter" and len(replies) >= 2 and all(reply.get("rank") is not None for reply in replies):
+        asked = node["role"] == "prompter" and len(replies) >= 2
+        if asked and any(reply.get("rank") is None for reply in replies):
+            yield Skipped("prompter message with a reply that has no rank")
+        elif asked:
             scores = [-float(reply["rank"]) for reply in replies]
             meta = {"tree": tree, "message": node["message_id"]}
             yield Record(path, [reply["text"] for reply in replies], scores, meta)

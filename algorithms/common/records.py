@@ -6,7 +6,7 @@ Many records lie in ``storage.py``, what algorithms train on is derived in ``vie
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from algorithms.common.loading import Filter, Loader, LoadReport, Mapper
 from algorithms.common.readers import Hub, Source
 from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
 from algorithms.common.storage import Records, cache_folder, set_cache_folder
-from algorithms.common.views import (demonstrations, evaluation_records, first_of_each, pairs, preferred, prompts, ranked,
-                                     rated, split)
+from algorithms.common.views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred,
+                                     prompts, ranked, rated, split)
 
 __all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Measure", "Messages", "Record", "Records", "cache_folder",
            "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated",
@@ -63,9 +63,10 @@ class FileData:
     split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir are
     read one after the other. format, header, quoting: see ``readers.Source``.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
-    breaks); empty: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
+    breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
+    chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
     mapper: instead of columns, a function from a row to its record or records. group: the mapper takes the list of the
-    neighbouring rows with the same text in this column.
+    neighbouring rows with the same text or whole number in this column.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
@@ -78,8 +79,9 @@ class FileData:
     revision: str | None = None
     data_dir: str | list[str] | None = None
     format: str | None = None
-    columns: Mapping[str, str | list[str]] = field(default_factory=dict)
+    columns: Mapping[str, str | list[str]] | None = None    # null in YAML: Hydra adds no keys to a mapping that is there
     template: str | None = None
+    chat: bool = False
     header: bool = True
     quoting: bool = True
     mapper: Mapper | None = None
@@ -101,7 +103,7 @@ class FileData:
             refuse("limit", str(self.limit), "at least 1")
         if self.columns and self.mapper is not None:
             refuse("columns", "both columns and data.mapper", "one of them")
-        if unknown := sorted(self.columns.keys() - set(FIELDS)):
+        if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
             refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
         if self.group is not None and self.mapper is None:
             refuse("group", "a column and no data.mapper", "a mapper that takes a list of rows")
@@ -119,9 +121,10 @@ class FileData:
 
     def records(self) -> tuple[Records, LoadReport]:
         """All usable records and the report, before any split."""
-        loader = Loader(self.columns, self.mapper, self.on_bad_row == "drop", self.limit, self.template, self.group,
+        loader = Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit, self.template, self.group,
                         self.filter)
-        records = Records.from_list(loader.records(self._sources()))
+        found = loader.records(self._sources())
+        records = Records.from_list(map(_as_chat, found) if self.chat else found)
         keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
         keys.sort()
         loader.report.duplicates = len(keys) - int(np.count_nonzero(first_of_each(keys)))
@@ -132,18 +135,21 @@ class FileData:
         records, report = self.records()
         _log_report(report)
         train, heldout = split(records, self.heldout)
-        preferences, demos = rated(train), demonstrations(train)
+        rating = highest_rating(records)
+        preferences, demos = rated(train), demonstrations(train, rating)
+        if rating is not None:
+            report.fallbacks["demonstrations by rating"] = f"single responses rated {rating:g}, the highest"
         if not len(demos) and len(ranked(preferences)):
             demos = preferred(preferences)
             report.fallbacks["demonstrations"] = "preferred responses"
         if set(report.kinds) != {"prompt"}:
             report.fallbacks["prompts"] = "prompts of all training records"
         for name, source in report.fallbacks.items():
-            log.info("%s: none of their own in the data; made from: %s", name, source)
+            log.info("%s made from: %s", name, source)
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
-        return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout), heldout=rated(heldout),
-                        tuning=Records.from_list([]), report=report)
+        return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
+                        heldout=rated(heldout), tuning=Records.from_list([]), report=report)
 
     def _sources(self) -> list[Source | Hub]:
         if not self.path:
@@ -155,10 +161,17 @@ class FileData:
         return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split) for path in paths]
 
 
+def _as_chat(record: Record) -> Record:
+    plain = isinstance(record.prompt, str) and record.prompt
+    return replace(record, prompt=[{"role": "user", "content": record.prompt}]) if plain else record
+
+
 def _log_report(report: LoadReport):
     log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
     for reason, count in report.dropped.items():
-        log.warning("dropped %d rows: %s (%s …)", count, reason, ", ".join(report.lines[reason]))
+        log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
+    for what, count in report.skipped.items():
+        log.warning("skipped %d times: %s", count, what)
     for name, count in report.filtered.items():
         log.info("filtered %d rows: %s", count, name)
     for path, names in report.ignored_columns.items():

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -48,7 +48,7 @@ class RefusalData:
     format: str | None = None
     header: bool = True
     quoting: bool = True
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
     on_bad_row: str = "error"
     prompt: str = "{question}"
     chat: bool = False
@@ -70,7 +70,7 @@ class RefusalData:
                 raise _refused(key, repr(getattr(self, key)), " or ".join(allowed))
         if not self.path:
             raise _refused("path", "none", "a file of questions, or several")
-        if unknown := sorted(self.columns.keys() - set(COLUMNS)):
+        if unknown := sorted((self.columns or {}).keys() - set(COLUMNS)):
             raise _refused("columns", f"the field {unknown[0]}", "fields among " + ", ".join(COLUMNS))
         if "{question}" not in self.prompt:
             raise _refused("prompt", repr(self.prompt), "a text with the placeholder {question}")
@@ -114,7 +114,8 @@ class RefusalData:
 
     def questions(self) -> tuple[list[Question], LoadReport]:
         """All usable questions, each once, in the order of the files, and the report."""
-        rows = _Rows(self.columns)
+        columns = self.columns or {}
+        rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
         sources = [Source(os.fspath(path), self.format, self.header, self.quoting) for path in paths]
@@ -122,7 +123,7 @@ class RefusalData:
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)
         report = loader.report
-        if missing := sorted(set(self.columns.values()) - rows.seen):
+        if missing := sorted(set(columns.values()) - rows.seen):
             raise data_error(self._first, 1, "row", "the columns " + ", ".join(map(show, sorted(rows.seen))),
                              "the columns of data.columns: " + ", ".join(map(show, missing)), "correct data.columns")
         report.layouts = {path: f"questions by {', '.join(rows.columns.values())}" for path in report.layouts}
@@ -130,7 +131,7 @@ class RefusalData:
             report.ignored_columns = {path: ignored for path in report.layouts}
             log.info("columns not read: %s", ", ".join(map(repr, ignored)))
         for reason, count in report.dropped.items():
-            log.warning("dropped %d rows: %s (%s …)", count, reason, ", ".join(report.lines[reason]))
+            log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
         report.duplicates = report.kept - len(found)
         report.kinds = {name: sum(one.kind == name for one in found.values()) for name in (ANSWERABLE, UNANSWERABLE)}
         return list(found.values()), report
@@ -237,7 +238,8 @@ class _Rows:
         self.seen |= row.keys()
         name = self.columns["question"]
         if name not in row:
-            raise BadRow("missing column", name, "no such column in this row", "a question", "set data.columns.question")
+            raise BadRow("missing column", name, "no such column in this row", "a question",
+                         "set 'data.columns={question: COLUMN}'")
         question, topic = row[name], row.get(self.columns["topic"])
         if not isinstance(question, str):
             raise BadRow("null" if question is None else "wrong type", name, kind(question), "text")

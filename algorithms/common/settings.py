@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -116,20 +116,30 @@ def check(node: Any, path: str) -> None:
         raise ConfigError(f"{path}: found {node}; expected a finite number")
     if not isinstance(node, DictConfig):
         return
-    target = node.get("_target_")
-    kind = None
-    if target is not None and not node.get("_partial_"):
-        try:
-            kind = get_class(target)
-        except Exception as error:
-            raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({error}); "
-                              "expected a class") from error
-    if kind is not None and dataclasses.is_dataclass(kind):
+    target, partial = node.get("_target_"), bool(node.get("_partial_"))
+    kind = None if target is None else _located(target, partial, path)
+    if dataclasses.is_dataclass(kind) and not partial:
         _check_fields(node, kind, path)
     for key in node:
         if OmegaConf.is_missing(node, key):
             raise ConfigError(f"{path}.{key}: found no value; expected one; fix: {path}.{key}=…")
         check(node[key], f"{path}.{key}")
+
+
+def _located(target: Any, partial: bool, path: str) -> Any:
+    """The class that a ``_target_`` names, or with ``_partial_`` also a function."""
+    expected = "a function or a class" if partial else "a class"
+    try:
+        found = get_object(target)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({reason}); expected {expected}, as "
+                          "MODULE.NAME; fix: correct the name, or put the module beside run.py or into a folder on "
+                          "PYTHONPATH") from error
+    if isinstance(found, type) or partial and callable(found):
+        return found
+    fix = f"; fix: +{path}._partial_=true, where a function is wanted" if callable(found) else ""
+    raise ConfigError(f"{path}._target_: found {target!r}, a {type(found).__name__}; expected {expected}{fix}")
 
 
 def _check_fields(node: DictConfig, kind: type, path: str) -> None:
@@ -234,6 +244,8 @@ def _unknown(config: DictConfig, key: str) -> str | None:
     """What to say of a key that the config does not have; None where it does."""
     node, walked = config, []
     for part in key.split("."):
+        if node is None:
+            return f"{key}: found no such key; {'.'.join(walked)} is null; fix: +{key}=…"
         if not isinstance(node, DictConfig):
             return f"{key}: found no such key; {'.'.join(walked)} is a single value"
         if part not in list(node):  # "in" denies what has no value yet

@@ -1,7 +1,7 @@
 """The typed values of a raw row, for layouts, mappers and filters alike; what cannot be used raises BadRow."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from algorithms.common.readers import show
 from algorithms.common.record import Messages
@@ -22,6 +22,12 @@ class BadRow(Exception):
         self.reason, self.field, self.found, self.expected, self.fix, self.row = reason, field, found, expected, fix, row
 
 
+class Skipped(NamedTuple):
+    """A part of a row that a mapper leaves out, given among its records: `what` it is counted under."""
+
+    what: str
+
+
 def kind(value: Any) -> str:
     """The name of a value's type, in JSON's terms."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list",
@@ -38,11 +44,11 @@ def cell(row: Any, name: str) -> Any:
     return row[name]
 
 
-def text_of(value: Any, field: str) -> str:
+def text_of(value: Any, field: str, expected: str = "text") -> str:
     """A value that must be text."""
     if isinstance(value, str):
         return value
-    raise BadRow("null" if value is None else "wrong type", field, kind(value), "text")
+    raise BadRow("null" if value is None else "wrong type", field, kind(value), expected)
 
 
 def messages_of(value: Any, field: str) -> Messages:

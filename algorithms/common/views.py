@@ -1,22 +1,75 @@
 """What algorithms train on: views of records, and the split by prompt."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from algorithms.common.errors import ConfigError
-from algorithms.common.record import Record
+from algorithms.common.record import Record, prompt_hash
 from algorithms.common.storage import Records
 
 
-def demonstrations(records: Records) -> Records:
-    """Single responses to imitate: k = 1 without a score, or with a positive one."""
-    return records.where(_mask(records, lambda k, scores: k == 1 and (scores is None or scores[0] > 0)))
+def highest_rating(records: Records) -> float | None:
+    """The highest score that a single response (k = 1) has; None where none is above 0."""
+    scores = (scores[0] for k, scores in zip(records.column("k"), records.column("scores")) if k == 1 and scores is not None)
+    highest = max(scores, default=0.0)
+    return highest if highest > 0 else None
+
+
+def demonstrations(records: Records, rating: float | None = None) -> Records:
+    """Single responses to imitate: k = 1 without a score, or with the score `rating`; None: their ``highest_rating``."""
+    return records.where(_demonstrating(records, rating))
+
+
+def _demonstrating(records: Records, rating: float | None) -> np.ndarray:
+    rating = highest_rating(records) if rating is None else rating
+    return _mask(records, lambda k, scores: k == 1 and (scores is None or scores[0] == rating))
 
 
 def preferred(records: Records) -> Records:
-    """The best response of every record that orders at least two, as a demonstration (Preferred-FT)."""
-    return Records.from_list(Record(record.prompt, [record.best], None, record.meta) for record in ranked(records))
+    """The best response to every prompt with a record that orders at least two, as a demonstration (Preferred-FT).
+
+    Over all records of a prompt it is the response that is never below another, and among several such the one with the
+    highest score. Where each is below another somewhere, it is the highest-scored of the records' winners. What is still
+    equal is decided by the order of the records.
+    """
+    records = ranked(records)
+    which, places = _best(records)
+    chosen = zip(records.select(which), places)
+    return Records.from_list(Record(record.prompt, [record.responses[place]], None, record.meta) for record, place in chosen)
+
+
+def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
+    """(m,) the records that :func:`preferred` chooses, ascending, and (m,) which of their responses."""
+    hashes = ranked.prompt_hashes
+    tops = (scores.index(max(scores)) for scores in ranked.column("scores"))
+    places = np.fromiter(tops, np.int32, len(ranked))
+    _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    keep = counts[group] == 1
+    several = np.flatnonzero(~keep)
+    judged = np.fromiter(_judged(ranked.select(several)), _JUDGED)
+    top = judged[judged["top"]]
+    beaten = np.isin(top["response"], judged["response"][~judged["top"]])
+    records = several[top["record"]]
+    order = np.lexsort((-top["score"], beaten, hashes[records]))
+    first = order[first_of_each(hashes[records[order]])]
+    keep[records[first]] = True
+    places[records[first]] = top["place"][first]
+    which = np.flatnonzero(keep)
+    return which, places[which]
+
+
+_JUDGED = np.dtype([("record", np.int64), ("place", np.int32), ("score", np.float64), ("response", np.uint64), ("top", bool)])
+
+
+def _judged(records: Records) -> Iterator[tuple]:
+    """Every response as in _JUDGED; the same text as a response to the same prompt has the same hash."""
+    for index, record in enumerate(records):
+        prompt, best = prompt_hash(record.prompt).to_bytes(8, "big"), max(record.scores)
+        for place, (response, score) in enumerate(zip(record.responses, record.scores)):
+            digest = hashlib.blake2b(prompt + response.encode(), digest_size=8).digest()
+            yield index, place, score, int.from_bytes(digest, "big"), score == best
 
 
 def pairs(records: Records) -> Records:
@@ -28,7 +81,11 @@ def pairs(records: Records) -> Records:
 
 def ranked(records: Records) -> Records:
     """Records with at least one strict pair, all their responses and scores as they are."""
-    return records.where(_mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores)))
+    return records.where(_ordering(records))
+
+
+def _ordering(records: Records) -> np.ndarray:
+    return _mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores))
 
 
 def rated(records: Records) -> Records:
@@ -78,10 +135,16 @@ def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> 
     return np.fromiter((test(k, scores) for k, scores in values), bool, len(records))
 
 
-def evaluation_records(heldout: Records) -> Records:
-    """Every held-out prompt once, with its best response where one of its records has one."""
-    has_best = np.fromiter((record.best is not None for record in heldout), bool, len(heldout))
-    order = np.argsort(~has_best, kind="stable")
-    first = order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]]
-    return Records.from_list(Record(record.prompt, [] if record.best is None else [record.best], None, record.meta)
-                             for record in heldout.select(np.sort(first)))
+def evaluation_records(heldout: Records, rating: float | None = None) -> Records:
+    """Every held-out prompt once, with a response to imitate where there is one: the first of its :func:`demonstrations`
+    by `rating`, else the :func:`preferred` one."""
+    rank, places = np.full(len(heldout), 2, np.int8), np.zeros(len(heldout), np.int32)
+    several = np.flatnonzero(_ordering(heldout))
+    which, best = _best(heldout.select(several))
+    rank[several[which]], places[several[which]] = 1, best
+    rank[_demonstrating(heldout, rating)] = 0
+    order = np.argsort(rank, kind="stable")
+    first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
+    chosen = zip(heldout.select(first), rank[first], places[first])
+    return Records.from_list(Record(record.prompt, record.responses[place:place + 1] if found < 2 else [], None, record.meta)
+                             for record, found, place in chosen)
