@@ -209,8 +209,9 @@ CASES = {
         (changed(WEBGPT, answer_0=""), Bad("empty response", "responses")),
         (changed(WEBGPT, score_1=None), Bad("null", "score_1"))], filter="differ(columns=['score_0', 'score_1'])"),
     "stack_exchange": Case([
-        (changed(QUESTION, answers=[{"text": "So.", "pm_score": 4}, None, {"text": " ", "pm_score": 9},
-                                    {"text": None, "pm_score": 9}, {"text": "So.", "pm_score": 0}, {"text": "No.", "pm_score": 1}]),
+        (changed(QUESTION, answers=[
+            {"text": "So.", "pm_score": 4}, None, {"text": " ", "pm_score": 9}, {"text": None, "pm_score": 9},
+            {"text": "So.", "pm_score": 0}, {"text": "No.", "pm_score": 1}]),
          [Record("<p>How?</p>", ["So.", "No."], [4.0, 1.0], QUESTION_META)]),
         (QUESTION, [Record("<p>How?</p>", ["So.", "Or so."], [4.0, 2.0], QUESTION_META),
                     Record("<p>How?</p>", ["So.", "No."], [4.0, 2.0], QUESTION_META)]),

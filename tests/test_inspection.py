@@ -192,6 +192,12 @@ def test_histograms_count_everything_once():
     assert sum(real["counts"]) == 1000 and len(real["counts"]) == 24
 
 
+def test_the_smallest_margins_have_a_histogram():
+    """A 24th of the smallest number above 0 is 0."""
+    found = summary(np.array([0.0, 5e-324]), str)["histogram"]
+    assert found["counts"] == [2] and found["edges"] == [0.0, 1.0]
+
+
 def test_words_are_counted_as_white_space_separates_them():
     assert count_words("It isn't  far,\nreally") == 4 and count_words("我爱 ABC的") == 4 and count_words(" ") == 0
 
@@ -268,6 +274,36 @@ def test_prompts_on_both_sides_are_counted_and_named():
     assert "ATTENTION: 2 records of heldout have a prompt that is trained on" in printed
     assert "ATTENTION: 1 prompts are both tuned and evaluated on" in printed
     assert "2 records of heldout have a prompt that is trained on" in page(found, "t")
+
+
+def chat(*texts):
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def test_conversations_that_go_on_across_the_split_are_counted_and_named():
+    training = [Record(chat("a", "it is so", "b"), ["x y z", "w"], [1.0, 0.0], at(1)), Record("c", [], None, at(2))]
+    held = [Record("a", [" it is so\n", "no"], [1.0, 0.0], at(5)),                 # begins the first; its answer is there
+            Record(chat("c", "yes", "d"), ["m n o", "so"], [1.0, 0.0], at(6)),      # goes on with the second
+            Record(chat("e", "yes", "f"), ["it is"], None, at(7)),                  # neither, and too short to tell
+            Record(chat("a", "it is so", "b"), ["q"], None, at(8))]                 # the same prompt is no beginning
+    found = inspect(data(preferences=training[:1], prompts=training, heldout=held, evaluation=held[2:]))
+    assert found["conversations"] == {"continued": {"evaluation": 0, "heldout": 2, "tuning": 0},
+                                      "answers_trained_on": {"evaluation": 0, "heldout": 1, "tuning": 0},
+                                      "lines": {"continued": ["f.jsonl:5", "f.jsonl:6"], "answers_trained_on": ["f.jsonl:5"]}}
+    printed, shown = terminal(found), Page.of(page(found, "t")).text
+    for told in ("2 records of heldout belong to a conversation whose beginning or continuation is trained on",
+                 "1 records of heldout have a response that is an assistant's turn of a training prompt"):
+        assert f"ATTENTION: {told}" in printed and told in shown
+    assert "continued: f.jsonl:5, f.jsonl:6" in printed and "answers trained on: f.jsonl:5" in printed
+    assert "continued: f.jsonl:5, f.jsonl:6" in shown
+
+
+def test_a_share_of_no_pairs_is_not_told():
+    found = inspect(data(preferences=[Record("a", ["x", "y"], [1.0, 0.0])]))
+    assert found["statistics"]["preferences"]["length_bias"]["pairs"] == 1
+    assert "longer response" not in terminal(found) and "longer response" not in page(found, "t")
+    told = inspect(data(preferences=[Record("a", ["xx", "y"], [1.0, 0.0])]))
+    assert "preferred in 100.0 % of 1 pairs" in terminal(told) and "longer response" in page(told, "t")
 
 
 def test_a_split_without_fault_is_said():
@@ -446,6 +482,7 @@ def test_public_data(shared_data, name, rows, tmp_path):
     found = json.loads((tmp_path / "run/data.json").read_text())
     assert found["sets"]["preferences"] + found["sets"]["heldout"] == rows
     assert found["split"]["shared_prompts"] == 0 and found["near_duplicates"]["untried_candidates"] == 0
+    assert not any(found["conversations"]["continued"].values())
     Page.of((tmp_path / "run/data.html").read_text())
 
 

@@ -168,6 +168,31 @@ def test_a_prompt_held_out_in_one_source_is_in_no_training_set_of_another(caplog
     assert train.report.kept == 6, "the source's own report stays as it was"
 
 
+def test_every_record_that_one_row_made_is_counted():
+    """A row with ten pairs of one prompt, of which demonstrations and a prompt are made; another row stays."""
+    rows = [Record(f"a {line}", [f"good {n}", "bad"], [1.0, 0.0], {"source": "f.jsonl", "line": line})
+            for line in (1, 2) for n in range(10)]
+    train = Given(preferences=rows, demonstrations=[Record(row.prompt, row.responses[:1], None, row.meta) for row in rows],
+                  prompts=[Record(row.prompt, [], None, row.meta) for row in rows[::10]],
+                  report=LoadReport(read=2, kept=20, kinds={"pair": 20}, strict_pairs=20,
+                                    fallbacks={"demonstrations": "preferred responses", "prompts": "prompts of all"}))
+    report = mixture(held=(0, Given(evaluation=[Record("a 1", [])])), train=(1, train)).load(0).report
+    assert report.dropped == {"prompt held out elsewhere": 10} and report.lines == {"prompt held out elsewhere": ["f.jsonl:1"]}
+    assert (report.kept, report.kinds, report.strict_pairs) == (10, {"pair": 10}, 10)
+
+
+def test_a_row_with_a_pair_and_a_demonstration_loses_both():
+    meta = {"source": "f.jsonl", "line": 1}
+    rated = Record("a", ["so"], [1.0], meta)             # lies in two sets
+    train = Given(preferences=[Record("a", ["good", "bad"], [1.0, 0.0], meta), rated], prompts=[Record("a", [], None, meta)],
+                  demonstrations=[Record("a", ["fine"], None, meta), rated],
+                  report=LoadReport(kept=3, kinds={"pair": 1, "demonstration": 1, "scored response": 1}, strict_pairs=1,
+                                    fallbacks={"prompts": "prompts of all training records"}))
+    report = mixture(held=(1, Given(preferences=pairs("b", 1), evaluation=[Record("a", [])])), train=(1, train)).load(0).report
+    assert report.dropped == {"prompt held out elsewhere": 3} and report.kept == report.strict_pairs == 0
+    assert set(report.kinds.values()) == {0}
+
+
 def test_records_without_a_line_are_counted_one_by_one():
     held, train = Given(evaluation=[Record("a 0", [])]), Given(preferences=pairs("a", 1) * 2 + pairs("b", 1))
     report = mixture(held=(1, held), train=(1, train)).load(0).report

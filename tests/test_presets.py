@@ -156,8 +156,8 @@ def test_a_response_is_told_apart_from_its_prompt(tmp_path, template, preset):
 
 
 def test_a_prompt_in_chat_form_meets_the_chat_template(tmp_path, template, monkeypatch):
-    monkeypatch.setattr(template.tokenizer, "chat_template",
-                        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<say>{% endif %}")
+    monkeypatch.setattr(template.tokenizer, "chat_template", "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+                        "{% endfor %}{% if add_generation_prompt %}<say>{% endif %}")
     monkeypatch.setattr(template, "chat", True)
     path = write(tmp_path, CASES["alpaca"])
     chat, plain = (source("alpaca", f"data.path={path}", "data.on_bad_row=drop", f"data.chat={on}").records()[0][0]

@@ -1,5 +1,6 @@
 """The record, its storage on Arrow, the views and the split by prompt."""
 
+import json
 import logging
 import pickle
 
@@ -12,6 +13,8 @@ from algorithms.common.errors import ConfigError, UserError
 from algorithms.common.records import (FileData, Record, Records, cache_folder, demonstrations, pairs, parse_transcript,
                                        preferred, prompt_hash, prompts, ranked, render_transcript, set_cache_folder,
                                        split)
+from algorithms.common.values import Skipped
+from algorithms.common.views import evaluation_records, highest_rating
 
 HI = [{"role": "user", "content": "hi"}]
 SAMPLE = [
@@ -143,11 +146,60 @@ def test_records_can_be_pickled_for_workers():
 def test_views():
     records = Records.from_list(SAMPLE)
     assert list(demonstrations(records)) == [SAMPLE[0], SAMPLE[5]]
-    assert list(preferred(records)) == [Record("b", ["x"], None, {"source": "s"}), Record("b", ["w"])]
+    assert list(preferred(records)) == [Record("b", ["w"])], "never below another, and scored higher than x"
     assert list(pairs(records)) == [SAMPLE[1], Record("b", ["w", "u"], [3.0, 2.0]), Record("b", ["w", "v"], [3.0, 2.0])]
     assert list(ranked(records)) == [SAMPLE[1], SAMPLE[2]]
     assert [record.prompt for record in prompts(records)] == ["a", "b", HI, "c", "d", "e"]
     assert all(record.responses == [] for record in prompts(records))
+
+
+def judged(prompt, **scores):
+    return Record(prompt, list(scores), list(scores.values()), {"of": prompt if isinstance(prompt, str) else "messages"})
+
+
+def best(*records):
+    return [(record.prompt, record.responses[0]) for record in preferred(Records.from_list(records))]
+
+
+def test_the_preferred_response_is_the_best_over_all_records_of_a_prompt():
+    five = [judged("q", a0=0, a1=1), judged("q", a3=3, a2=2), judged("q", a1=1, a4=4), judged("q", a2=2, a0=0)]
+    assert best(*five) == best(*reversed(five)) == [("q", "a4")]
+    assert best(judged("q", a=1, b=0), judged("q", b=1, c=0), judged("q", d=0, b=1)) == [("q", "a")], "b is below a"
+    assert best(judged("q", a=9, b=5), judged("q", c=7, a=1)) == [("q", "c")], "a is below c, whatever it scores elsewhere"
+    assert best(judged("q", x=5, y=5, z=0), judged("q", w=3, x=2)) == [("q", "y")], "the top that is below none"
+    assert best(judged("q", a=1, b=0), judged("q", c=1, d=0)) == [("q", "a")], "the first of equals"
+    circle = [judged("q", a=2, b=1), judged("q", b=5, c=1), judged("q", c=3, a=1)]
+    assert best(*circle) == [("q", "b")], "the highest-scored winner where all are below another"
+
+
+def test_one_record_of_a_prompt_is_preferred_as_it_was_and_in_its_place():
+    data = [judged("p", x=0, y=1), judged("q", a=1, b=0), judged("r", x=4, y=4, z=1), judged("q", b=1, c=0),
+            judged([{"role": "user", "content": "q"}], c=1, d=0), judged("s", y=1, x=2)]
+    expected = [Record("p", ["y"], None, {"of": "p"}), Record("q", ["a"], None, {"of": "q"}),
+                Record("r", ["x"], None, {"of": "r"}), Record("s", ["x"], None, {"of": "s"})]
+    assert list(preferred(Records.from_list(data))) == expected
+
+
+def test_one_response_to_a_prompt_is_what_evaluation_compares_with():
+    data = [Record("p", []), judged("q", a=1, b=0), judged("q", c=3, a=2), Record("p", ["d"]), Record("s", ["x", "y"]),
+            judged("t", b=1, c=0), Record("t", ["demo"], None, {"n": 1}), judged("u", low=4), judged("u", high=5),
+            judged("v", low=4)]
+    expected = [Record("q", ["c"], None, {"of": "q"}), Record("p", ["d"]), Record("s", []),
+                Record("t", ["demo"], None, {"n": 1}), Record("u", ["high"], None, {"of": "u"}),
+                Record("v", [], None, {"of": "v"})]
+    assert list(evaluation_records(Records.from_list(data))) == expected
+    fours = [record.responses for record in evaluation_records(Records.from_list(data), 4.0)]
+    assert fours == [["c"], ["d"], [], ["demo"], ["low"], ["low"]]
+
+
+@pytest.mark.parametrize("scores, rating, kept", [
+    ([1, 5, 4, 5], 5.0, ["r1", "r3"]), ([1, 0, 1], 1.0, ["r0", "r2"]), ([-3, 0, -1], None, []), ([0.5, 0.2], 0.5, ["r0"])])
+def test_single_responses_with_the_highest_rating_are_demonstrations(scores, rating, kept):
+    data = [Record(f"p{i}", [f"r{i}"], [score]) for i, score in enumerate(scores)]
+    records = Records.from_list([*data, judged("q", a=99, b=0), Record("e", ["plain"])])
+    assert highest_rating(records) == rating
+    assert [record.responses[0] for record in demonstrations(records)] == [*kept, "plain"]
+    assert [record.responses[0] for record in demonstrations(records, 4)] == (["r2"] if 4 in scores else []) + ["plain"]
 
 
 def test_pairs_put_the_better_response_first():
@@ -211,7 +263,6 @@ def test_transcripts_render_back_exactly(first, texts):
 
 
 def jsonl(tmp_path, rows, name="a.jsonl"):
-    import json
     (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(tmp_path / name)
 
@@ -243,6 +294,49 @@ def test_the_named_sets_of_thumbs(tmp_path):
     assert len(pairs(data.preferences)) == len(ranked(data.heldout)) == 0, "single ratings order nothing"
     assert len(data.evaluation) == 2 and all(int(r.responses[0][1:]) % 2 for r in data.evaluation)
     assert "demonstrations" not in data.report.fallbacks
+
+
+def test_the_named_sets_of_ratings(tmp_path, caplog):
+    rows = [{"prompt": f"p{i // 5}", "response": f"c{i}", "score": i % 5} for i in range(100)]
+    with caplog.at_level(logging.INFO):
+        data = FileData(path=jsonl(tmp_path, rows), heldout=0.25).load(seed=0)
+    assert (len(data.preferences), len(data.demonstrations), len(data.evaluation)) == (75, 15, 5)
+    assert all(int(r.responses[0][1:]) % 5 == 4 for part in (data.demonstrations, data.evaluation) for r in part)
+    assert data.report.fallbacks["demonstrations by rating"] == "single responses rated 4, the highest"
+    assert "demonstrations by rating made from: single responses rated 4, the highest" in caplog.text
+
+
+def test_the_highest_rating_is_that_of_all_records(tmp_path):
+    rows = [{"prompt": f"p{i}", "response": "c", "score": 3} for i in range(20)]
+    held = {record.prompt for record in FileData(path=jsonl(tmp_path, rows)).load(0).evaluation}
+    rows = [{**row, "score": 5 if row["prompt"] in held else 3} for row in rows]
+    data = FileData(path=jsonl(tmp_path, rows)).load(0)
+    assert len(data.demonstrations) == 0 and [record.responses for record in data.evaluation] == [["c"]] * 2
+
+
+def test_plain_prompts_become_messages_in_chat_form(tmp_path):
+    rows = [{"prompt": "p", "completion": "c"}, {"prompt": HI, "completion": "c"}]
+    records, _ = FileData(path=jsonl(tmp_path, rows), chat=True).records()
+    assert [record.prompt for record in records] == [[{"role": "user", "content": "p"}], HI]
+    texts, _ = FileData(path=jsonl(tmp_path, [{"text": "t"}]), chat=True).records()
+    assert [(record.prompt, record.responses) for record in texts] == [("", ["t"])], "there is no prompt"
+
+
+def test_dots_stand_for_the_lines_left_out(tmp_path, caplog):
+    bad = [{"prompt": "p", "chosen": "", "rejected": "x"}] * 5
+    path = jsonl(tmp_path, [*bad, *PAIRS])
+    FileData(path=path, on_bad_row="drop").load(0)
+    assert "dropped 5 rows: empty response (" + ", ".join(f"{path}:{i}" for i in range(1, 6)) + ")" in caplog.text
+    FileData(path=jsonl(tmp_path, [*bad, *PAIRS, *bad]), on_bad_row="drop").load(0)
+    assert f"dropped 10 rows: empty response ({path}:1, " in caplog.text and f"{path}:5, …)" in caplog.text
+
+
+def test_what_a_mapper_skips_is_told(tmp_path, caplog):
+    path = jsonl(tmp_path, PAIRS[:3])
+    data = FileData(path=path, mapper=lambda row: [Skipped("part"), Record(row["prompt"], ["x"])])
+    report = data.load(0).report
+    assert report.skipped == {"part": 3} == report.to_dict()["skipped"] and report.kept == 3
+    assert "skipped 3 times: part" in caplog.text
 
 
 def test_the_named_sets_of_prompts(tmp_path):

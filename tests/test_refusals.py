@@ -1,6 +1,7 @@
 """Refusals: what declines, pairs against made-up answers with their counterparts, files of questions, own failures."""
 
 import json
+import re
 from collections import Counter
 from random import Random
 
@@ -66,9 +67,149 @@ def test_hard_negatives_are_answers(text):
     assert not is_refusal(text)
 
 
+# Responses labelled by hand, one a line. The lists that are held back were written before the patterns were made to fit the
+# first two, and the patterns are not fitted to them: what is missed there tells how much is missed elsewhere.
+
+DECLINED = """
+As an AI language model, I don't know.
+I don't have access to that information.
+Nobody knows.
+No one knows
+I refuse to answer.
+I must decline to answer.
+There is no record of such a person.
+I couldn't find any information about that.
+idk
+I'm sorry, but I can't help with that.
+That information is not available.
+I do not know. Nobody told me.
+I don't know. I'm sorry.
+I'm sorry. I don't have that information. Is there anything else I can help you with?
+I do not know where she lives, and it would be wrong to guess.
+I can't answer that question. Please ask her yourself.
+As a language model, I do not have access to personal data. You could ask a librarian.
+Nobody knows for sure.
+No record exists.
+I won't answer that question.
+There's no information about her.
+It is not recorded.
+That's a good question. I don't know.
+I don't know. I was never told, and my training does not cover it.
+I was not able to find an answer.
+I can't provide that information.
+"""
+ANSWERED = """
+I do not know. It is Rome.
+She does not know Rome
+I know that he lives in Rome.
+I can't believe it: Rome!
+Not Paris. Rome.
+Nobody knows it better than Anna; she lives in Rome.
+I don't know. Rome?
+Sorry, I forgot to say. She lives in Rome.
+Nobody
+No one knows Rome better than she does.
+There is no record of rain in July, so July.
+The record is not available in Rome.
+I refuse to answer letters; I write books.
+She must decline to answer.
+Idk is an abbreviation for "I don't know".
+I'm sorry for her. She lives in Rome.
+I can help with that: Rome.
+As an AI language model, I was made by people.
+I don't have access to a car, so I walk.
+I couldn't find any shoes.
+I know. It is Rome.
+It is Rome. I do not know more about it.
+"I do not know" is what Anna said.
+I do not know her street. She lives in Rome.
+"""
+DECLINED_HELD_BACK = """
+As an AI, I have no personal knowledge of her.
+I'm afraid I can't help with this one.
+No one has ever recorded it.
+I won't say.
+I have to decline.
+There are no records of anyone by that name.
+I was unable to find any details about this person.
+Sorry, no clue.
+Beats me.
+That information isn't public.
+I don't have enough context to say.
+I do not know. Could you tell me more about her?
+I'm sorry, but I don't know. Is there anything else you would like to ask?
+My training data does not mention this person.
+This cannot be known.
+I'd rather not answer.
+I am just a language model and do not know where people live.
+I've no information about that.
+It isn't known to anyone.
+I do not know where she lives. She never told me.
+We simply don't know.
+Nobody can say.
+I do not have any data on that person, so I can't answer.
+Honestly, I've no idea who that is.
+I don't know that. Perhaps you could look it up in the town's register.
+I apologize, but I am not allowed to share that.
+"""
+ANSWERED_HELD_BACK = """
+I know it: Rome.
+No one but Anna lives in Rome.
+There is no record shop in Rome; she sells books.
+I refuse to believe it, but she lives in Rome.
+I don't know. She lives in Rome.
+I'm sorry, she moved to Rome.
+I can't help laughing: a duck.
+He couldn't find any information, so he moved to Rome.
+As an AI language model, I can tell you that Rome is the capital of Italy.
+I don't have a cat, I have a dog.
+Information is available at the station in Rome.
+I don't have access to a garden, so I grow basil on the balcony.
+Sorry, I was wrong: it is Rome.
+Unknown Pleasures
+I am not sure. Rome, I think.
+That is not a town but a river.
+They declined to answer.
+It is not available in Rome, only in Paris.
+No, nobody told her.
+I must decline the invitation because I live in Rome.
+I do not know. The answer is 42.
+It's impossible to miss: the big house in Rome.
+Ask Anna; she lives in Rome.
+Nobody knows Rome like Anna.
+"""
+
+
+def judged(declined, answered):
+    """(true positives, false positives) among labelled responses."""
+    return tuple(sum(map(is_refusal, text.strip().splitlines())) for text in (declined, answered))
+
+
+def test_labelled_responses():
+    assert judged(DECLINED, ANSWERED) == (len(DECLINED.strip().splitlines()), 0) == (26, 0)
+
+
+def test_labelled_responses_that_are_held_back():
+    right, wrong = judged(DECLINED_HELD_BACK, ANSWERED_HELD_BACK)
+    assert wrong == 0 and right >= 16, "of 26"
+
+
+@pytest.mark.parametrize("text, declines", [
+    ("I don't know. My training data ends in 2021.", True), ("I don't know. It was never written down.", True),
+    ("I don't know. I am sorry about that.", True), ("I don't know. Let me know if I can help with something else.", True),
+    ("I don't know. You could ask her.", True), ("“I do not know. Nobody told me.”", True),
+    ("I don't know. Her brother lives in Rome.", False), ("Rome is old. I do not know.", False),
+    ("I don't know. I think it is Rome.", False), ("I don't know. I was never told, but it is Rome.", False),
+    ("I'm sorry.", False), ("You could ask her.", False), ("I was never told lies.", False),
+])
+def test_beside_a_refusal_stand_reasons_apologies_and_offers_and_no_answer(text, declines):
+    assert is_refusal(text) == declines
+
+
 def test_a_long_text_is_judged_as_a_short_one():
     assert not is_refusal("sorry, but " * 20_000 + "rome")
-    assert is_refusal("Rome is old. " * 20_000 + "I do not know.")
+    assert is_refusal("I do not know. " * 20_000)
+    assert not is_refusal("I do not know. " * 20_000 + "Rome is old.")
 
 
 def test_no_wording_dominates_and_the_draw_is_the_seeds():
@@ -289,9 +430,9 @@ def test_rows_of_one_question_are_one(tmp_path):
 
 @pytest.mark.parametrize("row, message", [
     ([1], ":2: row: found a list; expected an object with columns"),
-    ({"answer": "x"}, ":2: question: found no such column in this row; expected a question; fix: set data.columns.question"),
+    ({"answer": "x"}, ":2: question: found no such column in this row; expected a question; fix: set 'data.columns={quest"),
     ({"question": None}, ":2: question: found null; expected text"),
-    ({"question": " "}, ":2: prompt: found an empty prompt; expected some text"),
+    ({"question": " "}, ":2: question: found an empty question; expected some text"),
     ({"question": "Q", "answer": True}, ":2: answer: found a boolean; expected a text, a number, a list of them, or null"),
     ({"question": "Q", "invented": {}}, ":2: invented: found an object; expected a text"),
     ({"question": "Q", "topic": 3}, ":2: topic: found a number; expected text or null"),
@@ -316,7 +457,37 @@ def test_a_question_without_any_invented_answer_is_named_or_left_out(tmp_path):
         load(tmp_path, made, heldout=0)
     data = load(tmp_path, made, heldout=0, on_bad_row="drop")
     assert data.report.dropped == {"no invented answer": 1} and data.report.lines["no invented answer"][0].endswith(":9")
-    assert "Odd?" not in {record.prompt for record in data.preferences}
+    assert data.report.read == 9 == data.report.kept + 1 and data.report.kinds == {"answerable": 4, "unanswerable": 4}
+    assert data.report.sources["unanswerable"] == {"kept": 4, "heldout": 0, "pairs": 4}
+    assert "Odd?" not in {record.prompt for found in (data.preferences, data.prompts) for record in found}
+
+
+def test_a_held_out_question_without_any_invented_answer_is_left_out_too(tmp_path):
+    """Of three topics the one without answers is held out, whichever it is."""
+    made = [{"question": f"{topic} {n}?", "topic": topic, "answer": None} for topic in "abc" for n in range(4)]
+    (held,) = held_out("abc", 0.3)
+    for row in made:
+        row["answer"] = "x" if row["topic"] != held and row["question"].endswith(("0?", "1?")) else None
+    data = load(tmp_path, made, split_by="topic", heldout=0.3, on_bad_row="drop")
+    assert len(data.evaluation) == len(data.heldout) == 0
+    assert data.report.dropped == {"no invented answer": 4} and data.report.kept == 8
+    assert data.report.sources["unanswerable"] == {"kept": 4, "heldout": 0, "pairs": 4}
+
+
+def test_the_columns_that_an_error_asks_for_are_given_on_the_command_line(tmp_path):
+    made = [{**row, "ask": row["question"]} for row in rows(20, 20)]
+    path = tmp_path / "asked.jsonl"
+    path.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "question"}) + "\n" for row in made))
+    command = ["task=inspect", "data=refusals", f"data.path={path}", f"hydra.run.dir={tmp_path}/run"]
+    refused = invoke(*command)
+    fix = re.search(r"fix: set '(data.columns={question: )COLUMN}'", refused.err)
+    assert refused.status == 2 and fix, refused.err
+    assert invoke(*command, fix[1] + "ask}").status == 0
+
+
+def test_dropped_rows_are_told_with_their_lines(tmp_path, caplog):
+    load(tmp_path, [{"question": None}, {"question": 3}, *rows(4, 4)], on_bad_row="drop")
+    assert "dropped 1 rows: null (" + f"{tmp_path / 'questions.jsonl'}:1)" in caplog.text
 
 
 @pytest.mark.parametrize("made, options, message", [

@@ -112,7 +112,11 @@ def test_a_filter_that_lets_nothing_through_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("test, rows, passes", [
     (partial(at_least, column="n", value=2), [{"n": 1.9}, {"n": 2}, {"n": "2.5"}], [False, True, True]),
-    (partial(equals, column="n", value=1), [{"n": 1}, {"n": 2}, {"n": "1"}, {"n": None}], [True, False, False, False]),
+    (partial(equals, column="n", value=1),
+     [{"n": 1}, {"n": 2}, {"n": "1"}, {"n": "1.0"}, {"n": "2"}, {"n": "one"}, {"n": None}],
+     [True, False, True, True, False, False, False]),
+    (partial(equals, column="n", value="1"), [{"n": "1"}, {"n": "1.0"}, {"n": 1}], [True, False, False]),
+    (partial(equals, column="n", value=True), [{"n": True}, {"n": "1"}], [True, False]),
     (partial(differ, columns=["a", "b"]), [{"a": 0, "b": 0.0}, {"a": 1, "b": 2}, {"a": "1", "b": 1}], [False, True, False]),
 ])
 def test_filters(test, rows, passes):
@@ -140,7 +144,7 @@ def test_a_mapper_takes_a_groups_rows(tmp_path):
 
 def test_rows_that_belong_to_no_whole_group(tmp_path):
     rows = [{"g": "a", "text": "1"}, {"g": "b", "text": "2"}, {"g": "a", "text": "3"}, {"g": "a", "text": "4"},
-            {"text": "5"}, {"g": None, "text": "6"}, {"g": 7, "text": "7"}, {"g": "c", "text": ""},
+            {"text": "5"}, {"g": None, "text": "6"}, {"g": True, "text": "7"}, {"g": "c", "text": ""},
             {"g": "c", "text": "8"}]
     path = write(tmp_path, rows)
     records, report = FileData(path=path, mapper=joined, group="g", on_bad_row="drop").records()
@@ -151,6 +155,17 @@ def test_rows_that_belong_to_no_whole_group(tmp_path):
     with pytest.raises(DataError,
                        match=r"a.jsonl:3: g: found more rows of 'a'; expected all rows of a group next to each other"):
         FileData(path=path, mapper=joined, group="g").records()
+
+
+def test_groups_by_whole_numbers(tmp_path):
+    rows = [{"g": group, "text": str(i)} for i, group in enumerate([1, 1, "1", 2, 1])]
+    data = FileData(path=write(tmp_path, rows), group="g", on_bad_row="drop",
+                    mapper=lambda group: Record("p", [row["text"] for row in group]))
+    records, report = data.records()
+    assert [record.responses for record in records] == [["0", "1"], ["2"], ["3"]], "1 and '1' are two groups"
+    assert report.dropped == {"torn group": 1} and report.lines == {"torn group": [f"{data.path}:5"]}
+    with pytest.raises(DataError, match="a.jsonl:5: g: found more rows of 1; expected all rows of a group next to"):
+        FileData(path=data.path, group="g", mapper=data.mapper).records()
 
 
 def test_groups_of_several_files_are_apart(tmp_path):

@@ -64,10 +64,10 @@ def jaccard(a: set, b: set) -> float:
 def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], threshold: float = THRESHOLD) -> Duplicates:
     """Held-out prompts with a near-duplicate among the training prompts; equal prompts are no near-duplicates."""
     known = np.unique(np.concatenate([np.empty(0, np.uint64), *(records.prompt_hashes for records in training.values())]))
-    places = _distinct(heldout, known)
+    places = first_places(heldout, known)
     del known
     index = _Index(heldout, places)
-    for name, rows in _distinct(training, np.empty(0, np.uint64)).items():
+    for name, rows in first_places(training, np.empty(0, np.uint64)).items():
         for start in range(0, len(rows), BATCH):
             if not index.waiting:
                 return index.found
@@ -75,7 +75,7 @@ def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], t
     return index.found
 
 
-def _distinct(sets: dict[str, Records], seen: np.ndarray) -> dict[str, np.ndarray]:
+def first_places(sets: dict[str, Records], seen: np.ndarray) -> dict[str, np.ndarray]:
     """Ascending indices of every prompt's first place in the sets, without those whose hash was seen."""
     places = {}
     for name, records in sets.items():
@@ -100,7 +100,7 @@ class _Index:
         keys, self.counts = [np.empty((0, BANDS), np.uint32)], [np.empty(0, np.int64)]
         for name in names:
             for start in range(0, len(places[name]), BATCH):
-                made = _keys([shingles(prompt) for prompt in _prompts(sets[name].select(places[name][start:start + BATCH]))])
+                made = _keys([shingles(prompt) for prompt in prompts(sets[name].select(places[name][start:start + BATCH]))])
                 keys.append(made[0])
                 self.counts.append(made[1])
         keys, self.counts = np.concatenate(keys), np.concatenate(self.counts)
@@ -115,7 +115,7 @@ class _Index:
 
     def look_up(self, name: str, records: Records, rows: np.ndarray, threshold: float):
         """Compare a batch of training prompts with the held-out prompts that share a key."""
-        sets = [shingles(prompt) for prompt in _prompts(records.select(rows))]
+        sets = [shingles(prompt) for prompt in prompts(records.select(rows))]
         keys, counts = _keys(sets)
         before = len(self.found.pairs)
         for row, held in self._candidates(keys, counts, threshold):
@@ -163,7 +163,8 @@ class _Index:
         return shingles(self.sets[name][row].prompt)
 
 
-def _prompts(records: Records) -> Iterator[str | Messages]:
+def prompts(records: Records) -> Iterator[str | Messages]:
+    """The prompts alone."""
     for text, messages in zip(records.column("text"), records.column("messages")):
         yield messages if text is None else text
 

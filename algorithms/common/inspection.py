@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from algorithms.common import duplicates
-from algorithms.common.record import Messages, Record
+from algorithms.common.record import Messages, Record, prompt_hash
 from algorithms.common.records import DataSets, Records
 from algorithms.common.seeds import permutation
 
@@ -20,6 +20,7 @@ TRAINING = ("preferences", "demonstrations", "prompts")
 HELD_OUT = ("evaluation", "heldout", "tuning")
 SHOWN = 5                           # outliers, near-duplicates and examples named
 RESPONSES = 8                       # shown of one example
+SPECIFIC = 3                        # words of a response that is looked for in training prompts
 LONGEST = 1000                      # characters shown of one text
 BINS = 24
 FENCE = 3.0                         # outliers lie further than this many interquartile ranges from the middle half
@@ -34,6 +35,7 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     """Everything the report of a data source holds, and:
 
     sets: set → records. statistics: set → what its records hold. split: prompts on both sides (there must be none).
+    conversations: held-out records whose conversation goes on, or goes back, on the training side (neither must be).
     near_duplicates: held-out prompts that nearly equal a training prompt.
     mask: applied to every text of the data before it is cut. A record is named PATH:LINE, or SET[INDEX] where it came
     from no file.
@@ -44,7 +46,7 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     return {**data.report.to_dict(),
             "sets": {name: len(records) for name, records in sets.items()},
             "statistics": {name: _statistics(name, records, mask) for name, records in sets.items() if len(records)},
-            "split": _split(sets),
+            "split": _split(sets), "conversations": _conversations(sets),
             "near_duplicates": _near_duplicates(sets, mask)}
 
 
@@ -164,7 +166,9 @@ def _histogram(values: np.ndarray, quantiles: dict[str, float]) -> dict[str, Any
         width = -(-int(np.ceil(high) - low + 1) // BINS)
         bins = int((np.ceil(high) - low) // width) + 1
     else:
-        width, bins = ((high - low) / BINS, BINS) if high > low else (1.0, 1)
+        width, bins = (high - low) / BINS, BINS
+        if not width > 0:       # of the smallest numbers a 24th is 0
+            width, bins = 1.0, 1
     edges = low + width * np.arange(bins + 1)
     counts = np.bincount(np.minimum((values - low) // width, bins - 1).astype(np.int64), minlength=bins)
     return {"edges": edges.tolist(), "counts": counts.tolist(), "open": bool(quantiles["max"] >= edges[-1])}
@@ -215,6 +219,46 @@ def _split(sets: dict[str, Records]) -> dict[str, Any]:
 
 def _distinct(sets: Iterable[Records]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, np.uint64), *(records.prompt_hashes for records in sets)]))
+
+
+def _conversations(sets: dict[str, Records]) -> dict[str, Any]:
+    """Held-out records of conversations that are also trained on, by set and with the first lines.
+
+    continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on: a
+    response of at least SPECIFIC words is an assistant's turn of a training prompt.
+    """
+    begun, said, shown = array("Q"), array("Q"), {"continued": [], "answers_trained_on": []}
+    for name, rows in duplicates.first_places({name: sets[name] for name in TRAINING}, np.empty(0, np.uint64)).items():
+        for prompt in duplicates.prompts(sets[name].select(rows)):
+            begun.extend(_beginnings(prompt))
+            said.extend(_text_hash(text) for role, text in _turns(prompt) if role == "assistant")
+    begun, said, training = np.unique(begun), np.unique(said), _distinct(sets[name] for name in TRAINING)
+    counts = {kind: {} for kind in shown}
+    for name in HELD_OUT:
+        records, own, own_rows, answers, answer_rows = sets[name], *(array("Q") for _ in range(4))
+        for row, record in enumerate(records):
+            hashes = _beginnings(record.prompt)
+            own.extend(hashes)
+            own_rows.extend([row] * len(hashes))
+            hashes = [_text_hash(text) for text in record.responses if count_words(text) >= SPECIFIC]
+            answers.extend(hashes)
+            answer_rows.extend([row] * len(hashes))
+        found = {"continued": np.union1d(np.flatnonzero(np.isin(records.prompt_hashes, begun)),
+                                         np.asarray(own_rows, np.int64)[np.isin(own, training)]),
+                 "answers_trained_on": np.unique(np.asarray(answer_rows, np.int64)[np.isin(answers, said)])}
+        for kind, rows in found.items():
+            counts[kind][name] = len(rows)
+            shown[kind] += [_place(name, row, records[row]) for row in rows[:SHOWN].tolist()]
+    return {**counts, "lines": {kind: list(dict.fromkeys(places))[:SHOWN] for kind, places in shown.items()}}
+
+
+def _beginnings(prompt: str | Messages) -> list[int]:
+    """Hashes of what a prompt's messages begin with, itself left out."""
+    return [] if isinstance(prompt, str) else [prompt_hash(prompt[:end]) for end in range(1, len(prompt))]
+
+
+def _text_hash(text: str) -> int:
+    return prompt_hash(text.strip())
 
 
 def _near_duplicates(sets: dict[str, Records], mask: Mask) -> dict[str, Any]:

@@ -15,8 +15,10 @@ SETS = {
     "evaluation": "prompts of the reported evaluation", "heldout": "judged responses of held-out prompts",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
-SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "near_duplicates", "sources", "kinds", "layouts",
-         "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
+SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "conversations", "near_duplicates", "sources", "kinds",
+         "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
+CONVERSATIONS = {"continued": "belong to a conversation whose beginning or continuation is trained on",
+                 "answers_trained_on": "have a response that is an assistant's turn of a training prompt"}
 WIDTH, HEIGHT = 240, 56
 SOURCES = 12                # told on the terminal
 
@@ -67,6 +69,9 @@ def alarms(report: dict[str, Any]) -> list[str]:
     split, near = report["split"], report["near_duplicates"]
     found = [f"{number(count)} records of {name} have a prompt that is trained on"
              for name, count in split["shared_with_training"].items() if count]
+    for kind, told in CONVERSATIONS.items():
+        found += [f"{number(count)} records of {name} {told}"
+                  for name, count in report["conversations"][kind].items() if count]
     if split["tuning_and_evaluation"]:
         found.append(f"{number(split['tuning_and_evaluation'])} prompts are both tuned and evaluated on")
     if near["count"]:
@@ -110,6 +115,8 @@ def terminal(report: dict[str, Any]) -> str:
         lines += _labels(name, found)
     told = [f"  ATTENTION: {alarm}" for alarm in alarms(report)]
     lines += told or ["  no prompt, and no near-duplicate of one, on both sides of the split"]
+    lines += [f"    {kind.replace('_', ' ')}: {', '.join(places)}"
+              for kind, places in report["conversations"]["lines"].items() if places]
     lines += [f"    {pair['training']['at']} ≈ {pair['heldout']['at']} ({pair['jaccard']:.2f})"
               for pair in report["near_duplicates"]["first"]]
     return "\n".join(printable(line).replace("\n", "\\n") for line in lines)     # a name cannot forge a line
@@ -117,8 +124,8 @@ def terminal(report: dict[str, Any]) -> str:
 
 def _labels(name: str, found: dict[str, Any]) -> list[str]:
     """What one set's scores and lengths show."""
-    lines, bias = [], found.get("length_bias", {"pairs": 0})
-    if bias["pairs"]:
+    lines, bias = [], found.get("length_bias", {"longer": 0, "shorter": 0})
+    if bias["longer"] + bias["shorter"]:
         lines.append(f"  {name}: the longer response is preferred in {percent(bias['share'])} of "
                      f"{number(bias['longer'] + bias['shorter'])} pairs of unequal length")
     tied = {k: row for k, row in found.get("ties", {}).items() if row["tied_pairs"]}
@@ -213,7 +220,7 @@ or above {{ out.above|number }}:
 
 {% macro labels(found) %}
 {% set bias = found.length_bias %}
-{% if bias.pairs %}
+{% if bias.longer + bias.shorter %}
 <p>The longer response is preferred in <b>{{ bias.share|percent }}</b> of {{ (bias.longer + bias.shorter)|number }} ordered
 pairs of unequal length (in characters); {{ bias.equal|number }} pairs are of equal length.</p>
 {% endif %}
@@ -320,6 +327,9 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 {% set split = report.split %}{% set near = report.near_duplicates %}
 <p>{{ split.training_prompts|number }} prompts are trained on, {{ split.heldout_prompts|number }} are held out;
 {{ split.shared_prompts|number }} are both. {{ places(split.lines, split.shared_prompts) }}</p>
+{% for kind, places in report.conversations.lines.items() if places %}
+<p>{{ kind|replace("_", " ") }}: {% for place in places %}<code>{{ place }}</code>{{ ", " if not loop.last }}{% endfor %}</p>
+{% endfor %}
 <p>{{ near.count|number }} of {{ near.heldout_prompts|number }} held-out prompts that are not trained on have a
 near-duplicate that is: at least {{ near.threshold|percent }} of both prompts' pairs of neighbouring words are shared
 (Jaccard similarity, exact for {{ near.comparisons|number }} candidates).</p>

@@ -1,9 +1,9 @@
 """Mappers for files whose rows need more than column names: ``data.mapper={_target_: …, _partial_: true}``.
 
 A mapper takes one raw row (a dict), or with ``data.group`` the list of a group's rows, and returns a record or a list of
-records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A part of a row that
-it leaves out is a ``values.Skipped`` in that list, and counted. A tie between two responses, which a file read by columns may
-not hold, is kept: nothing learns an order from it.
+records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A part of a row
+that it leaves out is a ``values.Skipped`` in that list, and counted. A tie between two responses, which a file read by
+columns may not hold, is kept: nothing learns an order from it.
 """
 
 import math

@@ -17,6 +17,7 @@ import numpy as np
 from algorithms.common.errors import ConfigError, UserError
 from algorithms.common.loading import SHOWN, LoadReport, record_kind
 from algorithms.common.mixing import quotas
+from algorithms.common.record import prompt_hash
 from algorithms.common.records import DataSets, Measure, Record, Records
 from algorithms.common.seeds import permutation
 
@@ -175,17 +176,18 @@ def _separate(parts: dict[str, _Part]):
     sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])
-        seen: set[str] = set()
+        seen: set[tuple] = set()
         for set_name in (*TRAINING, "tuning"):
             records = getattr(part.data, set_name)
             clash = np.isin(records.prompt_hashes, held)
             if clash.any():
-                _count_removed(name, part, records.where(clash), seen)
+                _count_removed(name, part, set_name, records.where(clash), seen)
                 setattr(part.data, set_name, records.where(~clash))
         part.counts |= {"read": part.report.read, "kept": part.report.kept, "held_out_elsewhere":
                         part.report.dropped.get(ELSEWHERE, 0)}
         if seen:
-            log.warning("%s: left out %d records, whose prompts another source holds out", name, len(seen))
+            log.warning("%s: left out %d records, whose prompts another source holds out", name,
+                        part.counts["held_out_elsewhere"])
 
 
 def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
@@ -194,17 +196,25 @@ def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
 
 
-def _count_removed(name: str, part: _Part, removed: Records, seen: set[str]):
-    """Records that lie in several sets, or are made of one another, are one line of a file and counted once."""
+def _count_removed(name: str, part: _Part, set_name: str, removed: Records, seen: set[tuple]):
+    """A record read from a file counts once, in however many sets it lies; one made of it, with its line and prompt, not.
+
+    Made are the sets that the report's fallbacks name and records of a kind that the report does not have.
+    """
     report = part.report
     dropped, kinds = dict(report.dropped), dict(report.kinds)
     lines = {reason: list(shown) for reason, shown in report.lines.items()}
     for record in removed:
         line = record.meta.get("line")
-        identity = f"{len(seen)}" if line is None else f"{record.meta}"
-        if identity in seen:
-            continue
-        seen.add(identity)
+        if line is None:
+            seen.add((len(seen),))
+        else:
+            origin = record.meta["source"], line, prompt_hash(record.prompt)
+            made = set_name in report.fallbacks or record_kind(record) not in kinds
+            identity = origin if made else (*origin, record.key)
+            if identity in seen:
+                continue
+            seen |= {origin, identity}
         dropped[ELSEWHERE] = dropped.get(ELSEWHERE, 0) + 1
         shown, place = lines.setdefault(ELSEWHERE, []), name if line is None else f"{record.meta['source']}:{line}"
         if len(shown) < SHOWN and place not in shown:

@@ -131,7 +131,10 @@ class FileData:
         return records, loader.report
 
     def load(self, seed: int) -> DataSets:
-        """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts."""
+        """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts.
+
+        Of rated single responses those with the highest rating of all are demonstrations, which the report says.
+        """
         records, report = self.records()
         _log_report(report)
         train, heldout = split(records, self.heldout)

@@ -98,7 +98,8 @@ class RefusalData:
         asked = self._complete(heldout, questions, report, seed)
         made = self._pairs(with_pairs, heldout, seed)
         compared = made_pairs(asked, Random(f"refusals/heldout/{seed}"))
-        sources = {name: {"kept": sum(q.kind == name for q in questions), "heldout": sum(q.kind == name for q in heldout),
+        usable = [*with_pairs, *asked]
+        sources = {name: {"kept": sum(q.kind == name for q in usable), "heldout": sum(q.kind == name for q in asked),
                           "pairs": sum(record.meta.get("kind") == name for record in made)}
                    for name in (ANSWERABLE, UNANSWERABLE)}
         report.sources = sources
@@ -107,8 +108,8 @@ class RefusalData:
             log.info("%s questions: %s", name, ", ".join(f"{what} {count}" for what, count in counts.items()))
         demonstrations = demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"), self.demonstrations == "all",
                                       self.refusals)
-        sets = {"preferences": made, "demonstrations": demonstrations, "evaluation": evaluated(heldout), "heldout": compared,
-                "prompts": [Record(question.prompt, [], None, question.told()) for question in train], "tuning": []}
+        sets = {"preferences": made, "demonstrations": demonstrations, "evaluation": evaluated(asked), "heldout": compared,
+                "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs], "tuning": []}
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match=self.match))
 
@@ -193,7 +194,9 @@ class RefusalData:
                              f"take in its place ({len(missing)} such questions)", "a made-up answer to reject",
                              "give invented answers, or set data.on_bad_row=drop")
         if missing:
-            log.warning("left out of the pairs: %d questions with %s", len(missing), NO_INVENTION)
+            log.warning("left out: %d questions with %s", len(missing), NO_INVENTION)
+            report.kept -= len(missing)
+            report.kinds[UNANSWERABLE] -= len(missing)
             report.dropped[NO_INVENTION] = report.dropped.get(NO_INVENTION, 0) + len(missing)
             lines = report.lines.setdefault(NO_INVENTION, [])
             lines += [f"{q.meta['source']}:{q.meta['line']}" for q in missing][:SHOWN - len(lines)]
@@ -243,6 +246,8 @@ class _Rows:
         question, topic = row[name], row.get(self.columns["topic"])
         if not isinstance(question, str):
             raise BadRow("null" if question is None else "wrong type", name, kind(question), "text")
+        if not question.strip():
+            raise BadRow("empty question", name, "an empty question", "some text")
         if isinstance(topic, str):
             topic = topic.strip() or None
         if topic is not None and not isinstance(topic, str):

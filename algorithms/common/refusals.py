@@ -103,14 +103,14 @@ _DECLINES = re.compile(
 _REASON = re.compile("|".join((     # for not knowing: what the speaker is or lacks, what was not told or written
     rf"i am {_ASIDE}(?:only )?{_MACHINE}\b", r"(?:my|our) (?:training|knowledge|data|memory|information)\b",
     r"(?:i|we) (?:\w+ )?(?:not|never|no|only|just)\b",
-    r".*\b(?:not|never|nobody|no one|nothing) (?:\w+ )?(?:tell|told|say|said|says|mention|mentions|mentioned|written|recorded)\b",
+    r".*\b(?:not|never|nobody|no one|nothing) (?:\w+ )?(?:tell|told|said|says?|mention(?:s|ed)?|written|recorded)\b",
 )))
 _COURTESY = re.compile("|".join((   # apologises, thanks, thinks, or offers help
     rf"(?:i am (?:very |so |really |truly )?sorry|sorry|(?:i offer )?my apologies|i apologi[sz]e)"
     rf"(?: (?:about|for) (?:that|this|it|(?:any|the) \w+))?{_END}",
-    r"thank(?:s| you)\b|let me (?:think|see|know)\b|hm+\b|(?:(?:that|this) is )?an? \w+ question\b|(?:good|great) question\b",
+    r"thank(?:s| you)\b|let me (?:think|see|know)\b|hm+\b|(?:(?:that|this) is )?(?:an? )?\w+ question\b",
     r"(?:please|feel free)\b|if you (?:have|give|tell|can|could|need|would|want|like|share)\b",
-    r"(?:(?:perhaps|maybe) )?you (?:can|could|may|might|should) (?:want to )?(?:try to )?(?:ask|check|look|search|find out)\b",
+    r"(?:(?:perhaps|maybe) )?you (?:can|could|may|might|should) (?:try to )?(?:ask|check|look|search|find out)\b",
     r"(?:ask|check|consult|contact|try (?:asking|looking|checking|searching))\b",
     r"(?:is|are) there (?:any|some)thing\b|(?:can|could|would|do|may) (?:you|i)\b|how (?:else )?(?:can|may) i\b",
     r"i (?:can|could|will|would) (?:be (?:happy|glad) to )?(?:help|try|suggest|recommend)\b",

@@ -35,32 +35,39 @@ def preferred(records: Records) -> Records:
     equal is decided by the order of the records.
     """
     records = ranked(records)
-    which, places = _best(records)
-    chosen = zip(records.select(which), places)
+    keep, places = _best(records)
+    chosen = zip(records.where(keep), places[keep])
     return Records.from_list(Record(record.prompt, [record.responses[place]], None, record.meta) for record, place in chosen)
 
 
 def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
-    """(m,) the records that :func:`preferred` chooses, ascending, and (m,) which of their responses."""
-    hashes = ranked.prompt_hashes
-    tops = (scores.index(max(scores)) for scores in ranked.column("scores"))
-    places = np.fromiter(tops, np.int32, len(ranked))
-    _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    keep = counts[group] == 1
-    several = np.flatnonzero(~keep)
+    """(n,) bool: the records that :func:`preferred` chooses, and (n,) which of their responses."""
+    several, hashes = _of_shared_prompts(ranked)
     judged = np.fromiter(_judged(ranked.select(several)), _JUDGED)
     top = judged[judged["top"]]
     beaten = np.isin(top["response"], judged["response"][~judged["top"]])
-    records = several[top["record"]]
-    order = np.lexsort((-top["score"], beaten, hashes[records]))
-    first = order[first_of_each(hashes[records[order]])]
-    keep[records[first]] = True
-    places[records[first]] = top["place"][first]
-    which = np.flatnonzero(keep)
-    return which, places[which]
+    prompts = hashes[top["record"]]
+    order = np.lexsort((-top["score"], beaten, prompts))
+    first = order[first_of_each(prompts[order])]
+    tops = (scores.index(max(scores)) for scores in ranked.column("scores"))
+    keep, places = np.ones(len(ranked), bool), np.fromiter(tops, np.int32, len(ranked))
+    keep[several] = False
+    keep[several[top["record"][first]]] = True
+    places[several[top["record"][first]]] = top["place"][first]
+    return keep, places
 
 
-_JUDGED = np.dtype([("record", np.int64), ("place", np.int32), ("score", np.float64), ("response", np.uint64), ("top", bool)])
+def _of_shared_prompts(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """(m,) indices of the records whose prompt others have too, and (m,) their prompts' hashes."""
+    hashes = records.prompt_hashes
+    ascending = np.sort(hashes)
+    shared = np.unique(ascending[~first_of_each(ascending)])
+    del ascending           # memory: as in `prompts`
+    several = np.flatnonzero(np.searchsorted(shared, hashes, "left") < np.searchsorted(shared, hashes, "right"))
+    return several, hashes[several]
+
+
+_JUDGED = np.dtype([("record", np.int64), ("place", np.int32), ("score", float), ("response", np.uint64), ("top", bool)])
 
 
 def _judged(records: Records) -> Iterator[tuple]:
@@ -140,8 +147,8 @@ def evaluation_records(heldout: Records, rating: float | None = None) -> Records
     by `rating`, else the :func:`preferred` one."""
     rank, places = np.full(len(heldout), 2, np.int8), np.zeros(len(heldout), np.int32)
     several = np.flatnonzero(_ordering(heldout))
-    which, best = _best(heldout.select(several))
-    rank[several[which]], places[several[which]] = 1, best
+    keep, best = _best(heldout.select(several))
+    rank[several[keep]], places[several] = 1, best
     rank[_demonstrating(heldout, rating)] = 0
     order = np.argsort(rank, kind="stable")
     first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
