@@ -285,14 +285,15 @@ def test_conversations_that_go_on_across_the_split_are_counted_and_named():
     held = [Record("a", [" it is so\n", "no"], [1.0, 0.0], at(5)),                 # begins the first; its answer is there
             Record(chat("c", "yes", "d"), ["m n o", "so"], [1.0, 0.0], at(6)),      # goes on with the second
             Record(chat("e", "yes", "f"), ["it is"], None, at(7)),                  # neither, and too short to tell
-            Record(chat("a", "it is so", "b"), ["q"], None, at(8))]                 # the same prompt is no beginning
+            Record(chat("a", "it is so", "b"), ["q"], None, at(8)),                 # the same prompt is no beginning
+            Record("z", ["it is so"], None, at(9))]                                 # the same words to another question
     found = inspect(data(preferences=training[:1], prompts=training, heldout=held, evaluation=held[2:]))
     assert found["conversations"] == {"continued": {"evaluation": 0, "heldout": 2, "tuning": 0},
                                       "answers_trained_on": {"evaluation": 0, "heldout": 1, "tuning": 0},
                                       "lines": {"continued": ["f.jsonl:5", "f.jsonl:6"], "answers_trained_on": ["f.jsonl:5"]}}
     printed, shown = terminal(found), Page.of(page(found, "t")).text
     for told in ("2 records of heldout belong to a conversation whose beginning or continuation is trained on",
-                 "1 records of heldout have a response that is an assistant's turn of a training prompt"):
+                 "1 records of heldout have a response that follows the same turn in a training prompt"):
         assert f"ATTENTION: {told}" in printed and told in shown
     assert "continued: f.jsonl:5, f.jsonl:6" in printed and "answers trained on: f.jsonl:5" in printed
     assert "continued: f.jsonl:5, f.jsonl:6" in shown

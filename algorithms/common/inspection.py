@@ -225,13 +225,14 @@ def _conversations(sets: dict[str, Records]) -> dict[str, Any]:
     """Held-out records of conversations that are also trained on, by set and with the first lines.
 
     continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on: a
-    response of at least SPECIFIC words is an assistant's turn of a training prompt.
+    response of at least SPECIFIC words follows the same turn in a training prompt.
     """
     begun, said, shown = array("Q"), array("Q"), {"continued": [], "answers_trained_on": []}
     for name, rows in duplicates.first_places({name: sets[name] for name in TRAINING}, np.empty(0, np.uint64)).items():
         for prompt in duplicates.prompts(sets[name].select(rows)):
             begun.extend(_beginnings(prompt))
-            said.extend(_text_hash(text) for role, text in _turns(prompt) if role == "assistant")
+            turns = _turns(prompt)
+            said.extend(_exchange(asked, text) for (_, asked), (role, text) in zip(turns, turns[1:]) if role == "assistant")
     begun, said, training = np.unique(begun), np.unique(said), _distinct(sets[name] for name in TRAINING)
     counts = {kind: {} for kind in shown}
     for name in HELD_OUT:
@@ -240,7 +241,8 @@ def _conversations(sets: dict[str, Records]) -> dict[str, Any]:
             hashes = _beginnings(record.prompt)
             own.extend(hashes)
             own_rows.extend([row] * len(hashes))
-            hashes = [_text_hash(text) for text in record.responses if count_words(text) >= SPECIFIC]
+            asked = _turns(record.prompt)[-1][1]
+            hashes = [_exchange(asked, text) for text in record.responses if count_words(text) >= SPECIFIC]
             answers.extend(hashes)
             answer_rows.extend([row] * len(hashes))
         found = {"continued": np.union1d(np.flatnonzero(np.isin(records.prompt_hashes, begun)),
@@ -257,8 +259,8 @@ def _beginnings(prompt: str | Messages) -> list[int]:
     return [] if isinstance(prompt, str) else [prompt_hash(prompt[:end]) for end in range(1, len(prompt))]
 
 
-def _text_hash(text: str) -> int:
-    return prompt_hash(text.strip())
+def _exchange(asked: str, answer: str) -> int:
+    return prompt_hash([{"role": "user", "content": asked.strip()}, {"role": "assistant", "content": answer.strip()}])
 
 
 def _near_duplicates(sets: dict[str, Records], mask: Mask) -> dict[str, Any]:

@@ -18,7 +18,7 @@ SETS = {
 SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "conversations", "near_duplicates", "sources", "kinds",
          "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
 CONVERSATIONS = {"continued": "belong to a conversation whose beginning or continuation is trained on",
-                 "answers_trained_on": "have a response that is an assistant's turn of a training prompt"}
+                 "answers_trained_on": "have a response that follows the same turn in a training prompt"}
 WIDTH, HEIGHT = 240, 56
 SOURCES = 12                # told on the terminal
 
