@@ -168,6 +168,13 @@ def test_a_prompt_held_out_in_one_source_is_in_no_training_set_of_another(caplog
     assert train.report.kept == 6, "the source's own report stays as it was"
 
 
+def test_a_conversation_held_out_in_one_source_is_not_continued_in_another():
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "b"}]
+    held = Given(heldout=[Record(turns, ["x", "y"], [1.0, 0.0])])
+    train = Given(prompts=[Record("a", []), Record("b", []), Record(turns[:1], [])])
+    assert [record.prompt for record in mixture(held=(0, held), train=(1, train)).load(0).prompts] == ["b"]
+
+
 def test_every_record_that_one_row_made_is_counted():
     """A row with ten pairs of one prompt, of which demonstrations and a prompt are made; another row stays."""
     rows = [Record(f"a {line}", [f"good {n}", "bad"], [1.0, 0.0], {"source": "f.jsonl", "line": line})

@@ -58,8 +58,8 @@ class Mixture:
         """The mixed sets; `seed` draws the training records. Every record's ``meta["origin"]`` is its source's name.
 
         Evaluation, held-out and tuning records and questions of all sources are united, one of each source in turn; a
-        prompt that two sources evaluate stays with the first. A training prompt that another source holds out is left
-        out, and counted. The gold reward is kept where all sources have the same.
+        prompt that two sources evaluate stays with the first. A training prompt of a conversation that another source
+        holds out is left out, and counted. The gold reward is kept where all sources have the same.
         """
         if not self.sources:
             raise ConfigError("data.sources: found none; expected at least one; fix: "
@@ -172,14 +172,14 @@ def _evaluate_once(parts: dict[str, _Part]):
 
 
 def _separate(parts: dict[str, _Part]):
-    """Leave out what would put a prompt of one source's held-out records among another's training or tuning records."""
+    """Leave out what would put a conversation that one source holds out among another's training or tuning records."""
     sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])
         seen: set[tuple] = set()
         for set_name in (*TRAINING, "tuning"):
             records = getattr(part.data, set_name)
-            clash = np.isin(records.prompt_hashes, held)
+            clash = np.isin(records.array("root_hash"), held)
             if clash.any():
                 _count_removed(name, part, set_name, records.where(clash), seen)
                 setattr(part.data, set_name, records.where(~clash))
@@ -191,8 +191,8 @@ def _separate(parts: dict[str, _Part]):
 
 
 def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
-    """(n,) ascending: the distinct prompts of all sets."""
-    hashes = [records.prompt_hashes for records in sets if records is not None]
+    """(n,) ascending: where the conversations of all sets begin, see ``record.root_hash``."""
+    hashes = [records.array("root_hash") for records in sets if records is not None]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
 
 
