@@ -54,9 +54,9 @@ class Record:
 
     @property
     def best(self) -> str | None:
-        """The response to imitate: a demonstration, a single one with a positive score, or the top of a ranking.
+        """The best response of this record alone: a demonstration, one with a positive score, or the top of a ranking.
 
-        None where there is none: bare prompts, responses nobody judged, all tied. The first of several tops.
+        What is imitated of many records, whose ratings have a scale, is the views' to say. None where there is none: bare prompts, responses nobody judged, all tied. The first of several tops.
         """
         if len(self.responses) == 1:
             return self.responses[0] if self.scores is None or self.scores[0] > 0 else None
