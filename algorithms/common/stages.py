@@ -79,6 +79,11 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
     return views[view]()
 
 
+def _keep(evaluation: Evaluation, folder: Path) -> None:
+    for field in dataclasses.fields(evaluation):
+        getattr(evaluation, field.name).to_parquet(folder / f"{field.name}.parquet", index=False)
+
+
 def _kept(folder: Path) -> Evaluation:
     return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
                          for field in dataclasses.fields(Evaluation)})
@@ -298,8 +303,7 @@ class Bench:
             algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
             spent = Spent()
             result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference, self._scorer(source), spent)
-            for field in dataclasses.fields(result):
-                getattr(result, field.name).to_parquet(target / f"{field.name}.parquet", index=False)
+            _keep(result, target)
             cost = {"seconds": time.monotonic() - started,
                     "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
             (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
@@ -321,9 +325,7 @@ class Bench:
             with self._memory("evaluation of the base"):
                 self.models.clear_roles()
                 self.models.alias("policy", BASE)
-                result = evaluate(algorithm, self.models, self.data, self.eval, self.seed, False, None)
-                for field in dataclasses.fields(result):
-                    getattr(result, field.name).to_parquet(target / f"{field.name}.parquet", index=False)
+                _keep(evaluate(algorithm, self.models, self.data, self.eval, self.seed, False, None), target)
 
         return _kept(self.store.get("evaluation", description, build))
 
