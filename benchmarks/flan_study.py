@@ -19,6 +19,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -167,7 +168,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     from algorithms.common.memory import released
 
     with released():
-        answers, samples, told = _answers(chosen, folder, mask)
+        with _one_thread():
+            answers, samples, told = _answers(chosen, folder, mask)
     head = results.header(name, chosen.seed, mask, overrides)
     results.write_json(folder / "study.json", mask.hide({**head, **told, "study": dataclasses.asdict(chosen.data.study)}))
     for frame, file in ((answers, "answers.parquet"), (samples, "samples.parquet")):
@@ -205,11 +207,22 @@ class _Room:
 
 def _prepare(room: _Room, arm: Arm) -> str:
     """In a process of its own: leaves the arm's model and answers in the store."""
+    with _one_thread():
+        room.answer(arm)
+    return arm.name
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floats depend on how many threads add them: with one in every process, answers do not depend on ``workers``."""
     import torch
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    room.answer(arm)
-    return arm.name
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _answers(chosen: Settings, folder: Path, mask: Mask) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
