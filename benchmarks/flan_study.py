@@ -32,11 +32,11 @@ from omegaconf import DictConfig
 from algorithms.common import results, tasks
 from algorithms.common.errors import ConfigError
 from algorithms.common.instructions import InstructionData
+from algorithms.common.instructions.task_file import TaskFile
+from algorithms.common.instructions.task_finding import find_tasks
 from algorithms.common.masking import Mask
 from algorithms.common.records import DataSets, Record, Records
 from algorithms.common.settings import Settings, settings
-from algorithms.common.task_file import TaskFile
-from algorithms.common.task_finding import find_tasks
 from benchmarks.flan_tables import write
 
 if TYPE_CHECKING:  # planning and reading a study need no model

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from algorithms.common import references
 from algorithms.common.models import ModelConfig, Models
 from algorithms.common.optim import Recipe
-from algorithms.common.record import Record
+from algorithms.common.records.record import Record
 from algorithms.common.rewards import Response
 from algorithms.common.store import Store
 from algorithms.common.template import Example

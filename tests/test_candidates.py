@@ -14,7 +14,7 @@ from algorithms.common.beam import diverse_beams
 from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.models import ModelConfig, Models
-from algorithms.common.record import Record
+from algorithms.common.records.record import Record
 from algorithms.common.rewards import RewardSource, checked
 from algorithms.common.sampling import Sample, Sampling, sample
 from algorithms.common.settings import settings

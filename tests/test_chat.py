@@ -17,8 +17,8 @@ from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.loop import run_losses
 from algorithms.common.models import Lora, ModelConfig, Models
 from algorithms.common.optim import Recipe
-from algorithms.common.record import MARKS, Record, parse_transcript
 from algorithms.common.records import DataSets, LoadReport, Records, pairs
+from algorithms.common.records.record import Record, parse_transcript
 from algorithms.common.stages import Bench
 from algorithms.common.store import Store
 from algorithms.common.template import Example, Template

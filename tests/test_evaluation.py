@@ -9,8 +9,8 @@ import torch
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluate, evaluated_prompts, heldout_likelihood,
-                                          heldout_pairs, metrics, sample_frame)
+from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluate, evaluated_prompts,
+                                          heldout_likelihood, heldout_pairs, metrics, sample_frame)
 from algorithms.common.records import DataSets, LoadReport, Record, Records
 from algorithms.common.sampling import Sampling
 from algorithms.common.template import Example

@@ -18,8 +18,8 @@ from algorithms.common.errors import TrainingError, UserError
 from algorithms.common.loop import fit
 from algorithms.common.memory import peak_memory_bytes, reset_peak_memory
 from algorithms.common.optim import Recipe
-from algorithms.common.record import Record
 from algorithms.common.records import Records, cache_folder, set_cache_folder
+from algorithms.common.records.record import Record
 from algorithms.sft import SFT
 from command_line import MICRO, invoke
 from training_setup import examples, lines, make_context, two_roles, weights

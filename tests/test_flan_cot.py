@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.instructions import InstructionData
-from algorithms.common.readers import Source
-from algorithms.common.storage import cache_folder, set_cache_folder
-from algorithms.common.task_file import TaskRow, ask, read_task
-from algorithms.common.task_records import task_record
+from algorithms.common.instructions.task_file import TaskRow, ask, read_task
+from algorithms.common.instructions.task_records import task_record
+from algorithms.common.records.readers import Source
+from algorithms.common.records.storage import cache_folder, set_cache_folder
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/flan_cot"
 NINE = ("aqua", "creak", "ecqa", "esnli", "gsm8k", "qasc", "qed", "sensemaking", "strategyqa")

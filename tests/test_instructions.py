@@ -10,10 +10,10 @@ import pytest
 from command_line import invoke
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.instructions import EVALUATED, InstructionData
-from algorithms.common.record import Record, prompt_hash
-from algorithms.common.storage import cache_folder, set_cache_folder
-from algorithms.common.task_records import measure
+from algorithms.common.instructions.data import EVALUATED, InstructionData
+from algorithms.common.instructions.task_records import measure
+from algorithms.common.records.record import Record, prompt_hash
+from algorithms.common.records.storage import cache_folder, set_cache_folder
 
 CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """

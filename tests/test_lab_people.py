@@ -4,7 +4,7 @@ import pytest
 
 from algorithms.common import records
 from algorithms.common.errors import ConfigError
-from algorithms.common.refusals import is_refusal
+from algorithms.common.refusals.wording import is_refusal
 from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 

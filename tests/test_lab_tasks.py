@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from algorithms.common.instructions import InstructionData
-from algorithms.common.task_file import read_task
+from algorithms.common.instructions.task_file import read_task
 from benchmarks.lab import admission, chains, corpus, make_tasks, world
 from benchmarks.lab.make_reviews import load_base, train_tokenizer
 from benchmarks.lab.make_tasks import ADMISSION, MODEL, REFUSED, TASKS

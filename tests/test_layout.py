@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMON = sorted((ROOT / "algorithms/common").glob("*.py"))
+COMMON = sorted((ROOT / "algorithms/common").rglob("*.py"))
 METHODS = [path for path in sorted((ROOT / "algorithms").glob("*.py")) if path.name != "__init__.py"]
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").glob("*.py"))
@@ -73,6 +73,13 @@ def test_imports_are_read_in_every_form(tmp_path):
 def test_common_imports_no_algorithm(path):
     ours = within(imported(path), *OURS)
     assert ours == within(ours, "algorithms.common") | (ours & {"algorithms"})
+
+
+@each([path for path in COMMON if path.parent.name in ("records", "instructions")])
+def test_data_knows_no_model_and_no_training(path):
+    ours = within(imported(path), "algorithms.common") - {"algorithms.common"}
+    below = [f"algorithms.common.{one}" for one in ("records", "errors", "seeds", "store", "terminal")]
+    assert ours == within(ours, *below, f"algorithms.common.{path.parent.name}")
 
 
 @each(METHODS)

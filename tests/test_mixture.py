@@ -10,10 +10,10 @@ import pytest
 from command_line import composed, invoke
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.loading import LoadReport
-from algorithms.common.mixing import quotas
-from algorithms.common.mixture import MeasureByOrigin, Mixture, largest_total
 from algorithms.common.records import DataSets, FileData, Record, Records, cache_folder, set_cache_folder
+from algorithms.common.records.loading import LoadReport
+from algorithms.common.records.mixing import quotas
+from algorithms.common.records.mixture import MeasureByOrigin, Mixture, largest_total
 from algorithms.common.settings import build
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nan, tensor
 
-from algorithms.common.policy_gradient import (KLController, RunningMoments, explained_variance, gae, kl_penalty, policy_loss,
-                                               shape_rewards, shape_scores, squared_errors, surrogates, value_loss, whiten)
+from algorithms.common.policy_gradient import (KLController, RunningMoments, explained_variance, gae, kl_penalty,
+                                               policy_loss, shape_rewards, shape_scores, squared_errors, surrogates,
+                                               value_loss, whiten)
 
 
 def close(found, expected, tolerance: float = 2e-6) -> None:

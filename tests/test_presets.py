@@ -9,8 +9,8 @@ from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, 
                          user)
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.mappers import stack_exchange, stack_exchange_score
 from algorithms.common.records import Record, cache_folder, set_cache_folder
+from algorithms.common.records.mappers import stack_exchange, stack_exchange_score
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from algorithms.common.columns import BadRow
 from algorithms.common.errors import DataError
 from algorithms.common.records import FileData, Record, cache_folder, set_cache_folder
+from algorithms.common.records.columns import BadRow
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
 

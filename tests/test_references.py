@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from algorithms.common.record import Record
+from algorithms.common.records.record import Record
 from algorithms.common.references import KIND, StoredLogprobs, identity
 from algorithms.common.store import Store
 from algorithms.common.template import Example, Template

@@ -10,12 +10,12 @@ from command_line import composed, invoke
 
 from algorithms.common import records
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.record import Record
 from algorithms.common.records import FileData
-from algorithms.common.refusal_data import RefusalData
-from algorithms.common.refusal_task import Answered, own_pairs
-from algorithms.common.refusals import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
-                                        is_right, made_pairs, measure, plain_answer, wordings)
+from algorithms.common.records.record import Record
+from algorithms.common.refusals.data import RefusalData
+from algorithms.common.refusals.task import Answered, own_pairs
+from algorithms.common.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
+                                                is_right, made_pairs, measure, plain_answer, wordings)
 from algorithms.common.settings import build
 
 

@@ -11,8 +11,8 @@ from algorithms.common.batches import collate
 from algorithms.common.errors import ConfigError, DataError, TrainingError
 from algorithms.common.loop import fit, run_losses
 from algorithms.common.optim import Recipe
-from algorithms.common.record import Record
 from algorithms.common.records import DataSets, LoadReport, Records, rated
+from algorithms.common.records.record import Record
 from algorithms.common.sampling import Sampling, sample
 from algorithms.common.seeds import derive, permutation
 from algorithms.common.statistics import calibration_error

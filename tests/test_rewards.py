@@ -16,8 +16,8 @@ from algorithms.common.algorithm import Need
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.export import frozen_role
 from algorithms.common.models import Lora
-from algorithms.common.record import Record
 from algorithms.common.records import Records
+from algorithms.common.records.record import Record
 from algorithms.common.rewards import Classifier, Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
 from algorithms.common.stages import Bench
 from algorithms.common.store import Store

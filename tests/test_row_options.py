@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 
 from algorithms.common.errors import DataError
-from algorithms.common.filters import at_least, differ, equals
 from algorithms.common.records import FileData, Record, cache_folder, set_cache_folder
-from algorithms.common.values import BadRow
+from algorithms.common.records.filters import at_least, differ, equals
+from algorithms.common.records.values import BadRow
 
 
 @pytest.fixture(autouse=True)

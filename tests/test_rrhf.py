@@ -17,8 +17,8 @@ from algorithms.common.candidates import Candidates, FromRecords, Sampled
 from algorithms.common.errors import ConfigError
 from algorithms.common.evaluation import metrics
 from algorithms.common.loop import run_losses
-from algorithms.common.record import Record
 from algorithms.common.records import Records
+from algorithms.common.records.record import Record
 from algorithms.common.store import Store
 from algorithms.rrhf import RRHF, Ranked, best, length_normalized, rank_loss
 from algorithms.sft import SFT

@@ -16,7 +16,7 @@ from algorithms.common.export import frozen_role, save_role
 from algorithms.common.models import Lora, ModelConfig, Models, load_base, load_tokenizer
 from algorithms.common.rewards import Classifier
 from algorithms.common.store import Store
-from command_line import MICRO, ROOT, invoke
+from command_line import MICRO, invoke
 
 PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth",
            "scaler.pt", "value_head.bin", "model.pt", "model.pkl", "tokenizer.pkl")

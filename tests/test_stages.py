@@ -10,7 +10,6 @@ import subprocess
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 
@@ -23,8 +22,8 @@ from algorithms.common.loop import fit
 from algorithms.common.memory import released
 from algorithms.common.models import Lora, ModelConfig
 from algorithms.common.optim import Recipe
-from algorithms.common.record import Record
 from algorithms.common.records import DataSets, LoadReport, Records
+from algorithms.common.records.record import Record
 from algorithms.common.references import StoredLogprobs
 from algorithms.common.sampling import Sampling
 from algorithms.common.stages import Bench, data_view

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.loading import Loader
-from algorithms.common.mixing import capped_rates, flags, quotas, walk
-from algorithms.common.task_file import Pattern, TaskRow, ask, choices_text, fill, options_block, read_task
+from algorithms.common.instructions.task_file import Pattern, TaskRow, ask, choices_text, fill, options_block, read_task
+from algorithms.common.records.loading import Loader
+from algorithms.common.records.mixing import capped_rates, flags, quotas, walk
 
 CITY = """
 cluster: qa

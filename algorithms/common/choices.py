@@ -13,8 +13,7 @@ import pandas as pd
 import torch
 
 from . import statistics
-from .record import prompt_hash
-from .storage import Records
+from .records import Records, prompt_hash
 
 if TYPE_CHECKING:
     from .models import Models

@@ -20,7 +20,7 @@ from .algorithm import Algorithm, Need
 from .errors import ConfigError, TrainingError
 from .models import PROJECT, ModelConfig, Models
 from .optim import Recipe
-from .record import Record, render_transcript
+from .records import Record, render_transcript
 from .store import content_hash, weights_digest
 from .template import Example
 

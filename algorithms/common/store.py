@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from algorithms.common.errors import ConfigError, UserError
+from .errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 

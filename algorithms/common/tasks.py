@@ -82,8 +82,8 @@ def _show(name: str, figures: dict, folder: Path) -> None:
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
-    from .inspection import inspect
-    from .inspection_page import page, terminal
+    from .records.inspection import inspect
+    from .records.inspection_page import page, terminal
 
     parts, mask = build(config, ("data", "stages")), Mask(config)
     store_of(parts["stages"])

@@ -25,9 +25,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from algorithms.common.instructions import InstructionData
+from algorithms.common.instructions.task_file import read_task
+from algorithms.common.instructions.task_records import normal
 from algorithms.common.records import DataSets
-from algorithms.common.task_file import read_task
-from algorithms.common.task_records import normal
 from benchmarks.lab import chains
 from benchmarks.lab.make_reviews import SFT_LR, supervised, train_step
 from benchmarks.lab.task_rows import read_rows

@@ -27,11 +27,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from algorithms.common.columns import template_parts
-from algorithms.common.errors import ConfigError
-from algorithms.common.readers import Source, data_error, show
-from algorithms.common.record import Record
-from algorithms.common.values import BadRow, kind
+from ..errors import ConfigError
+from ..records.columns import template_parts
+from ..records.readers import Source, data_error, show
+from ..records.record import Record
+from ..records.values import BadRow, kind
 
 LISTS = ("options", "choices")      # placeholders that show the options
 MOST_INVERTED = 3                   # of FLAN's ten templates a data set

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.record import Record, prompt_hash
-from algorithms.common.storage import Records
+from ..errors import ConfigError
+from .record import Record, prompt_hash
+from .storage import Records
 
 
 def highest_rating(records: Records) -> float | None:

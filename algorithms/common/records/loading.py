@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from algorithms.common.columns import Layout, check, recognise
-from algorithms.common.errors import DataError
-from algorithms.common.readers import Hub, Row, Source, data_error, show
-from algorithms.common.record import Record
-from algorithms.common.values import BadRow, Skipped, cell, kind, text_of
+from ..errors import DataError
+from .columns import Layout, check, recognise
+from .readers import Hub, Row, Source, data_error, show
+from .record import Record
+from .values import BadRow, Skipped, cell, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from algorithms.common.readers import data_error, show
-from algorithms.common.record import MARKS, Messages, Record, parse_transcript
-from algorithms.common.values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
+from .readers import data_error, show
+from .record import MARKS, Messages, Record, parse_transcript
+from .values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {

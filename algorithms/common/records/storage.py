@@ -16,9 +16,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from algorithms.common.errors import UserError
-from algorithms.common.record import Record, prompt_hash, root_hash
-from algorithms.common.store import is_full
+from ..errors import UserError
+from ..store import is_full
+from .record import Record, prompt_hash, root_hash
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SCHEMA = pa.schema([

@@ -1,10 +1,10 @@
-"""Filters of rows: ``data.filter={_target_: algorithms.common.filters.at_least, _partial_: true, column: …, value: …}``.
+"""Filters of rows: ``data.filter={_target_: algorithms.common.records.filters.at_least, _partial_: true, column: …, value: …}``.
 
 A filter takes one raw row (a dict) and says whether to read it. What it refuses is counted under its name and arguments;
 a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
 """
 
-from algorithms.common.values import BadRow, cell, number_of
+from .values import BadRow, cell, number_of
 
 
 def at_least(row: dict, column: str, value: float) -> bool:

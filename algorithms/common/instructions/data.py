@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.loading import SHOWN, Loader, LoadReport
-from algorithms.common.mixing import capped_rates, flags, quotas, walk
-from algorithms.common.record import Record, prompt_hash
-from algorithms.common.records import DataSets
-from algorithms.common.storage import Records
-from algorithms.common.task_file import Pattern, TaskFile, TaskRow, ask
-from algorithms.common.task_finding import find_tasks, locate
-from algorithms.common.task_records import (Task, asked_records, choice_records, duplicates, heldout_rows, in_turn,
-                                            is_held_out, measure, relabelled, task_record)
-from algorithms.common.views import prompts
+from ..errors import ConfigError
+from ..records import DataSets
+from ..records.loading import SHOWN, Loader, LoadReport
+from ..records.mixing import capped_rates, flags, quotas, walk
+from ..records.record import Record, prompt_hash
+from ..records.storage import Records
+from ..records.views import prompts
+from .task_file import Pattern, TaskFile, TaskRow, ask
+from .task_finding import find_tasks, locate
+from .task_records import (Task, asked_records, choice_records, duplicates, heldout_rows, in_turn, is_held_out, measure,
+                           relabelled, task_record)
 
 log = logging.getLogger(__name__)
 

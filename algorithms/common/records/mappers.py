@@ -11,9 +11,9 @@ import random
 import re
 from typing import Any
 
-from algorithms.common.readers import show
-from algorithms.common.record import Messages, Record, parse_transcript
-from algorithms.common.values import BadRow, Skipped, cell, kind, label_of, last_turn, messages_of, number_of, text_of
+from .readers import show
+from .record import Messages, Record, parse_transcript
+from .values import BadRow, Skipped, cell, kind, label_of, last_turn, messages_of, number_of, text_of
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _GSM_SOURCES = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

@@ -8,9 +8,9 @@ from random import Random
 
 import numpy as np
 
-from algorithms.common.record import Record, prompt_hash
-from algorithms.common.storage import Records
-from algorithms.common.task_file import Pattern, TaskFile, TaskRow, ask
+from ..records.record import Record, prompt_hash
+from ..records.storage import Records
+from .task_file import Pattern, TaskFile, TaskRow, ask
 
 
 @dataclass

@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.task_file import TaskFile, read_task
+from ..errors import ConfigError
+from .task_file import TaskFile, read_task
 
 log = logging.getLogger(__name__)
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def find_tasks(given: list[str] | str | None) -> list[TaskFile]:
@@ -21,7 +21,7 @@ def find_tasks(given: list[str] | str | None) -> list[TaskFile]:
     """
     if not given:
         raise ConfigError("data.tasks: found none; expected task YAMLs, folders or globs of them; "
-                          "fix: data.tasks=[FOLDER], see algorithms/common/task_file.py for a task's keys")
+                          "fix: data.tasks=[FOLDER], see algorithms/common/instructions/task_file.py for a task's keys")
     entries = [given] if isinstance(given, str) else given
     paths = {os.path.abspath(path): path for entry in entries for path in _yamls(entry)}
     files: dict[str, TaskFile] = {}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from algorithms.common.record import Messages, Record, prompt_hash
+from ..records.record import Messages, Record, prompt_hash
 
 ANSWERABLE, UNANSWERABLE = "answerable", "unanswerable"
 MATCHES = ("exact", "contains")

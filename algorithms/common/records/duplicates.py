@@ -17,9 +17,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from algorithms.common.record import Messages
-from algorithms.common.records import Records
-from algorithms.common.views import first_of_each
+from .record import Messages
+from .storage import Records
+from .views import first_of_each
 
 THRESHOLD = 0.8
 BANDS, ROWS = 16, 5

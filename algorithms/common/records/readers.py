@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from algorithms.common.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "json.gz", "csv.gz", "tsv.gz", "parquet")
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes

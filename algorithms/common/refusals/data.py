@@ -8,15 +8,15 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from algorithms.common.columns import BadRow, kind
-from algorithms.common.errors import ConfigError
-from algorithms.common.loading import SHOWN, Loader, LoadReport
-from algorithms.common.readers import Source, data_error, show
-from algorithms.common.record import Record, prompt_hash
-from algorithms.common.records import DataSets, FileData
-from algorithms.common.refusals import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated,
-                                        held_out, is_refusal, made_pairs, measure)
-from algorithms.common.storage import Records
+from ..errors import ConfigError
+from ..records import DataSets, FileData
+from ..records.loading import SHOWN, Loader, LoadReport
+from ..records.readers import Source, data_error, show
+from ..records.record import Record, prompt_hash
+from ..records.storage import Records
+from ..records.values import BadRow, kind
+from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
+                      made_pairs, measure)
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from .errors import ConfigError, DataError
-from .masking import Mask
-from .record import Record, prompt_hash
-from .refusal_data import RefusalData
-from .refusals import ANSWERABLE, UNANSWERABLE, Question, balanced, is_refusal, is_right, pair, wordings
-from .results import whole, write_json
-from .settings import build, seed
-from .tasks import adapter_of
+from ..errors import ConfigError, DataError
+from ..masking import Mask
+from ..records import Record, prompt_hash
+from ..results import whole, write_json
+from ..settings import build, seed
+from ..tasks import adapter_of
+from .data import RefusalData
+from .wording import ANSWERABLE, UNANSWERABLE, Question, balanced, is_refusal, is_right, pair, wordings
 
 if TYPE_CHECKING:
-    from .sampling import Sampling
+    from ..sampling import Sampling
 
 FILE = "refusal_pairs.jsonl"
 
@@ -104,10 +104,10 @@ def refusals(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
 def _sampled(asked: Sequence[Question], model, source: Path | None, mixed_precision: str, sampling: Sampling, count: int,
              number: int) -> list[Answered]:
     """`count` samples to every question, by the base or, where `source` names one, by a trained policy."""
-    from .export import frozen_role
-    from .memory import released
-    from .models import Models
-    from .sampling import sample
+    from ..export import frozen_role
+    from ..memory import released
+    from ..models import Models
+    from ..sampling import sample
 
     with released():
         models = Models(model, mixed_precision)

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from algorithms.common.inspection import HELD_OUT, QUANTILES, TRAINING
-from algorithms.common.terminal import printable
+from ..terminal import printable
+from .inspection import HELD_OUT, QUANTILES, TRAINING
 
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate", "prompts": "prompts to answer",

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.common import duplicates
-from algorithms.common.record import Messages, Record, prompt_hash
-from algorithms.common.records import DataSets, Records
-from algorithms.common.seeds import permutation
+from ..seeds import permutation
+from . import duplicates
+from .record import Messages, Record, prompt_hash
+from .sets import DataSets
+from .storage import Records
 
 TRAINING = ("preferences", "demonstrations", "prompts")
 HELD_OUT = ("evaluation", "heldout", "tuning")

@@ -1,7 +1,4 @@
-"""The data of a run: named sets of records, and files as their source.
-
-Many records lie in ``storage.py``, what algorithms train on is derived in ``views.py``; both are reached from here.
-"""
+"""The data of a run: named sets of records, and files as their source."""
 
 import logging
 import os
@@ -10,18 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from algorithms.common.columns import FIELDS, template_parts
-from algorithms.common.errors import ConfigError
-from algorithms.common.loading import Filter, Loader, LoadReport, Mapper
-from algorithms.common.readers import Hub, Source
-from algorithms.common.record import Messages, Record, parse_transcript, prompt_hash, render_transcript
-from algorithms.common.storage import Records, cache_folder, set_cache_folder
-from algorithms.common.views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred,
-                                     prompts, ranked, rated, split)
-
-__all__ = ["DataSets", "FileData", "Gold", "LoadReport", "Measure", "Messages", "Record", "Records", "cache_folder",
-           "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts", "ranked", "rated",
-           "render_transcript", "set_cache_folder", "split"]
+from ..errors import ConfigError
+from .columns import FIELDS, template_parts
+from .loading import Filter, Loader, LoadReport, Mapper
+from .readers import Hub, Source
+from .record import Record
+from .storage import Records
+from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, preferred, prompts, ranked,
+                    rated, split)
 
 log = logging.getLogger(__name__)
 

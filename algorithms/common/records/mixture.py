@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.common.errors import ConfigError, UserError
-from algorithms.common.loading import SHOWN, LoadReport, record_kind
-from algorithms.common.mixing import quotas
-from algorithms.common.record import prompt_hash
-from algorithms.common.records import DataSets, Measure, Record, Records
-from algorithms.common.seeds import permutation
+from ..errors import ConfigError, UserError
+from ..seeds import permutation
+from .loading import SHOWN, LoadReport, record_kind
+from .mixing import quotas
+from .record import Record, prompt_hash
+from .sets import DataSets, Measure
+from .storage import Records
 
 log = logging.getLogger(__name__)
 

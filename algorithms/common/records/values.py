@@ -3,8 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
-from algorithms.common.readers import show
-from algorithms.common.record import Messages
+from .readers import show
+from .record import Messages
 
 ROLES = {"system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
          "gpt": "assistant"}
