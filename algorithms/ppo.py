@@ -1,16 +1,18 @@
-"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2 without its γ term;
+"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2;
 after Ziegler et al. 2019, arXiv 1909.08593, and Stiennon et al. 2020, arXiv 2009.01325. PPO itself: Schulman et al.
 2017, arXiv 1707.06347.
 
 Keeps    a frozen supervised reference, a frozen reward model, a critic that starts as the reward model; the KL penalty in
          every token's reward, the score at the response's last token; GAE; clipped losses for policy and critic; several
-         epochs of minibatches over each batch of rollouts; a fixed KL coefficient or Ziegler's controller.
+         epochs of minibatches over each batch of rollouts; a fixed KL coefficient or Ziegler's controller. With
+         ``ptx_coef`` the likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term).
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
          sampling (the first ratio is 1); policy and critic are differentiated one after the other; advantages are
          whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without end
-         token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping.
-Drops    pretraining gradients (PPO-ptx), the EMA of the policy, TRL's ratio guard; a score after the end token as in
-         TRL ≥ 0.12.
+         token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping; PPO-ptx
+         learns from the data's demonstrations, one beside each rollout (InstructGPT: pretraining text, eight times as
+         many), by the mean over their tokens.
+Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from torch import Tensor
 
 from .common import rollouts
 from .common.algorithm import Algorithm, Loss, Term
+from .common.batches import Batch
 from .common.context import Context
 from .common.errors import ConfigError
+from .common.loop import batch_indices
 from .common.models import ModelConfig, Models
 from .common.optim import Recipe
 from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments,
@@ -94,6 +98,7 @@ class PPO(Algorithm):
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off
     missing_eos: str = "subtract"  # subtract | replace: what the penalty does to the score of an unfinished response
     missing_eos_penalty: float = 1.0
+    ptx_coef: float = 0.0  # γ: weight of the demonstrations' likelihood; 0: PPO without ptx
     target_kl: float | None = None  # a batch is left before a step with KL(π_old ‖ π) above 1.5 times this; null: never
     critic: str = "reward"  # reward | policy | random: where the critic starts
     temperature: float = 1.0  # of the rollouts, and of every log-probability
@@ -108,7 +113,7 @@ class PPO(Algorithm):
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"algorithm.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
         for keys, ok, expected in (
-                (("kl_coef", "value_coefficient", "missing_eos_penalty"), lambda x: x >= 0, "a finite number of 0 or more"),
+                (("kl_coef", "value_coefficient", "missing_eos_penalty", "ptx_coef"), lambda x: x >= 0, "a finite number of 0 or more"),
                 (("kl_horizon", "value_clip", "temperature"), lambda x: x > 0, "a finite number above 0"),
                 (("kl_target", "score_clip", "target_kl"), lambda x: x is None or x > 0, "a number above 0, or null"),
                 (("gamma", "lam"), lambda x: 0 <= x <= 1, "a number in [0, 1]"),
@@ -136,6 +141,10 @@ class PPO(Algorithm):
             raise _no_start("no reward model on the policy's base")
         if getattr(own[0], "outputs", 1) != 1:
             raise _no_start("a reward model without a scalar head")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("demonstrations",) if self.ptx_coef else ()
 
     def add_roles(self, models: Models, seed: int) -> None:
         _refuse_dropout(models.config)
@@ -177,11 +186,21 @@ class PPO(Algorithm):
         if self.whiten_advantages:
             advantages = whiten(advantages, mask)
         return Rollouts(models, rolled, mask=mask, logprobs=logprobs, values=values, advantages=advantages, returns=returns,
-                        figures=figures)
+                        figures=figures, demonstrations=self._demonstrations(context, len(rolled)) if learning else [])
+
+    def _demonstrations(self, context: Context, count: int) -> list[Example]:
+        """Those of this step, one for each rollout, from a walk through one permutation per epoch."""
+        if not self.ptx_coef:
+            return []
+        records, size, step = context.data.demonstrations, context.recipe.batch_size, context.step
+        chosen = batch_indices(len(records), size, (step + 1) * size, step, derive(context.seed, "ptx"))
+        return [context.models.tokenize(records[index]) for index in chosen[:count]]
 
     def loss(self, models: Models, batch: Minibatch) -> Iterator[Loss]:
         yield self._policy_loss(models, batch)
         yield self._value_loss(models, batch)
+        if batch.demonstrations is not None:
+            yield self._ptx_loss(models, batch.demonstrations)
 
     def _policy_loss(self, models: Models, batch: Minibatch) -> Loss:
         mask, old = batch.mask, batch.logprobs
@@ -197,6 +216,10 @@ class PPO(Algorithm):
         plain, clipped = squared_errors(values, batch.values, batch.returns, batch.mask, clip=self.value_clip)
         term = Term(0.5 * torch.maximum(plain, clipped).sum(), per="tokens", coefficient=self.value_coefficient)
         return Loss({"value": term}, {"value/clip_fraction": (clipped > plain)[batch.mask].float()})
+
+    def _ptx_loss(self, models: Models, demonstrations: Batch) -> Loss:
+        likelihood = models.policy.token_logprobs(demonstrations).sum()  # Σ log π(x), InstructGPT eq. 2's second term
+        return Loss({"ptx": Term(-likelihood, per="demonstrated", coefficient=self.ptx_coef)}, {})
 
     def stop(self, values: dict[str, float]) -> bool:
         return self.target_kl is not None and values["policy/approx_kl"] > 1.5 * self.target_kl

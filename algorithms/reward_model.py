@@ -102,8 +102,8 @@ class ResponseModel(Algorithm):
         return 1
 
     @property
-    def samples_prompts(self) -> bool:
-        return self.normalize_on is not None
+    def reads(self) -> tuple[str, ...]:
+        return () if self.normalize_on is None else ("prompts",)
 
     def rewards(self, models: Models, batch: Batch) -> Tensor:
         """(B, K) rewards as the head gives them."""
@@ -125,8 +125,6 @@ class ResponseModel(Algorithm):
 
     def reference_samples(self, context: Context) -> list[Example]:
         models, prompts = context.models, context.data.prompts
-        if not len(prompts):
-            raise ConfigError("algorithm.normalize_on: found no prompts to sample on; fix: data with prompts, or null")
         chosen = permutation(len(prompts), context.seed, "normalization")[:self.normalize_on]
         records = [prompts[index] for index in chosen]
         ids = [models.prompt_ids(record.prompt, self.max_new_tokens) for record in records]

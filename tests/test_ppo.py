@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -427,6 +428,88 @@ def test_options_reach_the_losses(make_models, tmp_path, options, changed):
         assert found[1][changed] > found[0][changed]
 
 
+# PPO-ptx
+
+
+DEMONSTRATIONS = [Record(f"we rated {i}", [" fine" * (1 + i % 3)], None, {}) for i in range(6)]
+
+
+def with_ptx(make_models, folder, recipe: Recipe = RECIPE, trainer=None, **options):
+    """PPO with demonstrations to learn from beside its rollouts."""
+    algorithm = ppo(**{"ptx_coef": 0.5, **options})
+    context = make(make_models, folder, algorithm, recipe, trainer=trainer)
+    context.data = SimpleNamespace(demonstrations=DEMONSTRATIONS)
+    return algorithm, context
+
+
+def test_ptx_adds_the_likelihood_of_demonstrations(make_models, tmp_path):
+    """InstructGPT eq. 2: the gradient is PPO's and γ times that of −mean log π over the demonstrations' tokens."""
+    plain = ppo()
+    context = make(make_models, tmp_path / "plain", plain, trainer={"micro_batch_size": 3})
+    values = run_losses(plain, context, plain.experience(context, context.examples), list(range(8)), train=True)
+    expected = gradients(context.models, "policy")
+    for parameter in context.models.policy.parameters().values():
+        parameter.grad = None
+    algorithm, other = with_ptx(make_models, tmp_path / "ptx", Recipe(lr=1e-3, batch_size=8, steps=1), {"micro_batch_size": 3})
+    rollouts = algorithm.experience(other, other.examples)
+    total = tokens = 0
+    for example in rollouts.demonstrations:  # one by one, by the plain model's own forward pass
+        logprobs = context.models.policy.token_logprobs(context.models.collate([example]))
+        total, tokens = total - logprobs.sum(), tokens + len(example.responses[0])
+    (0.5 * total / tokens).backward()
+    found = run_losses(algorithm, other, rollouts, list(range(8)), train=True)
+    assert found["loss/ptx"] == pytest.approx(0.5 * total.item() / tokens, rel=1e-5)
+    assert found["loss/policy"] == pytest.approx(values["loss/policy"], abs=1e-6) and "loss/ptx" not in values
+    for key, gradient in gradients(other.models, "policy").items():
+        torch.testing.assert_close(gradient, expected[key] + context.models.policy.parameters()[key].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_ptx_walks_through_all_demonstrations(make_models, tmp_path):
+    algorithm, context = with_ptx(make_models, tmp_path)
+    seen = []
+    for context.step in range(3):
+        rollouts = algorithm.experience(context, context.examples[:4])
+        assert len(rollouts.demonstrations) == len(rollouts) == 4
+        seen += [example.record for example in rollouts.demonstrations]
+        own = [example.length for example in rollouts.examples]
+        beside = [example.length for example in rollouts.demonstrations]
+        assert rollouts.lengths() == [a + b for a, b in zip(own, beside)], "tokens trained on, for the table's cost"
+    assert sorted(seen) == sorted(2 * [record.key for record in DEMONSTRATIONS])
+    with torch.no_grad():
+        assert not algorithm.experience(context, context.examples).demonstrations, "what is only watched learns nothing"
+
+
+def test_ptx_is_cut_into_micro_batches_and_goes_on_where_it_was(make_models, tmp_path):
+    found = []
+    for micro in (1, 8):
+        recipe = Recipe(lr=1e-3, batch_size=8, steps=2, inner_epochs=2, minibatch_size=4)
+        algorithm, context = with_ptx(make_models, tmp_path / str(micro), recipe, {"micro_batch_size": micro}, rollout_batch_size=8)
+        fit(algorithm, context)
+        found.append(lines(context.target))
+    for one, other in zip(*found):
+        assert one == pytest.approx(other, rel=2e-4, abs=2e-5) and one["loss/ptx"] > 0
+    trained = []
+    for die in (False, True):
+        folder = tmp_path / f"killed-{die}"
+        algorithm, context = with_ptx(make_models, folder, trainer={"checkpoint_every": 1})
+        if die:
+            scores, calls = context.reward, []
+
+            def dies(responses):
+                calls.append(1)
+                if len(calls) == 3:
+                    raise Killed
+                return scores(responses)
+
+            context.reward = dies
+            with pytest.raises(Killed):
+                fit(algorithm, context)
+            algorithm, context = with_ptx(make_models, folder, trainer={"checkpoint_every": 1})
+        fit(algorithm, context)
+        trained.append((lines(context.target), role_bytes(context.models, "policy", "value")))
+    assert trained[0] == trained[1]
+
+
 def test_log_probabilities_are_those_of_the_sampling_temperature(make_models, tmp_path):
     found = {}
     for temperature in (1.0, 0.5):
@@ -557,7 +640,7 @@ def test_dropout_is_refused(make_models):
 @pytest.mark.parametrize("key, value", [
     ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "full"), ("kl_target", 0.0), ("kl_horizon", 0.0), ("gamma", 1.1),
     ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0), ("score_scaling", "std"),
-    ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0), ("target_kl", 0.0), ("critic", "base"),
+    ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0), ("ptx_coef", -0.1), ("target_kl", 0.0), ("critic", "base"),
     ("temperature", 0.0), ("temperature", math.inf), ("max_new_tokens", 0), ("rollout_batch_size", 0)])
 def test_options_that_cannot_be_used(key, value):
     with pytest.raises(ConfigError, match=f"algorithm.{key}: found"):

@@ -341,12 +341,6 @@ def test_raw_rewards_by_option(make_models, tmp_path):
     assert algorithm.state_dict() == {"mean": 0.0, "std": 1.0} and context.meter.tokens_sampled == 0
 
 
-def test_without_prompts_it_says_so(make_models, tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "data_with_prompts", lambda: DataSets(*[Records.from_list([])] * 6, LoadReport()))
-    with pytest.raises(ConfigError, match="algorithm.normalize_on: found no prompts"):
-        trained(make_models, tmp_path, RewardModel(normalize_on=8))
-
-
 # Ratings
 
 

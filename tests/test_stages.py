@@ -29,6 +29,8 @@ from algorithms.common.sampling import Sampling
 from algorithms.common.stages import Bench, data_view
 from algorithms.common.store import Store
 from algorithms.dpo import DPO, IPO
+from algorithms.ppo import PPO
+from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
 from training_setup import ROOT, command, environment, lines, pairs_file, run
 
@@ -187,6 +189,33 @@ def test_the_key_does_not_change_with(store, tmp_path, trainer):
     assert key(make_bench(store, trainer=dataclasses.replace(TRAINER, **trainer))) == base
     assert key(make_bench(store, run_folder=tmp_path)) == base
     assert key(make_bench(store, eval=dataclasses.replace(EVAL, prompts=2))) == base
+
+
+@dataclasses.dataclass
+class AlsoReading(SFT):
+    """Learns from another view besides its own."""
+
+    beside: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.beside,) if self.beside else ()
+
+
+def test_what_is_read_besides_the_view(store):
+    """It is part of the stage's content, and must be there before anything is trained."""
+    reading, data = AlsoReading(beside="prompts"), make_data()
+    other = dataclasses.replace(data, prompts=make_data(1).prompts)
+    assert key(make_bench(store, data), reading) != key(make_bench(store, other), reading)
+    assert key(make_bench(store, data), AlsoReading()) == key(make_bench(store, other), AlsoReading())
+    make_bench(store, data).check(reading)
+    with pytest.raises(ConfigError, match="data: found no prompts; expected some, which AlsoReading"):
+        make_bench(store, dataclasses.replace(data, prompts=Records.from_list([]))).check(reading)
+
+
+def test_ptx_and_normalization_read_more():
+    assert PPO().reads == () and PPO(ptx_coef=0.1).reads == ("demonstrations",)
+    assert RewardModel().reads == ("prompts",) and RewardModel(normalize_on=None).reads == ()
 
 
 def test_held_out_data_matters_only_where_it_is_watched(store):

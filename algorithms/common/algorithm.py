@@ -106,9 +106,9 @@ class Algorithm:
     works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is part of its cost
 
     @property
-    def samples_prompts(self) -> bool:
-        """Whether training depends on the data's prompts besides its view."""
-        return False
+    def reads(self) -> tuple[str, ...]:
+        """Views of the data that training depends on besides its own."""
+        return ()
 
     @property
     def every_turn(self) -> bool:

@@ -5,14 +5,14 @@ Nothing with a vocabulary axis outlives a chunk of the head: what is kept of a r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 import torch
 from torch import Tensor
 
 from .algorithm import Examples
-from .batches import Batch
+from .batches import Batch, counts
 from .context import Context
 from .rewards import Response
 from .sampling import Sampling, sample
@@ -22,7 +22,9 @@ from .template import Example
 
 @dataclass(frozen=True)
 class Minibatch:
-    """B rollouts as rows, and what was known of them when they were sampled, each (B, T), aligned with the response."""
+    """B rollouts as rows, and what was known of them when they were sampled, each (B, T), aligned with the response; and
+    the demonstrations that are learned with them.
+    """
 
     batch: Batch
     mask: Tensor  # bool
@@ -30,11 +32,15 @@ class Minibatch:
     values: Tensor  # V_old
     advantages: Tensor
     returns: Tensor
+    demonstrations: Batch | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts(Examples):
-    """The experience of one batch of prompts: N rollouts of up to T tokens; ``examples`` are prompts with what was sampled."""
+    """The experience of one batch of prompts: N rollouts of up to T tokens; ``examples`` are prompts with what was sampled.
+
+    demonstrations: none, or one for each rollout, learned in the same minibatch; its tokens are the count "demonstrated".
+    """
 
     mask: Tensor  # (N, T) bool
     logprobs: Tensor  # (N, T) like all that follow
@@ -42,12 +48,25 @@ class Rollouts(Examples):
     advantages: Tensor
     returns: Tensor
     figures: dict[str, float]
+    demonstrations: list[Example] = field(default_factory=list)
+
+    def lengths(self) -> list[int]:
+        beside = [example.length for example in self.demonstrations] or [0] * len(self)
+        return [own + other for own, other in zip(super().lengths(), beside)]
+
+    def counts(self, indices: list[int]) -> dict[str, int]:
+        return {**super().counts(indices), "demonstrated": counts(self._beside(indices))["tokens"]}
 
     def select(self, indices: list[int]) -> Minibatch:
         batch = self.models.collate([self.examples[index] for index in indices])
         width = batch.mask.shape[-1]
         columns = (self.mask, self.logprobs, self.values, self.advantages, self.returns)
-        return Minibatch(batch, *(column[indices, :width] for column in columns))
+        beside = self._beside(indices)
+        return Minibatch(batch, *(column[indices, :width] for column in columns),
+                         demonstrations=self.models.collate(beside) if beside else None)
+
+    def _beside(self, indices: list[int]) -> list[Example]:
+        return [self.demonstrations[index] for index in indices] if self.demonstrations else []
 
     def metrics(self) -> dict[str, float]:
         return self.figures

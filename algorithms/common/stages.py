@@ -142,6 +142,10 @@ class Bench:
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
+        for view in algorithm.reads:
+            if not len(self._view(view)[0]):
+                raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these options "
+                                  "learns from too")
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
             source.check(self.data)
         algorithm.check(self._source(algorithm), self.model)
@@ -173,8 +177,8 @@ class Bench:
             own["content"] = content
         source = self._source(algorithm)
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
-        sampled = {"prompts": self.data.prompts.fingerprint} if algorithm.samples_prompts else {}
-        whole = {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **sampled,
+        read = {view: self._view(view)[0].fingerprint for view in algorithm.reads}
+        whole = {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **read,
                 "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
                 "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
