@@ -14,6 +14,24 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory):
+    """Records are kept here, never in the user's cache folder."""
+    from algorithms.common.records import set_cache_folder
+
+    set_cache_folder(tmp_path_factory.mktemp("records"))
+
+
+@pytest.fixture(autouse=True)
+def data_cache(session_cache):
+    """A run of the command line chooses another folder for them; the next test has this one again."""
+    from algorithms.common.records import cache_folder, set_cache_folder
+
+    before = cache_folder()
+    yield
+    set_cache_folder(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real public data beside the checkout; tests that need it are skipped elsewhere."""

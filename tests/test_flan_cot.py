@@ -14,7 +14,6 @@ from algorithms.common.instructions import InstructionData
 from algorithms.common.instructions.task_file import TaskRow, ask, read_task
 from algorithms.common.instructions.task_records import task_record
 from algorithms.common.records.readers import Source
-from algorithms.common.records.storage import cache_folder, set_cache_folder
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/flan_cot"
 NINE = ("aqua", "creak", "ecqa", "esnli", "gsm8k", "qasc", "qed", "sensemaking", "strategyqa")
@@ -33,14 +32,6 @@ ROWS = {    # written for this test in the files' form: question, answer, ration
                     + "\tSentence B\tStones are hard."],
     "strategyqa": ['Could a "cat" drive?\tno\tCats cannot reach pedals.'],
 }
-
-
-@pytest.fixture(autouse=True)
-def data_cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 @cache

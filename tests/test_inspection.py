@@ -11,19 +11,11 @@ import numpy as np
 import pytest
 from command_line import invoke, run_python
 
-from algorithms.common.records import DataSets, Record, Records, cache_folder, duplicates, set_cache_folder
+from algorithms.common.records import DataSets, Record, Records, duplicates
 from algorithms.common.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.records.inspection import count_words, inspect, summary
 from algorithms.common.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.records.loading import LoadReport
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def data(report=None, choices=None, **sets):

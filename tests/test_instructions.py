@@ -13,7 +13,6 @@ from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.instructions.data import EVALUATED, InstructionData
 from algorithms.common.instructions.task_records import measure
 from algorithms.common.records.record import Record, prompt_hash
-from algorithms.common.records.storage import cache_folder, set_cache_folder
 
 CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """
@@ -40,14 +39,6 @@ templates: ["What follows {number} days after {day}?"]
 cot: ["Think: {number} days after {day}?"]
 answer_after: "It is"
 """
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def write_rows(path, rows):

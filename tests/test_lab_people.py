@@ -2,21 +2,12 @@
 
 import pytest
 
-from algorithms.common import records
 from algorithms.common.errors import ConfigError
 from algorithms.common.refusals.wording import is_refusal
 from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 
 SETS = ("preferences", "demonstrations", "prompts", "tuning", "evaluation", "heldout")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    before = records.cache_folder()
-    records.set_cache_folder(tmp_path_factory.mktemp("cache"))
-    yield
-    records.set_cache_folder(before)
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,11 @@ import pytest
 from command_line import composed, invoke
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.records import DataSets, FileData, Record, Records, cache_folder, set_cache_folder
+from algorithms.common.records import DataSets, FileData, Record, Records
 from algorithms.common.records.loading import LoadReport
 from algorithms.common.records.mixing import quotas
 from algorithms.common.records.mixture import MeasureByOrigin, Mixture, largest_total
 from algorithms.common.settings import build
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 @dataclass

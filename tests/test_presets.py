@@ -9,16 +9,8 @@ from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, 
                          user)
 
 from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.records import Record, cache_folder, set_cache_folder
+from algorithms.common.records import Record
 from algorithms.common.records.mappers import stack_exchange, stack_exchange_score
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def is_preset(name: str) -> bool:

@@ -3,18 +3,8 @@
 import json
 import re
 
-import pytest
 from command_line import invoke
 
-from algorithms.common.records import cache_folder, set_cache_folder
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 MAPPER = """

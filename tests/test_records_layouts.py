@@ -8,18 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from algorithms.common.errors import DataError
-from algorithms.common.records import FileData, Record, cache_folder, set_cache_folder
+from algorithms.common.records import FileData, Record
 from algorithms.common.records.columns import BadRow
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def write(tmp_path, rows, name="a.jsonl"):

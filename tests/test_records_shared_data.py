@@ -12,8 +12,8 @@ import pytest
 from preset_rows import source
 
 from algorithms.common.errors import DataError
-from algorithms.common.records import (FileData, cache_folder, pairs, parse_transcript, preferred, prompts, ranked,
-                                       render_transcript, set_cache_folder)
+from algorithms.common.records import (FileData, pairs, parse_transcript, preferred, prompts, ranked,
+                                       render_transcript)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")
@@ -34,14 +34,6 @@ SETS = {        # file: preset and options, rows, records, strict pairs, dropped
 }
 CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz", "llama-factory/kto_en_demo.json",
               "llama-factory/v1_dpo_demo.jsonl"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def load(name, path=None):

@@ -8,7 +8,6 @@ from random import Random
 import pytest
 from command_line import composed, invoke
 
-from algorithms.common import records
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.records import FileData
 from algorithms.common.records.record import Record
@@ -17,14 +16,6 @@ from algorithms.common.refusals.task import Answered, own_pairs
 from algorithms.common.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
                                                 is_right, made_pairs, measure, plain_answer, wordings)
 from algorithms.common.settings import build
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    before = records.cache_folder()
-    records.set_cache_folder(tmp_path_factory.mktemp("cache"))
-    yield
-    records.set_cache_folder(before)
 
 
 # What declines

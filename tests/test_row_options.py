@@ -6,17 +6,9 @@ from functools import partial
 import pytest
 
 from algorithms.common.errors import DataError
-from algorithms.common.records import FileData, Record, cache_folder, set_cache_folder
+from algorithms.common.records import FileData, Record
 from algorithms.common.records.filters import at_least, differ, equals
 from algorithms.common.records.values import BadRow
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path):
-    before = cache_folder()
-    set_cache_folder(tmp_path / "cache")
-    yield
-    set_cache_folder(before)
 
 
 def write(tmp_path, rows, name="a.jsonl"):
