@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
+from algorithms.common.precision import cpu_has_bf16
 from benchmarks.report import collect
 
 ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
@@ -143,6 +144,7 @@ def test_a_run_leaves_its_result(micro):
     assert {"schema", "status", "algorithm", "seed", "config", "commit", "versions", "device", "data", "evaluation", "cost",
             "budget", "overrides"} <= set(result)
     assert (result["schema"], result["status"], result["algorithm"], result["seed"]) == (1, "complete", "dpo", 0)
+    assert result["device"].startswith(f"cpu {'with' if cpu_has_bf16() else 'without'} bf16, ")
     assert {"read", "dropped", "truncated"} <= set(result["data"])
     for name in ("reward/gold", "reward/gold_minus_sft", "win_rate/sft", "kl/k1", "kl/exact", "length/mean", "eos_rate",
                  "distinct_2", "perplexity/heldout"):

@@ -48,11 +48,14 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
+    """What numbers depend on: ``trainer.mixed_precision=auto`` computes in bf16 where the hardware has it."""
     import torch
+
+    from .precision import cpu_has_bf16
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
+    return f"cpu {'with' if cpu_has_bf16() else 'without'} bf16, {torch.get_num_threads()} threads"
 
 
 @contextmanager
