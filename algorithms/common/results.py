@@ -16,8 +16,8 @@ from .errors import UserError
 from .masking import Mask
 from .store import is_full
 
-if TYPE_CHECKING:  # a task that loads no model writes results without importing torch
-    from .evaluation import Evaluation
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = 1
@@ -90,9 +90,9 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[
             "versions": versions(), "device": device_name()}
 
 
-def write_samples(folder: Path, evaluation: Evaluation) -> None:
+def write_samples(folder: Path, samples: pd.DataFrame) -> None:
     with whole(folder / "samples.parquet") as file:
-        evaluation.samples.to_parquet(file, index=False)
+        samples.to_parquet(file, index=False)
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:

@@ -52,7 +52,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": figures, "cost": bench.cost(chosen.algorithm, chosen.recipe),
               "budget": {"equal": chosen.budget.equal}}
-    results.write_samples(folder, evaluation)
+    results.write_samples(folder, evaluation.samples)
     results.copy_metrics(stage, folder)
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
         "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
