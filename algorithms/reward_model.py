@@ -30,6 +30,7 @@ from .common.algorithm import Algorithm, Loss, Term
 from .common.batches import Batch
 from .common.context import Context
 from .common.errors import ConfigError, DataError, TrainingError
+from .common.loop import visited
 from .common.models import Models
 from .common.rollouts import at_once
 from .common.sampling import Sampling, sample
@@ -214,7 +215,9 @@ class RatingModel(ResponseModel):
         return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
 
     def fit(self, context: Context) -> None:
-        for example in (*context.examples, *context.heldout):
+        for index in visited(len(context.examples), context.recipe, context.seed):
+            self._check(context.examples[index])
+        for example in context.heldout:
             self._check(example)
         super().fit(context)
 

@@ -1,5 +1,6 @@
 """The one loop: 8×1 equals 1×8, every record once an epoch, schedules by hand, errors that say what to do, Ctrl-C."""
 
+import gc
 import itertools
 import json
 import math
@@ -8,18 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
 
 from algorithms.common import checkpoints
 from algorithms.common.algorithm import Algorithm, Loss, Term
-from algorithms.common.context import TrainerConfig
+from algorithms.common.context import Tokenized, TrainerConfig
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
 from algorithms.common.models import Lora
 from algorithms.common.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from algorithms.common.records import Record, Records
 from algorithms.common.seeds import derive, permutation, uniforms
+from algorithms.common.template import Example
 from algorithms.common.trackers import Trackers
 from algorithms.dpo import DPO, IPO
 from algorithms.sft import SFT
@@ -515,3 +519,46 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
     results = [json.loads((tmp_path / name / "result.json").read_text())["evaluation"] for name in ("whole", "stopped")]
     assert results[0] == results[1]
+
+
+# Data larger than memory
+
+
+def test_examples_are_made_when_asked_for_and_few_are_kept(monkeypatch):
+    monkeypatch.setattr(Tokenized, "KEPT", 3)
+    records, made = Records.from_list([Record(f"p{i}", ["r"]) for i in range(10)]), []
+
+    def tokenize(record: Record) -> Example:
+        made.append(record.prompt)
+        return Example([int(record.prompt[1:]) + 1], [[0]], [True], None, record.key)
+
+    found = Tokenized(records, tokenize)
+    assert len(found) == 10 and not made
+    first = weakref.ref(found[0])
+    assert found[0] is first() and made == ["p0"]
+    assert [found[i].prompt for i in (1, 2, 3)] == [[2], [3], [4]]
+    gc.collect()
+    assert first() is None, "the fourth takes the first one's place"
+    given = found[4] = Example([9], [[0]], [True], None, "another")
+    assert [example.prompt for example in found] == [[1], [2], [3], [4], [9], [6], [7], [8], [9], [10]]
+    assert found[4] is given and "p4" not in made
+    with pytest.raises(IndexError):
+        found[10]
+
+
+def test_what_is_kept_of_the_examples_changes_nothing(make_models, tmp_path, monkeypatch):
+    records = Records.from_list([Record(f"the film {i}", [" was good" * (1 + 6 * i)]) for i in range(12)])
+    found = []
+    for name, kept in (("all", 16), ("few", 2)):
+        monkeypatch.setattr(Tokenized, "KEPT", kept)
+        models = make_models()
+        models.add_role("policy", trainable=True, seed=1)
+        context = make_context(models, tmp_path / name, Tokenized(records, models.tokenize),
+                               Recipe(lr=1e-2, batch_size=4, steps=2))
+        fit(SFT(), context)
+        report = json.loads((context.target / "fit.json").read_text())
+        found.append((lines(context.target), report["records"], report["truncated"]))
+    whole, seen = [models.tokenize(record) for record in records], visited(12, context.recipe, context.seed)
+    assert found[0] == found[1] and len(seen) == 8
+    assert found[0][1:] == (12, sum(whole[index].truncated for index in seen)), "truncated ones are counted of those trained on"
+    assert 0 < found[0][2] < sum(example.truncated for example in whole)

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from algorithms.common import references
 from algorithms.common.records.record import Record
 from algorithms.common.references import KIND, StoredLogprobs, identity
 from algorithms.common.store import Store
@@ -182,9 +183,31 @@ def test_what_they_took_is_charged_once_more_when_they_are_found(models, store):
     data = examples(8, responses=2)
     first = prepared(models, data[:6], store)
     ((_, folder),) = store.entries(KIND)
-    assert first.seconds == json.loads((folder / "cost.json").read_text())["seconds"] > 0
+    taken = json.loads((folder / "cost.json").read_text())["seconds"]
+    assert first.seconds == pytest.approx(taken) and taken > 0
     assert prepared(models, data[:6], store).seconds == first.seconds, "found values cost what they once took"
     assert prepared(models, data[:2], store).seconds == pytest.approx(first.seconds / 3), "the share that is used"
     both = prepared(models, data, store)
     assert both.computed == 2 and both.seconds > first.seconds
     assert prepared(models, data, store).seconds == pytest.approx(both.seconds)
+
+
+def test_a_pass_is_kept_piece_by_piece(models, store, monkeypatch, tmp_path):
+    """A few examples at a time, so that memory does not grow with the data and a killed pass goes on where it was."""
+    monkeypatch.setattr(references, "AT_ONCE", 4)
+    data, asked = examples(10, responses=2), []
+
+    def one_by_one():
+        for index, example in enumerate(data):
+            asked.append(index)
+            if index == 8:
+                raise KeyboardInterrupt
+            yield example
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(models, one_by_one(), store)
+    assert len(list(store.entries(KIND))) == 2
+    rest = prepared(models, data, store)
+    assert rest.computed == 2 and rest.seconds > 0
+    whole = prepared(models, data, Store(tmp_path / "another"))
+    torch.testing.assert_close(rest.lookup(models.collate(data)), whole.lookup(models.collate(data)), atol=1e-5, rtol=1e-5)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 from .errors import ConfigError
 from .models import Models
 from .optim import Recipe
-from .records import DataSets, Messages, Records
+from .records import DataSets, Messages, Record, Records
 from .rewards import Scorer
 from .store import Store
 from .template import Example
@@ -49,6 +51,31 @@ class Meter:
     peak_memory_bytes: int = 0  # of candidates
 
 
+class Tokenized(Sequence[Example]):
+    """Records as examples, each made when it is asked for; the last ``KEPT`` asked for, and those that were set, stay.
+
+    So memory does not grow with the data, and what a run never visits is never tokenised.
+    """
+
+    KEPT: ClassVar[int] = 16_384
+
+    def __init__(self, records: Records, tokenize: Callable[[Record], Example]):
+        self._count = len(records)
+        self._made = lru_cache(self.KEPT)(lambda index: tokenize(records[index]))
+        self._set: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._set.get(index) or self._made(index)
+
+    def __setitem__(self, index: int, example: Example) -> None:
+        self._set[index] = example
+
+
 @dataclass
 class Context:
     """Models, data, settings and folders of one stage."""
@@ -56,8 +83,8 @@ class Context:
     models: Models
     recipe: Recipe
     trainer: TrainerConfig
-    examples: list[Example]  # the algorithm's view of the training data, as tokens
-    heldout: list[Example]  # the same view of held-out data
+    examples: Sequence[Example]  # the algorithm's view of the training data, as tokens
+    heldout: Sequence[Example]  # the same view of held-out data
     seed: int
     work: Path  # checkpoints; survives kills
     target: Path  # what the stage leaves behind

@@ -190,7 +190,7 @@ def nothing_held_out(every: int, view: str) -> str:
 def fit(algorithm: Algorithm, context: Context) -> None:
     """Train the policy; leave metrics.jsonl and fit.json in ``context.target``."""
     models, recipe, trainer, examples = context.models, context.recipe, context.trainer, context.examples
-    if not examples:
+    if not len(examples):
         raise TrainingError(f"{context.name}: found no records in the view {algorithm.view!r}; expected at least one; "
                             "fix: give data that has them (task=inspect shows what was read)")
     if trainer.evaluate_every and not context.heldout:
@@ -205,7 +205,8 @@ def fit(algorithm: Algorithm, context: Context) -> None:
 
     chosen: list[Example] = []
     step, clock, tokens, lines = _resume(algorithm, context, trainable, optimizer)
-    models.check_layout([example for example in examples if example.responses][:4], algorithm.role)
+    first = batch_indices(len(examples), recipe.batch_size, limit, 0, context.seed)[:4]
+    models.check_layout([examples[index] for index in first], algorithm.role)
     models.used.clear()
     started, resumed = time.monotonic() - clock, step
     with (deferred_interrupt() as interrupted, Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
@@ -253,12 +254,13 @@ def write_report(context: Context, lines: list[dict], seconds: float, steps: int
     """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took."""
     with open(context.target / "metrics.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    models, examples, meter = context.models, context.examples if steps else [], context.meter
+    models, meter, records = context.models, context.meter, len(context.examples) if steps else 0
+    seen = visited(records, context.recipe, context.seed) if steps else ()
     report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
               "tokens_sampled": meter.tokens_sampled, "reward_queries": meter.reward_queries, "trainable_parameters": trainable,
               "peak_memory_bytes": max(peak_memory_bytes(models.device), meter.peak_memory_bytes),
-              "resident_models": len(models.used), "records": len(examples),
-              "truncated": sum(example.truncated for example in examples)}
+              "resident_models": len(models.used), "records": records,
+              "truncated": sum(context.examples[index].truncated for index in seen)}
     (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
 
 

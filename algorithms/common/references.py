@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from .template import Example
 log = logging.getLogger(__name__)
 KIND = "reference_logprobs"
 VERSION = 2  # raised when what an entry holds changes
+AT_ONCE = 16_384  # examples of an entry
 
 
 class StoredLogprobs:
@@ -36,16 +39,26 @@ class StoredLogprobs:
         self.seconds = 0.0  # what the values took where they were computed, here or in another run
         self.computed = 0  # examples computed here rather than found
 
-    def prepare(self, examples: list[Example], store: Store, batch_size: int) -> None:
-        """Find the examples' values in the store; compute and keep those that are missing."""
-        wanted = {example.key: example for example in examples}
+    def prepare(self, examples: Iterable[Example], store: Store, batch_size: int) -> None:
+        """Find the examples' values in the store; compute and keep those that are missing, ``AT_ONCE`` examples at a time:
+        no more of them are in memory, and a pass that was killed goes on after the last that were kept.
+        """
+        kept: dict[str, tuple[list[float], float]] = {}
         for description, folder in store.entries(KIND):
             if description.get("identity") == self._identity:
-                self._take(folder, wanted)
-        missing = [example for key, example in sorted(wanted.items()) if key not in self._values]
-        log.info("reference log-probabilities: %d found, %d to compute", len(wanted) - len(missing), len(missing))
-        if not missing:
-            return
+                kept.update(_read(folder))
+        examples, before, computed = iter(examples), len(self._values), self.computed
+        while wanted := {example.key: example for example in islice(examples, AT_ONCE)}:
+            if missing := [example for key, example in sorted(wanted.items()) if key not in kept]:
+                kept.update(_read(self._compute_and_keep(missing, store, batch_size)))
+            for key in wanted:
+                if key not in self._values:
+                    self._values[key], seconds = kept[key]
+                    self.seconds += seconds
+        log.info("reference log-probabilities: %d used, %d of them computed now", len(self._values) - before,
+                 self.computed - computed)
+
+    def _compute_and_keep(self, missing: list[Example], store: Store, batch_size: int) -> Path:
         description = {"identity": self._identity, "examples": content_hash([example.key for example in missing])}
 
         def build(target: Path, work: Path) -> None:
@@ -59,18 +72,7 @@ class StoredLogprobs:
                        "logprobs": np.array([v for values in computed for v in values], dtype=np.float32)},
                       target / "logprobs.safetensors")
 
-        self._take(store.get(KIND, description, build), wanted)
-
-    def _take(self, folder: Path, wanted: dict[str, Example]) -> None:
-        tensors = load_file(folder / "logprobs.safetensors")
-        seconds = json.loads((folder / "cost.json").read_text(encoding="utf-8"))["seconds"]
-        offset, before = 0, len(self._values)
-        for key, length in zip(tensors["keys"], tensors["lengths"]):
-            name = bytes(key).hex()
-            if name in wanted:
-                self._values[name] = tensors["logprobs"][offset:offset + length].tolist()
-            offset += int(length)
-        self.seconds += seconds * (len(self._values) - before) / len(tensors["keys"])  # the share that is used
+        return store.get(KIND, description, build)
 
     def compute(self, examples: list[Example], batch_size: int) -> list[list[float]]:
         """[K sums] per example, the longest first so that memory runs out at the start or never."""
@@ -95,6 +97,15 @@ class StoredLogprobs:
             values = self._values[key]
             rows[row, :len(values)] = torch.tensor(values)
         return rows.to(batch.labels.device)
+
+
+def _read(folder: Path) -> dict[str, tuple[list[float], float]]:
+    """Example's key → its values, and its share of the seconds that the entry took."""
+    tensors = load_file(folder / "logprobs.safetensors")
+    seconds = json.loads((folder / "cost.json").read_text(encoding="utf-8"))["seconds"]
+    ends = tensors["lengths"].cumsum()
+    return {bytes(key).hex(): (tensors["logprobs"][end - length:end].tolist(), seconds / len(ends))
+            for key, length, end in zip(tensors["keys"], tensors["lengths"], ends)}
 
 
 def identity(models: Models, base_digest: str, adapter_digest: str | None) -> dict:

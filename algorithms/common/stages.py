@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 import pandas as pd
 
 from . import references
 from .algorithm import Algorithm, Need
-from .context import Context, Meter, TrainerConfig
+from .context import Context, Meter, Tokenized, TrainerConfig
 from .errors import ConfigError
 from .evaluation import VERSION as MEASURES
 from .evaluation import EvalConfig, Evaluation, Spent, evaluate, evaluated_prompts
@@ -36,7 +36,7 @@ from .rewards import RewardSource, Scorer
 from .roles import BASE
 from .seeds import derive
 from .store import Store
-from .template import Template
+from .template import Example, Template
 
 log = logging.getLogger(__name__)
 VERSION = 2  # raised when what a stage computes or reports changes; 2: memory and reference pass per stage
@@ -244,18 +244,20 @@ class Bench:
             frozen_role(models, role, folder)
         scorer = self._scorer(self._source(algorithm))
         algorithm.add_roles(models, derive(self.seed, "roles"))
-        every_turn = algorithm.every_turn
-        examples = [models.tokenize(record, every_turn) for record in train]
-        watched = [models.tokenize(record, every_turn) for record in heldout] if self.trainer.evaluate_every else []
+        tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
+        examples = Tokenized(train, tokenize)
+        watched = [tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
+        seen = [] if algorithm.works_when_asked else sorted(visited(len(examples), recipe, self.seed))
+        for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
+            examples[index]
         meter = Meter()
         if algorithm.stores_reference:
-            seen = [examples[i] for i in sorted(visited(len(examples), recipe, self.seed))]
-            meter.seconds = self._store_reference(models, inputs["reference"], seen, watched)
+            meter.seconds = self._store_reference(models, inputs["reference"], (examples[index] for index in seen), watched)
         whole = self.description(algorithm, recipe)
         return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
                        self.run_folder, self.data, train, heldout, {key: whole[key] for key in ("model", "needs", "reward")}, scorer, meter)
 
-    def _store_reference(self, models: Models, folder: Path | None, examples: list, watched: list) -> float:
+    def _store_reference(self, models: Models, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
         """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
         identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
         stored = references.StoredLogprobs(models.reference, identity)
