@@ -246,3 +246,10 @@ def test_crossed_covers_models_and_things():
             found = crossed(values, np.repeat(np.arange(things), 3))
             hits += found.low <= 0 <= found.high
         assert hits / 400 > 0.92, (models, things, spread)
+
+
+def test_the_interval_of_a_calibration_error_holds_its_value():
+    """Resampled errors are larger than the error where there is next to none: half of 512 even bets won."""
+    logits = np.where(np.arange(512) % 2, 1e-3, -1e-3)
+    found = statistics.calibration_error(logits, range(512))
+    assert found.mean == pytest.approx(2.5e-4, rel=1e-3) and found.low == found.mean < found.high

@@ -5,7 +5,7 @@ bootstrap intervals (Efron 1979) except `over_seeds` and `crossed`, where a hand
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -89,7 +89,7 @@ def calibration_error(logits: ArrayLike, clusters: Sequence[Hashable] | NDArray,
     `logits` (N,): log-odds given to what turned out to be preferred; `clusters` (N,) prompt ids. Of each pair
     the more probable outcome is taken, its probability p = σ(|logit|) and whether it came true y (a tie: half), in
     equal bins of p from ½ to 1: Σ_bins |Σ (p − y)| / N. It is never below 0, so noise alone makes it positive, and the
-    interval more so.
+    resampled values more so: where all of them lie above the value itself, the interval begins at the value.
     """
     logits = _finite("logits", logits)
     if len(clusters) != len(logits):
@@ -101,7 +101,8 @@ def calibration_error(logits: ArrayLike, clusters: Sequence[Hashable] | NDArray,
     columns = np.zeros((len(order), bins + 1))  # Σ (p − y) by bin, and the count
     np.add.at(columns, (index, place), confidence - (np.sign(logits) + 1) / 2)
     columns[:, bins] = np.bincount(index)
-    return _resampled(columns, lambda sums: np.abs(sums[:, :bins]).sum(1) / sums[:, bins], seed, draws, level)
+    found = _resampled(columns, lambda sums: np.abs(sums[:, :bins]).sum(1) / sums[:, bins], seed, draws, level)
+    return replace(found, low=min(found.low, found.mean))
 
 
 def exp_mean(sum_nll: ArrayLike, tokens: ArrayLike, seed: int = 0, draws: int = 4000,
