@@ -1,6 +1,6 @@
-"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2;
-after Ziegler et al. 2019, arXiv 1909.08593, and Stiennon et al. 2020, arXiv 2009.01325. PPO itself: Schulman et al.
-2017, arXiv 1707.06347.
+"""RLHF by Proximal Policy Optimization: Ouyang et al. 2022 (InstructGPT), arXiv 2203.02155, eq. 2; after Ziegler
+et al. 2019, arXiv 1909.08593, and Stiennon et al. 2020, arXiv 2009.01325. PPO itself: Schulman et al. 2017, arXiv
+1707.06347.
 
 Keeps    a frozen supervised reference, a frozen reward model, a critic that starts as the reward model; the KL penalty in
          every token's reward, the score at the response's last token; GAE; clipped losses for policy and critic; several
@@ -9,7 +9,8 @@ Keeps    a frozen supervised reference, a frozen reward model, a critic that sta
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
          sampling (the first ratio is 1); policy and critic are differentiated one after the other; advantages are
          whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without end
-         token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping; PPO-ptx
+         token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping, and
+         Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the coefficients; PPO-ptx
          learns from the data's demonstrations, one beside each rollout (InstructGPT: pretraining text, eight times as
          many), by the mean over their tokens.
 Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
@@ -36,7 +37,7 @@ from .common.optim import Recipe
 from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments,
                                      explained_variance, gae, kl_penalty, masked_mean, masked_variance, shape_rewards,
                                      shape_scores, squared_errors, surrogates, whiten)
-from .common.rollouts import Minibatch, Rollouts
+from .common.rollouts import Clock, Minibatch, Rollouts
 from .common.seeds import derive
 from .common.template import Example
 
@@ -71,12 +72,6 @@ def critic_at_random(models: Models, seed: int) -> None:
     models.role("value").add_scalar_head(seed=seed)
 
 
-def _refuse_dropout(model: ModelConfig) -> None:
-    if model.lora is not None and model.lora.dropout > 0:
-        raise ConfigError(f"model.lora.dropout: found {model.lora.dropout}; expected 0 for PPO, whose losses "
-                          "compare log-probabilities of two forward passes; fix: model.lora.dropout=0")
-
-
 CRITICS = {"reward": critic_from_reward, "policy": critic_from_policy, "random": critic_at_random}
 
 
@@ -106,6 +101,7 @@ class PPO(Algorithm):
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
     uses_reward: ClassVar[bool] = True
+    compares_passes: ClassVar[bool] = True
 
     def __post_init__(self):
         for key, allowed in {"kl_estimator": ESTIMATORS, "score_scaling": SCALINGS, "missing_eos": MISSING_EOS,
@@ -124,6 +120,9 @@ class PPO(Algorithm):
                 value = getattr(self, key)
                 if not (ok(value) and (value is None or math.isfinite(value))):
                     raise ConfigError(f"algorithm.{key}: found {value}; expected {expected}")
+        if self.kl_target is not None and not self.kl_coef:
+            raise ConfigError(f"algorithm.kl_target: found {self.kl_target} with algorithm.kl_coef=0, which stays 0 however it is "
+                              "steered; expected kl_coef above 0, or kl_target=null")
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
         self._start()
 
@@ -132,7 +131,6 @@ class PPO(Algorithm):
         self.moments = RunningMoments()
 
     def check(self, source: "RewardSource | None", model: ModelConfig) -> None:
-        _refuse_dropout(model)
         if self.critic != "reward":
             return
         needs = [self.needs.get("reward"), *(source.needs().values() if source else ())]
@@ -147,28 +145,32 @@ class PPO(Algorithm):
         return ("demonstrations",) if self.ptx_coef else ()
 
     def add_roles(self, models: Models, seed: int) -> None:
-        _refuse_dropout(models.config)
         super().add_roles(models, seed)  # the policy: a copy of the reference
         CRITICS[self.critic](models, derive(seed, "value"))
 
     def parameter_groups(self, models: Models, recipe: Recipe) -> list[dict]:
         critic = list(models.role("value").parameters().values())
-        return [*super().parameter_groups(models, recipe), {"params": critic, "lr": recipe.value_lr or recipe.lr}]
+        return [*super().parameter_groups(models, recipe), {"name": "value", "params": critic, "lr": recipe.value_lr or recipe.lr}]
 
     def fit(self, context: Context) -> None:
+        if self.kl_target is not None and self.kl_horizon <= 0.2 * context.recipe.batch_size:
+            raise ConfigError(f"algorithm.kl_horizon: found {self.kl_horizon}; expected more than a fifth of recipe.batch_size "
+                              f"({context.recipe.batch_size}), or one batch can turn the KL coefficient negative")
         self._start()  # no trace of a run that was cut off before its first checkpoint
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
         """Sample, score, turn scores and KL into advantages. Held-out prompts move neither controller nor moments."""
-        models, learning = context.models, torch.is_grad_enabled()
+        models, learning, clock = context.models, torch.is_grad_enabled(), Clock()
         rolled = rollouts.generate(context, "policy", examples, max_new_tokens=self.max_new_tokens,
                                    temperature=self.temperature, batch_size=self.rollout_batch_size)
+        clock.lap("timing/rollout")
         scores = rollouts.score(context, rolled)  # (N,)
         policy, reference = (partial(role.token_logprobs, temperature=self.temperature)
                              for role in (models.policy, models.reference))
         answers = (policy, reference, models.role("value").values)
         mask, logprobs, refs, values = rollouts.columns(context, rolled, *answers)  # (N, T) each
+        clock.lap("timing/score")
         if learning:
             self.moments.update(scores)
         finished = torch.tensor([example.finished[0] for example in rolled], device=scores.device)
@@ -179,8 +181,9 @@ class PPO(Algorithm):
         weighed = whiten(rewards, mask, shift_mean=False) if self.whiten_rewards else rewards
         advantages, returns = gae(weighed, values, mask, gamma=self.gamma, lam=self.lam)
         figures = {"kl/coef": self.controller.coef, "reward/shaped": rewards.sum(-1).mean().item(),
+                   "reward/non_score": (rewards.sum(-1) - shaped).mean().item(),
                    **kl_figures(logprobs, refs, mask), **score_figures(scores, mask, finished),
-                   **advantage_figures(advantages, returns, values, mask)}
+                   **advantage_figures(advantages, returns, values, mask), **rollouts.shown(context, rolled, scores), **clock.laps}
         if learning:
             self.controller.update(figures["kl/k1"], len(rolled))
         if self.whiten_advantages:
@@ -241,7 +244,7 @@ def score_figures(scores: Tensor, mask: Tensor, finished: Tensor) -> dict[str, f
     lengths = mask.sum(-1).float()
     return {"reward/proxy": scores.mean().item(), "reward/proxy_std": scores.std(correction=0).item(),
             "length/mean": lengths.mean().item(), "length/std": lengths.std(correction=0).item(),
-            "eos_rate": finished.float().mean().item()}
+            "eos_rate": finished.float().mean().item(), "truncation_rate": 1 - finished.float().mean().item()}
 
 
 def advantage_figures(advantages: Tensor, returns: Tensor, values: Tensor, mask: Tensor) -> dict[str, float]:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nan, tensor
 
+from algorithms.common.logprobs import negative_log_likelihood
 from algorithms.common.policy_gradient import (KLController, RunningMoments, explained_variance, gae, kl_penalty,
                                                policy_loss, shape_rewards, shape_scores, squared_errors, surrogates,
                                                value_loss, whiten)
@@ -274,3 +275,25 @@ def test_running_moments_are_those_of_all_values(batches):
     elif len(set(everything)) == 1:
         assert running.std == 1.0
     assert RunningMoments(**running.state_dict()) == running
+
+
+@pytest.mark.parametrize("junk", [float("nan"), float("inf")])
+def test_gradients_ignore_what_stands_outside_the_mask(junk):
+    """0 · NaN is NaN: what is outside must be gone before anything is computed with it."""
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    clean = torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
+    others = torch.tensor([[0.3, 0.1, 0.0], [-0.7, 0.0, 0.0]], dtype=torch.float64)
+    functions = {"whiten": lambda x: (whiten(x, mask) * others).sum(), "whiten, mean kept": lambda x: whiten(x, mask, False)[0, 0],
+                 "explained variance": lambda x: explained_variance(x, others, mask),
+                 "policy": lambda x: policy_loss(x, others, others, mask, clip=0.2),
+                 "value": lambda x: value_loss(x, others, others, mask, clip=0.2),
+                 "likelihood": lambda x: negative_log_likelihood(x, mask)}
+    for name, function in functions.items():
+        found = []
+        for outside in (0.0, junk):
+            x = torch.where(mask, clean, outside).requires_grad_()
+            value = function(x)
+            value.backward()
+            found.append((value.item(), x.grad))
+        assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1]), name
+        assert found[0][1].any() and not found[0][1][~mask].any(), name

@@ -1,7 +1,9 @@
 """PPO: where an update starts, what it computes, what it never touches, and that it goes on where it was killed."""
 
+import json
 import math
 import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -339,10 +341,18 @@ def test_what_is_logged(make_models, tmp_path):
     names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean", "length/std",
              "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean", "policy/ratio_max",
              "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction", "value/explained_variance", "value/mean", "returns/mean", "loss/policy",
-             "loss/value", "grad_norm"}
-    for line in lines(context.target):
-        assert names <= line.keys()
+             "loss/value", "grad_norm", "reward/non_score", "truncation_rate", "lr/value"}
+    for line in lines(context.target, timing=True):
+        assert names | {"timing/rollout", "timing/score", "timing/update", "peak_memory_bytes", "tokens_per_second"} <= line.keys()
+        assert min(line[f"timing/{part}"] for part in ("rollout", "score", "update")) > 0 and line["peak_memory_bytes"] > 2**20
+        assert line["reward/non_score"] == pytest.approx(-0.05 * line["kl/k1"], abs=1e-5)
+        assert line["truncation_rate"] == pytest.approx(1 - line["eos_rate"])
+        assert all(isinstance(value, (int, float)) for value in line.values())
         assert line["policy/ratio_max"] >= line["policy/ratio_mean"] > 0 and line["kl/k3"] > -1e-6
+    table = [json.loads(line) for line in (context.target / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in table] == [1, 2, 3, 4]
+    for line in table:
+        assert line["prompt"] in {f"{WORDS[i]} {i}" for i in range(8)} and line["response"] and isinstance(line["score"], float)
     assert lines(context.target)[-1]["policy/ratio_max"] > lines(context.target)[-1]["policy/ratio_mean"]
     assert context.meter.reward_queries == 16 and 16 <= context.meter.tokens_sampled <= 16 * 6
 
@@ -628,15 +638,6 @@ def test_without_a_supervised_stage_the_reference_is_the_base(make_models):
     assert sorted(models.roles.names()) == ["policy", "value"]
 
 
-def test_dropout_is_refused(make_models):
-    models = make_models(lora=Lora(r=4, alpha=8, dropout=0.1))
-    models.alias("reference", "base")
-    with pytest.raises(ConfigError, match="model.lora.dropout: found 0.1; expected 0 for PPO"):
-        ppo(critic="random").add_roles(models, 0)
-    with pytest.raises(ConfigError, match="model.lora.dropout: found 0.1; expected 0 for PPO"):
-        ppo(critic="random").check(None, models.config)
-
-
 @pytest.mark.parametrize("key, value", [
     ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "full"), ("kl_target", 0.0), ("kl_horizon", 0.0), ("gamma", 1.1),
     ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0), ("score_scaling", "std"),
@@ -650,6 +651,16 @@ def test_options_that_cannot_be_used(key, value):
 # State, and going on after a kill
 
 STATEFUL = {"kl_target": 0.5, "kl_horizon": 20.0, "score_scaling": "normalize"}
+
+
+def test_a_controller_that_could_not_steer(make_models, tmp_path):
+    with pytest.raises(ConfigError, match="algorithm.kl_target: found 6.0 with algorithm.kl_coef=0"):
+        ppo(kl_target=6.0, kl_coef=0.0)
+    for horizon, ends in ((0.8, pytest.raises(ConfigError, match="algorithm.kl_horizon: found 0.8; expected more than a fifth")),
+                          (0.81, nullcontext())):
+        algorithm = ppo(kl_target=1e-3, kl_horizon=horizon)
+        with ends:
+            algorithm.fit(make(make_models, tmp_path / str(horizon), algorithm))
 
 
 def test_the_controller_steers_and_is_kept(make_models, tmp_path):
@@ -670,7 +681,10 @@ def test_held_out_prompts_move_no_state(make_models, tmp_path):
     context = make(make_models, tmp_path, algorithm)
     context.heldout, context.heldout_records = context.examples[:3], context.records[:3]
     before = algorithm.state_dict()
-    assert abs(evaluate_loss(algorithm, context)["eval/policy/ratio_max"] - 1) <= 1e-5
+    watched = evaluate_loss(algorithm, context)
+    assert abs(watched["eval/policy/ratio_max"] - 1) <= 1e-5
+    assert {"eval/reward/proxy", "eval/kl/k1", "eval/eos_rate", "eval/length/mean"} <= watched.keys()
+    assert all(isinstance(value, (int, float)) for value in watched.values())
     assert algorithm.state_dict() == before
     assert vars(context.meter) == vars(Meter()), "what is only watched is free of charge"
 

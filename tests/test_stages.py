@@ -12,7 +12,9 @@ import weakref
 from collections.abc import Callable, Iterable
 
 import pytest
+import torch
 
+from algorithms.best_of_n import BestOfN
 from algorithms.common import stages
 from algorithms.common.algorithm import Algorithm, Need
 from algorithms.common.context import TrainerConfig
@@ -25,6 +27,8 @@ from algorithms.common.optim import Recipe
 from algorithms.common.records import DataSets, LoadReport, Records
 from algorithms.common.records.record import Record
 from algorithms.common.references import StoredLogprobs
+from algorithms.common.rewards import Function
+from algorithms.common.rewards import Gold
 from algorithms.common.sampling import Sampling
 from algorithms.common.stages import Bench, data_view
 from algorithms.common.store import Store
@@ -189,6 +193,15 @@ def test_the_key_does_not_change_with(store, tmp_path, trainer):
     assert key(make_bench(store, trainer=dataclasses.replace(TRAINER, **trainer))) == base
     assert key(make_bench(store, run_folder=tmp_path)) == base
     assert key(make_bench(store, eval=dataclasses.replace(EVAL, prompts=2))) == base
+
+
+@pytest.mark.parametrize("algorithm", [DPO(), IPO(), PPO(critic="policy")], ids=lambda one: type(one).__name__)
+def test_dropout_is_refused_where_passes_are_compared(store, algorithm):
+    wet = make_bench(store, model=model(lora=Lora(r=4, alpha=8, dropout=0.1)),
+                     data=dataclasses.replace(make_data(), gold=lambda *asked: []), reward=Gold())
+    with pytest.raises(ConfigError, match=f"model.lora.dropout: found 0.1; expected 0 for {type(algorithm).__name__}"):
+        wet.check(algorithm)
+    wet.check(SFT())
 
 
 @dataclasses.dataclass
@@ -416,6 +429,19 @@ def test_a_need_that_is_no_stage_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="algorithm.needs.reference: found dict; expected a stage"):
         bench.check(SFT(needs={"reference": {"recipe": {"steps": 4}}}))
     bench.check(SFT())
+
+
+def test_full_fine_tuning_of_bf16_weights_is_refused(store):
+    """Half a step of bf16 is 1/512 of a weight: of 0.02 it takes 4e-5, and Adam moves it by the learning rate."""
+    assert torch.tensor(0.02, dtype=torch.bfloat16) + 3e-5 == torch.tensor(0.02, dtype=torch.bfloat16)
+    bench = make_bench(store, model=model(lora=None, precision="bf16"))
+    for algorithm in (SFT(), on_sft()):
+        with pytest.raises(ConfigError, match="(?s)model.precision: found bf16 with model.lora null.*fix: model.precision=fp32"):
+            bench.check(algorithm)
+    bench.reward = Function(lambda prompts, responses: [0.0] * len(responses))
+    bench.check(BestOfN(n=2))  # nothing is trained
+    make_bench(store, model=model(lora=None)).check(SFT())
+    make_bench(store, model=model(precision="bf16")).check(SFT())
 
 
 def test_descriptions_pass_through_what_hides_secrets(tmp_path):

@@ -62,7 +62,8 @@ def make_context(models: Models, folder: Path, data: list[Example], recipe: Reci
 def lines(folder: Path, timing: bool = False) -> list[dict]:
     """metrics.jsonl, without what depends on the clock."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return found if timing else [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in found]
+    clock = ("tokens_per_second", "peak_memory_bytes", "timing/")
+    return found if timing else [{k: v for k, v in line.items() if not k.startswith(clock)} for line in found]
 
 
 def weights(models: Models) -> dict[str, torch.Tensor]:

@@ -103,12 +103,18 @@ class Algorithm:
     role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
+    compares_passes: ClassVar[bool] = False  # log-probabilities of several forward passes: they bear no dropout
     works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is part of its cost
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Views of the data that training depends on besides its own."""
         return ()
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Views whose labels, where they have some, it learns from; default: all that it reads."""
+        return (self.view, *self.reads)
 
     @property
     def every_turn(self) -> bool:

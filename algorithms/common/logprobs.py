@@ -24,7 +24,7 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
 
 def negative_log_likelihood(logprobs: Tensor, mask: Tensor) -> Tensor:
     """−mean log π over the tokens in ``mask``: (B, T), (B, T) → scalar. An empty mask gives 0, never NaN."""
-    return -(logprobs * mask).sum() / mask.sum().clamp_min(1)
+    return -torch.where(mask, logprobs, 0).sum() / mask.sum().clamp_min(1)
 
 
 def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK) -> Tensor:

@@ -36,6 +36,8 @@ from .trackers import Trackers
 
 log = logging.getLogger(__name__)
 
+SAMPLE = "sample/"  # metrics that show what was sampled begin so
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after a checkpoint was written."""
@@ -150,11 +152,12 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
 
 
 def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
-    """The same losses and metrics on held-out records, as eval/…"""
+    """The same losses and metrics on held-out records, as eval/…; of rollouts what was sampled for them, too."""
     with torch.no_grad():
         experience = algorithm.experience(context, context.heldout)
-        values = _losses(algorithm, context, experience, list(range(len(experience))), context.heldout, train=False)
-    return {f"eval/{name}": value for name, value in values.items()}
+        values = {**experience.metrics(),
+                  **_losses(algorithm, context, experience, list(range(len(experience))), context.heldout, train=False)}
+    return {f"eval/{name}": value for name, value in values.items() if not name.startswith(SAMPLE)}
 
 
 def _not_finite(context: Context, step: int, names: list[str], what: str) -> TrainingError:
@@ -227,7 +230,9 @@ def fit(algorithm: Algorithm, context: Context) -> None:
             step += 1
             tokens += step_tokens
             line = {"step": step, "epoch": step * recipe.batch_size / len(examples), **values,
-                    "lr": recipe.lr * factor, "tokens_per_second": step_tokens / (time.monotonic() - begin)}
+                    "lr": recipe.lr * factor,
+                    **{f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups if "name" in group},
+                    "tokens_per_second": step_tokens / (time.monotonic() - begin), "peak_memory_bytes": peak_memory_bytes(models.device)}
             if trainer.evaluate_every and (step % trainer.evaluate_every == 0 or step == total):
                 with _memory(context):
                     line.update(evaluate_loss(algorithm, context))
@@ -251,9 +256,16 @@ def fit(algorithm: Algorithm, context: Context) -> None:
 
 
 def write_report(context: Context, lines: list[dict], seconds: float, steps: int, tokens: int, trainable: int) -> None:
-    """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took."""
-    with open(context.target / "metrics.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took; where it sampled,
+    also rollouts.jsonl, one of each step.
+    """
+    numbers = [{name: value for name, value in line.items() if not name.startswith(SAMPLE)} for line in lines]
+    shown = [{"step": line["step"]} | {name.removeprefix(SAMPLE): value for name, value in line.items() if name.startswith(SAMPLE)}
+             for line in lines]
+    tables = {"metrics.jsonl": numbers} | ({"rollouts.jsonl": shown} if any(len(line) > 1 for line in shown) else {})
+    for name, table in tables.items():
+        with open(context.target / name, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in table)
     models, meter, records = context.models, context.meter, len(context.examples) if steps else 0
     seen = visited(records, context.recipe, context.seed) if steps else ()
     report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
@@ -268,26 +280,30 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], trainab
     """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values and tokens."""
     recipe, step = context.recipe, context.step
     experience = algorithm.experience(context, chosen)
-    lengths = experience.lengths()
-    size = recipe.minibatch_size or len(experience)
+    lengths, began = experience.lengths(), time.monotonic()
     means, tokens = _Means(), 0
-    for epoch in range(recipe.inner_epochs):
-        order = permutation(len(experience), context.seed, "minibatches", step, epoch).tolist()
-        for start in range(0, len(order), size):
-            indices = order[start:start + size]
-            values = _losses(algorithm, context, experience, indices, chosen, train=True)
-            tokens += sum(lengths[i] for i in indices)
-            if algorithm.stop(values):
-                optimizer.zero_grad(set_to_none=True)
-                means.add({"stopped": torch.ones(1)})
-                return {**experience.metrics(), **means.means()}, tokens
-            norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm).item()
-            if not math.isfinite(norm):
-                raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
-            optimizer.step()
+    for indices in _minibatches(len(experience), recipe, context.seed, step):
+        values = _losses(algorithm, context, experience, indices, chosen, train=True)
+        tokens += sum(lengths[i] for i in indices)
+        if algorithm.stop(values):
             optimizer.zero_grad(set_to_none=True)
-            means.add({name: torch.tensor([value], dtype=torch.float64) for name, value in {**values, "grad_norm": norm}.items()})
-    return {**experience.metrics(), **means.means()}, tokens
+            means.add({"stopped": torch.ones(1)})
+            break
+        norm = torch.nn.utils.clip_grad_norm_(trainable, recipe.max_grad_norm).item()
+        if not math.isfinite(norm):
+            raise _not_finite(context, step + 1, [example.record for example in chosen], "a gradient that is not finite")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        means.add({name: torch.tensor([value], dtype=torch.float64) for name, value in {**values, "grad_norm": norm}.items()})
+    return {**experience.metrics(), **means.means(), "timing/update": time.monotonic() - began}, tokens
+
+
+def _minibatches(items: int, recipe: Recipe, seed: int, step: int) -> Iterator[list[int]]:
+    """The items of an experience, shuffled anew in every inner epoch."""
+    size = recipe.minibatch_size or items
+    for epoch in range(recipe.inner_epochs):
+        order = permutation(items, seed, "minibatches", step, epoch).tolist()
+        yield from (order[start:start + size] for start in range(0, items, size))
 
 
 def _losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], examples: list[Example],

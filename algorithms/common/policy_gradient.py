@@ -59,11 +59,13 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     """Population variance over the mask, any shape → scalar."""
+    x = torch.where(mask, x, 0)  # before the subtraction: a gradient of 0 · NaN would be NaN
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
 
 
 def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     """(B, T) → (B, T): variance 1 and mean 0 over the mask (its own mean without ``shift_mean``), 0 outside."""
+    x = torch.where(mask, x, 0)
     mean = masked_mean(x, mask)
     whitened = (x - mean) * torch.rsqrt(masked_variance(x, mask) + 1e-8)
     return torch.where(mask, whitened if shift_mean else whitened + mean, 0)

@@ -1,4 +1,4 @@
-"""What a run writes: result.json, samples.parquet, metrics.jsonl, config.yaml, and the policy on top of its folder."""
+"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, config.yaml, the policy on top of all."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ def write_samples(folder: Path, samples: pd.DataFrame) -> None:
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:
-    if (stage / "metrics.jsonl").is_file():
-        with whole(folder / "metrics.jsonl") as file:
-            shutil.copyfile(stage / "metrics.jsonl", file)
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        if (stage / name).is_file():
+            with whole(folder / name) as file:
+                shutil.copyfile(stage / name, file)

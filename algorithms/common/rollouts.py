@@ -5,6 +5,7 @@ Nothing with a vocabulary axis outlives a chunk of the head: what is kept of a r
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Callable
 
@@ -47,7 +48,7 @@ class Rollouts(Examples):
     values: Tensor
     advantages: Tensor
     returns: Tensor
-    figures: dict[str, float]
+    figures: dict[str, float | str]
     demonstrations: list[Example] = field(default_factory=list)
 
     def lengths(self) -> list[int]:
@@ -68,8 +69,20 @@ class Rollouts(Examples):
     def _beside(self, indices: list[int]) -> list[Example]:
         return [self.demonstrations[index] for index in indices] if self.demonstrations else []
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | str]:
         return self.figures
+
+
+class Clock:
+    """Seconds between laps. What is timed ends with numbers on the host, so a GPU has done its work."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self._last = now - self._last, now
 
 
 def at_once(context: Context) -> int:
@@ -109,6 +122,12 @@ def score(context: Context, rollouts: list[Example]) -> Tensor:
     if torch.is_grad_enabled():
         context.meter.reward_queries += len(responses)
     return torch.tensor(context.reward(responses), device=context.models.device)
+
+
+def shown(context: Context, rollouts: list[Example], scores: Tensor) -> dict[str, str | float]:
+    """The first of them as text: a step's line of the sample table."""
+    first, decode = rollouts[0], context.models.template.decode
+    return {"sample/prompt": decode(first.prompt), "sample/response": decode(first.responses[0]), "sample/score": scores[0].item()}
 
 
 @torch.no_grad()

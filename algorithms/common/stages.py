@@ -148,7 +148,14 @@ class Bench:
                                   "learns from too")
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
             source.check(self.data)
+        if algorithm.compares_passes and self.model.lora is not None and self.model.lora.dropout:
+            raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; expected 0 for {type(algorithm).__name__}, which "
+                              "compares log-probabilities of two forward passes; fix: model.lora.dropout=0")
         algorithm.check(self._source(algorithm), self.model)
+        if trains and self.model.lora is None and self.model.precision == "bf16":
+            raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
+                              "keeps 8 bits of a weight and loses most steps of a small learning rate; fix: "
+                              "model.precision=fp32 (bf16 arithmetic stays, by trainer.mixed_precision), or keep model.lora")
         self._check_template(algorithm)
         for need in self._beneath(algorithm).values():
             self.over(need.model).check(need.algorithm)
@@ -383,8 +390,12 @@ class Bench:
         return own
 
     def _labels(self, algorithm: Algorithm) -> int:
-        if algorithm.view == "rated":
+        """Judgements that its training read: one per rating or per comparison, the same ones in all its views."""
+        return max((self._labels_of(view) for view in algorithm.labelled), default=0)
+
+    def _labels_of(self, view: str) -> int:
+        if view == "rated":
             return sum(rated(self.data.preferences).column("k"))
-        uses = algorithm.view in ("preferred", "pairs", "ranked") or (
-            algorithm.view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
+        uses = view in ("preferred", "pairs", "ranked") or (
+            view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
         return len(pairs(self.data.preferences)) if uses else 0
