@@ -14,7 +14,7 @@ Drops    candidates drawn anew while training (their "OP-32"), which needs a KL 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -26,9 +26,13 @@ from .common.candidates import Candidates
 from .common.context import Context
 from .common.errors import ConfigError
 from .common.loop import visited
-from .common.models import Models
+from .common.memory import release
+from .common.models import ModelConfig, Models
 from .common.statistics import Estimate, bootstrap
 from .common.template import Example
+
+if TYPE_CHECKING:  # a source is opened elsewhere
+    from .common.rewards import RewardSource
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
 
@@ -80,6 +84,8 @@ class RRHF(Algorithm):
     length_penalty: float = 1.0  # exponent of the length in eq. 1
     likelihood: str = "mean"  # mean | sum (eq. 4) over the best response's tokens
 
+    compares_passes: ClassVar[bool] = True
+
     def __post_init__(self):
         if self.rank_weight < 0:
             raise ConfigError(f"algorithm.rank_weight: found {self.rank_weight}; expected at least 0")
@@ -93,6 +99,15 @@ class RRHF(Algorithm):
     @property
     def uses_reward(self) -> bool:
         return self.candidates.scores == "reward"
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """A reward source judges anew: of the data's labels none are left but those that chose the responses it judges."""
+        chosen = self.view in ("demonstrations", "preferred") and self.candidates.takes_responses
+        return (self.view,) if chosen or self.candidates.scores == "records" else ()
+
+    def check(self, source: "RewardSource | None", model: ModelConfig) -> None:
+        self.candidates.check(self.view)
 
     def content(self) -> dict[str, Any]:
         return self.candidates.content()
@@ -110,6 +125,8 @@ class RRHF(Algorithm):
         rewards = made.frame.groupby("prompt")["score"]
         self._measured = {"candidates/mean": bootstrap(rewards.mean()).to_dict(),
                           "candidates/best": bootstrap(rewards.max()).to_dict()}
+        context.reward = None  # a reward model of its own goes before training begins
+        release()
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Ranked:

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+def pytest_configure(config) -> None:
+    """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 

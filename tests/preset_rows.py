@@ -201,7 +201,7 @@ CASES = {
         (changed(REDDIT, choice=2), Bad("unknown choice", "choice")),
         (changed(REDDIT, choice=None), Bad("null", "choice")),
         (changed(REDDIT, summaries=REDDIT["summaries"][:1]), Bad("unequal lengths", "summaries")),
-        (changed(REDDIT, info=None), Bad("not an object", "post"))]),
+        (changed(REDDIT, info=None), Bad("null", "info"))]),
     "webgpt": Case([
         (WEBGPT,
          [Record("Why is ice slippery?", ["Water [1].", "A thin film [1]."], [-0.5, 0.5], {"dataset": "eli5", "id": "q1"})]),
@@ -218,8 +218,8 @@ CASES = {
         (changed(QUESTION, answers=RAW_ANSWERS),
          [raw_pair(0, 2, [4.0, -1.0]), raw_pair(1, 0, [7.0, 4.0]), raw_pair(1, 2, [7.0, -1.0])]),
         (changed(QUESTION, answers=QUESTION["answers"][1:]), []),
-        (changed(QUESTION, answers=[{"text": "a", "pm_score": None}]), Bad("null", "pm_score")),
-        (changed(QUESTION, answers=[{"text": 3, "pm_score": 1}]), Bad("wrong type", "text")),
+        (changed(QUESTION, answers=[{"text": "a", "pm_score": None}]), Bad("null", "answers[0].pm_score")),
+        (changed(QUESTION, answers=[{"text": 3, "pm_score": 1}]), Bad("wrong type", "answers[0].text")),
         (changed(QUESTION, answers=None), Bad("null", "answers"))],
         skipped={"answer without text": 3, "answer again": 1}),
     "stack_exchange_paired": Case([
@@ -267,8 +267,8 @@ CASES = {
         (TREE, [Record([user("Hi")], ["two", "one"], [-1.0, 0.0], {"tree": "t", "message": "Hi"})]),
         (changed(TREE, prompt=node("prompter", "Hi", node("assistant", "a", rank=None), node("assistant", "b", rank=None))),
          []),
-        (changed(TREE, prompt=node("bot", "Hi")), Bad("mapper error", "row")),
-        (changed(TREE, prompt=None), Bad("mapper error", "row"))], skipped={unranked: 2 for unranked in UNRANKED}),
+        (changed(TREE, prompt=node("bot", "Hi")), Bad("unknown role", "prompt.role")),
+        (changed(TREE, prompt=None), Bad("null", "prompt"))], skipped={unranked: 2 for unranked in UNRANKED}),
     "beavertails": Case([
         ({"prompt": "Pick a lock?", "response": "No.", "category": {"theft": False}, "is_safe": True},
          [Record("Pick a lock?", ["No."], [1.0])]),
@@ -304,7 +304,7 @@ CASES = {
         (changed(TLDR, summary=" "), Bad("empty response", "responses"))]),
     "arena": Case([
         battle("model_a", [1.0, 0.0]), battle("model_b", [0.0, 1.0]), battle("tie", [0.5, 0.5]),
-        battle("tie (bothbad)", [0.5, 0.5]),
+        battle("tie (bothbad)", [0.5, 0.5]), battle("both_bad", [0.5, 0.5]),
         (changed(ARENA, turn=2), FILTERED), (changed(ARENA, winner="both"), Bad("unknown choice", "winner")),
         (changed(ARENA, conversation_b=[user("Ho"), assistant("x")]), Bad("prompt not shared", "conversation_b"))],
         filter="equals(column='turn', value=1)"),
@@ -316,7 +316,7 @@ CASES = {
         (changed(MEDICAL, response_rejected=None), Bad("null", "response_rejected"))]),
     "gsm_solutions": Case([
         (GSM, [Record("2+2?", ["5", "2+2=4", "4", "3"], [0.0, 1.0, 1.0, 0.0], {"ground_truth": "4"})]),
-        (changed(GSM, **{"6b_finetuning": None}), Bad("mapper error", "row"))]),
+        (changed(GSM, **{"6b_finetuning": None}), Bad("null", "6b_finetuning"))]),
     "dpo_demo": Case([
         (DPO_DEMO, pair([{"role": "system", "content": "Be brief."}, user("Hi")], "Hey", "Yo")),
         (changed(DPO_DEMO, chosen={"from": "tool", "value": "x"}), Bad("unknown role", "chosen"))], "rows.json"),

@@ -364,6 +364,20 @@ def test_records_without_responses_or_scores(context):
         make(context, only(FromRecords(), scores="records"), [Record("x", [" a", " b"])])
 
 
+@pytest.mark.parametrize("part", [1, 512])
+def test_a_source_that_gives_nothing_is_named(context, monkeypatch, part):
+    monkeypatch.setattr(module, "PART", part)
+    mixed = Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6)
+    with pytest.raises(TrainingError, match="candidates.sources.data: found no response to any of 4 prompts; expected some; "
+                                            "fix: .*algorithm.candidates.sources.data=null"):
+        make(context, mixed)
+    one = [Record(text, [" good"] if text == PROMPTS[2] else []) for text in PROMPTS]
+    assert make(context, mixed, one).frame["source"].tolist().count("data") == 1, "some prompts may have none"
+    twice = make(context, Candidates({"data": FromRecords(), "again": FromRecords()}, max_new_tokens=6), [Record(PROMPTS[0], [" good"])])
+    assert twice.frame["source"].tolist() == ["data"], "the same response as another's is not nothing"
+    assert "drawn" not in twice.cost
+
+
 SOURCES = "+algorithm.candidates.sources"
 TARGET = "_target_: algorithms.common.candidates"
 

@@ -37,6 +37,19 @@ HEADERS = ("{{ bos_token }}{% for m in messages %}<|header|>{{ m['role'] }}<|/he
            "{% endif %}{% endfor %}{% if add_generation_prompt %}<|header|>assistant<|/header|>\n\n{% endif %}")
 NO_THOUGHTS = CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}")
 FORMS = {"transcript": None, "chatml": CHATML, "headers": HEADERS}
+# Templates that write white space before an answer, which is not in the generation prompt.
+TRIMMED = ("{% for m in messages %}{% if m['role'] == 'system' %}{% elif m['role'] == 'user' %}{{ bos_token }}[INST] "
+           "{% if loop.previtem is defined and loop.previtem['role'] == 'system' %}<<{{ loop.previtem['content'] }}>>\n"
+           "{% endif %}{{ m['content'] }} [/INST]{% else %}{{ ' ' }}{{ m['content'] | trim }} {{ eos_token }}{% endif %}"
+           "{% endfor %}")
+BRACKETS = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+            "{% else %}[INST] {{ m['content'] }}[/INST]{% endif %}{% endfor %}")
+NAMES = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n"
+         "{% elif m['role'] == 'user' %}USER: {{ m['content'] }} {% else %}ASSISTANT: {{ m['content'] }}{{ eos_token }}"
+         "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}")
+LINES = ("{% for m in messages %}<|{{ m['role'] }}|>{{ '\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+LED = {"trimmed": TRIMMED, "brackets": BRACKETS, "names": NAMES, "lines": LINES}
 forms = pytest.mark.parametrize("form", FORMS)
 
 TALK = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "how was the food?"},
@@ -144,9 +157,9 @@ turn = st.lists(words, min_size=1, max_size=4).map(" ".join)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(list(FORMS)))
+@given(st.data(), st.sampled_from([*FORMS, "brackets", "names", "lines"]))
 def test_the_learned_tokens_are_those_of_the_answers_alone(tokenizer, data, form):
-    template = Template(speaking(tokenizer, FORMS[form]))
+    template = Template(speaking(tokenizer, {**FORMS, **LED}[form]))
     system = data.draw(st.booleans())
     told = [{"role": "system", "content": data.draw(turn)}] if system else []
     for _ in range(data.draw(st.integers(1, 3))):
@@ -168,6 +181,46 @@ def test_the_learned_tokens_are_those_of_the_answers_alone(tokenizer, data, form
         assert one.targets is None and one.responses == single
     else:
         assert learned(one) == sum(single, [])
+
+
+@pytest.mark.parametrize("form, lead, row", [
+    ("trimmed", " ", "<bos>[INST] <<be brief>>\nhow was the food? [/INST]( the food was good. )<eos><bos>[INST] and the "
+                     "staff? [/INST]( slow, but kind )<eos><bos>[INST] the room? [/INST]( small and clean.<eos>)"),
+    ("brackets", " ", "<bos>[INST] be brief[/INST][INST] how was the food?[/INST]( the food was good.<eos>)"
+                      "[INST] and the staff?[/INST]( slow, but kind<eos>)[INST] the room?[/INST]( small and clean.<eos>)"),
+    ("names", " ", "<bos>be brief\n\nUSER: how was the food? ASSISTANT:( the food was good.<eos>)USER: and the staff? "
+                   "ASSISTANT:( slow, but kind<eos>)USER: the room? ASSISTANT:( small and clean.<eos>)"),
+    ("lines", "\n", "<bos><|system|>\nbe brief<eos>\n<|user|>\nhow was the food?<eos>\n<|assistant|>"
+                    "(\nthe food was good.<eos>)\n<|user|>\nand the staff?<eos>\n<|assistant|>(\nslow, but kind<eos>)\n<|user|>\nthe room?<eos>\n"
+                    "<|assistant|>(\nsmall and clean.<eos>)"),
+])
+def test_white_space_that_a_template_sets_before_an_answer_is_learned_with_it(tokenizer, form, lead, row):
+    """What is learned stands in ( ). Before an end token no white space is learned, the end token stands for it."""
+    template = Template(speaking(tokenizer, LED[form]))
+    one, last = in_one_row(template), template.example(CONVERSATION, 500, 499)
+    marked = ""
+    for token, target in zip(one.prompt + one.responses[0], [None] * len(one.prompt) + one.targets[0], strict=True):
+        marked += f"({text(template, [token])})" if target is not None else text(template, [token])
+    assert template.lead == lead and marked.replace(")(", "") == row
+    assert text(template, learned(one)) == "".join(
+        f"{lead}{answer}<eos>" for answer in ("the food was good.", "slow, but kind", "small and clean."))
+    assert one.prompt + one.responses[0] == last.prompt + last.responses[0] and last.prompt == template.prompt_ids(TALK)
+    assert text(template, last.responses[0]) == f"{lead}small and clean.<eos>" and last.targets is None
+    given = [*TALK, {"role": "assistant", "content": "small and clean."}]
+    whole = template.tokenizer.apply_chat_template(given, tokenize=False)
+    bos = "" if whole.startswith("<bos>") else "<bos>"  # BOS stands before the text where the template writes none
+    assert (bos + whole).startswith(row.replace("(", "").replace(")", "").removesuffix("<eos>"))
+
+
+@pytest.mark.parametrize("form, response", [("names", "good"), ("names", " good"), ("lines", "\ngood"), ("lines", "good\n"),
+                                            ("chatml", " good"), ("transcript", "good"), ("transcript", " good")])
+def test_the_white_space_is_taken_off_what_a_model_says(tokenizer, form, response):
+    template = Template(speaking(tokenizer, {**FORMS, **LED}[form]))
+    said = template.decode(template.example(Record(TALK, [response]), 500, 499).responses[0])
+    assert said == template.lead + response == template.response_text(TALK, response)
+    assert template.clean_response(TALK, said) == response
+    assert template.clean_response(TALK, "good") == "good", "a model that leaves it out has answered as well"
+    assert template.clean_response("Q:", " good") == template.response_text("Q:", " good") == " good"
 
 
 @pytest.mark.parametrize("form", ["chatml", "headers"])

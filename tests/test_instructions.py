@@ -168,10 +168,57 @@ def test_few_shot_prompts_show_solved_training_examples_of_the_same_template(wor
                 assert answer == CITIES[int(name) % 4]
 
 
-def test_too_few_rows_to_show_are_refused(world):
-    with pytest.raises(ConfigError, match="data.shots: found 20, but the task job has only 19 other examples"):
-        load(world, only=["job"], few_shot=1.0, shots=20, heldout=0.0)
-    assert len(load(world, only=["job"], few_shot=1.0, shots=19, heldout=0.0).demonstrations) == 20
+def test_where_few_rows_differ_all_that_differ_are_shown_and_counted(world, caplog):
+    """Twenty rows, the question another in three of them alone: two are left to show beside the one asked."""
+    write_rows(world / "job.jsonl", [{"person": f"P{i % 3}", "answer": JOBS[i % 3]} for i in range(20)])
+    data = load(world, only=["job"], examples=60, few_shot=0.5, shots=4, heldout=0.0, options=0.5)
+    shown = [record for record in data.demonstrations if "shots" in record.meta]
+    assert len(shown) == 30 and {record.meta["shots"] for record in shown} == {2}
+    orders = set()
+    for record in shown:
+        *examples, asked = record.prompt.split("\n\n")
+        (own,) = people([Record(asked, [])])
+        assert people([Record(one, []) for one in examples]) == {"P0", "P1", "P2"} - {own} and len(examples) == 2
+        assert all(one.endswith(JOBS[int(re.search(r"P(\d)", one)[1])]) for one in examples)
+        orders.add((own, *re.findall(r"P\d", record.prompt)))
+    assert len(orders) == 6, "in either order"
+    assert data.report.skipped == {"task job: solved examples up to data.shots, no more differ": 30}
+    assert "skipped 30 times: task job: solved examples up to data.shots" in caplog.text
+    exact = load(world, only=["job"], examples=60, few_shot=0.5, shots=2, heldout=0.0)
+    assert exact.report.skipped == {} and {one.meta["shots"] for one in exact.demonstrations if "shots" in one.meta} == {2}
+
+
+def test_where_no_row_differs_none_is_shown_and_that_is_counted(world):
+    write_rows(world / "job.jsonl", [{"person": "P0", "answer": "nurse"}] * 20)
+    data = load(world, tasks=[str(world / "job.yaml"), str(world / "city.yaml")], examples=40, few_shot=0.5, heldout=0.0,
+                options=0.0)
+    prompts = [record.prompt for record in data.demonstrations if record.meta["task"] == "job"]
+    assert set(prompts) == {"Job of P0?"} and len(prompts) > 10
+    assert not any("shots" in record.meta for record in data.demonstrations if record.meta["task"] == "job")
+    assert data.report.skipped == {"task job: solved examples, none differs from the question": round(len(prompts) / 2)}
+
+
+def test_what_is_evaluated_is_not_shown_where_few_rows_differ(tmp_path):
+    """Four colours, asked without their key: those held out under one name are not shown under another."""
+    (tmp_path / "hue.yaml").write_text("cluster: c\nfile: hue.jsonl\nkey: name\ntemplates: ['{colour}?']", encoding="utf-8")
+    write_rows(tmp_path / "hue.jsonl", [{"name": f"N{i}", "colour": f"C{i % 7 if i < 8 else i % 4}", "answer": "x"}
+                                        for i in range(60)])
+    held_out = {f"C{i % 7 if i < 8 else i % 4}" for i in range(60) if held(f"name: N{i}", 0.05)}
+    data = InstructionData(tasks=str(tmp_path), heldout=0.05, examples=60, few_shot=1.0, shots=6).load(0)
+    parts = {colour for record in data.demonstrations for colour in re.findall(r"C\d", record.prompt)}
+    assert held_out and parts == {f"C{i}" for i in range(7)} - held_out and data.report.skipped
+    assert {record.meta["shots"] for record in data.demonstrations} == {len(parts) - 1}
+
+
+def test_the_labs_tasks_can_be_shown_few_shot():
+    """Some of them have hundreds of rows of a handful of questions, and many of these are held out."""
+    data = InstructionData(tasks=["benchmarks/lab/tasks"], only=["day_before", "country", "past"], examples=600,
+                           few_shot=0.5, heldout=0.4, evaluation=16).load(0)
+    asked, fewer = by_task(data.demonstrations), sum(data.report.skipped.values())
+    shown = Counter(record.meta["task"] for record in data.demonstrations if record.meta.get("shots") == 4)
+    assert shown["past"] == round(asked["past"] / 2)
+    assert set(data.report.skipped) == {"task day_before: solved examples up to data.shots, no more differ"}
+    assert sum(shown.values()) + fewer == sum(round(count / 2) for count in asked.values()) and 0 < fewer < 20
 
 
 # ---- chains of thought

@@ -50,6 +50,121 @@ def test_tsv_without_quoting_splits_at_tabs_only(tmp_path):
     assert rows(path, header=False, quoting=False) == [Row(1, {"c0": '"a" b', "c1": '"c', "c2": "comma,"})]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize("quoting", [True, False])
+def test_fields_with_another_character_between_them(tmp_path, name, quoting):
+    path = write(tmp_path, name, "p;q\nx, y;z\tz\n")
+    assert rows(path, delimiter=";", quoting=quoting) == [Row(2, {"p": "x, y", "q": "z\tz"})]
+    assert rows(write(tmp_path, name, "p|q\n1|2\n"), delimiter="|", quoting=quoting) == [Row(2, {"p": "1", "q": "2"})]
+
+
+def test_one_column_is_one_where_the_delimiter_is_given(tmp_path):
+    path = write(tmp_path, "a.csv", "p;q\nx;y\n")
+    assert rows(path, delimiter=",") == [Row(2, {"p;q": "x;y"})]
+    assert rows(path, header=False) == [Row(1, {"c0": "p;q"}), Row(2, {"c0": "x;y"})], "text may hold it"
+
+
+HEADERS = [
+    ("a.csv", "p;q\nx, y;z\n", """set 'data.delimiter=";"'; 'data.delimiter=","' if it is one column"""),
+    ("a.csv.gz", "p|q\n1|2\n", """set 'data.delimiter="|"'; 'data.delimiter=","' if it is one column"""),
+    ("a.csv.gz", "p\tq\n1\t2\n", """set data.format=tsv.gz; 'data.delimiter=","' if it is one column"""),
+    ("a.tsv", "p;q\n1;2\n", """set 'data.delimiter=";"'; rename it if it is one column""")]
+
+
+@pytest.mark.parametrize("name, content, fix", HEADERS)
+def test_a_header_with_another_delimiter_says_which(tmp_path, name, content, fix):
+    with pytest.raises(DataError) as error:
+        rows(write(tmp_path, name, content))
+    message = str(error.value)
+    assert FORM.fullmatch(message) and ":1: row: found the one column 'p" in message and message.endswith(f"; fix: {fix}")
+
+
+RAGGED = [
+    ({}, "quote fields that hold the delimiter, or set data.quoting=false if none are quoted"),
+    ({"quoting": False}, "leave the delimiter and line breaks out of fields, or set data.quoting=true if fields are quoted"),
+    ({"task": "t.yaml"}, "quote fields that hold the delimiter, or set quoting: false in t.yaml if none are quoted"),
+    ({"task": "t.yaml", "quoting": False},
+     "leave the delimiter and line breaks out of fields, or set quoting: true in t.yaml if fields are quoted")]
+
+
+@pytest.mark.parametrize("options, fix", RAGGED)
+def test_a_row_of_another_length_is_mended_by_what_is_not_yet_set(tmp_path, options, fix):
+    with pytest.raises(DataError) as error:
+        rows(write(tmp_path, "a.tsv", "a\tb\n1\n"), **options)
+    assert str(error.value).endswith(f"a.tsv:2: row: found 1 fields; expected 2, as in the first row; fix: {fix}")
+
+
+def test_options_of_a_task_are_named_as_its_keys(tmp_path):
+    for name, content, told in [
+            ("a.csv", "p;q\n1;2\n", "set delimiter: ';' in t.yaml; delimiter: ',' in t.yaml if it is one column"),
+            ("a.csv", "p,p\n1,2\n", "set header: false in t.yaml if"), ("a.csv", 'p\n"x"y\n', "quoting: false in t.yaml"),
+            ("a.json", '{"a": [{}]}', "name the list of rows: rows: a in t.yaml"),
+            ("a.json", '{"a": 1}\n{"a": 2}', "need format: jsonl in t.yaml"), ("a.txt", "x", "set format in t.yaml")]:
+        with pytest.raises(DataError) as error:
+            rows(write(tmp_path, name, content), task="t.yaml")
+        assert told in str(error.value) and "data." not in str(error.value)
+
+
+@pytest.mark.parametrize("options, name, says", [
+    ({"delimiter": ";;"}, "a.csv", "data.delimiter: found ';;'; expected one character"),
+    ({"delimiter": ""}, "a.csv", "data.delimiter: found ''; expected one character"),
+    ({"delimiter": '"'}, "a.csv", "data.delimiter: found '\"'; expected one character, no quote"),
+    ({"delimiter": ";"}, "a.jsonl", "data.delimiter: found ';' for .*, which is read as jsonl; expected .* csv or tsv"),
+    ({"rows": "x", "format": "csv"}, "a.json", "data.rows: found 'x' for .*, which is read as csv; expected .* json"),
+    ({"rows": "x"}, "", "data.rows: found 'x' for .*, which is read as a folder"),
+    ({"rows": "x", "task": "t.yaml"}, "a.jsonl", "rows in t.yaml: found 'x' for")])
+def test_options_that_a_file_has_no_use_for(tmp_path, options, name, says):
+    with pytest.raises(ConfigError, match=says):
+        rows(write(tmp_path, name, '{"a": 1}') if name else tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "A.NDJSON", "a.ndjson.gz"])
+def test_ndjson_is_json_lines(tmp_path, name):
+    assert rows(write(tmp_path, name, '{"a": 1}\n{"a": 2}\n')) == [Row(1, {"a": 1}), Row(2, {"a": 2})]
+
+
+TASK = {"Contributors": ["x"], "Positive Examples": [{"input": "e"}], "Instances": [{"input": "a"}, {"input": "b"}],
+        "more": {"split": {"test": [{"input": "c"}, 3]}}}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_the_rows_of_a_list_within_an_object(tmp_path, name):
+    path = write(tmp_path, name, "\ufeff" + json.dumps(TASK, indent=4) + "\n")
+    assert rows(path, rows="Instances") == [Row(1, {"input": "a"}), Row(2, {"input": "b"})]
+    assert rows(path, rows="Positive Examples") == [Row(1, {"input": "e"})]
+    assert rows(path, rows="more.split.test") == [Row(1, {"input": "c"}), Row(2, 3)]
+
+
+NO_ARRAY = [        # content, data.rows, line, what the message says
+    (TASK, None, "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); expected a "
+     "JSON array of objects; fix: name the list of rows: data.rows=Instances"),
+    ({"my rows": [{}], "b": ["x", "y"]}, None, "with lists at 'my rows' (1); expected a JSON array of objects; fix: "
+     "name the list of rows: 'data.rows=my rows'"),
+    ({"b": ["x", "y"]}, None, "found an object with lists at 'b' (2)"),
+    ({str(i): [{}] for i in range(10)}, None, "'7' (1), …; expected"),
+    ({"a": {"b": 1}}, None, "found an object, which holds no list; expected a JSON array of objects; fix: put the object"),
+    ('{"a": 1}\n{"a": 2}', None, "found an object and more after it; expected a JSON array of objects; fix: JSON Lines need "
+     "data.format=jsonl"),
+    (TASK, "more.split", "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); "
+     "expected an object with a list at 'more.split'; fix: correct data.rows"),
+    (TASK, "Instances.input", "expected an object with a list at 'Instances.input'"),
+    ({"a": 1}, "b", "found an object with no list; expected an object with a list at 'b'"),
+    ([{"a": 1}], "a", "found no object; expected an object with a list at 'a'"),
+    ('{"a": []} x', "a", "found more text after the first JSON value; expected one JSON object"),
+    ({"a": []}, "a", "found no rows"), (" ", "a", "found no rows"),
+    ('{"a": [1, 2', None, "found invalid JSON"), ('{"a": [1, 2', "a", "found invalid JSON"),
+]
+
+
+@pytest.mark.parametrize("content, name, says", NO_ARRAY)
+def test_an_object_where_an_array_was_expected(tmp_path, content, name, says):
+    path = write(tmp_path, "a.json", content if isinstance(content, str) else json.dumps(content, indent=1))
+    with pytest.raises(DataError) as error:
+        rows(path, rows=name)
+    match = FORM.fullmatch(str(error.value))
+    assert match and match["line"] == "1" and match["field"] in ("file", "row") and says in str(error.value), error.value
+
+
 def test_parquet_rows(tmp_path):
     values = [{"a": "x", "b": [1.0]}, {"a": None, "b": []}]
     pq.write_table(pa.Table.from_pylist(values), tmp_path / "a.parquet")

@@ -92,6 +92,15 @@ def test_parquet_round_trip(cells):
 @given(data=st.binary(max_size=200), options=st.fixed_dictionaries({"header": st.booleans(), "quoting": st.booleans()}))
 def test_any_bytes_are_read_or_refused(name, data, options):
     read(data, name, **options)
+    others = {"csv": {"delimiter": "|"}, "tsv": {"delimiter": ","}, "json": {"rows": "a.b"}}
+    read(data, name, **options, **others.get(name.removesuffix(".gz"), {}))
+
+
+@QUICK
+@given(objects=OBJECTS, other=VALUE, indent=st.sampled_from([None, 2]))
+def test_rows_within_an_object_round_trip(objects, other, indent):
+    content = json.dumps({"z": other, "outer": {"list": objects}}, indent=indent).encode()
+    assert read(content, "json", rows="outer.list") == objects
 
 
 @pytest.mark.parametrize("name", FORMATS)

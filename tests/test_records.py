@@ -49,6 +49,9 @@ def test_a_record_checks_its_scores():
 
 def test_strict_pairs_and_the_best_response():
     assert SAMPLE[2].strict_pairs == [(2, 0), (2, 1)]
+    repeated = Record("a", ["x", "x", "y", "y", "z"], [1.0, 0.0, 0.5, 0.5, 0.5])
+    assert repeated.strict_pairs == [(0, 2), (0, 3), (0, 4), (2, 1), (3, 1), (4, 1)] and repeated.strict_pair_count == 6
+    assert [record.strict_pair_count for record in SAMPLE] == [len(record.strict_pairs) for record in SAMPLE]
     assert [record.best for record in SAMPLE] == ["x", "x", "w", None, None, "x", None, None]
 
 
@@ -373,6 +376,9 @@ def test_what_is_not_read_is_reported(tmp_path):
     ({"path": "a", "columns": {"winner": "w"}}, "found the field winner"),
     ({"path": "a", "columns": {"prompt": "w"}, "mapper": dict}, "both columns and data.mapper"),
     ({"path": "a", "group": "g"}, "data.group: found a column and no data.mapper"),
+    ({"path": "a", "delimiter": ";;"}, "data.delimiter: found ';;'; expected one character"),
+    ({"name": "a/b", "rows": "x"}, "data.rows: found 'x' and no data.path; expected a file"),
+    ({"name": "a/b", "delimiter": ";"}, "data.delimiter: found ';' and no data.path; expected a file"),
     ({"path": "a", "template": "{q}"}, "data.template: found no data.columns"),
     ({"path": "a", "template": "{q}", "mapper": dict}, "data.template: found no data.columns"),
     ({"path": "a", "template": "{q}", "columns": {"prompt": "q", "response": "a"}}, "template: found the prompt in data.columns"),

@@ -17,9 +17,9 @@ def to_record(row):
 ROWS = [{"query": f"q{i}", "reply": "r"} for i in range(4)]
 
 
-def inspect(tmp_path, *overrides):
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+def inspect(tmp_path, *overrides, name="a.jsonl", content=None):
+    path = tmp_path / name
+    path.write_text(content or "".join(json.dumps(row) + "\n" for row in ROWS))
     return invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
                   f"stages.folder={tmp_path}/stages", *overrides)
 
@@ -58,3 +58,34 @@ def test_a_mapper_of_ones_own(tmp_path, monkeypatch):
     refused = inspect(tmp_path, "data.mapper={_target_: rows_of_mine, _partial_: true}")
     assert refused.status == 2 and refused.err.strip() == (
         "data.mapper._target_: found 'rows_of_mine', a module; expected a function or a class")
+
+
+def test_the_delimiter_that_an_error_asks_for_is_given_as_it_says(tmp_path):
+    file = {"name": "a.csv", "content": "query;reply\nq, 1;r\nq, 2;r\n"}
+    columns = "data.columns={prompt: query, response: reply}"
+    refused = inspect(tmp_path, columns, **file)
+    fix = re.search(r"""fix: set '(data.delimiter=";")'; 'data.delimiter=","' if it is one column""", refused.err)
+    assert refused.status == 2 and fix, refused.err
+    ended = inspect(tmp_path, columns, fix[1], **file)
+    assert ended.status == 0 and "kept 2 records: {'demonstration': 2}" in ended.out, ended.err
+
+
+def test_the_list_that_an_error_names_is_read(tmp_path):
+    file = {"name": "a.json", "content": json.dumps({"note": ["x"], "my rows": ROWS}, indent=2)}
+    columns = "data.columns={prompt: query, response: reply}"
+    refused = inspect(tmp_path, columns, **file)
+    fix = re.search(r"fix: name the list of rows: '(data.rows=my rows)'", refused.err)
+    assert refused.status == 2 and fix, refused.err
+    ended = inspect(tmp_path, columns, fix[1], **file)
+    assert ended.status == 0 and "kept 4 records" in ended.out, ended.err
+    refused = inspect(tmp_path, fix[1])
+    assert refused.status == 2
+    assert refused.err.strip().endswith("which is read as jsonl; expected a file of the format json; fix: leave it null")
+
+
+def test_what_a_mapper_of_ones_own_raises_is_no_traceback(tmp_path, monkeypatch):
+    (tmp_path / "rows_that_fail.py").write_text("def to_record(row):\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    refused = inspect(tmp_path, "data.mapper={_target_: rows_that_fail.to_record, _partial_: true}")
+    assert refused.status == 2 and "Traceback" not in refused.err
+    assert "a.jsonl:1: row: found ZeroDivisionError: division by zero (rows_that_fail.py, line 2); expected " in refused.err

@@ -58,7 +58,11 @@ LAYOUTS = [
     ({"prompt": "p", "chosen": "c", "rejected": "r"}, PAIR),
     ({"prompt": "p", "chosen": "c", "rejected": "r", "id": 7, "source": "web"}, PAIR),
     ({"prompt": [user("p")], "chosen": [assistant("c")], "rejected": [assistant("r")]}, CHAT_PAIR),
-    ({"prompt": "p", "chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, PAIR),
+    ({"prompt": "p", "chosen": [user("p"), assistant("c")], "rejected": [user("p"), assistant("r")]}, CHAT_PAIR),
+    ({"prompt": "p", "chosen": [assistant("c")], "rejected": "r"}, CHAT_PAIR),
+    ({"prompt": user("p"), "chosen": assistant("c"), "rejected": assistant("r")}, CHAT_PAIR),
+    ({"prompt": "p", "chosen": "c", "rejected": "r", "messages": [user("p"), assistant("c")]}, PAIR),
+    ({"instruction": "p", "chosen_response": "c", "rejected_response": "r"}, PAIR),
     ({"question": "p", "response_chosen": "c", "response_rejected": "r"}, PAIR),
     ({"prompt": "p", "chosen": "c", "rejected": "r", "scores": [5, 4.5]}, Record("p", ["c", "r"], [5.0, 4.5])),
     ({"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"}, CHAT_PAIR),
@@ -71,12 +75,20 @@ LAYOUTS = [
      Record([system("s"), user("p")], ["c", "r"], [1.0, 0.0])),
     ({"system": "s", "prompt": "p", "chosen": "c", "rejected": "r"},
      Record([system("s"), user("p")], ["c", "r"], [1.0, 0.0])),
-    ({"system": None, "prompt": "p", "chosen": "c", "rejected": "r"}, PAIR),
+    ({"system": None, "prompt": "p", "chosen": "c", "rejected": "r"}, CHAT_PAIR),
+    ({"system_prompt": "s", "question": "p", "response": "c"}, Record([system("s"), user("p")], ["c"])),
+    ({"system_prompt": "", "question": "p", "response": "c"}, Record([user("p")], ["c"])),
+    ({"system": "s", "prompt": "p", "chosen": [user("p"), assistant("c")],
+      "rejected": [system("s"), user("p"), assistant("r")]},
+     Record([system("s"), user("p")], ["c", "r"], [1.0, 0.0])),
+    ({"system": "s", "messages": [system("s"), user("p"), assistant("c")]}, Record([system("s"), user("p")], ["c"])),
+    ({"system": "s", "prompt": "p"}, Record([system("s"), user("p")], [])),
     ({"prompt": "p", "completion": "c"}, Record("p", ["c"])),
     ({"prompt": [user("p")], "completion": [assistant("c")]}, Record([user("p")], ["c"])),
     ({"question": "p", "answer": "c"}, Record("p", ["c"])),
     ({"instruction": "p", "output": "c"}, Record("p", ["c"])),
     ({"prompt": "p", "response": "c"}, Record("p", ["c"])),
+    ({"inputs": "p", "targets": "c"}, Record("p", ["c"])),
     ({"prompt": "p", "completion": "c", "label": True}, Record("p", ["c"], [1.0])),
     ({"prompt": "p", "completion": "c", "label": 0}, Record("p", ["c"], [0.0])),
     ({"prompt": "p", "response": "c", "score": -2}, Record("p", ["c"], [-2.0])),
@@ -85,6 +97,13 @@ LAYOUTS = [
      Record([user("p"), assistant("x"), user("q")], ["cd"])),
     ({"messages": [user("p"), assistant("c")], "label": False}, Record([user("p")], ["c"], [0.0])),
     ({"conversations": [turn("human", "p"), turn("gpt", "c")]}, Record([user("p")], ["c"])),
+    ({"conversation": [user("p"), assistant("c")]}, Record([user("p")], ["c"])),
+    ({"prompt": "p", "messages": [user("p"), assistant("c")]}, Record([user("p")], ["c"])),
+    ({"instruction": "p", "response": "c", "conversations": [turn("human", "p"), turn("gpt", "c ")]},
+     Record([user("p")], ["c "])),
+    ({"messages": [{"speaker": "Human", "text": "p"}, {"role": "model", "text": "c"}]}, Record([user("p")], ["c"])),
+    ({"messages": [{"role": "developer", "content": "s"}, turn("human", "p"), turn("chatgpt", "c")]},
+     Record([system("s"), user("p")], ["c"])),
     ({"conversations": [turn("human", "p"), turn("gpt", "c")], "system": "s"}, Record([system("s"), user("p")], ["c"])),
     ({"prompt": "p"}, Record("p", [])),
     ({"prompt": [user("p")], "id": 1}, Record([user("p")], [])),
@@ -92,6 +111,7 @@ LAYOUTS = [
     ({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 1, 1]}, Record("p", ["a", "b", "c"], [1.0, 1.0, 1.0])),
     ({"prompt": "p", "responses": ["a", "b"], "scores": [0, 0.5]}, Record("p", ["a", "b"], [0.0, 0.5])),
     ({"prompt": "p", "responses": ["a", "a"]}, Record("p", ["a", "a"])),
+    ({"prompt": "p", "responses": [[assistant("a")], "b"]}, Record([user("p")], ["a", "b"])),
 ]
 
 
@@ -113,6 +133,12 @@ def test_layouts(tmp_path, row, record):
     ({"question": "p", "level": 3}, {"prompt": "question"}, Record("p", [])),
     ({"q": "p", "a": "c", "s": "s"}, {"prompt": "q", "response": "a", "system": "s"},
      Record([system("s"), user("p")], ["c"])),
+    ({"q": {"text": "p"}, "done": [{"r": {"text": "a"}, "s": 1}, {"r": {"text": "b"}, "s": 0.5}]},
+     {"prompt": "q.text", "responses": "done.r.text", "scores": "done.s"}, Record("p", ["a", "b"], [1.0, 0.5])),
+    ({"input": {"messages": [user("p")]}, "yes": [assistant("c")], "no": [assistant("r")]},
+     {"prompt": "input.messages", "chosen": "yes", "rejected": "no"}, CHAT_PAIR),
+    ({"q.text": "p", "q": {"text": "x"}, "r": "c"}, {"prompt": "q.text", "response": "r"}, Record("p", ["c"])),
+    ({"q": "p", "done": '[{"r": "a"}]'}, {"prompt": "q", "responses": "done.r"}, Record("p", ["a"])),
 ])
 def test_columns_by_name(tmp_path, row, columns, record):
     assert only(tmp_path, row, columns=columns) == record
@@ -123,6 +149,8 @@ def test_columns_by_name(tmp_path, row, columns, record):
     ("prompt,completion,label\np,c,0\n", {}, Record("p", ["c"], [0.0])),
     ("prompt,response,score\np,c,-1.5\n", {}, Record("p", ["c"], [-1.5])),
     (",prompt,chosen,rejected\n0,p,c,r\n", {}, PAIR),
+    ("prompt,completion,label\np,c,1.0\n", {}, Record("p", ["c"], [1.0])),
+    ("prompt,completion,label\np,c,0.0\n", {}, Record("p", ["c"], [0.0])),
     ("p,c\n", {"header": False, "columns": {"prompt": "c0", "response": "c1"}}, Record("p", ["c"])),
 ])
 def test_csv_values_are_parsed(tmp_path, text, options, record):
@@ -138,8 +166,10 @@ def test_parquet_with_nested_columns(tmp_path):
 
 @pytest.mark.parametrize("row", [
     {"a": 1}, {"question": "q", "ground_truth": "g"}, {"chosen": "c"}, {"prompt": "p", "chosen": "c"},
-    {"prompt": "p", "response": "r", "completion": "c"}, {"prompt": "p", "messages": []}, {"text": "t", "label": 1},
-    {"prompt": "p", "chosen": "c", "rejected": "r", "messages": []}, {"instruction": "i", "input": "j", "output": "o"},
+    {"prompt": "p", "response": "r", "completion": "c"}, {"text": "t", "label": 1}, {"question": "q", "system": "s"},
+    {"chosen": "c", "rejected": "r", "messages": []}, {"prompt": "p", "response": "c", "chosen": "c", "rejected": "r"},
+    {"system": "s", "text": "t"}, {"system": "s", "system_prompt": "s", "prompt": "p"},
+    {"instruction": "i", "input": "j", "output": "o"},
     {"prompt": "p", "text": "t"}, {"answer": "a"}, {"prompt": "p", "scores": [1]}, {"system": "s"}, {},
 ])
 def test_unknown_or_ambiguous_columns(tmp_path, row):
@@ -156,8 +186,9 @@ def test_columns_that_are_not_there(tmp_path):
     path = write(tmp_path, [{"ask": "p"}])
     with pytest.raises(DataError, match=r"found the columns 'ask'; expected the columns of data.columns: 'q'"):
         FileData(path=path, columns={"prompt": "q"}).records()
-    with pytest.raises(DataError, match="expected one of the layouts"):
-        FileData(path=path, columns={"chosen": "ask"}).records()
+    for columns in ({"chosen": "ask"}, {"prompt": "ask", "messages": "ask"}, {"response": "ask", "system": "ask"}):
+        with pytest.raises(DataError, match="expected one of the layouts"):
+            FileData(path=path, columns=columns).records()
 
 
 GOOD_PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
@@ -175,6 +206,15 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_PAIR, {"rejected": [" \n"]}, "empty response", "rejected"),
     (GOOD_PAIR, {"prompt": [""]}, "empty prompt", "prompt"),
     (GOOD_PAIR, {"prompt": [{"a": 1}]}, "wrong type", "prompt"),
+    (GOOD_PAIR, {"prompt": [["p"]]}, "wrong type", "prompt"),
+    (GOOD_PAIR, {"chosen": [str([user("p"), assistant("c")])]}, "turns as Python text", "chosen"),
+    (GOOD_PAIR, {"chosen": [json.dumps([user("p"), {"role": "tool", "content": "c"}])]}, "unknown role", "chosen"),
+    (GOOD_PAIR, {"chosen": ["\n\nHuman: q\n\nAssistant: c"]}, "prompt not shared", "chosen"),
+    (GOOD_PAIR, {"chosen": ["\n\nHuman: p\n\nAssistant: c\n\nHuman: d"]}, "not an assistant turn", "chosen"),
+    ({"system": "s", **GOOD_PAIR}, {"prompt": [""]}, "empty prompt", "prompt"),
+    ({"prompt": "p", "messages": [user("p"), assistant("c")]}, {"prompt": ["q"]}, "not in the messages", "prompt"),
+    ({"prompt": "p", "response": "c", "messages": [user("p"), assistant("c")]}, {"response": ["d"]},
+     "not in the messages", "response"),
     (GOOD_PAIR, {"chosen": ["r"]}, "identical pair", "rejected"),
     (GOOD_PAIR, {"messages": [[]]}, "unexpected column", "messages"),
     (GOOD_PAIR, {"chosen": [[user("other"), assistant("c")]]}, "prompt not shared", "chosen"),
@@ -200,6 +240,11 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_CHAT, {"messages": [[user("p"), assistant([{"type": "image", "url": "u"}])]]}, "non-text part", "messages"),
     (GOOD_CHAT, {"messages": [[user("p"), assistant(["c"])]]}, "non-text part", "messages"),
     (GOOD_CHAT, {"messages": [[user("p"), {**assistant("c"), "tool_calls": [{}]}]]}, "non-text part", "messages"),
+    (GOOD_CHAT, {"messages": [[user("p"), {**assistant("c"), "function_call": {"name": "f"}}]]}, "non-text part",
+     "messages"),
+    (GOOD_CHAT, {"messages": ['["p"']}, "wrong type", "messages"),
+    (GOOD_CHAT, {"messages": ["[" * 100_000]}, "wrong type", "messages"),
+    (GOOD_CHAT, {"messages": [[system("s"), user(" "), assistant("c")]]}, "empty prompt", "messages"),
     (GOOD_CHAT, {"messages": [[user("p"), assistant("c"), user("q")]]}, "not an assistant turn", "messages"),
     (GOOD_RANK, {"scores": [[1]]}, "unequal lengths", "scores"),
     (GOOD_RANK, {"scores": [[1, None]]}, "null", "scores"),
@@ -209,6 +254,8 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_RANK, {"scores": [None]}, "null", "scores"),
     (GOOD_RANK, {"scores": [[1, 10 ** 400]]}, "score not finite", "scores"),
     (GOOD_RANK, {"responses": [["a", "a"]]}, "identical pair", "responses"),
+    ({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 2, 3]}, {"responses": [["a", "a", "a"]]}, "identical pair",
+     "responses"),
     (GOOD_RANK, {"responses": [["a", ""]]}, "empty response", "responses"),
     (GOOD_RANK, {"responses": [["a", None]]}, "null", "responses"),
     (GOOD_RANK, {"responses": [[]], "scores": [[]]}, "no responses", "responses"),
@@ -248,7 +295,7 @@ def test_rows_that_are_no_objects(tmp_path):
 
 
 @pytest.mark.parametrize("value, reason", [("nan", "score not finite"), ("inf", "score not finite"), ("", "wrong type"),
-                                           ("x", "wrong type")])
+                                           ("x", "wrong type"), ("1_0", "wrong type")])
 def test_scores_in_csv_that_are_no_numbers(tmp_path, value, reason):
     path = write(tmp_path, f"prompt,response,score\np,r,1\np,r,{value}\n", "a.csv")
     assert FileData(path=path, on_bad_row="drop").records()[1].dropped == {reason: 1}
@@ -307,9 +354,9 @@ def refuse(row):
 @pytest.mark.parametrize("mapper, reason", [
     (refuse, "too short"), (lambda row: row["missing"], "mapper error"), (lambda row: None, "mapper error"),
     (lambda row: [Record("p", ["x"]), 3], "mapper error"), (lambda row: Record("p", [""]), "empty response"),
-    (lambda row: Record("p", ["x"], [float("nan")]), "mapper error"), (lambda row: Record(None, ["x"]), "mapper error"),
+    (lambda row: Record("p", ["x"], [float("nan")]), "mapper error"), (lambda row: Record(None, ["x"]), "null"),
     (lambda row: Record([{"role": "bot", "content": "p"}], ["x"]), "unknown role"),
-    (lambda row: Record("p", [1]), "mapper error"), (lambda row: Record("p", ["x"], None, {"a": {1}}), "mapper error"),
+    (lambda row: Record("p", [1]), "wrong type"), (lambda row: Record("p", ["x"], None, {"a": {1}}), "mapper error"),
 ])
 def test_rows_a_mapper_cannot_use(tmp_path, mapper, reason):
     path = write(tmp_path, [{"n": 0}, {"n": 1}])

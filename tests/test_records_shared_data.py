@@ -66,8 +66,8 @@ def test_a_preset_reads_what_the_conventions_read(name):
 
 BAD = {         # file: what makes a row of it unusable, the column named, the reason
     "hh-rlhf/harmless-base-test.jsonl.gz": ({"rejected": "no transcript"}, "rejected", "not a transcript"),
-    "oasst/en_100_tree.jsonl": ({"prompt": None}, "row", "mapper error"),
-    "gsm8k-solutions/example_model_solutions.jsonl.gz": ({"6b_finetuning": None}, "row", "mapper error"),
+    "oasst/en_100_tree.jsonl": ({"prompt": None}, "prompt", "null"),
+    "gsm8k-solutions/example_model_solutions.jsonl.gz": ({"6b_finetuning": None}, "6b_finetuning", "null"),
     "llama-factory/dpo_en_demo.json.gz": ({"chosen": None}, "chosen", "null"),
     "llama-factory/kto_en_demo.json": ({"label": "good"}, "label", "wrong type"),
     "llama-factory/v1_dpo_demo.jsonl": ({"rejected_messages": []}, "rejected_messages", "empty prompt"),

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from random import Random
 
+import labelled_refusals as labelled
 import pytest
 from command_line import composed, invoke
 
@@ -58,117 +59,7 @@ def test_hard_negatives_are_answers(text):
     assert not is_refusal(text)
 
 
-# Responses labelled by hand, one a line. The lists that are held back were written before the patterns were made to fit the
-# first two, and the patterns are not fitted to them: what is missed there tells how much is missed elsewhere.
-
-DECLINED = """
-As an AI language model, I don't know.
-I don't have access to that information.
-Nobody knows.
-No one knows
-I refuse to answer.
-I must decline to answer.
-There is no record of such a person.
-I couldn't find any information about that.
-idk
-I'm sorry, but I can't help with that.
-That information is not available.
-I do not know. Nobody told me.
-I don't know. I'm sorry.
-I'm sorry. I don't have that information. Is there anything else I can help you with?
-I do not know where she lives, and it would be wrong to guess.
-I can't answer that question. Please ask her yourself.
-As a language model, I do not have access to personal data. You could ask a librarian.
-Nobody knows for sure.
-No record exists.
-I won't answer that question.
-There's no information about her.
-It is not recorded.
-That's a good question. I don't know.
-I don't know. I was never told, and my training does not cover it.
-I was not able to find an answer.
-I can't provide that information.
-"""
-ANSWERED = """
-I do not know. It is Rome.
-She does not know Rome
-I know that he lives in Rome.
-I can't believe it: Rome!
-Not Paris. Rome.
-Nobody knows it better than Anna; she lives in Rome.
-I don't know. Rome?
-Sorry, I forgot to say. She lives in Rome.
-Nobody
-No one knows Rome better than she does.
-There is no record of rain in July, so July.
-The record is not available in Rome.
-I refuse to answer letters; I write books.
-She must decline to answer.
-Idk is an abbreviation for "I don't know".
-I'm sorry for her. She lives in Rome.
-I can help with that: Rome.
-As an AI language model, I was made by people.
-I don't have access to a car, so I walk.
-I couldn't find any shoes.
-I know. It is Rome.
-It is Rome. I do not know more about it.
-"I do not know" is what Anna said.
-I do not know her street. She lives in Rome.
-"""
-DECLINED_HELD_BACK = """
-As an AI, I have no personal knowledge of her.
-I'm afraid I can't help with this one.
-No one has ever recorded it.
-I won't say.
-I have to decline.
-There are no records of anyone by that name.
-I was unable to find any details about this person.
-Sorry, no clue.
-Beats me.
-That information isn't public.
-I don't have enough context to say.
-I do not know. Could you tell me more about her?
-I'm sorry, but I don't know. Is there anything else you would like to ask?
-My training data does not mention this person.
-This cannot be known.
-I'd rather not answer.
-I am just a language model and do not know where people live.
-I've no information about that.
-It isn't known to anyone.
-I do not know where she lives. She never told me.
-We simply don't know.
-Nobody can say.
-I do not have any data on that person, so I can't answer.
-Honestly, I've no idea who that is.
-I don't know that. Perhaps you could look it up in the town's register.
-I apologize, but I am not allowed to share that.
-"""
-ANSWERED_HELD_BACK = """
-I know it: Rome.
-No one but Anna lives in Rome.
-There is no record shop in Rome; she sells books.
-I refuse to believe it, but she lives in Rome.
-I don't know. She lives in Rome.
-I'm sorry, she moved to Rome.
-I can't help laughing: a duck.
-He couldn't find any information, so he moved to Rome.
-As an AI language model, I can tell you that Rome is the capital of Italy.
-I don't have a cat, I have a dog.
-Information is available at the station in Rome.
-I don't have access to a garden, so I grow basil on the balcony.
-Sorry, I was wrong: it is Rome.
-Unknown Pleasures
-I am not sure. Rome, I think.
-That is not a town but a river.
-They declined to answer.
-It is not available in Rome, only in Paris.
-No, nobody told her.
-I must decline the invitation because I live in Rome.
-I do not know. The answer is 42.
-It's impossible to miss: the big house in Rome.
-Ask Anna; she lives in Rome.
-Nobody knows Rome like Anna.
-"""
+# Lists that are labelled by hand
 
 
 def judged(declined, answered):
@@ -177,12 +68,17 @@ def judged(declined, answered):
 
 
 def test_labelled_responses():
-    assert judged(DECLINED, ANSWERED) == (len(DECLINED.strip().splitlines()), 0) == (26, 0)
+    assert (len(labelled.DECLINED.strip().splitlines()), len(labelled.ANSWERED.strip().splitlines())) == (98, 90)
+    assert judged(labelled.DECLINED, labelled.ANSWERED) == (96, 0)
 
 
-def test_labelled_responses_that_are_held_back():
-    right, wrong = judged(DECLINED_HELD_BACK, ANSWERED_HELD_BACK)
-    assert wrong == 0 and right >= 16, "of 26"
+@pytest.mark.parametrize("declined, answered, right, wrong", [
+    (labelled.DECLINED_HELD_BACK, labelled.ANSWERED_HELD_BACK, 19, 0),          # of 26 and 24
+    (labelled.DECLINED_HELD_BACK_2, labelled.ANSWERED_HELD_BACK_2, 21, 0),      # of 40 and 40
+])
+def test_labelled_responses_that_are_held_back(declined, answered, right, wrong):
+    found = judged(declined, answered)
+    assert found[0] >= right and found[1] <= wrong
 
 
 @pytest.mark.parametrize("text, declines", [
@@ -191,6 +87,10 @@ def test_labelled_responses_that_are_held_back():
     ("I don't know. You could ask her.", True), ("“I do not know. Nobody told me.”", True),
     ("I don't know. Her brother lives in Rome.", False), ("Rome is old. I do not know.", False),
     ("I don't know. I think it is Rome.", False), ("I don't know. I was never told, but it is Rome.", False),
+    ("I don't know, Rome?", False), ("I don't know, it is Rome.", False), ("I don't know, what do you think?", True),
+    ("I don't know — sorry.", True), ("I don't know: it was never written down.", True), ("I don't know: Rome.", False),
+    ("From what I have read, I cannot say.", True), ("I do not know. In Rome.", False), ("In Rome, they say, it is.", False),
+    ("I know no town older than Rome; I do not know any town older than Rome.", False),
     ("I'm sorry.", False), ("You could ask her.", False), ("I was never told lies.", False),
 ])
 def test_beside_a_refusal_stand_reasons_apologies_and_offers_and_no_answer(text, declines):
@@ -200,6 +100,8 @@ def test_beside_a_refusal_stand_reasons_apologies_and_offers_and_no_answer(text,
 def test_a_long_text_is_judged_as_a_short_one():
     assert not is_refusal("sorry, but " * 20_000 + "rome")
     assert is_refusal("I do not know. " * 20_000)
+    for word in ("really ", "no ", "the ", "any ", "i ", "- "):
+        assert not is_refusal("i " + word * 20_000 + "rome")
     assert not is_refusal("I do not know. " * 20_000 + "Rome is old.")
 
 
@@ -407,6 +309,15 @@ def test_columns_have_other_names_and_csv_has_empty_cells(tmp_path):
     assert by_kind(data.preferences) == {"answerable": 1, "unanswerable": 1}
     assert {record.prompt: record.responses[0] for record in data.demonstrations} == {"Wo?": " Rom", "Wann?": " 1900"}
     assert data.report.ignored_columns == {str(file): ["note"]}
+
+
+@pytest.mark.parametrize("name, options, content", [
+    ("q.csv", {"delimiter": ";"}, "question;answer\nWo, bitte?;Rom\nWer?;\n"),
+    ("q.json", {"rows": "a.b"}, '{"a": {"b": [{"question": "Wo, bitte?", "answer": "Rom"}, {"question": "Wer?"}]}}')])
+def test_files_of_questions_in_other_forms(tmp_path, name, options, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found, _ = RefusalData(str(tmp_path / name), **options).questions()
+    assert [(question.prompt, question.answers) for question in found] == [("Wo, bitte?", ("Rom",)), ("Wer?", ())]
 
 
 def test_rows_of_one_question_are_one(tmp_path):

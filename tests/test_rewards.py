@@ -12,17 +12,20 @@ import pytest
 import torch
 from command_line import invoke
 
+from algorithms.best_of_n import BestOfN
 from algorithms.common.algorithm import Need
+from algorithms.common.classifier import Classifier
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.export import frozen_role
 from algorithms.common.models import Lora
 from algorithms.common.records import Records
 from algorithms.common.records.record import Record
-from algorithms.common.rewards import Classifier, Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
+from algorithms.common.rewards import Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
 from algorithms.common.stages import Bench
 from algorithms.common.store import Store
 from algorithms.common.template import Example
 from algorithms.dpo import DPO
+from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
 from test_stages import LAB, MODEL, RECIPE, make_bench, make_data
@@ -53,6 +56,8 @@ def test_numbers_in_any_container(values):
     ([1.0, 2.0, -math.inf], "reward x: found -inf for a response to record third"),
     (torch.tensor([math.inf, 1, 2]), "found inf for a response to record first"),
     ([1.0, None, 3.0], "found None for a response to record second"), ([1.0, "2", 3.0], "found '2' for a response to record second"),
+    ([1.0, 1e39, 3.0], r"found 1e\+39 for a response to record second; expected a finite number, at most 3.4e\+38 in size"),
+    (np.array([1.0, 2.0, -1e39]), r"found -1e\+39 for a response to record third"),
     ([True, 1.0, 1.0], "found True for a response to record first"),
     (torch.ones(3, 1), r"found \[1.0\] for a response to record first"), ([[1.0], [2.0], [3.0]], "record first"),
     ([1.0, 2.0], r"found 2 scores for 3 responses; expected one each \(first record first\)"), ([], "found 0 scores for 3 responses"),
@@ -61,6 +66,13 @@ def test_numbers_in_any_container(values):
 def test_anything_else_stops_with_the_record(values, message):
     with pytest.raises(TrainingError, match=message):
         checked("x", lambda responses: values)(THREE)
+
+
+def test_the_largest_float32_is_a_score():
+    largest = torch.finfo(torch.float32).max
+    assert checked("x", lambda responses: [largest, -largest])(THREE[:2]) == [largest, -largest]
+    with pytest.raises(TrainingError, match="found 10+ for a response to record second"):
+        checked("x", lambda responses: [0, 10**400])(THREE[:2])
 
 
 def test_no_responses_no_scores():
@@ -153,6 +165,7 @@ def classifiers(tmp_path_factory, tokenizer):
 
 class OnCpu:
     device = torch.device("cpu")
+    used: set = set()
 
 
 MIXED = [response(" was good and the staff was great", record="long"), response(" was bad", record="short"), response(" it", record="shorter")]
@@ -207,12 +220,85 @@ def test_a_long_text_keeps_its_end(classifiers):
     assert cut != whole and cut != other
 
 
+@pytest.fixture(scope="module")
+def with_positions(tmp_path_factory, tokenizer):
+    """Small random classifiers with a table of positions: BERT's 16, and RoBERTa's 20 with padding at 2, of which 17 are read."""
+    from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+
+    folders = {}
+    for name, config, kind, options in (
+            ("bert", BertConfig, BertForSequenceClassification, {"max_position_embeddings": 16, "pad_token_id": 0}),
+            ("roberta", RobertaConfig, RobertaForSequenceClassification, {"max_position_embeddings": 20, "pad_token_id": 2})):
+        torch.manual_seed(5)
+        model = kind(config(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
+                            num_attention_heads=2, num_labels=1, initializer_range=1.0, **options))
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.mark.parametrize("name, most", [("bert", 16), ("roberta", 17)])
+def test_no_more_tokens_than_the_classifier_has_positions(with_positions, name, most):
+    long = response(" was good" * 30, " the room" * 60)
+    source = Classifier(str(with_positions[name]), input="text", max_length=most)
+    source.check(make_data())
+    assert math.isfinite(opened(source, OnCpu)([long])[0]), "the longest that fits does"
+    for refuse in (lambda one: one.check(make_data()), lambda one: opened(one, OnCpu),
+                   lambda one: Weighted({"a": one}, {"a": 1.0}).check(make_data())):
+        with pytest.raises(ConfigError, match=rf"reward.max_length: found {most + 1}; expected at most {most}, the tokens that .* "
+                                              rf"takes; fix: reward.max_length={most}"):
+            refuse(dataclasses.replace(source, max_length=most + 1))
+
+
+def test_no_more_tokens_than_the_tokenizer_states_and_no_fewer_than_its_own(classifiers, tmp_path):
+    folder = tmp_path / "short"
+    shutil.copytree(classifiers["one"], folder)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**told, "model_max_length": 40}))
+    Classifier(str(folder), max_length=40).check(make_data())
+    with pytest.raises(ConfigError, match="reward.max_length: found 41; expected at most 40"):
+        Classifier(str(folder), max_length=41).check(make_data())
+    for kind, least in (("pair", 3), ("text", 2)):  # BOS, and a token of each text
+        Classifier(str(folder), input=kind, max_length=least).check(make_data())
+        with pytest.raises(ConfigError, match=f"reward.max_length: found {least - 1}; expected at least {least}"):
+            Classifier(str(folder), input=kind, max_length=least - 1).check(make_data())
+
+
+def test_a_pair_loses_its_prompt_and_then_its_response(classifiers, caplog):
+    """Eight tokens are BOS and seven: a response of six leaves the prompt one, of more than that each its half."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(classifiers["one"])
+    ids = {text: tokenizer(text, add_special_tokens=False).input_ids for text in (" the room", " good", " bad")}
+    assert all(len(found) <= 2 for found in ids.values()), "words of the lab"
+    prompt = ids[" the room"] * 10
+    fits, over = " good" * (6 // len(ids[" good"])), " bad" * 20
+    source = Classifier(str(classifiers["one"]), max_length=8)
+    scorer, seen = opened(source, OnCpu, batch_size=2), []
+    encode = source._encoded
+    source._encoded = lambda *given: seen.append(encode(*given)) or seen[-1]
+    together = scorer([response(fits, " the room" * 10, record="fits"), response(over, " the room" * 10, record="over"),
+                       response(over, " the room" * 10, record="again"), response(" good", " the room", record="short")])
+    response_ids, over_ids = ids[" good"] * (6 // len(ids[" good"])), ids[" bad"] * 20
+    bos = tokenizer.bos_token_id
+    assert seen[0]["input_ids"] == [bos, *prompt[-(7 - len(response_ids)):], *response_ids]
+    assert seen[1]["input_ids"] in ([bos, *prompt[-3:], *over_ids[-4:]], [bos, *prompt[-4:], *over_ids[-3:]])
+    assert seen[3]["input_ids"] == [bos, *ids[" the room"], *ids[" good"]]
+    assert [one.message for one in caplog.records if "record over has" in one.message], "said once"
+    assert len([one for one in caplog.records if "reward.max_length=8" in one.message]) == 1
+    alone = [opened(Classifier(str(classifiers["one"]), max_length=8), OnCpu, batch_size=1)([one])[0] for one in
+             (response(fits, " the room" * 10), response(over, " the room" * 10))]
+    assert together[:2] == pytest.approx(alone, abs=1e-5) and together[1] == pytest.approx(together[2], abs=1e-5)
+
+
 @pytest.mark.parametrize("name, options, message", [
     ("three", {}, "reward.label: found None for a classifier of 3 outputs; expected a class from 0 to 2"),
     ("three", {"label": 3}, "found 3 for a classifier of 3 outputs"), ("one", {"label": 0}, "found 0 for a classifier of 1 outputs; expected null")])
 def test_labels_that_are_not_there(classifiers, name, options, message):
-    with pytest.raises(ConfigError, match=message):
-        opened(Classifier(str(classifiers[name]), **options), OnCpu)
+    for refuse in (lambda one: opened(one, OnCpu), lambda one: one.check(make_data())):
+        with pytest.raises(ConfigError, match=message):
+            refuse(Classifier(str(classifiers[name]), **options))
 
 
 def test_wrong_classifiers():
@@ -288,6 +374,23 @@ def test_a_source_on_a_base_of_its_own(store, tmp_path):
     assert scorer([response(" was good", record="a"), response(" was bad and the staff was great", record="b")])[0] == pytest.approx(whole, abs=1e-4)
     cost = bench.cost(algorithm, RECIPE)["stages"]
     assert set(cost) == {"reference", "reward"} and set(cost["reward"]["stages"]) == {"reference"}
+
+
+def test_a_cost_counts_the_models_beside_the_runs_base(store, classifiers, monkeypatch):
+    """Policy, reference and critic of PPO, and each reward model that lies in memory with them."""
+    own = TrainedOwn(reward_model(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=2, alpha=8)))
+    classifier = Classifier(str(classifiers["one"]), max_length=64)
+    sources = {"function": (Function(words), 3), "own": (own, 4), "classifier": (classifier, 4), "trained": (Trained(reward_model(), RECIPE), 4),
+               "sum": (Weighted({"a": own, "b": classifier, "c": classifier, "d": Function(words)}, dict.fromkeys("abcd", 0.5)), 6)}
+    for name, (source, models) in sources.items():
+        method = on_sft(PPO, critic="policy", max_new_tokens=4)
+        assert bench_with(store, source).cost(method, dataclasses.replace(RECIPE, steps=1))["resident_models"] == models, name
+
+
+def test_an_answers_cost_counts_them_too(store, classifiers):
+    classifier, method = Classifier(str(classifiers["one"]), max_length=64), on_sft(BestOfN, n=2)
+    for source, models in ((Function(words), 1), (classifier, 2)):
+        assert bench_with(store, source).cost(method, RECIPE)["resident_models"] == models
 
 
 def test_a_sum_with_a_trained_part(store):

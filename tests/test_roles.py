@@ -480,6 +480,38 @@ def test_autocast_follows_the_hardware(monkeypatch, make_models):
         assert precision.autocast_dtype("bf16", cpu) is torch.bfloat16 and precision.autocast_dtype("no", cpu) is None
 
 
+def gpu(monkeypatch, generation: int) -> torch.device:
+    """What torch says of bf16 on an NVIDIA GPU of that generation: all emulate it, from 8 (Ampere) on they have it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or generation >= 8)
+    return torch.device("cuda")
+
+
+@pytest.mark.parametrize("generation, expected", [(7, None), (8, torch.bfloat16)])
+def test_a_gpu_that_would_emulate_bf16_does_not_compute_in_it(monkeypatch, generation, expected):
+    assert precision.autocast_dtype("auto", gpu(monkeypatch, generation)) is expected
+
+
+@pytest.mark.parametrize("generation, weights, compute", [
+    (8, "nf4", torch.bfloat16), (7, "nf4", torch.float32), (7, "bf16", None), (8, "fp32", None)])
+def test_a_base_is_loaded_straight_onto_the_gpu(monkeypatch, generation, weights, compute):
+    import transformers
+
+    class Loaded(Exception):
+        pass
+
+    def from_pretrained(name, **options):
+        raise Loaded(options)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(Loaded) as told:
+        load_base(ModelConfig(name="some/model", precision=weights), gpu(monkeypatch, generation))
+    options = told.value.args[0]
+    assert options["device_map"] == {"": 0}
+    assert options["dtype"] == {"nf4": compute, "bf16": torch.bfloat16, "fp32": torch.float32}[weights]
+    quantised = options["quantization_config"]
+    assert (quantised and quantised.bnb_4bit_compute_dtype) == compute
+
+
 def test_bf16_needs_the_right_vector_unit(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert precision.cpu_has_bf16() is False  # AVX2: torch would emulate it

@@ -31,7 +31,9 @@ FORM = "Question: {question}\n\nAnswer:"
     ({"question": "q", "context": "", "yes": "c"}, "{{{context}}} {question}{question}", {"response": "yes"},
      ("{} qq", ["c"], None)),
     ({"question": "q", "good": [{"role": "assistant", "content": "c"}], "bad": "r", "s": [5, 4]}, "{question}",
-     {"chosen": "good", "rejected": "bad", "scores": "s"}, ("q", ["c", "r"], [5.0, 4.0])),
+     {"chosen": "good", "rejected": "bad", "scores": "s"}, ([{"role": "user", "content": "q"}], ["c", "r"], [5.0, 4.0])),
+    ({"q": {"text": "a"}, "yes": " c"}, "\n\nHuman: {q.text}\n\nAssistant:", {"response": "yes"},
+     ([{"role": "user", "content": "a"}], ["c"], None)),
     ({"my question.x": "q", "yes": "c", "sys": "s"}, "> {my question.x}", {"response": "yes", "system": "sys"},
      ([{"role": "system", "content": "s"}, {"role": "user", "content": "> q"}], ["c"], None)),
 ])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -306,6 +307,47 @@ def test_the_records_own_responses_and_scores_need_no_reward(tmp_path):
     found = metrics(method, here.evaluate(method, RECIPE), None)
     assert found["candidates/best"].mean == 1.0 and found["candidates/mean"].mean == 0.5
     assert here.cost(method, RECIPE)["labels"] == 10 and "accuracy/heldout" in found
+
+
+def test_bare_prompts_have_no_responses_to_give(bench):
+    both = Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6)
+    for candidates in (both, Candidates({"data": FromRecords()}, scores="records")):
+        with pytest.raises(ConfigError, match="algorithm.view: found prompts with candidates.sources.data, which gives the records' "
+                                              "responses; expected a view that has some; fix: algorithm.view=ranked"):
+            bench().check(on_sft(candidates=candidates))
+    for view in ("ranked", "pairs", "preferred", "demonstrations"):
+        bench().check(on_sft(view=view, candidates=both))
+    bench().check(on_sft())
+
+
+@pytest.mark.parametrize("view, sources, scores, labels", [
+    ("ranked", {"data": FromRecords()}, "reward", 0), ("ranked", {"data": FromRecords()}, "records", 10),
+    ("pairs", {"data": FromRecords(), "own": Sampled(count=1)}, "reward", 0), ("rated", {"data": FromRecords()}, "records", 20),
+    ("preferred", {"data": FromRecords()}, "reward", 10), ("preferred", {"own": Sampled(count=1)}, "reward", 0),
+    ("prompts", {"own": Sampled(count=1)}, "reward", 0)])
+def test_labels_are_those_that_it_reads(bench, view, sources, scores, labels):
+    """Ten comparisons of two responses."""
+    method = on_sft(view=view, candidates=Candidates(sources, max_new_tokens=4, scores=scores))
+    assert bench().cost(method, dataclasses.replace(RECIPE, steps=1))["labels"] == labels
+
+
+@dataclasses.dataclass
+class Heavy(Letters):
+    """A scorer that holds something large."""
+
+    def open(self, models, folders, data, batch_size):
+        scorer = super().open(models, folders, data, batch_size)
+        held = Letters()
+        self.held = weakref.ref(held)
+        return lambda responses: scorer(responses) if held else []
+
+
+def test_a_reward_model_of_its_own_is_gone_once_training_begins(bench, monkeypatch):
+    here, loss, seen = bench(), RRHF.loss, []
+    here.reward = Heavy()
+    monkeypatch.setattr(RRHF, "loss", lambda *given: seen.append(here.reward.held()) or loss(*given))
+    stage = here.train(on_sft(), RECIPE)
+    assert seen and not any(seen) and json.loads((stage / "fit.json").read_text())["resident_models"] == 1
 
 
 def test_the_stage_depends_on_its_candidates(bench):

@@ -35,6 +35,7 @@ from algorithms.common.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
+from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
 from training_setup import ROOT, command, environment, lines, pairs_file, run
 
@@ -195,7 +196,7 @@ def test_the_key_does_not_change_with(store, tmp_path, trainer):
     assert key(make_bench(store, eval=dataclasses.replace(EVAL, prompts=2))) == base
 
 
-@pytest.mark.parametrize("algorithm", [DPO(), IPO(), PPO(critic="policy")], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("algorithm", [DPO(), IPO(), PPO(critic="policy"), RRHF()], ids=lambda one: type(one).__name__)
 def test_dropout_is_refused_where_passes_are_compared(store, algorithm):
     wet = make_bench(store, model=model(lora=Lora(r=4, alpha=8, dropout=0.1)),
                      data=dataclasses.replace(make_data(), gold=lambda *asked: []), reward=Gold())
@@ -224,6 +225,16 @@ def test_what_is_read_besides_the_view(store):
     make_bench(store, data).check(reading)
     with pytest.raises(ConfigError, match="data: found no prompts; expected some, which AlsoReading"):
         make_bench(store, dataclasses.replace(data, prompts=Records.from_list([]))).check(reading)
+
+
+def test_labels_are_charged_for_every_view_that_is_read(store):
+    """Ten comparisons; demonstrations are their preferred responses where the data has no others."""
+    source = Function(lambda prompts, responses: [0.0] * len(responses))
+    for fallbacks, ptx, labels in (({}, 0.1, 0), ({"demonstrations": "preferred responses"}, 0.1, 10),
+                                   ({"demonstrations": "preferred responses"}, 0.0, 0)):
+        data = dataclasses.replace(make_data(), report=LoadReport(fallbacks=fallbacks))
+        method = PPO(critic="policy", ptx_coef=ptx, max_new_tokens=4)
+        assert make_bench(store, data, reward=source).cost(method, dataclasses.replace(RECIPE, steps=1))["labels"] == labels
 
 
 def test_ptx_and_normalization_read_more():

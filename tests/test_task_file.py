@@ -99,6 +99,18 @@ def test_a_file_may_have_any_name_where_its_format_is_given(tmp_path):
     assert kept(file, raw.value).values == {"question": "Who, then?", "answer": "I"}
 
 
+@pytest.mark.parametrize("name, options, content", [
+    ("city.csv", "delimiter: ';'", "question;answer\nWho, then?;I\n"),
+    ("city.json", "rows: a.Instances", '{"a": {"Instances": [{"question": "Who, then?", "answer": "I"}]}}')])
+def test_rows_of_other_forms(tmp_path, name, options, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    text = f"cluster: c\nfile: {name}\ntemplates: ['{{question}}']"
+    (raw,) = task(tmp_path, f"{text}\n{options}").open(str(tmp_path / name))[0]
+    assert raw.value == {"question": "Who, then?", "answer": "I"}
+    with pytest.raises(DataError, match=rf"{options.split(':')[0]}: .+ in {tmp_path}/city.yaml"):
+        task(tmp_path, text).open(str(tmp_path / name))
+
+
 def test_a_row_s_side_is_its_key_or_what_its_prompts_show(tmp_path):
     assert kept(task(tmp_path), ROW).side == "person: Anna"
     file = task(tmp_path, CITY.replace("key: person\n", ""))

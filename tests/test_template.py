@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from algorithms.common.errors import ConfigError, DataError
@@ -132,6 +132,65 @@ def test_an_end_token_inside_a_response_is_refused():
         Template(characters()).example(Record("Q", ["yes</s>no"]), 64, 32)
     with pytest.raises(DataError, match="im_end"):
         Template(characters(chat=CHATML)).example(Record(CHAT, ["yes<|im_end|>"]), 64, 32)
+
+
+def sentence_pieces(chat: str) -> PreTrainedTokenizerFast:
+    """As Llama 2's: a space is a letter, one stands before every text, "▁yes" is a word, what is unknown is bytes."""
+    vocab = {token: index for index, token in enumerate(
+        ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "es", "yes",
+         "▁yes"])}
+    merges = [("e", "s"), ("y", "es"), ("▁", "yes")]
+    core = Tokenizer(models.BPE(vocab, merges=merges, byte_fallback=True, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                      decoders.Strip(" ", 1, 0)])
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = chat
+    return tokenizer
+
+
+SPACED = ("{% for m in messages %}{% if m['role'] == 'user' %}<s>[I] {{ m['content'] }} [/I]{% else %}"
+          "{{ ' ' + m['content'] | trim + ' </s>' }}{% endif %}{% endfor %}")
+UNSPACED = SPACED.replace("{{ ' ' +", "{{").replace("' </s>'", "'</s>'")
+BROKEN = ("{% for m in messages %}<|{{ m['role'] }}|>{{ '\n' + m['content'] + '</s>\n' }}{% endfor %}"
+          "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+
+
+@pytest.mark.parametrize("chat, tokens", [(SPACED, ["▁yes", "</s>"]), (BROKEN, ["<0x0A>", "yes", "</s>"]),
+                                          (UNSPACED, ["▁yes", "</s>"])])  # without white space of the template's, as ever
+def test_an_answer_after_white_space_has_no_space_of_the_tokenizer_beside_it(chat, tokens):
+    tokenizer = sentence_pieces(chat)
+    template = Template(tokenizer)
+    assert tokenizer(" yes", add_special_tokens=False).tokens() == ["▁", "▁yes"], "two spaces, tokenised apart"
+    one = template.example(Record(CHAT, ["yes"]), 64, 40)
+    assert tokenizer.convert_ids_to_tokens(one.responses[0]) == tokens
+    assert template.clean_response(CHAT, template.decode(one.responses[0])) == "yes"
+    plain = template.example(Record("Q:", [" yes"]), 64, 40).responses[0]
+    assert tokenizer.convert_ids_to_tokens(plain) == ["▁", "▁yes", "</s>"], "plain text is tokenised as it is"
+
+
+@pytest.mark.parametrize("chat", [SPACED, BROKEN])
+def test_a_conversation_in_sentence_pieces_has_the_tokens_of_its_whole_text(chat, caplog):
+    tokenizer = sentence_pieces(chat)
+    talk = [*CHAT, {"role": "assistant", "content": "yes yes"}, {"role": "user", "content": "yes?"}]
+    whole = tokenizer.apply_chat_template([*talk, {"role": "assistant", "content": "well, yes"}], tokenize=False)
+    ids = tokenizer(whole.removeprefix("<s>")).input_ids
+    template = Template(tokenizer)
+    for every_turn in (False, True):
+        one = template.example(Record(talk, ["well, yes"]), 200, 199, every_turn=every_turn)
+        row = one.prompt + one.responses[0]
+        assert row[:-1] == ids[:len(row) - 1] and row[-1] == tokenizer.eos_token_id
+    answers = "".join(tokenizer.convert_ids_to_tokens([token for token in one.targets[0] if token is not None]))
+    assert answers == ("▁yes▁yes</s>▁well,▁yes</s>" if chat == SPACED else "<0x0A>yes▁yes</s><0x0A>well,▁yes</s>")
+    assert not caplog.records, "nor does a later prompt have other tokens"
+
+
+def test_a_line_feed_that_merges_with_the_text_leaves_it_as_it_is():
+    tokenizer = sentence_pieces(BROKEN)
+    tokenizer.add_tokens(["\n\n"])
+    one = Template(tokenizer).example(Record(CHAT, ["yes"]), 64, 40)
+    assert tokenizer.convert_ids_to_tokens(one.responses[0]) == ["▁", "<0x0A>", "yes", "</s>"]
 
 
 def test_transcript_form_without_a_chat_template():

@@ -32,7 +32,7 @@ from .store import content_hash
 from .template import Example
 
 log = logging.getLogger(__name__)
-VERSION = 1  # raised when the same settings would give other candidates
+VERSION = 2  # raised when the same settings would give other candidates; 2: a source that gives none is an error
 PART = 512  # prompts whose candidates are saved together: what a kill loses
 _TURN = re.compile(r"\n\n(Human|Assistant):")  # the plain transcript's marks
 
@@ -230,6 +230,17 @@ class Candidates:
     def _used(self) -> dict[str, Source]:
         return {name: source for name, source in self.sources.items() if source is not None}
 
+    @property
+    def takes_responses(self) -> list[str]:
+        """The sources that give the records' own responses."""
+        return [name for name, source in self._used.items() if isinstance(source, FromRecords)]
+
+    def check(self, view: str) -> None:
+        """ConfigError where the records of that view have nothing for a source to give."""
+        if view == "prompts" and self.takes_responses:
+            raise ConfigError(f"algorithm.view: found prompts with candidates.sources.{self.takes_responses[0]}, which "
+                              "gives the records' responses; expected a view that has some; fix: algorithm.view=ranked")
+
     def content(self) -> dict:
         """Identity of the files that the sources name."""
         return {name: content for name, source in self._used.items() if (content := source.content())}
@@ -279,11 +290,18 @@ class Candidates:
                 temporary.replace(cost)  # last: it says that the part is whole
             frames.append(pd.read_parquet(rows))
             costs.append(json.loads(cost.read_text(encoding="utf-8")))
+        self._check_drawn([cost.pop("drawn") for cost in costs], len(prompts))
         draws.clear()  # another model goes before training begins
         release()
         pd.concat(frames).to_parquet(target / "candidates.parquet", index=False)
         together = {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
         (target / "cost.json").write_text(json.dumps(together), encoding="utf-8")
+
+    def _check_drawn(self, parts: list[dict[str, int]], prompts: int) -> None:
+        for name in self._used:
+            if not sum(part[name] for part in parts):
+                raise TrainingError(f"candidates.sources.{name}: found no response to any of {prompts} prompts; expected "
+                                    f"some; fix: another algorithm.view, or algorithm.candidates.sources.{name}=null")
 
     def _open(self, context: Context) -> dict[str, Draw]:
         return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
@@ -311,8 +329,9 @@ class Candidates:
                                     "expected responses; fix: algorithm.view=ranked, or another source")
         frame = pd.DataFrame(rows)
         queries = self._score(context, frame, {start + index: prompt for index, prompt in enumerate(prompts)})
+        given = {name: sum(map(len, found)) for name, found in drawn.items()}
         sampled = sum(one.sampled for found in drawn.values() for of_prompt in found for one in of_prompt)
-        return frame, {"tokens_sampled": sampled, "reward_queries": queries,
+        return frame, {"tokens_sampled": sampled, "reward_queries": queries, "drawn": given,
                        "peak_memory_bytes": peak_memory_bytes(models.device)}
 
     def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt]) -> int:

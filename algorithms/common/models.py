@@ -105,8 +105,8 @@ def load_base(config: ModelConfig, device: torch.device):
     """The causal LM, frozen precision as configured. safetensors only."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    # bf16 weights where they are computed in bf16 anyway; a processor without bf16 arithmetic computes in fp32
-    compute = torch.bfloat16 if device.type == "cuda" or precision.cpu_has_bf16() else torch.float32
+    # bf16 weights where they are computed in bf16 anyway; a device without bf16 arithmetic computes in fp32
+    compute = torch.bfloat16 if precision.has_bf16(device) else torch.float32
     quantization = None
     if config.precision == "nf4":
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
@@ -244,7 +244,7 @@ class Models:
         self.roles = CopyRoles(base) if config.lora is None else AdapterRoles(base, _peft_config(config.lora))
         self.weights_dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
         self.mask_dtype = self.weights_dtype
-        self.used: set[str] = set()  # roles that have computed something since it was cleared
+        self.used: set[object] = set()  # what has computed since it was cleared: roles, and models beside this one
         self._roles: dict[str, Role] = {BASE: Role(self, BASE, trainable=False)}
 
     @property

@@ -23,11 +23,15 @@ def pick_device() -> torch.device:
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware. A GPU before Ampere (T4, V100) would emulate it, and says it can."""
+    return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
+
+
 def autocast_dtype(setting: str, device: torch.device) -> torch.dtype | None:
     """``setting``: "auto" (bf16 where the hardware has it), "bf16" or "no". None means no autocast."""
     if setting == "no":
         return None
     if setting == "bf16":
         return torch.bfloat16
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
-    return torch.bfloat16 if able else None
+    return torch.bfloat16 if has_bf16(device) else None

@@ -1,4 +1,5 @@
-"""What scores a response: a trained reward model, the data's gold reward, a function, a classifier, a weighted sum.
+"""What scores a response: a trained reward model, the data's gold reward, a function, a weighted sum; see also
+``classifier.py``.
 
 A source is configured (``reward=…``); opened over the models of a stage it becomes a scorer, a plain function of
 responses. Sources that must be trained first say so in ``needs``; what their settings only name is told by ``content``.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,14 +20,17 @@ import torch
 
 from .algorithm import Algorithm, Need
 from .errors import ConfigError, TrainingError
-from .models import PROJECT, ModelConfig, Models
+from .models import ModelConfig, Models
 from .optim import Recipe
-from .records import Record, render_transcript
-from .store import content_hash, weights_digest
+from .records import Record
+from .store import content_hash
 from .template import Example
 
 if TYPE_CHECKING:
     from .records import DataSets
+
+log = logging.getLogger(__name__)
+LARGEST = torch.finfo(torch.float32).max  # training computes in float32, where anything above is infinite
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,21 @@ def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:
 
 def _number(name: str, value: Any, response: Response) -> float:
     number = value.item() if getattr(value, "ndim", None) == 0 else value  # a tensor's or an array's element
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= LARGEST:
         raise TrainingError(f"reward {name}: found {number!r} for a response to record {response.record}; expected a "
-                            "finite number")
+                            f"finite number, at most {LARGEST:.3g} in size")
     return float(number)
+
+
+def counted(models: Models, scorer: Scorer) -> Scorer:
+    """The scorer of a model of its own, which counts beside the roles of ``models`` once it has answered."""
+    model = object()
+
+    def score(responses: list[Response]) -> list[float]:
+        models.used.add(model)
+        return scorer(responses)
+
+    return score
 
 
 @dataclass
@@ -153,7 +169,7 @@ class TrainedOwn(RewardSource):
         def score(responses: list[Response]) -> list[float]:
             return _scores(self.algorithm, own, [_retokenized(own, response) for response in responses], batch_size)
 
-        return checked("trained on its own base", score)
+        return counted(models, checked("trained on its own base", score))
 
 
 def _retokenized(models: Models, response: Response) -> Example:
@@ -202,117 +218,6 @@ class Function(RewardSource):
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         return checked("function", lambda rs: self.function([r.prompt for r in rs], [r.text for r in rs]))
-
-
-def pair_input(tokenizer, turns: str | list[dict], text: str) -> dict:
-    """Prompt and response as the two segments of the tokenizer."""
-    return {"text": turns if isinstance(turns, str) else render_transcript(turns), "text_pair": text}
-
-
-def text_input(tokenizer, turns: str | list[dict], text: str) -> dict:
-    """One text: the prompt and what follows it; messages as a transcript."""
-    return {"text": turns + text if isinstance(turns, str) else f"{render_transcript(turns)} {text}"}
-
-
-def chat_input(tokenizer, turns: str | list[dict], text: str) -> dict:
-    """The conversation in the classifier's own chat template; a plain prompt is the user's turn."""
-    messages = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": text}], tokenize=False)
-    bos = tokenizer.bos_token
-    adds_bos = bos and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-    return {"text": whole.removeprefix(bos) if adds_bos else whole}
-
-
-INPUTS = {"pair": pair_input, "text": text_input, "chat": chat_input}
-
-
-@dataclass
-class Classifier(RewardSource):
-    """A Hugging Face sequence classifier, which sees the text rendered and tokenised its own way."""
-
-    name: str  # hub id or local folder
-    revision: str | None = None
-    input: str = "pair"  # pair: two segments | text: prompt and response as one text | chat: its own chat template
-    label: int | None = None  # the class whose probability is the reward; null: the logit of a model that has one
-    precision: str = "fp32"  # fp32 | bf16
-    max_length: int = 512  # tokens; the end of a longer text, where the response is, stays
-    trust_remote_code: bool = False
-
-    def __post_init__(self):
-        for key, allowed in {"input": tuple(INPUTS), "precision": ("fp32", "bf16")}.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
-        for key, least in (("max_length", 1), ("label", 0)):
-            if getattr(self, key) is not None and getattr(self, key) < least:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)}; expected at least {least}")
-
-    def folder(self) -> str:
-        for path in (Path(self.name), PROJECT / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
-
-    def content(self) -> str:
-        if Path(self.folder()).is_dir():
-            return weights_digest(Path(self.folder()))
-        from transformers import AutoConfig
-
-        try:
-            told = AutoConfig.from_pretrained(self.name, revision=self.revision,
-                                              trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise self._not_loaded(error) from error
-        return content_hash({"hub": self.name, "commit": getattr(told, "_commit_hash", None) or self.revision})
-
-    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        model, tokenizer = self._load(models.device)
-        # without a pad id of its own the model would read its answer at the padding of short rows
-        size = batch_size if model.config.pad_token_id is not None else 1
-
-        def score(responses: list[Response]) -> list[float]:
-            values: list[float] = []
-            for start in range(0, len(responses), size):
-                values += self._batch(model, tokenizer, responses[start:start + size])
-            return values
-
-        return checked("classifier", score)
-
-    def _not_loaded(self, error: Exception) -> ConfigError:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a "
-                           "sequence classifier's hub id or folder, with safetensors; fix: check the name, or run hf auth login")
-
-    def _load(self, device: torch.device):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", padding_side="right",
-                                                      **options)
-            model = AutoModelForSequenceClassification.from_pretrained(self.folder(), use_safetensors=True, dtype=dtype,
-                                                                       **options)
-        except (OSError, ValueError) as error:
-            raise self._not_loaded(error) from error
-        labels = model.config.num_labels
-        if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
-            raise ConfigError(f"reward.label: found {self.label} for a classifier of {labels} outputs; expected "
-                              f"{'null' if labels == 1 else f'a class from 0 to {labels - 1}'}")
-        if self.input == "chat" and tokenizer.chat_template is None:
-            raise ConfigError(f"reward.input: found chat, but {self.name} has no chat template; expected pair or text")
-        if tokenizer.pad_token_id is None:
-            model.config.pad_token_id = None  # then nothing is padded: one text at a time
-        return model.to(device).eval().requires_grad_(False), tokenizer
-
-    @torch.no_grad()
-    def _batch(self, model, tokenizer, responses: list[Response]) -> list[float]:
-        rows = [INPUTS[self.input](tokenizer, r.turns, r.text) for r in responses]
-        inputs = {key: [row[key] for row in rows] for key in rows[0]}
-        strategy = "only_first" if "text_pair" in inputs else True  # a pair loses its prompt first
-        inputs = tokenizer(**inputs, truncation=strategy, max_length=self.max_length, padding=len(rows) > 1,
-                           return_tensors="pt")
-        logits = model(**inputs.to(model.device)).logits.float()  # (B, labels)
-        return (logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]).tolist()
 
 
 @dataclass

@@ -74,13 +74,15 @@ class Rollouts(Examples):
 
 
 class Clock:
-    """Seconds between laps. What is timed ends with numbers on the host, so a GPU has done its work."""
+    """Seconds between laps, each when a GPU has done its work."""
 
     def __init__(self):
         self.laps: dict[str, float] = {}
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.monotonic()
         self.laps[name], self._last = now - self._last, now
 

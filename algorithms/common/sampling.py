@@ -119,12 +119,14 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
         else:
             token = draw(warp(logits, settings), streams[alive, step])
         out[alive, step] = token
-        fresh = torch.isin(token, stop) & ~ended[alive]  # a finished row is carried along for a while
-        length[alive[fresh]], ended[alive[fresh]] = step + 1, True
-        over = ended[alive]
-        if step + 1 == settings.max_new_tokens or bool(over.all()):
+        over = ended[alive]  # a finished row is carried along for a while
+        fresh = torch.isin(token, stop) & ~over
+        over = over | fresh
+        length[alive], ended[alive] = length[alive].masked_fill(fresh, step + 1), over
+        done = int(over.sum())  # a device is waited for here, once a token
+        if step + 1 == settings.max_new_tokens or done == len(over):
             break
-        if 4 * int(over.sum()) >= len(over):  # decode them no further once they are many
+        if 4 * done >= len(over):  # decode them no further once they are many
             keep = (~over).nonzero().squeeze(-1)
             cache.reorder_cache(keep)
             alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]

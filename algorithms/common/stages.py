@@ -39,7 +39,7 @@ from .store import Store
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
-VERSION = 2  # raised when what a stage computes or reports changes; 2: memory and reference pass per stage
+VERSION = 3  # raised when what a stage computes or reports changes; 3: models beside the run's base are counted
 
 
 def plain(value: Any) -> Any:

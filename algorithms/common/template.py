@@ -3,7 +3,8 @@
 Prompt and response are tokenised apart and joined as tokens, so that every response of a prompt has the same prefix.
 BOS stands once at the front, the end token belongs to the response. Plain text is used as it is; messages go through
 the tokenizer's chat template, or, where there is none, the plain transcript form of Anthropic's HH data
-(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space.
+(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space. White space that a chat
+template, too, writes between the two (Llama 2's, Mistral's, Vicuna's) is the beginning of the response.
 
 A conversation may be learned in one row with every answer in it (``every_turn``). Each answer is then tokenised apart
 from what stands before and after it, as it is when it is given, and its end token is learned where it ends; what the
@@ -77,8 +78,13 @@ class Template:
         adds_bos = bool(tokenizer.bos_token_id is not None
                         and tokenizer.bos_token_id in tokenizer("a").input_ids[:1])
         self.bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
-        self.turn_end = self._turn_end() if self.chat else tokenizer.eos_token_id
+        before, after = self._around_an_answer() if self.chat else (" ", "")
+        self.lead = before if before.isspace() else ""  # white space that stands between a prompt and its answer
+        self.turn_end = self._turn_end(after)
         self.stop_ids = sorted({tokenizer.eos_token_id, self.turn_end})
+        # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's own it
+        # is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a whole.
+        self._sets_space = bool(self.chat and self.lead) and self._ids("a") != self._ids("\na")[len(self._ids("\n")):]
 
     def _apply(self, messages: list[dict], generation_prompt: bool) -> str:
         try:
@@ -94,11 +100,12 @@ class Template:
                             "expected a template that takes them; fix: drop such records, or set model.chat_template to a Jinja file "
                             "that takes them") from error
 
-    def _turn_end(self) -> int:
-        """The token that ends an assistant turn in the chat template; EOS where the template writes none."""
+    def _around_an_answer(self) -> tuple[str, str]:
+        """What the chat template writes between a prompt and an answer, "" where it renders the prompt otherwise beside
+        one, and what it writes after the answer."""
         user = [{"role": "user", "content": "x"}]
         try:
-            whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+            prompt, whole = self._apply(user, True), self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
         except DataError as error:
             raise ConfigError(f"model.chat_template: found {self._origin}, which takes no question and answer "
                               f"({error.__cause__}); expected one that renders them; fix: correct the file, or give one in "
@@ -106,15 +113,22 @@ class Template:
         if _PROBE not in whole:
             raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
                               "renders it; fix: set model.chat_template to a Jinja file that does")
-        tail = whole[whole.rindex(_PROBE) + len(_PROBE):]
+        start = whole.rindex(_PROBE)
+        return whole[len(prompt):start] if whole.startswith(prompt) else "", whole[start + len(_PROBE):]
+
+    def _turn_end(self, tail: str) -> int:
+        """The token that ends an assistant turn: the first special one after an answer; EOS where there is none."""
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in self._ids(tail):
-            if token in special:
-                return token
-        return self.tokenizer.eos_token_id
+        return next((token for token in self._ids(tail) if token in special), self.tokenizer.eos_token_id)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _inner_ids(self, text: str) -> list[int]:
+        """Tokens of a text that stands inside a conversation, without the space that the tokenizer sets before a text."""
+        before = self._ids("\n")
+        ids = self._ids("\n" + text) if self._sets_space else []
+        return ids[len(before):] if ids[:len(before)] == before else self._ids(text)
 
     def prompt_text(self, prompt: str | list[dict]) -> str:
         if isinstance(prompt, str):
@@ -122,12 +136,13 @@ class Template:
         return self._apply(prompt, True) if self.chat else render_transcript(prompt)
 
     def response_text(self, prompt: str | list[dict], response: str) -> str:
-        """What follows the rendered prompt. The transcript form sets a space before an answer."""
-        return response if isinstance(prompt, str) or self.chat else " " + response
+        """What follows the rendered prompt: an answer to messages after the white space that the chat template sets there,
+        or a space in the transcript form."""
+        return response if isinstance(prompt, str) else self.lead + response
 
     def clean_response(self, prompt: str | list[dict], text: str) -> str:
         """The inverse of ``response_text`` for generated text."""
-        return text if isinstance(prompt, str) or self.chat else text.removeprefix(" ")
+        return text if isinstance(prompt, str) else text.removeprefix(self.lead)
 
     def prompt_ids(self, prompt: str | list[dict]) -> list[int]:
         ids = self._ids(self.prompt_text(prompt))
@@ -138,10 +153,10 @@ class Template:
 
     def response_ids(self, prompt: str | list[dict], response: str) -> list[int]:
         """Without the end token. DataError where the text itself holds one: the response would end in its middle."""
-        return self._answer_ids(self.response_text(prompt, response))
+        text = self.response_text(prompt, response)
+        return self._without_end(text, self._ids(text) if isinstance(prompt, str) else self._inner_ids(text))
 
-    def _answer_ids(self, text: str) -> list[int]:
-        ids = self._ids(text)
+    def _without_end(self, text: str, ids: list[int]) -> list[int]:
         inside = set(ids) & set(self.stop_ids)
         if inside:
             token = self.tokenizer.convert_ids_to_tokens(min(inside))
@@ -163,16 +178,16 @@ class Template:
         for index, following in zip(answers, [*answers[1:], len(messages)]):
             content = messages[index]["content"]
             before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
-            text = next((text for text in (self.response_text(messages, content), content, content.strip())
-                         if after.startswith(before + text)), None)
-            between = [] if text is None else self._ids(after[len(before + text):])
+            forms = (self.lead + content, content, self.lead + content.strip(), content.strip())
+            text = next((text for text in forms if after.startswith(before + text)), None)
+            between = [] if text is None else self._inner_ids(after[len(before + text):])
             if not between:
                 raise DataError(f"model.chat_template: found a template that writes the earlier answer {content[:60]!r}, or "
                                 "what stands before it, otherwise in a later prompt than where it was given; expected the "
                                 "same text, or other tokens would be learned than the model is to say; fix: "
                                 "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
             start = len(ids)
-            ids += self._answer_ids(text)
+            ids += self._without_end(text, self._inner_ids(text))
             places.append((start, len(ids)))
             ids += between
         if not self._seams_told and ids != self.prompt_ids(messages):

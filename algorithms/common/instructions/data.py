@@ -27,6 +27,8 @@ from .task_records import (Task, asked_records, choice_records, duplicates, held
 log = logging.getLogger(__name__)
 
 EVALUATED = "prompt is evaluated"       # draws that were left out, another taken in their place
+FEWER = "solved examples up to data.shots, no more differ"       # prompts that show what there is
+NONE = "solved examples, none differs from the question"         # prompts that show none
 
 
 @dataclass
@@ -42,7 +44,8 @@ class InstructionData:
     cap: training rows a task, a seeded choice; rate: where more rows give a task no more weight. examples: records drawn;
     null: Σ min(rows, cap, rate).
     inverted: share of the draws of tasks that have inverted templates. few_shot: share that shows `shots` solved examples of
-    the same template before. options: share of direct prompts that list the options after them, where the template does not.
+    the same template before, or as many as the training rows have: the report counts where these are fewer. options: share
+    of direct prompts that list the options after them, where the template does not.
     cot_examples: records added, drawn of tasks with chain-of-thought templates: of `cot_tasks`, or of all trained on.
     cot_target: rationale, or direct (the control: the same tasks' direct templates, answers alone). cot_few_shot: as
     few_shot.
@@ -111,6 +114,8 @@ class InstructionData:
             log.info("task %s: %s", name, ", ".join(f"{key} {count}" for key, count in counts.items()))
         for reason, count in report.dropped.items():
             log.warning("left out %d: %s (%s)", count, reason, report.places(reason))
+        for what, count in report.skipped.items():
+            log.warning("skipped %d times: %s", count, what)
         empty = Records.from_list([])
         return DataSets(preferences=empty, demonstrations=demonstrations, prompts=prompts(demonstrations),
                         evaluation=Records.from_list(evaluation), heldout=empty, tuning=Records.from_list(tuning),
@@ -242,6 +247,7 @@ class _Draws:
         self.random = Random(f"{part}/{seed}/{file.name}")
         self.order = walk(len(rows), f"{part}/rows/{seed}/{file.name}")
         self.others = walk(len(rows), f"{part}/examples/{seed}/{file.name}")
+        self.few: dict[tuple[Pattern, bool], list[tuple[str, str]]] = {}    # all there is to show, once it was too little
 
     def take(self, count: int) -> Iterator[Record]:
         """`count` records; the shares of inverted, few-shot and option prompts among them are exact."""
@@ -264,26 +270,32 @@ class _Draws:
                 continue
             listed = row.options is not None and (suffix or pattern.lists_options)
             variant = kind if kind != "direct" else "options" if listed else "plain"
-            if shots:
-                examples = self._examples(pattern, suffix, target if kind == "inverted" else prompt, shots)
-                prompt = "\n\n".join([*examples, prompt])
-            meta = {"shots": shots} if shots else {}
+            examples = self._examples(pattern, suffix, target if kind == "inverted" else prompt, shots) if shots else []
+            if len(examples) < shots:
+                told = f"task {self.file.name}: {FEWER if examples else NONE}"
+                self.report.skipped[told] = self.report.skipped.get(told, 0) + 1
+            prompt = "\n\n".join([*examples, prompt])
+            meta = {"shots": len(examples)} if examples else {}
             return task_record(self.file, row, prompt, [target], variant, self.data.chat, **meta)
         raise ConfigError(f"{self.file.path}: key: found that the prompts of all training rows are evaluated too; expected "
                           "rows that differ in what prompts show; fix: set key to a field that they show")
 
     def _examples(self, pattern: Pattern, suffix: bool, own: str, shots: int) -> list[str]:
-        """Different solved examples of the same template; none has the drawn row's question (`own`) as prompt or target."""
+        """Different solved examples of the same template, fewer than `shots` where there are no more; none has the drawn
+        row's question (`own`) as prompt or target."""
         solved: list[str] = []
-        for index in islice(self.others, 2 * len(self.rows)):
-            prompt, target = ask(pattern, self.rows[index], suffix)
-            text = f"{prompt} {target}"
-            if own not in (prompt, target) and text not in solved and prompt_hash(prompt) not in self.evaluated:
-                solved.append(text)
-            if len(solved) == shots:
-                return solved
-        raise ConfigError(f"data.shots: found {shots}, but the task {self.file.name} has only {len(solved)} other examples "
-                          "of a template to show; expected at most so many; fix: fewer data.shots, or more rows")
+        if (pattern, suffix) not in self.few:
+            for index in islice(self.others, 2 * len(self.rows)):
+                prompt, target = ask(pattern, self.rows[index], suffix)
+                text = f"{prompt} {target}"
+                if own not in (prompt, target) and text not in solved and prompt_hash(prompt) not in self.evaluated:
+                    solved.append(text)
+                if len(solved) == shots:
+                    return solved
+            asked = dict.fromkeys(ask(pattern, row, suffix) for row in self.rows)
+            self.few[pattern, suffix] = [one for one in asked if prompt_hash(one[0]) not in self.evaluated]
+        others = [f"{prompt} {target}" for prompt, target in self.few[pattern, suffix] if own not in (prompt, target)]
+        return self.random.sample(others, min(shots, len(others)))
 
     def _count_left_out(self, row: TaskRow):
         self.report.dropped[EVALUATED] = self.report.dropped.get(EVALUATED, 0) + 1

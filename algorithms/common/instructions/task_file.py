@@ -3,7 +3,7 @@
     name: city                       # default: the file's stem
     cluster: qa
     file: city.jsonl.gz              # rows: beside this YAML, or in data.path; null: a file of data.path that no task names
-    format, header, quoting          # as for data=file
+    format, header, quoting, delimiter, rows    # as for data=file
     columns: {question: q}           # our field → column; empty: the file's own names. There is a field `answer`
     unescape: false                  # the two characters \\n in a field become a line break
     key: person                      # its value decides whether a row is held out; null: all that the prompts show
@@ -93,6 +93,8 @@ class TaskFile:
     format: str | None = None
     header: bool = True
     quoting: bool = True
+    delimiter: str | None = None
+    rows: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     unescape: bool = False
     key: str | None = None
@@ -210,7 +212,8 @@ class TaskFile:
         return self._source(path), [name for name in found if name not in read]
 
     def _source(self, path: str) -> Source:
-        return Source(path, self.format, self.header, self.quoting)
+        return Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows,
+                      task=self.path)
 
     def record(self, raw: Any) -> Record:
         """The row as it is kept; raises BadRow."""
@@ -314,8 +317,9 @@ def read_task(path: str) -> TaskFile:
 
 
 _TYPES = {"name": str, "cluster": str, "file": str | None, "templates": list, "format": str | None, "header": bool,
-          "quoting": bool, "columns": dict, "unescape": bool, "key": str | None, "unit": str | None, "options": str | list | None,
-          "listed": bool, "natural": str | dict | None, "inverted": list, "unseen": list, "cot": list, "answer_after": str}
+          "quoting": bool, "delimiter": str | None, "rows": str | None, "columns": dict, "unescape": bool, "key": str | None,
+          "unit": str | None, "options": str | list | None, "listed": bool, "natural": str | dict | None,
+          "inverted": list, "unseen": list, "cot": list, "answer_after": str}
 
 
 def _task(path: str, told: dict) -> TaskFile:

@@ -2,8 +2,14 @@
 
 A file's columns are matched with our fields, by `data.columns` or by convention (the names of TRL's dataset formats
 and of common preference sets), and the fields present decide the layout. A row that cannot be used raises BadRow.
+
+A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
+column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
+alone, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
+is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
 """
 
+import re
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +18,7 @@ from typing import Any
 
 from .readers import data_error, show
 from .record import MARKS, Messages, Record, parse_transcript
-from .values import BadRow, cell, kind, label_of, last_turn, messages_of, number_of, text_of
+from .values import BadRow, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
@@ -21,20 +27,28 @@ LAYOUTS = {
         "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
         "messages label", "prompt", "response")
 }
+REPEATED = {frozenset({"prompt", "messages"}), frozenset({"prompt", "response", "messages"})}  # by convention alone
 CONVENTIONS = {                     # column → the field it is read as
-    "prompt": "prompt", "question": "prompt", "instruction": "prompt", "system": "system",
-    "chosen": "chosen", "response_chosen": "chosen", "chosen_messages": "chosen",
-    "rejected": "rejected", "response_rejected": "rejected", "rejected_messages": "rejected",
-    "completion": "response", "response": "response", "answer": "response", "output": "response",
+    "prompt": "prompt", "question": "prompt", "instruction": "prompt", "inputs": "prompt",
+    "system": "system", "system_prompt": "system",
+    "chosen": "chosen", "response_chosen": "chosen", "chosen_response": "chosen", "chosen_messages": "chosen",
+    "rejected": "rejected", "response_rejected": "rejected", "rejected_response": "rejected",
+    "rejected_messages": "rejected",
+    "completion": "response", "response": "response", "answer": "response", "output": "response", "targets": "response",
     "text": "response", "responses": "responses", "scores": "scores", "score": "score", "label": "label",
-    "messages": "messages", "conversations": "messages", "input": "input",
+    "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
 }
+# Names of columns that are further responses or say how good one is, and names of what is only said about one
+_JUDGING = re.compile(r"(?i)(^|[\W_])(response|answer|completion|output|generation|chosen|accepted|rejected|winner|prefer|"
+                      "better|safer|rank|rating|score|reward|vote|label|helpful|correct)")
+_ABOUT = re.compile(r"(?i)(^|[\W_])(id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
 KNOWN_LAYOUTS = (
     "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
-    "{prompt|question|instruction, completion|response|answer|output}, {prompt, completion, label}, "
+    "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
     "{prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
-    "{messages}, {messages, label}, {prompt}, {text}, {question, response_chosen, response_rejected}, "
-    "{conversations}, {conversations, chosen, rejected}, {chosen_messages, rejected_messages}; system may be added")
+    "{messages|conversations|conversation}, {messages, label}, {prompt}, {text}, {conversations, chosen, rejected}, "
+    "{question, response_chosen|chosen_response, response_rejected|rejected_response}, "
+    "{chosen_messages, rejected_messages}; system or system_prompt may be added")
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,13 @@ class Layout:
     """Which of our fields a file has, and the column (or columns) of each.
 
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
-    strict: by convention, so that a column with a meaning of its own that turns up later is a bad row.
+    known: by convention, the columns of the first rows: another with a meaning of its own that turns up later is a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
     columns: Mapping[str, str | list[str]]
     textual: bool = False
-    strict: bool = False
+    known: frozenset[str] | None = None
     template: list[tuple[str, str | None]] | None = None
 
     @property
@@ -60,14 +74,21 @@ class Layout:
 
     @property
     def used(self) -> set[str]:
-        """The names of all columns read."""
-        return {name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)}
+        """The names of all columns read, and of those that a name with dots may go into."""
+        return {part for name in self._names() for part in (name, name.partition(".")[0])}
+
+    def missing(self, found: Iterable[str]) -> list[str]:
+        """The names that are no column and go into none."""
+        return sorted({name for name in self._names() if not {name, name.partition(".")[0]} & set(found)})
+
+    def _names(self) -> list[str]:
+        return [name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)]
 
     def record(self, row: Any) -> Record:
         """The record of one raw row; raises BadRow."""
         if not isinstance(row, dict):
             raise BadRow("not an object", "row", kind(row), "an object with columns")
-        if self.strict and (extra := row.keys() & CONVENTIONS.keys() - self.used):
+        if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
             name = min(extra)
             raise BadRow("unexpected column", name, "a column that the first rows do not have", self.name)
         record = _Fields(self, row).record()
@@ -90,16 +111,41 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
         if parts is not None:
             chosen["prompt"] = [name for _, name in parts if name is not None]
         layout = Layout(chosen, textual, template=parts)
-        missing = sorted(layout.used - set(found))
-        if missing:
+        if missing := layout.missing(found):
             keys = "data.columns" if template is None else "data.columns and data.template"
             raise data_error(path, 1, "row", listed, f"the columns of {keys}: " + ", ".join(map(show, missing)),
                              f"correct {keys}")
     else:
-        layout = Layout(_by_convention(found) or {}, textual, strict=True)
-    if frozenset(layout.columns.keys() - {"system"}) not in LAYOUTS:
+        readings = _readings(found)
+        if several := [names for names in readings.values() if len(names) > 1]:
+            listed += ", of which " + " and ".join(f"{' and '.join(map(show, names))} mean the same" for names in several)
+            first = {field: names[0] for field, names in readings.items() if field != "input"}
+            fix = "name the one to read: " + _option(first)
+        elif {"instruction", "input", "output"} <= set(found):
+            fix = "say where input belongs: 'data.columns={prompt: [instruction, input], response: output}', or data.mapper"
+        layout = Layout(_by_convention(readings), textual, known=frozenset(found))
+    fields = frozenset(layout.columns)
+    known = LAYOUTS if columns else LAYOUTS | REPEATED
+    if fields - {"system"} not in known or fields == {"system", "response"}:
         raise data_error(path, 1, "row", listed, "one of the layouts " + KNOWN_LAYOUTS, fix)
+    if not columns and fields - {"system"} in ({"prompt"}, {"prompt", "response"}):
+        _check_nothing_judged(path, layout, [name for name in found if name not in layout.used])
     return layout
+
+
+def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
+    """No bare prompts or demonstrations are made of comparisons: raises DataError where columns left over, by their names,
+    are further responses or say how good one is."""
+    if telling := [name for name in left if _JUDGING.search(name) and not _ABOUT.search(name)]:
+        raise data_error(
+            path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
+            "no further responses or judgements", "say what is read: data.columns with chosen and rejected, or responses "
+            f"and scores; a preset of conf/data or data.mapper; or these alone, {_option(layout.columns)}")
+
+
+def _option(columns: Mapping[str, str | list[str]]) -> str:
+    """data.columns as on the command line."""
+    return "'data.columns={" + ", ".join(f"{field}: {name}" for field, name in columns.items()) + "}'"
 
 
 def template_parts(template: str) -> list[tuple[str, str | None]]:
@@ -114,23 +160,34 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
     return parts
 
 
-def _by_convention(found: list[str]) -> dict[str, str] | None:
-    """Field → column; None where the columns say nothing or more than one thing."""
-    columns: dict[str, str] = {}
+def _readings(found: list[str]) -> dict[str, list[str]]:
+    """Field → the columns that may be read as it.
+
+    Beside chosen and rejected a conversation is not read where there is a prompt, and the prompt where it is LLaMA-Factory's
+    `conversations`. A prompt and a response beside a conversation are taken for parts of it, which every row must confirm.
+    """
+    readings: dict[str, list[str]] = {}
     for name in found:
-        field = CONVENTIONS.get(name)
-        if name == "conversations" and "chosen" in found:
-            field = "prompt"
-        if field is None:
-            continue
-        if field == "input" or field in columns:
-            return None
-        columns[field] = name
+        if field := CONVENTIONS.get(name):
+            readings.setdefault(field, []).append(name)
+    if {"chosen", "rejected", "messages"} <= readings.keys():
+        if "prompt" in readings:
+            del readings["messages"]
+        elif readings["messages"] == ["conversations"]:
+            readings["prompt"] = readings.pop("messages")
+    return readings
+
+
+def _by_convention(readings: Mapping[str, list[str]]) -> dict[str, str]:
+    """Field → column; nothing where the columns say nothing or more than one thing."""
+    if "input" in readings or any(len(names) > 1 for names in readings.values()):
+        return {}
+    columns = {field: names[0] for field, names in readings.items()}
     alone = columns.keys() - {"system"}
-    if alone == {"prompt"} and columns["prompt"] != "prompt" or alone == {"response"} and columns["response"] != "text":
-        return None
-    if columns.get("response") == "text" and len(columns) > 1:
-        return None
+    if alone == {"prompt"} and columns["prompt"] != "prompt":
+        return {}
+    if alone == {"response"} and columns["response"] != "text" or len(columns) > 1 and columns.get("response") == "text":
+        return {}
     return columns
 
 
@@ -147,7 +204,8 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         for turn in record.prompt:
             if turn["role"] not in MARKS:
                 raise BadRow("unknown role", "prompt", f"the role {show(turn['role'])}", "one of " + ", ".join(MARKS))
-    texts = [record.prompt] if isinstance(record.prompt, str) else [turn["content"] for turn in record.prompt]
+    turns = [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
+    texts = [turn["content"] for turn in turns if turn["role"] != "system"] or [turn["content"] for turn in turns]
     if "response" not in columns or "prompt" in columns:
         if not any(text.strip() for text in texts):
             name = column("prompt", "chosen", "messages", "prompt")
@@ -156,11 +214,12 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         if not response.strip():
             name = column("rejected" if index else "chosen", "response", "messages", "responses")
             raise BadRow("empty response", name, "an empty response", "some text")
-    if len(record.responses) == 2 and record.scores is not None:
-        if record.responses[0] == record.responses[1]:
+    if record.scores is not None and len(record.responses) > 1:
+        pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
+        if len(set(record.responses)) == 1 and (pair or not tied):
             name = column("rejected", "responses")
-            raise BadRow("identical pair", name, "the same text twice", "two different responses")
-        if columns and record.scores[0] == record.scores[1]:
+            raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
+        if columns and pair and tied:
             raise BadRow("tied pair", column("scores"), "two equal scores", "one response better than the other")
 
 
@@ -171,38 +230,75 @@ class _Fields:
         self.layout, self.columns, self.row = layout, layout.columns, row
 
     def record(self) -> Record:
-        if "chosen" in self.columns:
-            return self._pair()
         if "messages" in self.columns:
-            messages = messages_of(self._value("messages"), self._column("messages"))
-            prompt, response = last_turn(messages, self._column("messages"))
-            return Record(self._with_system(prompt), [response], self._scores(1))
-        prompt = self._prompt() if "prompt" in self.columns else ""
-        if "responses" in self.columns:
-            responses = self._responses()
-            return Record(prompt, responses, self._scores(len(responses)))
-        if "response" in self.columns:
-            name = self._column("response")
-            value = self._value("response")
-            return Record(prompt, [_response(value, prompt, name)], self._scores(1))
-        return Record(prompt, [])
-
-    def _pair(self) -> Record:
-        names = [self._column("chosen"), self._column("rejected")]
-        values = [self._value("chosen"), self._value("rejected")]
-        if "prompt" in self.columns:
-            prompt = self._prompt()
-            responses = [_response(value, prompt, name) for value, name in zip(values, names)]
+            prompt, responses = self._conversation()
+        elif "chosen" in self.columns and "prompt" not in self.columns:
+            prompt, responses = self._implicit_pair()
+        elif "prompt" in self.columns:
+            prompt, responses = self._answered_prompt()
         else:
-            (prompt, first), (other, second) = (_implicit(value, name) for value, name in zip(values, names))
-            if prompt != other:
-                raise BadRow("prompt not shared", names[1], f"another prompt than in {names[0]}", "the same in both")
-            responses = [first, second]
-        scores = self._scores(2) or [1.0, 0.0]
-        if scores[0] < scores[1]:
-            raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} for "
-                         "the rejected response", "a chosen response that scores no lower")
-        return Record(self._with_system(prompt) if "prompt" not in self.columns else prompt, responses, scores)
+            return Record("", [text_of(self._value("response"), self._column("response"))], self._scores(1))
+        scores = self._scores(len(responses))
+        if "chosen" in self.columns:
+            scores = scores or [1.0, 0.0]
+            if scores[0] < scores[1]:
+                raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} "
+                             "for the rejected response", "a chosen response that scores no lower")
+        return Record(prompt, responses, scores)
+
+    def _conversation(self) -> tuple[Messages, list[str]]:
+        """Messages up to the last answer; a prompt or response beside them must be one of their turns."""
+        name = self._column("messages")
+        messages = messages_of(self._value("messages"), name)
+        prompt, response = last_turn(messages, name)
+        for field in ("prompt", "response"):
+            if field in self.columns:
+                text = text_of(self._value(field), self._column(field)).strip()
+                if text not in (turn["content"].strip() for turn in messages):
+                    raise BadRow("not in the messages", self._column(field), show(text), f"the text of a turn of {name}",
+                                 "name the columns to read by data.columns")
+        return self._with_system(prompt), [response]
+
+    def _implicit_pair(self) -> tuple[Messages, list[str]]:
+        """A pair of whole conversations."""
+        names = [self._column("chosen"), self._column("rejected")]
+        prompt, first = _whole(self._value("chosen"), names[0])
+        other, second = _whole(self._value("rejected"), names[1])
+        if prompt != other:
+            raise BadRow("prompt not shared", names[1], f"another prompt than in {names[0]}", "the same in both",
+                         "cut both where they part (data.mapper), or leave such rows out (data.on_bad_row=drop)")
+        return self._with_system(prompt), [first, second]
+
+    def _answered_prompt(self) -> tuple[str | Messages, list[str]]:
+        """A prompt and the responses beside it."""
+        prompt, space = self._prompt()
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        full = self._with_system(asked)
+        given = self._answers()
+        answers = [_answer(value, name) for value, name in given]
+        for (before, _), (_, name) in zip(answers, given):
+            if before and before not in (asked, full):
+                raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
+                             "the prompt, or the response alone",
+                             "where the turns hold the prompt, leave it out: 'data.columns={chosen: …, rejected: …}'; "
+                             "otherwise data.mapper, or data.on_bad_row=drop")
+        responses = [text if space is None or before is not None else (space + text).removeprefix(" ")
+                     for before, text in answers]
+        turns = "system" in self.columns or any(before is not None for before, _ in answers)
+        return full if turns else prompt, responses
+
+    def _answers(self) -> list[tuple[Any, str]]:
+        """The values of all responses beside a prompt, and their columns."""
+        fields = [field for field in ("chosen", "rejected", "response") if field in self.columns]
+        if "responses" not in self.columns:
+            return [(self._value(field), self._column(field)) for field in fields]
+        names = self.columns["responses"]
+        if not isinstance(names, str):
+            return [(self._cell(name), name) for name in names]
+        values = list_of(self._cell(names), names, "a list of texts")
+        if not values:
+            raise BadRow("no responses", names, "an empty list", "at least one response")
+        return [(value, names) for value in values]
 
     def _column(self, field: str) -> str:
         name = self.columns[field]
@@ -219,36 +315,32 @@ class _Fields:
     def _cell(self, name: str) -> Any:
         return cell(self.row, name)
 
-    def _prompt(self) -> str | Messages:
-        if self.layout.template is not None:
-            parts = [text + ("" if name is None else text_of(self._cell(name), name)) for text, name in self.layout.template]
-            return self._with_system("".join(parts))
-        value, name = self._value("prompt"), self._column("prompt")
-        prompt = messages_of(value, name) if isinstance(value, list) else text_of(value, name)
-        return self._with_system(prompt)
+    def _prompt(self) -> tuple[str | Messages, str | None]:
+        """The prompt without the system column, and of a transcript the white space after its last mark."""
+        turns, template = None, self.layout.template
+        if template is not None:
+            value = "".join(text + ("" if name is None else text_of(self._cell(name), name)) for text, name in template)
+        else:
+            value = self._value("prompt")
+            turns = turns_of(value, self._column("prompt"))
+        if turns is not None:
+            return turns, None
+        parsed = parse_transcript(value)
+        if parsed is None or parsed[1].strip():
+            return value, None
+        return parsed[0], value[len(parsed[2]):]
 
-    def _with_system(self, prompt: str | Messages) -> str | Messages:
+    def _with_system(self, prompt: Messages) -> Messages:
         if "system" not in self.columns:
             return prompt
         value = self._value("system")
         system = "" if value is None else text_of(value, self._column("system"))
-        if not system:
+        first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
+        if not system or first is not None and first["content"] == system:
             return prompt
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if turns and turns[0]["role"] == "system":
+        if first is not None:
             raise BadRow("two system messages", self._column("system"), "a system column and a system message", "one")
-        return [{"role": "system", "content": system}, *turns]
-
-    def _responses(self) -> list[str]:
-        names = self.columns["responses"]
-        if not isinstance(names, str):
-            return [text_of(self._cell(name), name) for name in names]
-        value = self._cell(names)
-        if not isinstance(value, list):
-            raise BadRow("null" if value is None else "wrong type", names, kind(value), "a list of texts")
-        if not value:
-            raise BadRow("no responses", names, "an empty list", "at least one response")
-        return [text_of(item, names) for item in value]
+        return [{"role": "system", "content": system}, *prompt]
 
     def _scores(self, count: int) -> list[float] | None:
         textual = self.layout.textual
@@ -258,38 +350,37 @@ class _Fields:
             return [number_of(self._value("score"), self._column("score"), textual)]
         if "scores" not in self.columns:
             return None
-        names = self.columns["scores"]
-        values = self._cell(names) if isinstance(names, str) else [self._cell(name) for name in names]
-        name = self._column("scores")
-        if not isinstance(values, list):
-            raise BadRow("null" if values is None else "wrong type", name, kind(values), "a list of numbers")
+        names, name = self.columns["scores"], self._column("scores")
+        values = [self._cell(one) for one in names] if not isinstance(names, str) else list_of(
+            self._cell(names), name, "a list of numbers")
         if len(values) != count:
             raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
         return [number_of(value, name, textual) for value in values]
 
 
-def _response(value: Any, prompt: str | Messages, field: str) -> str:
-    """A response beside its prompt: text, a turn, or a list of turns that may repeat the prompt."""
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        return text_of(value, field)
-    before, response = last_turn(messages_of(value, field), field)
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if before and before != turns:
-        raise BadRow("prompt not shared", field, "turns before the response that are not the prompt's",
-                     "the prompt, or the response alone")
-    return response
+def _answer(value: Any, field: str) -> tuple[Messages | None, str]:
+    """A response beside its prompt: the turns before it, None where it is plain text, and its own."""
+    turns = turns_of(value, field)
+    if turns is not None:
+        return last_turn(turns, field)
+    return _transcript(value, field) or (None, value)
 
 
-def _implicit(value: Any, field: str) -> tuple[Messages, str]:
-    """Prompt and response of a whole conversation: an HH transcript or messages."""
-    if not isinstance(value, str):
-        return last_turn(messages_of(value, field), field)
-    parsed = parse_transcript(value)
+def _whole(value: Any, field: str) -> tuple[Messages, str]:
+    """Prompt and response of a whole conversation: turns or an HH transcript."""
+    turns = turns_of(value, field)
+    if turns is not None:
+        return last_turn(turns, field)
+    if found := _transcript(value, field):
+        return found
+    raise BadRow("not a transcript", field, show(value), "turns marked \\n\\nHuman: and \\n\\nAssistant:",
+                 "give the prompt in a column of its own")
+
+
+def _transcript(text: str, field: str) -> tuple[Messages, str] | None:
+    parsed = parse_transcript(text)
     if parsed is None:
-        raise BadRow("not a transcript", field, show(value), "turns marked \\n\\nHuman: and \\n\\nAssistant:",
-                     "give the prompt in a column of its own")
+        return None
     messages, response, _ = parsed
     if "\n\nHuman:" in response:
         raise BadRow("not an assistant turn", field, "a human's turn last", "an assistant's turn last")

@@ -3,10 +3,12 @@
 import hashlib
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 from ..errors import DataError
@@ -19,7 +21,6 @@ PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
 Mapper = Callable[[Any], Record | list[Record | Skipped]]   # takes a row, or with data.group the list of a group's rows
 Filter = Callable[[dict], bool]
-_ROW_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 
 
 @dataclass
@@ -114,12 +115,13 @@ class Loader:
                 made = convert(unit.value)
                 made = [made] if isinstance(made, Record) else made
             except BadRow as bad:
-                self._bad(source.path, unit.lines[bad.row], bad, len(unit.lines))
+                line = unit.lines[bad.row if 0 <= bad.row < len(unit.lines) else 0]
+                self._bad(source.path, line, bad, len(unit.lines))
                 continue
             self.report.rows_without_records += 0 if made else len(unit.lines)
             for record in made:
                 self.report.kept += 1
-                self.report.strict_pairs += _strict_pairs(record.scores)
+                self.report.strict_pairs += record.strict_pair_count
                 self._kinds[record_kind(record)] += 1
                 yield Record(record.prompt, record.responses, record.scores,
                              {"source": source.path, "line": unit.lines[0], **record.meta})
@@ -170,12 +172,16 @@ class Loader:
         """What data.filter says; whatever goes wrong inside it makes the row a bad one."""
         try:
             passes = self.filter(row)
-            if not isinstance(passes, bool):
-                raise TypeError(f"it returned {show(passes)}, not true or false")
-            return passes
-        except _ROW_ERRORS as error:
-            raise BadRow("filter error", "row", f"{type(error).__name__}: {error}", "a row data.filter can read",
-                         "correct the row or the filter") from None
+        except BadRow as bad:
+            if bad.reason == "missing column":
+                bad.fix = "name a column of the rows in data.filter, or set data.filter=null"
+            raise
+        except Exception as error:
+            raise _raised("filter", error) from None
+        if not isinstance(passes, bool):
+            raise BadRow("filter error", "row", f"that data.filter returned {show(passes)}", "true or false",
+                         "correct the filter")
+        return passes
 
     def _layout(self, source: Source | Hub, head: list[Row]) -> Layout:
         objects = [row.value for row in head if isinstance(row.value, dict)]
@@ -193,18 +199,19 @@ class Loader:
         """The checked records of data.mapper; whatever goes wrong inside it makes the row a bad one."""
         try:
             made = self.mapper(row)
-            made = [made] if isinstance(made, Record) else made
-            if not isinstance(made, list) or not all(isinstance(part, (Record, Skipped)) for part in made):
-                raise TypeError(f"it returned {show(made)}, not a Record or a list of them")
-            records = [part for part in made if isinstance(part, Record)]
-            for record in records:
-                check(record)
-                json.dumps(record.meta)
-            self._skipped.update(part.what for part in made if isinstance(part, Skipped))
-            return records
-        except _ROW_ERRORS as error:
-            raise BadRow("mapper error", "row", f"{type(error).__name__}: {error}", "a row data.mapper can read",
-                         "correct the row or the mapper") from None
+        except BadRow:
+            raise
+        except Exception as error:
+            raise _raised("mapper", error) from None
+        made = [made] if isinstance(made, Record) else made
+        if not isinstance(made, list) or not all(isinstance(part, (Record, Skipped)) for part in made):
+            raise BadRow("mapper error", "row", f"that data.mapper returned {show(made)}",
+                         "a Record or a list of them, empty for none", "correct the mapper")
+        records = [_typed(part) for part in made if isinstance(part, Record)]
+        for record in records:
+            check(record)
+        self._skipped.update(part.what for part in made if isinstance(part, Skipped))
+        return records
 
     def _bad(self, path: str, line: int, bad: BadRow, rows: int = 1):
         self._dropped[bad.reason] += rows
@@ -212,7 +219,8 @@ class Loader:
         if len(lines) < SHOWN:
             lines.append(f"{path}:{line}")
         if self._first is None or self._first[0] == path and line < self._first[1]:     # groups are read ahead
-            self._first = path, line, str(data_error(path, line, bad.field, bad.found, bad.expected, bad.fix))
+            told = (" ".join(str(part).splitlines()) for part in (bad.field, bad.found, bad.expected, bad.fix))
+            self._first = path, line, str(data_error(path, line, *told))
 
     def _listing(self) -> str:
         """The first unusable row in full, then all by reason."""
@@ -228,13 +236,59 @@ class Loader:
         return "\n".join(text)
 
 
+def _raised(what: str, error: Exception) -> BadRow:
+    """The bad row that a user's function makes of any error: its type, message and place in the function."""
+    said = " ".join(str(error).split())[:200]
+    trace = error.__traceback__.tb_next
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):     # around a _target_
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
+    return BadRow(f"{what} error", "row", f"{type(error).__name__}{': ' * bool(said)}{said}{place}",
+                  f"a row that data.{what} can read", f"correct the row or the {what}")
+
+
+def _typed(record: Record) -> Record:
+    """A mapper's record with every part of its type, as lists, floats and plain turns; raises BadRow.
+
+    That the scores are finite and as many as the responses, Record itself sees to.
+    """
+    def refuse(part: str, value: Any, expected: str):
+        raise BadRow("null" if value is None else "wrong type", part, f"{kind(value)} in the mapper's record", expected,
+                     "correct the row or the mapper")
+
+    prompt, scores = record.prompt, record.scores
+    if isinstance(prompt, list):
+        for turn in prompt:
+            if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+                raise BadRow("wrong type", "prompt", f"the turn {show(turn)} in the mapper's record",
+                             'turns of the form {"role": text, "content": text}', "correct the row or the mapper")
+        prompt = [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+    elif not isinstance(prompt, str):
+        refuse("prompt", prompt, "text or a list of turns")
+    if not isinstance(record.responses, (list, tuple)):
+        refuse("responses", record.responses, "a list of texts")
+    for response in record.responses:
+        if not isinstance(response, str):
+            refuse("responses", response, "texts")
+    if scores is not None:
+        if not isinstance(scores, (list, tuple)):
+            refuse("scores", scores, "a list of numbers")
+        for score in scores:
+            if not isinstance(score, Real) or isinstance(score, bool):
+                refuse("scores", score, "numbers")
+        scores = [float(score) for score in scores]
+    if not isinstance(record.meta, dict):
+        refuse("meta", record.meta, "an object")
+    try:
+        json.dumps(record.meta)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow("mapper error", "meta", f"{type(error).__name__}: {error}", "what JSON can hold",
+                     "correct the mapper") from None
+    return replace(record, prompt=prompt, responses=list(record.responses), scores=scores)
+
+
 def _listed(lines: list[str], count: int) -> str:
     return ", ".join(lines) + (", …" if count > len(lines) else "")
-
-
-def _strict_pairs(scores: list[float] | None) -> int:
-    counts = sorted(Counter(scores or []).values())
-    return (sum(counts) ** 2 - sum(count * count for count in counts)) // 2
 
 
 def record_kind(record: Record) -> str:

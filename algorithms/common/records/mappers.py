@@ -1,23 +1,37 @@
 """Mappers for files whose rows need more than column names: ``data.mapper={_target_: …, _partial_: true}``.
 
-A mapper takes one raw row (a dict), or with ``data.group`` the list of a group's rows, and returns a record or a list of
-records. It may raise ``values.BadRow``; a KeyError, TypeError or the like is reported as a bad row too. A part of a row
-that it leaves out is a ``values.Skipped`` in that list, and counted. A tie between two responses, which a file read by
-columns may not hold, is kept: nothing learns an order from it.
+    from algorithms.common.records import BadRow, Record, Skipped
+
+    def to_record(row):
+        if row["votes"] is None:
+            raise BadRow("null", "votes", "null", "two numbers")
+        return Record([{"role": "user", "content": row["question"]}], [row["a"], row["b"]], row["votes"])
+
+A mapper takes one raw row (a dict, all texts in CSV and TSV), or with ``data.group`` the list of a group's rows. It returns
+a record or a list of records, the empty list where the row has none (counted as such; None is an error). A prompt is text
+or turns with the roles system, user and assistant; higher scores are better; meta is free. What it leaves out of a row is
+a ``Skipped(what)`` in the list, counted by `what`. A tie between two responses, which a file read by columns may not
+hold, is kept: nothing learns an order from it.
+
+``BadRow(reason, field, found, expected, fix)`` says why a row cannot be used. Such rows are counted by `reason`; they end
+the run, or with ``data.on_bad_row=drop`` are left out. Any other exception makes a bad row too, and so does a record that
+is not as above, has no text in its prompt or a response, or twice the same response in a pair.
 """
 
 import math
 import random
 import re
+from contextlib import contextmanager
 from typing import Any
 
 from .readers import show
 from .record import Messages, Record, parse_transcript
-from .values import BadRow, Skipped, cell, kind, label_of, last_turn, messages_of, number_of, text_of
+from .values import BadRow, Skipped, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _GSM_SOURCES = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
-_WINNERS = {"model_a": [1.0, 0.0], "model_b": [0.0, 1.0], "tie": [0.5, 0.5], "tie (bothbad)": [0.5, 0.5]}
+_WINNERS = {"model_a": [1.0, 0.0], "model_b": [0.0, 1.0], "tie": [0.5, 0.5], "tie (bothbad)": [0.5, 0.5],
+            "both_bad": [0.5, 0.5]}
 
 
 def _text(row: Any, name: str) -> str:
@@ -29,10 +43,24 @@ def _number(row: Any, name: str) -> float:
 
 
 def _list(row: Any, name: str, of: str) -> list:
+    return list_of(cell(row, name), name, f"a list of {of}")
+
+
+def _object(row: Any, name: str) -> dict:
     value = cell(row, name)
-    if not isinstance(value, list):
-        raise BadRow("null" if value is None else "wrong type", name, kind(value), f"a list of {of}")
+    if not isinstance(value, dict):
+        raise BadRow("null" if value is None else "wrong type", name, kind(value), "an object")
     return value
+
+
+@contextmanager
+def _inside(place: str):
+    """Names where in the row the field of a bad value is."""
+    try:
+        yield
+    except BadRow as bad:
+        bad.field = f"{place}.{bad.field}"
+        raise
 
 
 def _index(row: Any, name: str) -> int:
@@ -67,24 +95,35 @@ def summarize(row: dict) -> Record:
     `choice` names the better summary; how sure the labeller was, and whose the summaries are, go to meta. The prompts'
     form is that of Stiennon et al. 2020 (arXiv 2009.01325); the summaries begin with the space that follows it.
     """
-    info, summaries = cell(row, "info"), _list(row, "summaries", "two summaries")
+    info, summaries = _object(row, "info"), _list(row, "summaries", "two summaries")
     if len(summaries) != 2:
         raise BadRow("unequal lengths", "summaries", f"{len(summaries)} summaries", "two")
-    if cell(info, "post") is None:
-        prompt = f"Article:\n{_text(info, 'article')}\n\nTL;DR:\n"
-    else:
-        prompt = "".join((f"SUBREDDIT: r/{_text(info, 'subreddit')}\n\nTITLE: {_text(info, 'title')}\n\n",
-                          f"POST: {_text(info, 'post')}\n\nTL;DR:"))
-    better = _index(row, "choice")
-    meta = {"confidence": (row.get("extra") or {}).get("confidence"),
+    with _inside("info"):
+        if cell(info, "post") is None:
+            prompt = f"Article:\n{_text(info, 'article')}\n\nTL;DR:\n"
+        else:
+            prompt = "".join((f"SUBREDDIT: r/{_text(info, 'subreddit')}\n\nTITLE: {_text(info, 'title')}\n\n",
+                              f"POST: {_text(info, 'post')}\n\nTL;DR:"))
+    texts = []
+    for index, summary in enumerate(summaries):
+        with _inside(f"summaries[{index}]"):
+            texts.append(_text(summary, "text"))
+    better, extra = _index(row, "choice"), row.get("extra")
+    meta = {"confidence": None if extra is None else _object(row, "extra").get("confidence"),
             "policies": [summary.get("policy") for summary in summaries], **_given(row, "worker", "batch")}
-    return Record(prompt, [_text(summary, "text") for summary in summaries], [1.0 - better, float(better)], meta)
+    return Record(prompt, texts, [1.0 - better, float(better)], meta)
 
 
 def webgpt(row: dict) -> Record:
     """OpenAI's WebGPT comparisons: two answers, their scores between −1 and 1 with the sum 0."""
-    return Record(_text(cell(row, "question"), "full_text"), [_text(row, "answer_0"), _text(row, "answer_1")],
-                  [_number(row, "score_0"), _number(row, "score_1")], _given(row["question"], "dataset", "id"))
+    question, scores = _object(row, "question"), []
+    with _inside("question"):
+        asked = _text(question, "full_text")
+    for name in ("score_0", "score_1"):
+        scores.append(_number(row, name))
+        if not -1 <= scores[-1] <= 1:
+            raise BadRow("score out of range", name, f"{scores[-1]:g}", "a number between -1 and 1")
+    return Record(asked, [_text(row, "answer_0"), _text(row, "answer_1")], scores, _given(question, "dataset", "id"))
 
 
 def shp(row: dict) -> Record:
@@ -136,8 +175,8 @@ def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record | Skipped]:
     its own; None: one record with all answers. Answers without text, or with that of one before, are left out.
     """
     question = _text(row, "question")
-    answers, skipped = _distinct(_list(row, "answers", "answers"))
-    texts, scores = [_text(answer, "text") for answer in answers], [_answer_score(answer) for answer in answers]
+    answers, scores, skipped = _distinct(_list(row, "answers", "answers"))
+    texts = [answer["text"] for answer in answers]
 
     def record(places) -> Record:
         votes = {"upvotes": [answers[i].get("upvotes") for i in places]} if "upvotes" in answers[places[0]] else {}
@@ -152,17 +191,19 @@ def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record | Skipped]:
     return skipped + [record(pair) for pair in drawn]
 
 
-def _distinct(answers: list) -> tuple[list[dict], list[Skipped]]:
+def _distinct(answers: list) -> tuple[list[dict], list[float], list[Skipped]]:
+    """The answers with a text of their own and their scores, and what is left out."""
     kept, skipped = {}, []
-    for answer in answers:
-        text = None if answer is None else cell(answer, "text")
-        if text is None or not text_of(text, "text").strip():
-            skipped.append(Skipped("answer without text"))
-        elif text in kept:
-            skipped.append(Skipped("answer again"))
-        else:
-            kept[text] = answer
-    return list(kept.values()), skipped
+    for index, answer in enumerate(answers):
+        with _inside(f"answers[{index}]"):
+            text = None if answer is None else cell(answer, "text")
+            if text is None or not text_of(text, "text").strip():
+                skipped.append(Skipped("answer without text"))
+            elif text in kept:
+                skipped.append(Skipped("answer again"))
+            else:
+                kept[text] = answer, _answer_score(answer)
+    return [answer for answer, _ in kept.values()], [score for _, score in kept.values()], skipped
 
 
 def _answer_score(answer: Any) -> float:
@@ -191,7 +232,40 @@ def oasst_tree(row: dict) -> list[Record | Skipped]:
 
     Rank 0 is the best, so a reply's score is −rank. Messages with a reply that has no rank are left out and counted.
     """
-    return list(_rankings(row["prompt"], [], row["message_tree_id"]))
+    name = _text(row, "message_tree_id")
+    top = _object(row, "prompt")
+    with _inside("prompt"):
+        root = _message(top, textual=False)
+    stack = [(root, "prompt")]
+    while stack:
+        message, place = stack.pop()
+        with _inside(place):
+            replies = _list(message, "replies", "messages")
+        message["replies"] = []
+        for index, reply in enumerate(replies):
+            with _inside(f"{place}.replies[{index}]"):
+                reply = _message(reply, textual=False)
+                _check_reply(reply, message)
+            message["replies"].append(reply)
+            stack.append((reply, f"{place}.replies[{index}]"))
+    return list(_rankings(root, [], name))
+
+
+def _message(row: Any, textual: bool) -> dict:
+    """One message of a tree, its values checked; `replies` as they are. textual: a rank may be written as text."""
+    role = _text(row, "role")
+    if role not in _ROLES:
+        raise BadRow("unknown role", "role", show(role), "one of " + ", ".join(_ROLES))
+    rank = None if row.get("rank") is None else number_of(row["rank"], "rank", textual)
+    if rank is not None and (rank < 0 or rank != int(rank)):
+        raise BadRow("rank out of range", "rank", f"{rank:g}", "a whole number from 0, or null")
+    return {"message_id": _text(row, "message_id"), "text": _text(row, "text"), "role": role, "rank": rank,
+            "replies": row.get("replies")}
+
+
+def _check_reply(reply: dict, parent: dict, row: int = 0):
+    if reply["role"] == parent["role"]:
+        raise BadRow("same role twice", "role", f"a reply by the {reply['role']} to himself", "the other role", row=row)
 
 
 def oasst_messages(rows: list[dict]) -> list[Record | Skipped]:
@@ -199,10 +273,8 @@ def oasst_messages(rows: list[dict]) -> list[Record | Skipped]:
     nodes: dict[str, dict] = {}
     for index, row in enumerate(rows):
         try:
-            node = {"message_id": _text(row, "message_id"), "text": _text(row, "text"), "role": _text(row, "role"),
-                    "rank": None if row.get("rank") is None else _number(row, "rank"), "replies": [], "row": index}
-            if node["role"] not in _ROLES:
-                raise BadRow("unknown role", "role", show(node["role"]), "one of " + ", ".join(_ROLES))
+            node = {**_message(row, textual=True), "replies": [], "row": index}
+            node["parent"] = None if cell(row, "parent_id") is None else _text(row, "parent_id")
             if node["message_id"] in nodes:
                 raise BadRow("message twice", "message_id", show(node["message_id"]) + " again", "every message once")
         except BadRow as bad:
@@ -211,13 +283,12 @@ def oasst_messages(rows: list[dict]) -> list[Record | Skipped]:
         nodes[node["message_id"]] = node
     roots = []
     for node in nodes.values():
-        parent = rows[node["row"]].get("parent_id")
+        parent = node["parent"]
         if parent is not None and parent not in nodes:
             raise BadRow("no parent", "parent_id", show(parent) + ", which is no message of this tree", "one that is",
                          row=node["row"])
-        if parent is not None and nodes[parent]["role"] == node["role"]:
-            raise BadRow("same role twice", "role", f"a reply by the {node['role']} to himself", "the other role",
-                         row=node["row"])
+        if parent is not None:
+            _check_reply(node, nodes[parent], node["row"])
         (roots if parent is None else nodes[parent]["replies"]).append(node)
     if len(roots) != 1:
         raise BadRow("no single root", "parent_id", f"{len(roots)} messages without a parent in one tree", "one",
@@ -232,10 +303,10 @@ def _rankings(root: dict, path: Messages, tree: str):
         path = [*path, {"role": _ROLES[node["role"]], "content": node["text"]}]
         replies = node["replies"]
         asked = node["role"] == "prompter" and len(replies) >= 2
-        if asked and any(reply.get("rank") is None for reply in replies):
+        if asked and any(reply["rank"] is None for reply in replies):
             yield Skipped("prompter message with a reply that has no rank")
         elif asked:
-            scores = [-float(reply["rank"]) for reply in replies]
+            scores = [-reply["rank"] for reply in replies]
             meta = {"tree": tree, "message": node["message_id"]}
             yield Record(path, [reply["text"] for reply in replies], scores, meta)
         stack += [(reply, path) for reply in reversed(replies)]
@@ -243,10 +314,13 @@ def _rankings(root: dict, path: Messages, tree: str):
 
 def gsm_solutions(row: dict) -> Record:
     """OpenAI's GSM8K model solutions: four responses to a question, scored 1.0 if correct, else 0.0."""
-    solutions = [row[source] for source in _GSM_SOURCES]
-    scores = [float(solution["is_correct"]) for solution in solutions]
-    return Record(row["question"], [solution["solution"] for solution in solutions], scores,
-                  {"ground_truth": row["ground_truth"]})
+    texts, scores = [], []
+    for source in _GSM_SOURCES:
+        solution = _object(row, source)
+        with _inside(source):
+            texts.append(_text(solution, "solution"))
+            scores.append(label_of(cell(solution, "is_correct"), "is_correct", textual=False))
+    return Record(_text(row, "question"), texts, scores, {"ground_truth": _text(row, "ground_truth")})
 
 
 # ---- demonstrations

@@ -1,42 +1,26 @@
-"""File formats → raw rows with the number of their physical line.
+"""Files, folders and hub datasets → raw rows with the number of their physical line.
 
-Reads JSON Lines, JSON arrays, CSV, TSV (each also gzipped), Parquet, and folders written by ``datasets.save_to_disk``.
-Nothing here knows what a row means. What cannot be parsed is refused with a :class:`DataError`; no other exception
-leaves a reader. All formats stream but JSON arrays, whose text is held (its rows are decoded one by one).
+Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also gzipped), Parquet, and folders written
+by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot be parsed is refused with a
+:class:`DataError`; no other exception leaves a reader. All formats stream but JSON, whose text is held.
 """
 
-import codecs
 import csv
-import gzip
-import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DataError
+from .json_rows import json_file, json_lines
+from .lines import Row, data_error, lines, show
+
+__all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "json.gz", "csv.gz", "tsv.gz", "parquet")
+EXTENSIONS = {**{kind: kind for kind in FORMATS}, "ndjson": "jsonl", "ndjson.gz": "jsonl.gz"}
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
-_MAGIC = (
-    (b"\x1f\x8b", "gzip data", "name the file .gz, or set data.format (jsonl.gz, json.gz, csv.gz, tsv.gz)"),
-    (b"PAR1", "Parquet data", "name the file .parquet, or set data.format=parquet"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first"),
-    (codecs.BOM_UTF16_LE, "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (codecs.BOM_UTF16_BE, "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
-)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-class Row(NamedTuple):
-    """One raw row: its physical line (JSON Lines, CSV, TSV; header included) or 1-based row, and its value."""
-
-    line: int
-    value: Any
+_NOT_DELIMITERS = "\r\n\0\"\ufeff"
 
 
 @dataclass
@@ -48,6 +32,9 @@ class Source:
     header: CSV/TSV have a first row of names; otherwise columns are c0, c1, …
     quoting: CSV/TSV fields may be quoted; otherwise a line is split at the delimiter and nothing else.
     split: which part of a folder that holds several.
+    delimiter: the character between CSV/TSV fields; None: a comma, of TSV a tab.
+    rows: the dotted name of the list of rows within a JSON object; None: the file is an array.
+    task: the YAML file whose keys these options are; None: they are data.*.
     """
 
     path: str
@@ -55,11 +42,15 @@ class Source:
     header: bool = True
     quoting: bool = True
     split: str = "train"
+    delimiter: str | None = None
+    rows: str | None = None
+    task: str | None = None
     blank_lines: int = 0
 
     def __iter__(self) -> Iterator[Row]:
         if not os.path.exists(self.path):
             raise data_error(self.path, 1, "file", "nothing at this path", "a data file", "check data.path")
+        self._check_options()
         if os.path.isdir(self.path):
             yield from _folder(self)
             return
@@ -76,192 +67,46 @@ class Source:
         """The format, by option or by the file's name."""
         if self.format is not None:
             if self.format not in FORMATS:
-                raise ConfigError(f"data.format: found {self.format!r}; expected one of {', '.join(FORMATS)}")
+                raise ConfigError(f"{self.key('format')}: found {self.format!r}; expected one of {', '.join(FORMATS)}")
             return self.format
         name = os.path.basename(self.path).lower()
-        for kind in FORMATS:
-            if name.endswith("." + kind):
+        for extension, kind in EXTENSIONS.items():
+            if name.endswith("." + extension):
                 return kind
-        raise data_error(self.path, 1, "file", "an unknown extension", "one of " + ", ".join(FORMATS),
-                         "rename the file or set data.format")
+        raise data_error(self.path, 1, "file", "an unknown extension", "one of " + ", ".join(EXTENSIONS),
+                         f"rename the file or set {self.key('format')}")
 
     @property
     def textual(self) -> bool:
         """Whether all values are text (CSV, TSV), so that numbers must be parsed from it."""
         return not os.path.isdir(self.path) and self.kind.removesuffix(".gz") in ("csv", "tsv")
 
+    def key(self, name: str) -> str:
+        """One of these options as messages name it."""
+        return f"data.{name}" if self.task is None else f"{name} in {self.task}"
 
-def data_error(path: str, line: int, field: str, found: str, expected: str, fix: str) -> DataError:
-    """The one form of all errors in input data."""
-    field = field if field.isprintable() and field.strip() else ascii(field)
-    return DataError(f"{path}:{line}: {field}: found {found}; expected {expected}; fix: {fix}")
+    def option(self, name: str, value: str) -> str:
+        """The same with a value, as it is given."""
+        if self.task is not None:
+            return f"{name}: {value if value.isalnum() else repr(value)} in {self.task}"
+        if re.fullmatch(r"[\w.-]+", value):
+            return f"data.{name}={value}"
+        return f"'data.{name}={value}'" if re.fullmatch(r"[\w. -]+", value) else f"'data.{name}=\"{value}\"'"
 
-
-def show(value: Any, length: int = 60) -> str:
-    """A value on one short line."""
-    try:
-        text = repr(value[:length]) if isinstance(value, str) else repr(value)
-    except RecursionError:
-        text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= length else text[:length - 1] + "…"
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:80] or type(error).__name__
-
-
-# ---- bytes and lines
-
-
-def _open(path: str, gz: bool):
-    return gzip.open(path, "rb") if gz else open(path, "rb")
+    def _check_options(self):
+        """Refuses options that this file's format has no use for."""
+        check_delimiter(self.delimiter, self.key("delimiter"))
+        kind = "a folder" if os.path.isdir(self.path) else self.kind.removesuffix(".gz")
+        for name, value, kinds in (("delimiter", self.delimiter, ("csv", "tsv")), ("rows", self.rows, ("json",))):
+            if value is not None and kind not in kinds:
+                raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; expected "
+                                  f"a file of the format {' or '.join(kinds)}; fix: leave it null")
 
 
-def _unreadable(path: str, line: int, error: Exception) -> DataError:
-    if isinstance(error, EOFError):
-        return data_error(path, line, "file", "the end of the data inside a gzip stream", "a whole gzip file",
-                          "fetch or write the file again")
-    if isinstance(error, (gzip.BadGzipFile, zlib.error)):
-        return data_error(path, line, "file", f"no valid gzip data ({error})", "a gzip file",
-                          "fetch the file again, or drop .gz from its name if it is plain text")
-    return data_error(path, line, "file", f"an unreadable file ({error})", "a readable file", "check the file")
-
-
-def _not_utf8(path: str, line: int, error: UnicodeDecodeError) -> DataError:
-    return data_error(path, line, "row", f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}, not UTF-8",
-                      "UTF-8 text", "convert the file: iconv -f ENCODING -t UTF-8")
-
-
-def _check_start(path: str, data: bytes, kind: str):
-    for magic, name, fix in _MAGIC:
-        if data.startswith(magic):
-            raise data_error(path, 1, "file", name, f"{kind} text in UTF-8", fix)
-
-
-def _lines(source: Source, gz: bool) -> Iterator[tuple[int, str]]:
-    """Decoded lines, split at line feeds only, which they keep; a byte order mark is left out."""
-    number = 0
-    try:
-        with _open(source.path, gz) as file:
-            for number, line in enumerate(file, 1):
-                if number == 1:
-                    _check_start(source.path, line, source.kind)
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise _not_utf8(source.path, number, error) from None
-                yield number, text
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(source.path, number + 1, error) from None
-
-
-# ---- JSON
-
-
-class _Refused(ValueError):
-    """Valid for the JSON parser, refused by us: what was found."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise _Refused(f"the key {show(twice)} twice in one object")
-    return value
-
-
-def _constant(name: str):
-    raise _Refused(f"the literal {name}, which is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
-
-
-def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
-    """One JSON value from `start`, and where it ends."""
-    try:
-        value, end = _DECODER.raw_decode(text, start)
-        if _SURROGATE.search(text, start, end):
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value, end
-    except _Refused as error:
-        found, fix = str(error), "correct the row; missing numbers are null"
-    except json.JSONDecodeError as error:
-        column = error.pos - start + 1
-        found, fix = f"invalid JSON ({error.msg} at character {column})", "correct or complete the row"
-    except RecursionError:
-        found, fix = "values nested too deeply", "flatten the row"
-    except UnicodeEncodeError:
-        found, fix = "half of a surrogate pair (\\ud800-\\udfff)", "write the character whole"
-    except ValueError as error:
-        found, fix = f"a number that cannot be read ({str(error)[:60]})", "correct the row"
-    raise data_error(path, line, "row", found, "one valid JSON value", fix)
-
-
-def _jsonl(source: Source, gz: bool) -> Iterator[Row]:
-    for number, line in _lines(source, gz):
-        start = _SPACE.match(line).end()
-        if start == len(line):
-            source.blank_lines += 1
-            continue
-        value, end = _decode(source.path, number, line, start)
-        if _SPACE.match(line, end).end() < len(line):
-            raise data_error(source.path, number, "row", "more text after the JSON value", "one JSON object on a line",
-                             "put every object on a line of its own")
-        yield Row(number, value)
-
-
-def _json(source: Source, gz: bool) -> Iterator[Row]:
-    text, broken = _whole_text(source, gz)
-    row = 1
-
-    def refuse(found: str, fix: str = "correct the file; JSON Lines need data.format=jsonl"):
-        raise data_error(source.path, row, "file", found, "a JSON array of objects", fix)
-
-    try:
-        at = _SPACE.match(text).end()
-        if at == len(text) and broken is None:
-            return
-        if text[at:at + 1] != "[":
-            refuse("an object" if text[at:at + 1] == "{" else f"text that begins with {show(text[at:at + 12])}")
-        at = _SPACE.match(text, at + 1).end()
-        closed = text[at:at + 1] == "]"
-        while not closed:
-            value, at = _decode(source.path, row, text, at)
-            at = _SPACE.match(text, at).end()
-            if text[at:at + 1] not in (",", "]"):
-                refuse("the end of the file inside the array" if at == len(text) else "no comma after a row")
-            yield Row(row, value)
-            row += 1
-            closed = text[at] == "]"
-            at = _SPACE.match(text, at + 1).end() if not closed else at
-        if _SPACE.match(text, at + 1).end() < len(text):
-            refuse("more text after the array")
-    except DataError:
-        if broken is not None:
-            raise broken(row) from None
-        raise
-    if broken is not None:
-        raise broken(row)
-
-
-def _whole_text(source: Source, gz: bool) -> tuple[str, Callable[[int], DataError] | None]:
-    """All text that can be read, and what broke it (a function of the row it is met at) or None."""
-    data, broken = bytearray(), None
-    try:
-        with _open(source.path, gz) as file:
-            while part := file.read1(1 << 16):        # read() would lose what comes before a break
-                data += part
-    except (OSError, EOFError, zlib.error) as error:
-        broken = partial(_unreadable, source.path, error=error)
-    _check_start(source.path, bytes(data[:8]), source.kind)
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    try:
-        return data[start:].decode("utf-8"), broken
-    except UnicodeDecodeError as error:
-        return data[start:start + error.start].decode("utf-8"), broken or partial(_not_utf8, source.path, error=error)
+def check_delimiter(delimiter: str | None, key: str):
+    """Raises ConfigError, which names `key`, for what cannot stand between fields."""
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in _NOT_DELIMITERS):
+        raise ConfigError(f"{key}: found {delimiter!r}; expected one character, no quote or line break")
 
 
 # ---- CSV and TSV
@@ -274,28 +119,49 @@ def _delimited(source: Source, gz: bool) -> Iterator[Row]:
             source.blank_lines += 1
         elif names is None and source.header:
             names = fields
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise data_error(source.path, number, "row", f"the column {show(twice[0])} twice",
-                                 "different names", "rename one, or set data.header=false if this is no header")
+            _check_header(source, number, names)
         else:
             names = names or [f"c{index}" for index in range(len(fields))]
             if len(fields) != len(names):
-                raise data_error(source.path, number, "row", f"{len(fields)} fields",
-                                 f"{len(names)}, as in the first row",
-                                 "quote fields that hold the delimiter, or set data.quoting=false if none are quoted")
+                raise _ragged(source, number, len(fields), len(names))
             yield Row(number, dict(zip(names, fields)))
 
 
+def _check_header(source: Source, number: int, names: list[str]):
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise data_error(source.path, number, "row", f"the column {show(twice[0])} twice", "different names",
+                         f"rename one, or set {source.option('header', 'false')} if this is no header")
+    if source.delimiter is not None or len(names) > 1:
+        return
+    if other := next((mark for mark in ";|\t" if mark in names[0] and mark != _delimiter(source)), None):
+        tabs = source.option("format", source.kind.replace("csv", "tsv"))
+        fix = tabs if other == "\t" else source.option("delimiter", other)
+        kept = source.option("delimiter", _delimiter(source)) if _delimiter(source) == "," else "rename it"
+        raise data_error(source.path, number, "row", f"the one column {show(names[0])}",
+                         f"columns with {show(_delimiter(source))} between them", f"set {fix}; {kept} if it is one column")
+
+
+def _ragged(source: Source, number: int, found: int, expected: int) -> DataError:
+    if source.quoting:
+        fix = ("quote fields that hold the delimiter, or set " + source.option("quoting", "false") + " if none are quoted")
+    else:
+        fix = ("leave the delimiter and line breaks out of fields, or set " + source.option("quoting", "true")
+               + " if fields are quoted")
+    return data_error(source.path, number, "row", f"{found} fields", f"{expected}, as in the first row", fix)
+
+
+def _delimiter(source: Source) -> str:
+    return source.delimiter or ("\t" if source.kind.startswith("tsv") else ",")
+
+
 def _fields(source: Source, gz: bool) -> Iterator[tuple[int, list[str]]]:
-    delimiter = "\t" if source.kind.startswith("tsv") else ","
-    lines = _text_lines(source, gz)
+    delimiter, texts = _delimiter(source), _without_nul(source, gz)
     if not source.quoting:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(texts, 1):
             yield number, line.removesuffix("\n").removesuffix("\r").split(delimiter)
         return
     csv.field_size_limit(FIELD_LIMIT)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 1
         try:
@@ -304,19 +170,23 @@ def _fields(source: Source, gz: bool) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             raise data_error(source.path, number, "row", f"fields that cannot be told apart ({error})",
-                             "quotes that open and close a whole field",
-                             "close or double the quotes, or set data.quoting=false if fields are not quoted") from None
+                             "quotes that open and close a whole field", "close or double the quotes, or set "
+                             f"{source.option('quoting', 'false')} if fields are not quoted") from None
         yield number, fields
 
 
-def _text_lines(source: Source, gz: bool) -> Iterator[str]:
-    for number, line in _lines(source, gz):
+def _without_nul(source: Source, gz: bool) -> Iterator[str]:
+    for number, line in lines(source, gz):
         if "\0" in line:
             raise data_error(source.path, number, "row", "a NUL character", "UTF-8 text", "convert the file to UTF-8")
         yield line
 
 
 # ---- Arrow
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def _parquet(source: Source, gz: bool) -> Iterator[Row]:
@@ -399,4 +269,4 @@ class Hub:
             raise data_error(self.path, 1, "file", "no rows", "at least one", "check data.split")
 
 
-_READERS = {"jsonl": _jsonl, "json": _json, "csv": _delimited, "tsv": _delimited, "parquet": _parquet}
+_READERS = {"jsonl": json_lines, "json": json_file, "csv": _delimited, "tsv": _delimited, "parquet": _parquet}

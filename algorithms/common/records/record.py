@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 Messages = list[dict[str, str]]
@@ -36,7 +37,11 @@ class Record:
             return
         if len(self.scores) != len(self.responses):
             raise ValueError(f"{len(self.scores)} scores for {len(self.responses)} responses")
-        if not all(math.isfinite(score) for score in self.scores):
+        try:
+            finite = all(map(math.isfinite, self.scores))
+        except TypeError:
+            raise ValueError(f"scores must be numbers: {self.scores}") from None
+        if not finite:
             raise ValueError(f"scores must be finite: {self.scores}")
 
     @property
@@ -48,21 +53,39 @@ class Record:
 
     @property
     def strict_pairs(self) -> list[tuple[int, int]]:
-        """All (i, j) with scores[i] > scores[j]."""
+        """All (i, j) with scores[i] > scores[j], of different texts."""
+        judged = list(enumerate(zip(self.scores or [], self.responses)))
+        return [(i, j) for i, (better, chosen) in judged for j, (worse, rejected) in judged
+                if better > worse and chosen != rejected]
+
+    @property
+    def strict_pair_count(self) -> int:
+        """How many ``strict_pairs`` there are, counted without making them."""
         scores = self.scores or []
-        return [(i, j) for i, better in enumerate(scores) for j, worse in enumerate(scores) if better > worse]
+        of_text: dict[str, list[float]] = {}
+        if len(set(self.responses)) < len(scores):
+            for response, score in zip(self.responses, scores):
+                of_text.setdefault(response, []).append(score)
+        return _unequal(scores) - sum(map(_unequal, of_text.values()))
 
     @property
     def best(self) -> str | None:
         """The best response of this record alone: a demonstration, one with a positive score, or the top of a ranking.
 
-        What is imitated of many records, whose ratings have a scale, is the views' to say. None where there is none: bare prompts, responses nobody judged, all tied. The first of several tops.
+        What is imitated of many records, whose ratings have a scale, is the views' to say. None where there is none: bare
+        prompts, responses nobody judged, all tied. The first of several tops.
         """
         if len(self.responses) == 1:
             return self.responses[0] if self.scores is None or self.scores[0] > 0 else None
         if not self.scores or min(self.scores) == max(self.scores):
             return None
         return self.responses[self.scores.index(max(self.scores))]
+
+
+def _unequal(scores: list[float]) -> int:
+    """How many pairs of two different scores there are."""
+    counts = Counter(scores).values()
+    return (len(scores) ** 2 - sum(count * count for count in counts)) // 2
 
 
 def _canonical(prompt: str | Messages):

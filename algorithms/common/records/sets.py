@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConfigError
 from .columns import FIELDS, template_parts
 from .loading import Filter, Loader, LoadReport, Mapper
-from .readers import Hub, Source
+from .readers import Hub, Source, check_delimiter
 from .record import Record
 from .storage import Records
 from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, preferred, prompts, ranked,
@@ -51,10 +51,10 @@ class DataSets:
 class FileData:
     """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
 
-    path: one or several, as JSON Lines, JSON array, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
+    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
     no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
     split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir are
-    read one after the other. format, header, quoting: see ``readers.Source``.
+    read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
@@ -77,6 +77,8 @@ class FileData:
     chat: bool = False
     header: bool = True
     quoting: bool = True
+    delimiter: str | None = None
+    rows: str | None = None
     mapper: Mapper | None = None
     group: str | None = None
     filter: Filter | None = None
@@ -102,6 +104,10 @@ class FileData:
             refuse("group", "a column and no data.mapper", "a mapper that takes a list of rows")
         if self.template is not None:
             self._check_template(refuse)
+        check_delimiter(self.delimiter, "data.delimiter")
+        for key in ("delimiter", "rows"):
+            if getattr(self, key) is not None and not self.path:
+                refuse(key, f"{getattr(self, key)!r} and no data.path", "a file that it says how to read")
 
     def _check_template(self, refuse: Callable[[str, str, str], None]):
         try:
@@ -154,7 +160,8 @@ class FileData:
         if self.name:
             log.info("data.path is read, not the hub's %s", self.name)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split) for path in paths]
+        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split, self.delimiter, self.rows)
+                for path in paths]
 
 
 def _as_chat(record: Record) -> Record:

@@ -1,13 +1,24 @@
-"""The typed values of a raw row, for layouts, mappers and filters alike; what cannot be used raises BadRow."""
+"""The typed values of a raw row, for layouts, mappers and filters alike; what cannot be used raises BadRow.
 
+In files of every format a list may be given as its JSON text, as it must be in CSV. Where text may stand, text is read as
+turns only if it is a JSON list of them; all other text is text, JSON too.
+"""
+
+import json
 import math
+import re
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from .readers import show
 from .record import Messages
 
-ROLES = {"system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
-         "gpt": "assistant"}
+_NAMES = {"system": "system developer", "user": "user human prompter",
+          "assistant": "assistant gpt chatgpt bing bard model bot chatbot"}
+ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}    # in any case of letters
+_WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first that is there counts
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_PYTHON_TURNS = re.compile(rf"\s*\[\s*\{{\s*'(?:{'|'.join(_WHO + _WHAT)})'\s*:")
 
 
 class BadRow(Exception):
@@ -35,13 +46,35 @@ def kind(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def cell(row: Any, name: str) -> Any:
-    """A column's value in a raw row, or a key's in an object inside it."""
+def cell(row: Any, name: str, whole: str | None = None) -> Any:
+    """A column's value in a raw row, or a key's in an object inside it.
+
+    A name with dots that is no column goes into objects: ``question.text``; of a list of objects it is the list of their
+    values. whole: the name for messages.
+    """
+    whole = whole or name
     if not isinstance(row, dict):
-        raise BadRow("not an object", name, f"{kind(row)} in its place", "an object that has it")
-    if name not in row:
-        raise BadRow("missing column", name, "no such column in this row", "a value")
-    return row[name]
+        raise BadRow("not an object", whole, f"{kind(row)} in its place", "an object that has it")
+    if name in row:
+        return row[name]
+    outer, _, inner = name.partition(".")
+    if outer not in row or not inner:
+        raise BadRow("missing column", whole, "no such column in this row", "a value")
+    value = _decoded(row[outer])
+    return [cell(item, inner, whole) for item in value] if isinstance(value, list) else cell(value, inner, whole)
+
+
+def _decoded(value: Any) -> Any:
+    """A list or an object that is given as its JSON text; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        found = json.loads(value)
+        if "\\u" in value:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")        # no half of a surrogate pair
+    except (ValueError, RecursionError):
+        return value
+    return found
 
 
 def text_of(value: Any, field: str, expected: str = "text") -> str:
@@ -51,30 +84,67 @@ def text_of(value: Any, field: str, expected: str = "text") -> str:
     raise BadRow("null" if value is None else "wrong type", field, kind(value), expected)
 
 
+def list_of(value: Any, field: str, expected: str) -> list:
+    """A value that must be a list, or the JSON text of one."""
+    found = _decoded(value)
+    if isinstance(found, list):
+        return found
+    raise BadRow("null" if value is None else "wrong type", field, kind(value), expected + ", or its JSON text")
+
+
 def messages_of(value: Any, field: str) -> Messages:
-    """A list of turns, in role/content or from/value form, as messages."""
+    """A list of turns as messages; see :func:`message_of`."""
+    return [message_of(turn, field) for turn in list_of(value, field, "a list of messages")]
+
+
+def turns_of(value: Any, field: str) -> Messages | None:
+    """Where text or turns may stand: the turns, given as a list, one alone, or the JSON text of a list; None for text.
+
+    Text is a list of turns where each item has a turn's keys and one of them a known role. That of a list of Python's
+    objects, which pandas writes to CSV, is refused rather than read as prose.
+    """
+    if isinstance(value, str):
+        found = _decoded(value) if value.lstrip()[:1] == "[" else value
+        if isinstance(found, list) and found and all(map(_is_turn, found)) and any(map(_known, found)):
+            return messages_of(found, field)
+        if _PYTHON_TURNS.match(value):
+            raise BadRow("turns as Python text", field, show(value), "a list of messages, or its JSON text",
+                         "write the column with json.dumps, or keep it a list: JSON Lines, Parquet")
+        return None
+    if _is_turn(value):
+        value = [value]
     if not isinstance(value, list):
-        raise BadRow("null" if value is None else "wrong type", field, kind(value), "a list of messages")
-    return [message_of(turn, field) for turn in value]
+        text_of(value, field)
+    return messages_of(value, field)
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and any(key in value for key in _WHO) and any(key in value for key in _WHAT)
+
+
+def _known(turn: dict) -> bool:
+    role = next(turn[key] for key in _WHO if key in turn)
+    return isinstance(role, str) and role.lower() in ROLES
 
 
 def message_of(turn: Any, field: str) -> dict[str, str]:
-    """One turn as ``{"role", "content"}``; content may be text or a list of text parts."""
+    """One turn as ``{"role", "content"}``, from role, from or speaker and content, value or text; a list of text parts is
+    joined."""
     if not isinstance(turn, dict):
         raise BadRow("wrong type", field, kind(turn) + " as a message", "an object with role and content")
-    role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
-    for key in (role_key, content_key):
-        if key not in turn:
-            raise BadRow("missing key", field, f"a message without {key}", f"{role_key} and {content_key}")
-    role = turn[role_key]
-    if not isinstance(role, str) or role not in ROLES:
+    who, what = (next((key for key in keys if key in turn), None) for keys in (_WHO, _WHAT))
+    if who is None or what is None:
+        raise BadRow("missing key", field, f"a message without {'role' if who is None else 'content'}",
+                     "role and content, from and value, or speaker and text")
+    role = turn[who]
+    if not isinstance(role, str) or role.lower() not in ROLES:
         raise BadRow("unknown role", field, f"the role {show(role)}", "one of " + ", ".join(ROLES))
-    if turn.get("tool_calls"):
+    if turn.get("tool_calls") or turn.get("function_call"):
         raise BadRow("non-text part", field, "a tool call", "text only")
-    content = turn[content_key]
+    content = turn[what]
     if isinstance(content, list):
         content = "".join(_part(part, field) for part in content)
-    return {"role": ROLES[role], "content": text_of(content, field)}
+    return {"role": ROLES[role.lower()], "content": text_of(content, field)}
 
 
 def _part(part: Any, field: str) -> str:
@@ -85,13 +155,13 @@ def _part(part: Any, field: str) -> str:
 
 
 def number_of(value: Any, field: str, textual: bool) -> float:
-    """A finite number."""
+    """A finite number; textual: text of one counts too."""
     if textual and isinstance(value, str):
         try:
-            value = float(value)
+            value = float(value.replace("_", "no digit"))       # 1_0 is 10 to Python alone
         except ValueError:
             raise BadRow("wrong type", field, show(value), "a number") from None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, (int, float, Decimal)) or isinstance(value, bool):
         raise BadRow("null" if value is None else "wrong type", field, kind(value), "a number")
     try:
         value = float(value)
@@ -103,10 +173,10 @@ def number_of(value: Any, field: str, textual: bool) -> float:
 
 
 def label_of(value: Any, field: str, textual: bool) -> float:
-    """A thumb: true/1 → 1.0, false/0 → 0.0."""
+    """A thumb: true/1 → 1.0, false/0 → 0.0; textual: text of one counts too."""
     if textual and isinstance(value, str):
-        value = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower(), value)
-    if isinstance(value, (bool, int, float)) and value in (0, 1):
+        value = _LABELS.get(value.strip().lower(), value)
+    if isinstance(value, (bool, int, float, Decimal)) and value in (0, 1):
         return float(value)
     raise BadRow("null" if value is None else "wrong type", field, show(value), "true, false, 1 or 0")
 

@@ -32,7 +32,7 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, header, quoting, on_bad_row: as in FileData. columns: our field → the column's name.
+    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`.
     balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with invented
@@ -48,6 +48,8 @@ class RefusalData:
     format: str | None = None
     header: bool = True
     quoting: bool = True
+    delimiter: str | None = None
+    rows: str | None = None
     columns: Mapping[str, str] | None = None
     on_bad_row: str = "error"
     prompt: str = "{question}"
@@ -119,7 +121,8 @@ class RefusalData:
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        sources = [Source(os.fspath(path), self.format, self.header, self.quoting) for path in paths]
+        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows)
+                   for path in paths]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)

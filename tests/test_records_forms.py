@@ -1,0 +1,144 @@
+"""Columns → records: lists and turns as JSON text, HH transcripts, names with dots, what is refused, not guessed."""
+
+import csv
+import io
+import json
+import re
+from decimal import Decimal
+
+import pytest
+from test_records_layouts import CHAT_PAIR, FORM, assistant, only, system, user, write
+
+from algorithms.common.errors import DataError
+from algorithms.common.records import FileData, Record, pairs, render_transcript
+
+TURNS = json.dumps([user("p"), assistant("c")])
+OTHERS = json.dumps([user("p"), assistant("r")])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("row, record", [
+    ({"messages": TURNS}, Record([user("p")], ["c"])),
+    ({"prompt": "p", "responses": '["a", "b"]', "scores": "[1, 0.5]"}, Record("p", ["a", "b"], [1.0, 0.5])),
+    ({"chosen": TURNS, "rejected": OTHERS}, CHAT_PAIR),
+    ({"prompt": "p", "chosen": TURNS, "rejected": OTHERS}, CHAT_PAIR),
+    ({"prompt": json.dumps([user("p")]), "response": "c"}, Record([user("p")], ["c"])),
+    # JSON that is no list of turns is text
+    ({"prompt": "p", "response": '{"role": "user", "content": "x"}'}, Record("p", ['{"role": "user", "content": "x"}'])),
+    ({"prompt": "p", "response": '[{"from": "a", "value": 1}]'}, Record("p", ['[{"from": "a", "value": 1}]'])),
+    ({"prompt": '["p", "q"]', "response": "[1, 2"}, Record('["p", "q"]', ["[1, 2"])),
+    ({"prompt": "[]", "response": r'[{"role": "user", "content": "\ud800"}]'},
+     Record("[]", [r'[{"role": "user", "content": "\ud800"}]'])),
+])
+def test_lists_and_turns_as_json_text(tmp_path, name, row, record):
+    file = io.StringIO()
+    csv.writer(file).writerows([row.keys(), row.values()])
+    path = write(tmp_path, file.getvalue() if name == "a.csv" else [row], name)
+    assert [(r.prompt, r.responses, r.scores) for r in FileData(path=path).records()[0]] == [
+        (record.prompt, record.responses, record.scores)]
+
+
+HUMAN = "\n\nHuman: p\n\nAssistant:"
+
+
+@pytest.mark.parametrize("row, record", [
+    ({"prompt": HUMAN, "chosen": " c", "rejected": "  r"}, Record([user("p")], ["c", " r"], [1.0, 0.0])),
+    ({"prompt": HUMAN + " ", "chosen": "c", "rejected": " r"}, Record([user("p")], ["c", " r"], [1.0, 0.0])),
+    ({"prompt": HUMAN, "chosen": HUMAN + " c", "rejected": HUMAN + " r"}, CHAT_PAIR),
+    ({"prompt": "p", "chosen": HUMAN + " c", "rejected": [assistant(" r")]},
+     Record([user("p")], ["c", " r"], [1.0, 0.0])),
+    ({"prompt": HUMAN + " a" + HUMAN}, Record([user("p"), assistant("a"), user("p")], [])),
+    ({"prompt": HUMAN + " Sure", "response": " c"}, Record(HUMAN + " Sure", [" c"])),
+    ({"prompt": "Say " + HUMAN, "response": " c"}, Record("Say " + HUMAN, [" c"])),
+    ({"text": HUMAN + " c"}, Record("", [HUMAN + " c"])),
+    ({"system": "s", "prompt": HUMAN, "response": " c"}, Record([system("s"), user("p")], ["c"])),
+])
+def test_transcripts_in_columns(tmp_path, row, record):
+    assert only(tmp_path, row) == record
+    if "system" not in row and isinstance(record.prompt, list):
+        shown = render_transcript(record.prompt)
+        prompt = row["prompt"] if row["prompt"].startswith("\n\n") else HUMAN
+        assert shown == prompt.removesuffix(" ")
+        for field, response in zip(("chosen", "rejected"), record.responses):
+            value = row[field] if isinstance(row[field], str) else ""
+            assert not value or f"{shown} {response}" == (value if value.startswith(HUMAN) else prompt + value)
+
+
+def test_conversations_in_a_prompt_column_are_on_one_side(tmp_path):
+    rows = []
+    for i in range(40):
+        first = f"\n\nHuman: question {i}?\n\nAssistant:"
+        rows += [{"prompt": first, "chosen": " a", "rejected": " b"},
+                 {"prompt": first + " a\n\nHuman: and?\n\nAssistant:", "chosen": " c", "rejected": " d"}]
+    data = FileData(path=write(tmp_path, rows), heldout=0.25, chat=True).load(0)
+    train, held = ({record.prompt[0]["content"] for record in part} for part in (data.preferences, data.heldout))
+    assert (len(train), len(held)) == (30, 10) and not train & held
+
+
+@pytest.mark.parametrize("row, left", [
+    ({"prompt": "p", "answers": [{"answer": "a", "rank": 1.0}], "turns": 1}, "answers"),
+    ({"prompt": "p", "response_0": "a", "response_1": "b", "response_0_source": "x", "safer_response_id": 0}, "response_0"),
+    ({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}, "preference_strength"),
+    ({"prompt": "p", "response": "a", "helpfulness": 3, "verbosity": 2}, "helpfulness"),
+    ({"prompt": "p", "Winner": 1}, "Winner"), ({"question": "p", "answer": "a", "is_correct": True}, "is_correct"),
+])
+def test_comparisons_are_no_bare_prompts(tmp_path, row, left):
+    path = write(tmp_path, [row])
+    with pytest.raises(DataError, match="expected no further responses or judgements; fix: ") as error:
+        FileData(path=path).records()
+    message = str(error.value)
+    assert FORM.fullmatch(message) and repr(left) in message and "_source'" not in message
+    columns = dict(part.split(": ") for part in re.search(r"'data.columns={(.+)}'", message)[1].split(", "))
+    assert len(FileData(path=path, columns=columns).records()[0]) == 1, "the option in the message reads the file"
+
+
+@pytest.mark.parametrize("about", ["answer_type", "response_model", "id", "completion_tokens", "category", "rescored"])
+def test_columns_that_judge_nothing_are_left_over(tmp_path, about):
+    assert only(tmp_path, {"prompt": "p", "response": "c", about: 1}) == Record("p", ["c"])
+
+
+def test_two_columns_of_one_meaning_are_named(tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "question": "p", "chosen": "c", "rejected": "r"}])
+    with pytest.raises(DataError, match="of which 'prompt' and 'question' mean the same; .* fix: name the one to read: "
+                                        "'data.columns={prompt: prompt, chosen: chosen, rejected: rejected}'"):
+        FileData(path=path).records()
+    path = write(tmp_path, [{"instruction": "i", "input": "j", "output": "c"}])
+    with pytest.raises(DataError, match=r"fix: say where input belongs: 'data.columns={prompt: \[instruction, input\]"):
+        FileData(path=path).records()
+
+
+def test_names_with_dots_that_lead_nowhere(tmp_path):
+    path = write(tmp_path, [{"q": value, "r": "c"} for value in ({"text": "p"}, None, {"x": 1}, "t")])
+    records, report = FileData(path=path, columns={"prompt": "q.text", "response": "r"}, on_bad_row="drop").records()
+    assert report.dropped == {"not an object": 2, "missing column": 1} and report.ignored_columns == {}
+    with pytest.raises(DataError, match="a.jsonl:2: q.text: found null in its place"):
+        FileData(path=path, columns={"prompt": "q.text", "response": "r"}).records()
+    with pytest.raises(DataError, match="expected the columns of data.columns: 'x.text'"):
+        FileData(path=path, columns={"prompt": "x.text", "response": "r"}).records()
+
+
+def test_what_to_do_where_conversations_part(tmp_path):
+    rows = [{"chosen": [user("p"), assistant("a"), user("q"), assistant("c")],
+             "rejected": [user("p"), assistant("b"), user("q"), assistant("r")]}]
+    with pytest.raises(DataError, match="fix: cut both where they part .data.mapper., or leave such rows out"):
+        FileData(path=write(tmp_path, rows)).records()
+    rows = [{"prompt": "q", "chosen": rows[0]["chosen"], "rejected": rows[0]["chosen"][:3] + [assistant("r")]}]
+    path = write(tmp_path, rows)
+    with pytest.raises(DataError, match="fix: where the turns hold the prompt, leave it out: 'data.columns="):
+        FileData(path=path).records()
+    records, _ = FileData(path=path, columns={"chosen": "chosen", "rejected": "rejected"}).records()
+    assert records[0].prompt == [user("p"), assistant("a"), user("q")] and records[0].responses == ["c", "r"]
+
+
+def test_decimal_scores_in_parquet(tmp_path):
+    rows = [{"prompt": "p", "response": "c", "score": Decimal("1.25")}]
+    assert FileData(path=write(tmp_path, rows, "a.parquet")).records()[0][0].scores == [1.25]
+    rows = [{"prompt": "p", "completion": "c", "label": Decimal("1.0")}]
+    assert FileData(path=write(tmp_path, rows, "b.parquet")).records()[0][0].scores == [1.0]
+
+
+def test_identical_responses_make_no_pair(tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "responses": ["x", "x", "y"], "scores": [1, 0, 0.5]}])
+    records, report = FileData(path=path).records()
+    made = [(pair.responses, pair.scores) for pair in pairs(records)]
+    assert made == [(["x", "y"], [1.0, 0.5]), (["y", "x"], [0.5, 0.0])] and report.strict_pairs == 2
