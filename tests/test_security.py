@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from algorithms.common.classifier import Classifier
 from algorithms.common.errors import ConfigError
 from algorithms.common.export import frozen_role, save_role
 from algorithms.common.models import Lora, ModelConfig, Models, load_base, load_tokenizer
-from algorithms.common.rewards import Classifier
 from algorithms.common.store import Store
 from command_line import MICRO, invoke
 
