@@ -78,7 +78,7 @@ def test_a_models_pickles_are_not_read(base, plant, mark):
     with pytest.raises(ConfigError, match="model.name: .*model.safetensors.*convert .bin weights to safetensors"):
         load_base(settings(base), CPU)
     with pytest.raises(ConfigError, match="reward.name: .*safetensors"):
-        Classifier(str(base))._load(CPU)
+        Classifier(str(base), label=0, max_length=16)._load(CPU)
     assert not mark.exists()
 
 
