@@ -52,7 +52,7 @@ class LogRatioLoss(Algorithm):
     beta: float = 0.1  # strength of the KL constraint (eq. 3), inverse temperature of the implicit reward
 
     stores_reference: ClassVar[bool] = True
-    compares_passes: ClassVar[bool] = True
+    compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
         if not 0 < self.beta < math.inf:

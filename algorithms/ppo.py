@@ -29,6 +29,7 @@ from torch import Tensor
 from .common import rollouts
 from .common.algorithm import Algorithm, Loss, Term
 from .common.batches import Batch
+from .common.clock import Clock
 from .common.context import Context
 from .common.errors import ConfigError
 from .common.loop import batch_indices
@@ -37,7 +38,7 @@ from .common.optim import Recipe
 from .common.policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments,
                                      explained_variance, gae, kl_penalty, masked_mean, masked_variance, shape_rewards,
                                      shape_scores, squared_errors, surrogates, whiten)
-from .common.rollouts import Clock, Minibatch, Rollouts
+from .common.rollouts import Minibatch, Rollouts
 from .common.seeds import derive
 from .common.template import Example
 
@@ -101,7 +102,7 @@ class PPO(Algorithm):
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
     uses_reward: ClassVar[bool] = True
-    compares_passes: ClassVar[bool] = True
+    compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
         for key, allowed in {"kl_estimator": ESTIMATORS, "score_scaling": SCALINGS, "missing_eos": MISSING_EOS,
@@ -157,6 +158,10 @@ class PPO(Algorithm):
             raise ConfigError(f"algorithm.kl_horizon: found {self.kl_horizon}; expected more than a fifth of recipe.batch_size "
                               f"({context.recipe.batch_size}), or one batch can turn the KL coefficient negative")
         self._start()  # no trace of a run that was cut off before its first checkpoint
+        if self.ptx_coef:
+            total = context.recipe.total_records(len(context.examples))
+            for index in self._walk(context, total, total, 0):  # what cannot be tokenised is told before the first step
+                context.demonstrations[index]
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
@@ -195,9 +200,12 @@ class PPO(Algorithm):
         """Those of this step, one for each rollout, from a walk through one permutation per epoch."""
         if not self.ptx_coef:
             return []
-        records, size, step = context.data.demonstrations, context.recipe.batch_size, context.step
-        chosen = batch_indices(len(records), size, (step + 1) * size, step, derive(context.seed, "ptx"))
-        return [context.models.tokenize(records[index]) for index in chosen[:count]]
+        size = context.recipe.batch_size
+        chosen = self._walk(context, size, (context.step + 1) * size, context.step)
+        return [context.demonstrations[index] for index in chosen[:count]]
+
+    def _walk(self, context: Context, size: int, limit: int, step: int) -> list[int]:
+        return batch_indices(len(context.demonstrations), size, limit, step, derive(context.seed, "ptx"))
 
     def loss(self, models: Models, batch: Minibatch) -> Iterator[Loss]:
         yield self._policy_loss(models, batch)

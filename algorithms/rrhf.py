@@ -84,7 +84,7 @@ class RRHF(Algorithm):
     length_penalty: float = 1.0  # exponent of the length in eq. 1
     likelihood: str = "mean"  # mean | sum (eq. 4) over the best response's tokens
 
-    compares_passes: ClassVar[bool] = True
+    compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.rank_weight < 0:

@@ -201,6 +201,7 @@ class _Room:
         tasks.store_of(chosen.stages)
         data = _scoped(dataclasses.replace(chosen.data, **arm.settings).load(seed), arm)
         bench = self.bench(data, seed)
+        bench.check(chosen.algorithm)
         evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, arm.name)
         return data, evaluation, bench.cost(chosen.algorithm, chosen.recipe)["seconds"]
 

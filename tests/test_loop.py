@@ -562,3 +562,18 @@ def test_what_is_kept_of_the_examples_changes_nothing(make_models, tmp_path, mon
     assert found[0] == found[1] and len(seen) == 8
     assert found[0][1:] == (12, sum(whole[index].truncated for index in seen)), "truncated ones are counted of those trained on"
     assert 0 < found[0][2] < sum(example.truncated for example in whole)
+
+
+def test_a_record_that_is_never_visited_may_be_one_that_cannot_be_tokenised(make_models, tmp_path):
+    models = make_models()
+    models.add_role("policy", trainable=True, seed=1)
+    records = Records.from_list([Record(f"the film {i}", [" was good"]) for i in range(20)])
+    recipe = Recipe(lr=1e-2, batch_size=2, steps=2)
+    unseen = sorted(set(range(20)) - visited(20, recipe, 3))
+
+    def tokenize(record: Record) -> Example:
+        assert record.prompt not in {f"the film {i}" for i in unseen}
+        return models.tokenize(record)
+
+    assert 0 in unseen
+    fit(SFT(), make_context(models, tmp_path, Tokenized(records, tokenize), recipe, seed=3, checkpoint_every=1))

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from algorithms.common.context import Meter
-from algorithms.common.errors import ConfigError
+from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.loop import evaluate_loss, fit, run_losses
 from algorithms.common.models import Lora, ModelConfig
 from algorithms.common.optim import Recipe
@@ -472,6 +472,17 @@ def test_ptx_adds_the_likelihood_of_demonstrations(make_models, tmp_path):
     assert found["loss/policy"] == pytest.approx(values["loss/policy"], abs=1e-6) and "loss/ptx" not in values
     for key, gradient in gradients(other.models, "policy").items():
         torch.testing.assert_close(gradient, expected[key] + context.models.policy.parameters()[key].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_demonstrations_that_cannot_be_tokenised_are_told_before_the_first_step(make_models, tmp_path):
+    algorithm, context = with_ptx(make_models, tmp_path)
+    end = context.models.template.tokenizer.decode(context.models.template.stop_ids[:1])
+    context.data.demonstrations = [*DEMONSTRATIONS, Record("we rated", [f" fine{end} fine"], None, {})]
+    asked = []
+    context.reward = lambda responses: asked.append(1) or scorer(responses)
+    with pytest.raises(DataError, match="found the end token"):
+        algorithm.fit(context)
+    assert not asked
 
 
 def test_ptx_walks_through_all_demonstrations(make_models, tmp_path):

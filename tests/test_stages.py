@@ -197,7 +197,7 @@ def test_the_key_does_not_change_with(store, tmp_path, trainer):
 
 
 @pytest.mark.parametrize("algorithm", [DPO(), IPO(), PPO(critic="policy"), RRHF()], ids=lambda one: type(one).__name__)
-def test_dropout_is_refused_where_passes_are_compared(store, algorithm):
+def test_dropout_is_refused_where_log_probabilities_are_compared(store, algorithm):
     wet = make_bench(store, model=model(lora=Lora(r=4, alpha=8, dropout=0.1)),
                      data=dataclasses.replace(make_data(), gold=lambda *asked: []), reward=Gold())
     with pytest.raises(ConfigError, match=f"model.lora.dropout: found 0.1; expected 0 for {type(algorithm).__name__}"):

@@ -103,7 +103,7 @@ class Algorithm:
     role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
-    compares_passes: ClassVar[bool] = False  # log-probabilities of several forward passes: they bear no dropout
+    compares_logprobs: ClassVar[bool] = False  # with one another or the reference's: they bear no dropout
     works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is part of its cost
 
     @property

@@ -54,7 +54,8 @@ class Meter:
 class Tokenized(Sequence[Example]):
     """Records as examples, each made when it is asked for; the last ``KEPT`` asked for, and those that were set, stay.
 
-    So memory does not grow with the data, and what a run never visits is never tokenised.
+    So memory does not grow with the data, and what a run never visits is never tokenised; a run that visits more than it
+    keeps tokenises them again, which is little beside training on them.
     """
 
     KEPT: ClassVar[int] = 16_384
@@ -98,6 +99,11 @@ class Context:
     reward: Scorer | None = None  # where the algorithm uses one
     meter: Meter = field(default_factory=Meter)
     step: int = 0  # of the loop, 0-based: what random streams derive from
+
+    @cached_property
+    def demonstrations(self) -> Tokenized:
+        """Those of the data, for what learns from them beside its view."""
+        return Tokenized(self.data.demonstrations, self.models.tokenize)
 
     @cached_property
     def _places(self) -> dict[str, tuple[Records, int]]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from . import checkpoints
 from .algorithm import Algorithm, Experience, Loss
+from .clock import Clock
 from .context import Context
 from .errors import TrainingError
 from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
@@ -157,7 +158,7 @@ def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
         experience = algorithm.experience(context, context.heldout)
         values = {**experience.metrics(),
                   **_losses(algorithm, context, experience, list(range(len(experience))), context.heldout, train=False)}
-    return {f"eval/{name}": value for name, value in values.items() if not name.startswith(SAMPLE)}
+    return {f"eval/{name}": value for name, value in values.items() if not name.startswith((SAMPLE, "timing/"))}
 
 
 def _not_finite(context: Context, step: int, names: list[str], what: str) -> TrainingError:
@@ -280,7 +281,7 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], trainab
     """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values and tokens."""
     recipe, step = context.recipe, context.step
     experience = algorithm.experience(context, chosen)
-    lengths, began = experience.lengths(), time.monotonic()
+    lengths, clock = experience.lengths(), Clock()
     means, tokens = _Means(), 0
     for indices in _minibatches(len(experience), recipe, context.seed, step):
         values = _losses(algorithm, context, experience, indices, chosen, train=True)
@@ -295,7 +296,8 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], trainab
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         means.add({name: torch.tensor([value], dtype=torch.float64) for name, value in {**values, "grad_norm": norm}.items()})
-    return {**experience.metrics(), **means.means(), "timing/update": time.monotonic() - began}, tokens
+    clock.lap("timing/update")
+    return {**experience.metrics(), **means.means(), **clock.laps}, tokens
 
 
 def _minibatches(items: int, recipe: Recipe, seed: int, step: int) -> Iterator[list[int]]:
@@ -317,7 +319,8 @@ def _losses(algorithm: Algorithm, context: Context, experience: Experience, indi
 
 def _check_model(algorithm: Algorithm, context: Context, step: int, chosen: list[Example], trainable) -> None:
     """A step can break the model after its loss and gradient were finite; that must be neither kept nor resumed from."""
-    prompt = context.examples[0].prompt
+    (first,) = batch_indices(len(context.examples), 1, 1, 0, context.seed)  # one that training visits
+    prompt = context.examples[first].prompt
     probe = context.models.collate([Example(prompt, [prompt[-1:]], [False], None, "probe")])
     with torch.no_grad():
         states = context.models.role(algorithm.role).hidden_states(probe)

@@ -5,7 +5,6 @@ Nothing with a vocabulary axis outlives a chunk of the head: what is kept of a r
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Callable
 
@@ -71,20 +70,6 @@ class Rollouts(Examples):
 
     def metrics(self) -> dict[str, float | str]:
         return self.figures
-
-
-class Clock:
-    """Seconds between laps, each when a GPU has done its work."""
-
-    def __init__(self):
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.monotonic()
-        self.laps[name], self._last = now - self._last, now
 
 
 def at_once(context: Context) -> int:

@@ -148,9 +148,9 @@ class Bench:
                                   "learns from too")
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
             source.check(self.data)
-        if algorithm.compares_passes and self.model.lora is not None and self.model.lora.dropout:
+        if algorithm.compares_logprobs and self.model.lora is not None and self.model.lora.dropout:
             raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; expected 0 for {type(algorithm).__name__}, which "
-                              "compares log-probabilities of two forward passes; fix: model.lora.dropout=0")
+                              "compares log-probabilities that dropout would blur; fix: model.lora.dropout=0")
         algorithm.check(self._source(algorithm), self.model)
         if trains and self.model.lora is None and self.model.precision == "bf16":
             raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
@@ -163,7 +163,8 @@ class Bench:
     def _check_template(self, algorithm: Algorithm) -> None:
         """Tokenise one record of every sequence of roles: what a chat template refuses is told before weights load."""
         template, model = Template(self.tokenizer, self.model.chat_template), self.model
-        sets = ((self._view(algorithm.view)[0], algorithm.every_turn), (evaluated_prompts(self.data, self.eval), False))
+        sets = [(self._view(algorithm.view)[0], algorithm.every_turn), (evaluated_prompts(self.data, self.eval), False),
+                *((self._view(view)[0], False) for view in algorithm.reads)]
         for records, every_turn in sets if template.chat else ():
             seen = set()
             for index, turns in enumerate(records.column("messages")):
