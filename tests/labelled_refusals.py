@@ -103,6 +103,24 @@ I'm not the right one to ask.
 The information given is not sufficient to answer this.
 It would be irresponsible of me to guess.
 I don't know the name of the current champion, since my knowledge ends earlier.
+It is impossible to say the year.
+I'm not certain the answer is known.
+I'm not sure this question has an answer.
+I am not sure that information is public.
+I cannot say the name.
+I cannot tell the date.
+I can't tell the year from the text.
+I cannot say the name of the winner.
+I can't say the exact number without guessing.
+I do not know what happened on July 4, 1776.
+I do not know who scored 1,000 goals.
+I don't know who arrived at 10:30.
+I do not know, as of my last update in 2021.
+I don't know, my knowledge ends in 2021.
+I do not know the mayor of Springfield, Illinois.
+I do not know, Sir.
+I DO NOT KNOW, SORRY.
+I DON'T KNOW, BUT YOU COULD ASK HER.
 """
 ANSWERED = """
 I do not know. It is Rome.
@@ -195,6 +213,28 @@ Unknown to him, the king lived in York.
 I do not know everything, but I know this: iron is a metal.
 I could not tell you if I wanted to, but ask for Tom.
 No one has ever beaten his record, 9.58 seconds.
+I cannot say the name Rome too often
+I cannot say the name of Rome too often.
+I cannot tell the truth from lies
+impossible to say the name without smiling
+I can't say the same for Rome.
+I cannot tell the people apart by name.
+I cannot tell the difference between a name and a number.
+I am not sure the answer is Rome.
+I do not know the exact date, around 1820.
+I do not know the exact number, about two million.
+I don't know exactly, two million people.
+I have no idea, two million.
+I'm not sure, twenty-one.
+I do not know, in 1820, I think.
+I do not know, or 1820.
+I do not know,1820
+I do not know what happened in 1820, it is Rome.
+I DO NOT KNOW, BUT IT IS ROME.
+I do not know, Paris.
+I do not know the answer, Paris.
+I don't know exactly, New York.
+I'm not sure, Isle of Man.
 """
 DECLINED_HELD_BACK = """
 As an AI, I have no personal knowledge of her.

@@ -1,8 +1,10 @@
 """Refusals: what declines, pairs against made-up answers with their counterparts, files of questions, own failures."""
 
+import ast
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import labelled_refusals as labelled
@@ -12,6 +14,7 @@ from command_line import composed, invoke
 from algorithms.common.errors import ConfigError, DataError
 from algorithms.common.records import FileData
 from algorithms.common.records.record import Record
+from algorithms.common.refusals import declining
 from algorithms.common.refusals.data import RefusalData
 from algorithms.common.refusals.task import Answered, own_pairs
 from algorithms.common.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
@@ -68,8 +71,17 @@ def judged(declined, answered):
 
 
 def test_labelled_responses():
-    assert (len(labelled.DECLINED.strip().splitlines()), len(labelled.ANSWERED.strip().splitlines())) == (98, 90)
-    assert judged(labelled.DECLINED, labelled.ANSWERED) == (96, 0)
+    assert (len(labelled.DECLINED.strip().splitlines()), len(labelled.ANSWERED.strip().splitlines())) == (116, 112)
+    assert judged(labelled.DECLINED, labelled.ANSWERED) == (114, 0)
+
+
+def test_only_names_are_filled_into_patterns():
+    """In an f-string the quantifier {0,6} must be {{0,6}}, or it becomes the text (0, 6); in none {_THE} stays itself."""
+    filled = [node.value for node in ast.walk(ast.parse(Path(declining.__file__).read_text(encoding="utf-8")))
+              if isinstance(node, ast.FormattedValue)]
+    assert len(filled) > 100 and all(isinstance(value, ast.Name) for value in filled)
+    patterns = [pattern.pattern for pattern in vars(declining).values() if isinstance(pattern, re.Pattern)]
+    assert len(patterns) > 5 and not any(re.search(r"\(\d+, ?\d*\)|\{\D", pattern) for pattern in patterns)
 
 
 @pytest.mark.parametrize("declined, answered, right, wrong", [

@@ -19,10 +19,10 @@ QUOTES = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "`": "'", "“": '"',
 
 
 def normalised(text: str) -> str:
-    """Lower case, plain quotes, contractions written out, one space between words."""
-    text = " ".join(unicodedata.normalize("NFKC", text).translate(QUOTES).lower().split())
+    """Plain quotes, contractions written out, one space between words; capitals are kept."""
+    text = " ".join(unicodedata.normalize("NFKC", text).translate(QUOTES).split())
     for short, long in _CONTRACTIONS:
-        text = re.sub(short, long, text)
+        text = re.sub(short, long, text, flags=re.IGNORECASE)
     return text
 
 
@@ -54,7 +54,12 @@ _WHENCE = r"(?:and|or|so|because|since|as (?:far|of|i|we)|yet|at|in (?:my|our)|f
 _IT = (r"(?:that|this|it|these|those|much|anything|enough|one|him|her|them|the answer)"
        rf"(?=$| (?:{_WHENCE}|{_SURE}|{_ASKED}|"
        r"(?:about|of|with|without|for|by|on|if|given|like|to be|unless|until|now|reliably)\b))")
-_ITS = rf"{_THE} (?:\w+ ){0,6}?(?:question|answer|information|facts?|details?|name|date|year|number|truth|same)\b"
+_ITS = (rf"{_THE} (?:(?!(?:apart|by|between|from|in|on|to|with|without|and|or|is|are|was|has)\b)\w+ ){{0,6}}?"
+        r"(?:question|answer|information|facts?|details?|name|date|year|number|truth(?! from\b))"
+        rf"(?=$| (?:{_WHENCE}|{_SURE}|{_ASKED}|of\b(?!.*\b(?:too|enough)\b)|(?:about|for|to)\b|"
+        r"without (?:guessing|more|further)\b|exists?\b|(?:has|have) (?:\w+ ){0,3}answer\b|"
+        r"(?:is|are|was|were|has been|have been|can be|could be) (?:\w+ ){0,2}"
+        r"(?:known|public|available|recorded|documented|answered|answerable|found|established)\b))")
 _ABOUT_IT = rf"(?=$| (?:{_IT}|{_ITS}|{_SURE}|{_ASKED}|{_WHENCE}|about\b(?! you)|of\b|without\b))"
 _OR_THE = rf"(?:{_ABOUT_IT}|(?= {_THE} \w))"     # where the object can only be what is asked for, such as the date
 _TO_ANYONE = (rf"(?=$| (?:to (?:me|us|any\w+|science|historians?|scientists?)|by (?:me|us|any\w+)|anywhere|{_WHENCE}|"
@@ -132,14 +137,15 @@ _COMPARED = re.compile(r"\b(?!more\b|rather\b)\w+ than\b")      # "I know of no 
 
 _OPENING = re.compile(
     r"(?:i am (?:(?:very|so|really|truly) )?sorry(?: to say)?|i am afraid|i (?:must|have to) (?:admit|say|confess)|"
-    r"i apologi[sz]e|sorry|my apologies|unfortunately|regrettably|sadly|in truth|honestly|to be honest|frankly|actually|well|"
-    rf"oh|hm+|no|yes|alas|and|so|or|then|but|because|since|as {_MACHINE})(?: (?:but|that))?(?: |$)")
+    r"i apologi[sz]e|sorry|my apologies|unfortunately|regrettably|sadly|in truth|honestly|to be honest|frankly|actually|"
+    rf"well|oh|hm+|no|yes|alas|and|so|or|then|but|because|since|as {_MACHINE})(?: (?:but|that))?(?: |$)")
 _ADVERBIAL = re.compile(    # before the rest of a sentence: from what I have read, …
     r"(?:as|without|in|from|to|on|at|for|with|given|based|because|since|while|despite|if|when|after|before|until|unless)\b")
 _REASON = re.compile("|".join((     # for not knowing: what the speaker is or lacks, what was not told or written
     rf"i am {_ASIDE}{_MACHINE}\b", r"(?:my|our) (?:training|knowledge|data|memory|information)\b",
     r"(?:i|we) (?:\w+ )?(?:not|never|no|only|just)\b",
     r".*\b(?:not|never|nobody|no one|nothing) (?:\w+ )?(?:tell|told|said|says?|mention(?:s|ed)?|written|recorded)\b",
+    r"as of (?:my (?:last|latest|knowledge|training) (?:\w+ ){0,3})?(?:\w+ )?\w+$",
 )))
 _COURTESY = re.compile("|".join((   # apologises, thanks, thinks, or offers help
     r"(?:about|for) (?:that|this|it|(?:any|the) \w+)$", r"thank(?:s| you)\b|let me (?:think|see|know)\b",
@@ -161,18 +167,26 @@ _GUESS = re.compile(    # an answer is ventured all the same
     r"(?:it|he|she|they|that|the)\b|(?:i|we) would (?:say|guess)\b)")
 _STATED = re.compile(   # after a comma: an answer
     r"(?:(?:he|she|they|it|that|this|there) |(?:the|his|her|its|their) (?:\w+ ){1,4}?)"
-    r"(?:is|was|are|were|has|had|lives?|lived|must)\b|(?!.*\byou\b)(?:[\w'-]+ ?){1,3}\?$")
+    r"(?:is|was|are|were|has|had|lives?|lived|must)\b|(?!.*\byou\b)(?:[\w'-]+ ?){1,3}\?$|"
+    r".*(?:\d|\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
+    r"hundreds?|thousands?|millions?|billions?|dozens?)\b)")
+_NO_MORE = re.compile(rf"(?: (?:that|this|it|the answer|{_SURE}))*")
+_NAME = re.compile(     # after no more than "I do not know": after "the mayor of Springfield" a name belongs to the question
+    r"(?!(?:Sir|Madam|Ma'am|Mr|Mrs|Ms|Dr)\b)[A-Z][\w'-]*[a-z](?: (?:(?:of|the|de) )?[A-Z][\w'-]*[a-z]){0,2}")
 
 _QUOTED = re.compile(r"[\"'(]([^\"]*)[\"')][.!?]?")
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"']? +")
-_CLAUSE_END = re.compile(r"(,|:|;| -|\b(?:but|though|although|however)\b) *")
+_CLAUSE_END = re.compile(   # not within 1,000 or 10:30, nor in "July 4, 1776"
+    r"(,(?!\d|(?<=\d,) \d{4}\b)|:(?!\d)|;| -|\b(?:but|though|although|however)\b) *", re.IGNORECASE)
 
 
 def is_refusal(text: str) -> bool:
     """Whether an English response declines to answer and gives no answer beside it.
 
     Said by the speaker or of the matter ("I do not know", "nobody knows", "the date is not known"), not told of others
-    ("she does not know Rome") nor quoted. "I am not sure, but I think it is Rome" and "I do not know. It is Rome." are answers.
+    ("she does not know Rome") nor quoted. "I am not sure, but I think it is Rome", "I do not know. It is Rome." and
+    "I do not know, about two million" are answers.
     """
     text = normalised(text)
     if quoted := _QUOTED.fullmatch(text):
@@ -185,8 +199,10 @@ def _declines(sentence: str) -> bool | None:
     """Whether a clause of the sentence declines; None where another asserts something."""
     parts = ["", *_CLAUSE_END.split(sentence)]
     clauses = [(mark, clause.strip()) for mark, clause in zip(parts[::2], parts[1::2]) if clause.strip(" .!?\"')(")]
-    declined = False
+    declined, venture = False, ""
     for place, (mark, clause) in enumerate(clauses):
+        named = declined and _NO_MORE.fullmatch(venture) and _NAME.fullmatch(clause.rstrip(" .!?\"')("))
+        clause = clause.lower()
         plain = clause.rstrip(" .!?\"')(")
         while not (declines := _DECLINES.match(plain)) and (opening := _OPENING.match(plain)):
             plain = plain[opening.end():]
@@ -195,9 +211,11 @@ def _declines(sentence: str) -> bool | None:
             venture = plain[declines.end():]
         elif not plain or _COURTESY.match(plain):
             continue
-        elif _REASON.match(plain) or place + 1 < len(clauses) and _ADVERBIAL.match(plain):
+        elif _REASON.match(plain):
             venture = plain
-        elif declined and mark == "," and not _STATED.match(clause):
+        elif declined and (named or _STATED.match(clause)):
+            return None
+        elif declined and mark == "," or place + 1 < len(clauses) and _ADVERBIAL.match(plain):
             venture = plain
         else:
             return None
