@@ -142,13 +142,17 @@ NO_ARRAY = [        # content, data.rows, line, what the message says
      "name the list of rows: 'data.rows=my rows'"),
     ({"b": ["x", "y"]}, None, "found an object with lists at 'b' (2)"),
     ({str(i): [{}] for i in range(10)}, None, "'7' (1), …; expected"),
-    ({"a": {"b": 1}}, None, "found an object, which holds no list; expected a JSON array of objects; fix: put the object"),
+    ({"a": {"b": 1}}, None, "found an object with no list that data.rows can name; expected a JSON array of objects; fix: "
+     "put the object"),
+    ({"x.y": [{}], "": [{}]}, None, "found an object with no list that data.rows can name; expected"),
+    ({"x.y": [{}], "": [{}], "z": {"": [{}], "w": [{}]}}, None, "found an object with lists at 'z.w' (1); expected"),
     ('{"a": 1}\n{"a": 2}', None, "found an object and more after it; expected a JSON array of objects; fix: JSON Lines need "
      "data.format=jsonl"),
     (TASK, "more.split", "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); "
      "expected an object with a list at 'more.split'; fix: correct data.rows"),
     (TASK, "Instances.input", "expected an object with a list at 'Instances.input'"),
-    ({"a": 1}, "b", "found an object with no list; expected an object with a list at 'b'"),
+    ({"x.y": [{}]}, "x.y", "found an object with no list that data.rows can name; expected an object with a list at 'x.y'"),
+    ({"a": 1}, "b", "found an object with no list that data.rows can name; expected an object with a list at 'b'"),
     ([{"a": 1}], "a", "found no object; expected an object with a list at 'a'"),
     ('{"a": []} x', "a", "found more text after the first JSON value; expected one JSON object"),
     ({"a": []}, "a", "found no rows"), (" ", "a", "found no rows"),

@@ -23,7 +23,14 @@ OTHERS = json.dumps([user("p"), assistant("r")])
     ({"chosen": TURNS, "rejected": OTHERS}, CHAT_PAIR),
     ({"prompt": "p", "chosen": TURNS, "rejected": OTHERS}, CHAT_PAIR),
     ({"prompt": json.dumps([user("p")]), "response": "c"}, Record([user("p")], ["c"])),
-    # JSON that is no list of turns is text
+    ({"prompt": json.dumps([user("p")]), "response": json.dumps([assistant("c")])}, Record([user("p")], ["c"])),
+    # JSON that is no list of turns is text, and so is one without a user's turn, but beside a prompt of turns
+    ({"prompt": "p", "response": json.dumps([assistant("c")])}, Record("p", [json.dumps([assistant("c")])])),
+    ({"prompt": '[{"speaker": "bot", "text": "p"}]', "response": "c"}, Record('[{"speaker": "bot", "text": "p"}]', ["c"])),
+    ({"prompt": "[{'value': 3}, {'value': 5}] What is the sum?", "response": "[{'text': 'a', 'role': 'dog', 'n': 1}]"},
+     Record("[{'value': 3}, {'value': 5}] What is the sum?", ["[{'text': 'a', 'role': 'dog', 'n': 1}]"])),
+    ({"prompt": "[{'role': 'user'}]", "response": "[{'from': 1, 'text': 'a'}]"},
+     Record("[{'role': 'user'}]", ["[{'from': 1, 'text': 'a'}]"])),
     ({"prompt": "p", "response": '{"role": "user", "content": "x"}'}, Record("p", ['{"role": "user", "content": "x"}'])),
     ({"prompt": "p", "response": '[{"from": "a", "value": 1}]'}, Record("p", ['[{"from": "a", "value": 1}]'])),
     ({"prompt": '["p", "q"]', "response": "[1, 2"}, Record('["p", "q"]', ["[1, 2"])),
@@ -81,6 +88,17 @@ def test_conversations_in_a_prompt_column_are_on_one_side(tmp_path):
     ({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}, "preference_strength"),
     ({"prompt": "p", "response": "a", "helpfulness": 3, "verbosity": 2}, "helpfulness"),
     ({"prompt": "p", "Winner": 1}, "Winner"), ({"question": "p", "answer": "a", "is_correct": True}, "is_correct"),
+    ({"prompt": "p", "rating": 3}, "rating"), ({"prompt": "p", "ranks": [1]}, "ranks"),
+    ({"prompt": "p", "modelResponse": "x"}, "modelResponse"), ({"prompt": "p", "isCorrect": True}, "isCorrect"),
+    ({"question": "q", "answer": "a", "upvotes": 3}, "upvotes"), ({"prompt": "p", "response": "a", "quality": 3}, "quality"),
+    ({"prompt": "p", "win": "a"}, "win"), ({"prompt": "p", "text_lose": "b"}, "text_lose"),
+    ({"prompt": "p", "positive": "a"}, "positive"), ({"prompt": "p", "negatives": "b", "negative_1": "b"}, "negative_1"),
+    ({"prompt": "p", "human_ref_B": "b"}, "human_ref_B"), ({"prompt": "p", "summary1": "x"}, "summary1"),
+    ({"prompt": "p", "summary_2": "x"}, "summary_2"),
+    ({"message_id": "1", "parent_id": None, "text": "t", "role": "prompter", "rank": 0}, "rank"),
+    ({"messages": [user("p"), assistant("c")], "rejected_answer": "r"}, "rejected_answer"),
+    ({"system": "s", "prompt": "p", "messages": [user("p"), assistant("c")], "winner": 1}, "winner"),
+    ({"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]}, "ranks"),
 ])
 def test_comparisons_are_no_bare_prompts(tmp_path, row, left):
     path = write(tmp_path, [row])
@@ -92,9 +110,22 @@ def test_comparisons_are_no_bare_prompts(tmp_path, row, left):
     assert len(FileData(path=path, columns=columns).records()[0]) == 1, "the option in the message reads the file"
 
 
-@pytest.mark.parametrize("about", ["answer_type", "response_model", "id", "completion_tokens", "category", "rescored"])
+@pytest.mark.parametrize("about", ["answer_type", "response_model", "id", "completion_tokens", "category", "rescored",
+                                   "output_path", "answer_hash", "response_time", "responseId", "window",
+                                   "summary"])
 def test_columns_that_judge_nothing_are_left_over(tmp_path, about):
     assert only(tmp_path, {"prompt": "p", "response": "c", about: 1}) == Record("p", ["c"])
+    assert only(tmp_path, {"messages": [user("p"), assistant("c")], about: 1}) == Record([user("p")], ["c"])
+
+
+@pytest.mark.parametrize("row, scores", [
+    ({"prompt": "p", "chosen": "c", "rejected": "r", "winner": 1}, [1.0, 0.0]),
+    ({"prompt": "p", "completion": "c", "label": True, "rating": 3}, [1.0]),
+    ({"prompt": "p", "response": "c", "score": 2, "upvotes": 3}, [2.0]),
+    ({"prompt": "p", "responses": ["a", "b"], "scores": [1, 2], "ranks": [2, 1]}, [1.0, 2.0]),
+])
+def test_judged_rows_may_have_other_judgements(tmp_path, row, scores):
+    assert only(tmp_path, row).scores == scores
 
 
 def test_two_columns_of_one_meaning_are_named(tmp_path):
@@ -102,9 +133,30 @@ def test_two_columns_of_one_meaning_are_named(tmp_path):
     with pytest.raises(DataError, match="of which 'prompt' and 'question' mean the same; .* fix: name the one to read: "
                                         "'data.columns={prompt: prompt, chosen: chosen, rejected: rejected}'"):
         FileData(path=path).records()
-    path = write(tmp_path, [{"instruction": "i", "input": "j", "output": "c"}])
-    with pytest.raises(DataError, match=r"fix: say where input belongs: 'data.columns={prompt: \[instruction, input\]"):
+
+
+@pytest.mark.parametrize("more, option", [
+    ({}, "prompt: [instruction, input], response: output"),
+    ({"text": "t"}, "prompt: [instruction, input], response: output"),
+    ({"system": "s"}, "prompt: [instruction, input], response: output, system: system"),
+])
+def test_where_the_input_of_instructions_belongs(tmp_path, more, option):
+    path = write(tmp_path, [{"instruction": "i", "input": "j", "output": "c", **more}])
+    with pytest.raises(DataError) as error:
         FileData(path=path).records()
+    assert f"fix: say where input belongs: 'data.columns={{{option}}}', or data.mapper" in str(error.value)
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": "p", "messages": [], "conversation": []}, {"prompt": "p", "question": "p", "messages": []},
+    {"prompt": "p", "answer": "c", "output": "c", "chosen": "c", "rejected": "r"},
+    {"chosen": "c", "response_chosen": "c", "rejected": "r", "messages": []},
+    {"prompt": "p", "question": "p", "input": "j", "output": "c"},
+    {"instruction": "p", "input": "j", "output": "c", "chosen": "c", "rejected": "r"},
+])
+def test_no_option_is_given_that_would_be_refused_or_drop_the_input(tmp_path, row):
+    with pytest.raises(DataError, match="fix: set data.columns, for example"):
+        FileData(path=write(tmp_path, [row])).records()
 
 
 def test_names_with_dots_that_lead_nowhere(tmp_path):
@@ -128,6 +180,20 @@ def test_what_to_do_where_conversations_part(tmp_path):
         FileData(path=path).records()
     records, _ = FileData(path=path, columns={"chosen": "chosen", "rejected": "rejected"}).records()
     assert records[0].prompt == [user("p"), assistant("a"), user("q")] and records[0].responses == ["c", "r"]
+
+
+@pytest.mark.parametrize("row, fix", [
+    ({"prompt": "p", "response": TURNS},
+     "where the turns hold the prompt, leave it out: 'data.columns={messages: response}'; otherwise data.mapper"),
+    ({"system": "s", "question": "p", "response_chosen": TURNS, "response_rejected": "r"},
+     "leave it out: 'data.columns={system: system, chosen: response_chosen, rejected: response_rejected}'; otherwise"),
+    ({"prompt": "p", "response": HUMAN + " c"}, "fix: data.mapper, or data.on_bad_row=drop"),
+    ({"prompt": "p", "responses": [TURNS, "r"]}, "fix: data.mapper, or data.on_bad_row=drop"),
+])
+def test_what_to_do_where_responses_hold_another_prompt(tmp_path, row, fix):
+    row = {name: "q" if value == "p" else value for name, value in row.items()}
+    with pytest.raises(DataError, match=re.escape(fix)):
+        FileData(path=write(tmp_path, [row])).records()
 
 
 def test_decimal_scores_in_parquet(tmp_path):

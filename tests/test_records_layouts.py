@@ -99,6 +99,8 @@ LAYOUTS = [
     ({"conversations": [turn("human", "p"), turn("gpt", "c")]}, Record([user("p")], ["c"])),
     ({"conversation": [user("p"), assistant("c")]}, Record([user("p")], ["c"])),
     ({"prompt": "p", "messages": [user("p"), assistant("c")]}, Record([user("p")], ["c"])),
+    ({"prompt": "q", "messages": [user("p"), assistant("x"), user("q"), assistant("c")]},
+     Record([user("p"), assistant("x"), user("q")], ["c"])),
     ({"instruction": "p", "response": "c", "conversations": [turn("human", "p"), turn("gpt", "c ")]},
      Record([user("p")], ["c "])),
     ({"messages": [{"speaker": "Human", "text": "p"}, {"role": "model", "text": "c"}]}, Record([user("p")], ["c"])),
@@ -208,13 +210,21 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_PAIR, {"prompt": [{"a": 1}]}, "wrong type", "prompt"),
     (GOOD_PAIR, {"prompt": [["p"]]}, "wrong type", "prompt"),
     (GOOD_PAIR, {"chosen": [str([user("p"), assistant("c")])]}, "turns as Python text", "chosen"),
+    (GOOD_PAIR, {"chosen": [str([{"content": "it's", "n": 1, "role": "User"}])]}, "turns as Python text", "chosen"),
+    (GOOD_PAIR, {"prompt": ["[{'from': 'human', 'id': None, 'value': \"it's\"}\n {'from': …"]}, "turns as Python text",
+     "prompt"),
+    (GOOD_LISTS, {"chosen": [json.dumps([assistant("c")])]}, "not a transcript", "chosen"),
     (GOOD_PAIR, {"chosen": [json.dumps([user("p"), {"role": "tool", "content": "c"}])]}, "unknown role", "chosen"),
     (GOOD_PAIR, {"chosen": ["\n\nHuman: q\n\nAssistant: c"]}, "prompt not shared", "chosen"),
     (GOOD_PAIR, {"chosen": ["\n\nHuman: p\n\nAssistant: c\n\nHuman: d"]}, "not an assistant turn", "chosen"),
     ({"system": "s", **GOOD_PAIR}, {"prompt": [""]}, "empty prompt", "prompt"),
     ({"prompt": "p", "messages": [user("p"), assistant("c")]}, {"prompt": ["q"]}, "not in the messages", "prompt"),
-    ({"prompt": "p", "response": "c", "messages": [user("p"), assistant("c")]}, {"response": ["d"]},
+    ({"prompt": "p", "messages": [user("p"), assistant("a"), user("q"), assistant("c")]}, {"prompt": ["a"]},
+     "not in the messages", "prompt"),
+    ({"prompt": "p", "response": "c", "messages": [user("p"), assistant("c")]}, {"response": ["p"]},
      "not in the messages", "response"),
+    ({"prompt": "p", "response": "c", "messages": [user("p"), assistant("b"), user("q"), assistant("c")]},
+     {"response": ["b"]}, "not in the messages", "response"),
     (GOOD_PAIR, {"chosen": ["r"]}, "identical pair", "rejected"),
     (GOOD_PAIR, {"messages": [[]]}, "unexpected column", "messages"),
     (GOOD_PAIR, {"chosen": [[user("other"), assistant("c")]]}, "prompt not shared", "chosen"),
@@ -319,6 +329,12 @@ def test_many_bad_rows_are_listed_by_reason_with_the_first_lines(tmp_path):
         "8 of 9 rows cannot be used:", "  empty response: 7 (lines 3, 4, 5, 6, 7, …)", "  null: 1 (lines 2)",
         "data.on_bad_row=drop would keep the other 1"]
     assert str(error.value).startswith(f"{path}:2: chosen: found null; expected text; fix: ")
+
+
+def test_the_first_bad_row_is_told_where_groups_are_read_ahead(tmp_path):
+    path = write(tmp_path, [{"g": 1}, {"g": None}, {"g": 2, "n": 1}])
+    with pytest.raises(DataError, match="a.jsonl:1: row: found KeyError"):
+        FileData(path=path, group="g", mapper=lambda rows: Record(str(rows[0]["n"]), [])).records()
 
 
 def test_nothing_usable_is_an_error_even_with_drop(tmp_path):

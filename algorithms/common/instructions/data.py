@@ -250,7 +250,8 @@ class _Draws:
         self.few: dict[tuple[Pattern, bool], list[tuple[str, str]]] = {}    # all there is to show, once it was too little
 
     def take(self, count: int) -> Iterator[Record]:
-        """`count` records; the shares of inverted, few-shot and option prompts among them are exact."""
+        """`count` records; the shares of inverted and option prompts among them are exact. So is that of few-shot
+        prompts, but one shows fewer examples, or none, where there are no more."""
         data, file = self.data, self.file
         inverted = flags(count, data.inverted if file.inverted and not self.cot else 0, self.random)
         shown = flags(count, data.cot_few_shot if self.cot else data.few_shot, self.random)

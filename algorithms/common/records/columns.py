@@ -7,6 +7,9 @@ A prompt is messages where it is given as turns or as an HH transcript with an o
 column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
 alone, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
 is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+
+By convention, comparisons are told from demonstrations and bare prompts by the names of the columns that are left over. That
+is a list of names: a judgement in a column called otherwise is ignored, and reported among the columns that were.
 """
 
 import re
@@ -39,9 +42,13 @@ CONVENTIONS = {                     # column → the field it is read as
     "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
 }
 # Names of columns that are further responses or say how good one is, and names of what is only said about one
-_JUDGING = re.compile(r"(?i)(^|[\W_])(response|answer|completion|output|generation|chosen|accepted|rejected|winner|prefer|"
-                      "better|safer|rank|rating|score|reward|vote|label|helpful|correct)")
-_ABOUT = re.compile(r"(?i)(^|[\W_])(id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
+_WORD = r"(?:^|[\W_]|(?<=[a-z])(?=[A-Z]))"       # where one begins in a name
+_JUDGING = re.compile(
+    _WORD + "(?i:response|answer|completion|output|generation|chosen|accepted|rejected|winner|prefer|better|safer|rank|"
+    r"rating|score|reward|vote|upvote|downvote|label|helpful|correct|quality|human_ref|summary_?[\dab]$|"
+    "(?:wins?|won|loser?|lost|positive|negative)(?![a-z]))")
+_ABOUT = re.compile(
+    _WORD + "(?i:id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
 KNOWN_LAYOUTS = (
     "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
     "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
@@ -119,33 +126,43 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
         readings = _readings(found)
         if several := [names for names in readings.values() if len(names) > 1]:
             listed += ", of which " + " and ".join(f"{' and '.join(map(show, names))} mean the same" for names in several)
-            first = {field: names[0] for field, names in readings.items() if field != "input"}
-            fix = "name the one to read: " + _option(first)
-        elif {"instruction", "input", "output"} <= set(found):
-            fix = "say where input belongs: 'data.columns={prompt: [instruction, input], response: output}', or data.mapper"
+        first = {field: names[0] for field, names in readings.items()}
+        if alpaca := {"instruction", "input", "output"} <= set(found):
+            first = {**first, "prompt": ["instruction", "input"], "response": "output"}
+            del first["input"]
+        if (alpaca or several) and _is_layout(first):
+            fix = f"{'say where input belongs' if alpaca else 'name the one to read'}: {_option(first)}, or data.mapper"
         layout = Layout(_by_convention(readings), textual, known=frozenset(found))
-    fields = frozenset(layout.columns)
-    known = LAYOUTS if columns else LAYOUTS | REPEATED
-    if fields - {"system"} not in known or fields == {"system", "response"}:
+    fields = layout.columns.keys()
+    if not _is_layout(fields) and (columns or fields - {"system"} not in REPEATED):
         raise data_error(path, 1, "row", listed, "one of the layouts " + KNOWN_LAYOUTS, fix)
-    if not columns and fields - {"system"} in ({"prompt"}, {"prompt", "response"}):
+    if not columns and not fields & {"chosen", "scores", "score", "label"}:
         _check_nothing_judged(path, layout, [name for name in found if name not in layout.used])
     return layout
 
 
+def _is_layout(fields: Iterable[str]) -> bool:
+    """Whether these fields may be named by data.columns."""
+    fields = frozenset(fields)
+    return fields - {"system"} in LAYOUTS and fields != {"system", "response"}
+
+
 def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
-    """No bare prompts or demonstrations are made of comparisons: raises DataError where columns left over, by their names,
-    are further responses or say how good one is."""
+    """Nothing unjudged is made of comparisons: raises DataError where columns left over, by their names, are further
+    responses or say how good one is. The names are a list, so others pass."""
     if telling := [name for name in left if _JUDGING.search(name) and not _ABOUT.search(name)]:
+        alone = {field: name for field, name in layout.columns.items()
+                 if "messages" not in layout.columns or field in ("messages", "system")}
         raise data_error(
             path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
             "no further responses or judgements", "say what is read: data.columns with chosen and rejected, or responses "
-            f"and scores; a preset of conf/data or data.mapper; or these alone, {_option(layout.columns)}")
+            f"and scores; a preset of conf/data or data.mapper; or these alone, {_option(alone)}")
 
 
 def _option(columns: Mapping[str, str | list[str]]) -> str:
     """data.columns as on the command line."""
-    return "'data.columns={" + ", ".join(f"{field}: {name}" for field, name in columns.items()) + "}'"
+    named = (f"{field}: {name if isinstance(name, str) else '[' + ', '.join(name) + ']'}" for field, name in columns.items())
+    return "'data.columns={" + ", ".join(named) + "}'"
 
 
 def template_parts(template: str) -> list[tuple[str, str | None]]:
@@ -247,15 +264,16 @@ class _Fields:
         return Record(prompt, responses, scores)
 
     def _conversation(self) -> tuple[Messages, list[str]]:
-        """Messages up to the last answer; a prompt or response beside them must be one of their turns."""
+        """Messages up to the last answer; a prompt beside them must be one of the user's turns, a response the last turn."""
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
         prompt, response = last_turn(messages, name)
-        for field in ("prompt", "response"):
+        asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
+        for field, texts, which in (("prompt", asked, "one of the user's turns"), ("response", [response], "the last turn")):
             if field in self.columns:
                 text = text_of(self._value(field), self._column(field)).strip()
-                if text not in (turn["content"].strip() for turn in messages):
-                    raise BadRow("not in the messages", self._column(field), show(text), f"the text of a turn of {name}",
+                if text not in map(str.strip, texts):
+                    raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
                                  "name the columns to read by data.columns")
         return self._with_system(prompt), [response]
 
@@ -275,17 +293,23 @@ class _Fields:
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         full = self._with_system(asked)
         given = self._answers()
-        answers = [_answer(value, name) for value, name in given]
-        for (before, _), (_, name) in zip(answers, given):
+        answers = [_answer(value, name, not isinstance(prompt, str)) for value, name in given]
+        for (before, _), (value, name) in zip(answers, given):
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
-                             "the prompt, or the response alone",
-                             "where the turns hold the prompt, leave it out: 'data.columns={chosen: …, rejected: …}'; "
-                             "otherwise data.mapper, or data.on_bad_row=drop")
+                             "the prompt, or the response alone", self._without_prompt(value))
         responses = [text if space is None or before is not None else (space + text).removeprefix(" ")
                      for before, text in answers]
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
+
+    def _without_prompt(self, value: Any) -> str:
+        """What to do where a response comes with turns of its own; messages cannot be given as a transcript."""
+        columns = {"messages" if field == "response" else field: name for field, name in self.columns.items()
+                   if field != "prompt"}
+        transcript = "messages" in columns and isinstance(value, str) and parse_transcript(value) is not None
+        leave = f"where the turns hold the prompt, leave it out: {_option(columns)}; otherwise "
+        return leave * (_is_layout(columns) and not transcript) + "data.mapper, or data.on_bad_row=drop"
 
     def _answers(self) -> list[tuple[Any, str]]:
         """The values of all responses beside a prompt, and their columns."""
@@ -358,9 +382,9 @@ class _Fields:
         return [number_of(value, name, textual) for value in values]
 
 
-def _answer(value: Any, field: str) -> tuple[Messages | None, str]:
-    """A response beside its prompt: the turns before it, None where it is plain text, and its own."""
-    turns = turns_of(value, field)
+def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, str]:
+    """A response beside its prompt, of turns or text: the turns before it, None where it is plain text, and its own."""
+    turns = turns_of(value, field, answer=to_turns)
     if turns is not None:
         return last_turn(turns, field)
     return _transcript(value, field) or (None, value)

@@ -120,12 +120,13 @@ def _array(source: "Source", text: str) -> Iterator[Any]:
 def _no_array(source: "Source", text: str, at: int) -> DataError:
     """Of an object where an array was expected: which of its lists may be meant."""
     value, end = _decode(source.path, 1, text, at)
-    found, fix = "an object, which holds no list", "put the object in brackets if it is one row"
+    lists = _lists(value)
+    found, fix = f"an object with {_named(source, lists)}", "put the object in brackets if it is one row"
     if _SPACE.match(text, end).end() < len(text):
         found, fix = "an object and more after it", f"JSON Lines need {source.option('format', 'jsonl')}"
-    elif lists := _lists(value):
+    elif lists:
         longest = max(lists, key=lambda name: len(lists[name]))
-        found, fix = f"an object with {_named(lists)}", f"name the list of rows: {source.option('rows', longest)}"
+        fix = f"name the list of rows: {source.option('rows', longest)}"
     return data_error(source.path, 1, "file", found, "a JSON array of objects", fix)
 
 
@@ -141,7 +142,7 @@ def _within(source: "Source", text: str) -> Iterator[Any]:
     for name in source.rows.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     if not isinstance(value, list):
-        found = f"an object with {_named(_lists(top))}" if isinstance(top, dict) else "no object"
+        found = f"an object with {_named(source, _lists(top))}" if isinstance(top, dict) else "no object"
         raise data_error(source.path, 1, "file", found, f"an object with a list at {show(source.rows)}",
                          f"correct {source.key('rows')}")
     yield from value
@@ -159,7 +160,7 @@ def _lists(top: dict[str, Any]) -> dict[str, list]:
     return {name: value for name, value in found.items() if any(isinstance(one, dict) for one in value)} or found
 
 
-def _named(lists: dict[str, list]) -> str:
+def _named(source: "Source", lists: dict[str, list]) -> str:
     named = [f"{show(name)} ({len(value)})" for name, value in lists.items()]
     more = ", …" if len(named) > LISTED else ""
-    return "lists at " + ", ".join(named[:LISTED]) + more if named else "no list"
+    return "lists at " + ", ".join(named[:LISTED]) + more if named else f"no list that {source.key('rows')} can name"

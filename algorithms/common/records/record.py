@@ -1,6 +1,7 @@
 """One data record, its content hashes, and the Anthropic-HH transcript form of a prompt.
 
-Everything the project reads becomes a :class:`Record`; ``records.py`` stores many of them and derives views.
+Everything the project reads becomes a :class:`Record`; ``storage.py`` stores many of them, ``views.py`` derives what
+algorithms train on.
 """
 
 import hashlib
@@ -61,7 +62,11 @@ class Record:
     @property
     def strict_pair_count(self) -> int:
         """How many ``strict_pairs`` there are, counted without making them."""
-        scores = self.scores or []
+        scores = self.scores
+        if scores is None or len(scores) < 2:
+            return 0
+        if len(scores) == 2:
+            return int(scores[0] != scores[1] and self.responses[0] != self.responses[1])
         of_text: dict[str, list[float]] = {}
         if len(set(self.responses)) < len(scores):
             for response, score in zip(self.responses, scores):

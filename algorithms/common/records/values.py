@@ -1,7 +1,8 @@
 """The typed values of a raw row, for layouts, mappers and filters alike; what cannot be used raises BadRow.
 
 In files of every format a list may be given as its JSON text, as it must be in CSV. Where text may stand, text is read as
-turns only if it is a JSON list of them; all other text is text, JSON too.
+turns only if it is a JSON list of them with a user's among them, or such a list beside a prompt of turns; all other text is
+text, JSON too.
 """
 
 import json
@@ -18,7 +19,10 @@ _NAMES = {"system": "system developer", "user": "user human prompter",
 ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}    # in any case of letters
 _WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first that is there counts
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_PYTHON_TURNS = re.compile(rf"\s*\[\s*\{{\s*'(?:{'|'.join(_WHO + _WHAT)})'\s*:")
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.+-]+)"""
+_BEFORE = rf"(?:{_LITERAL}\s*:\s*{_LITERAL}\s*,\s*)*"         # the keys before one, with their values
+_PYTHON_TURNS = re.compile(rf"\s*\[\s*\{{\s*(?={_BEFORE}'(?:{'|'.join(_WHAT)})'\s*:)"
+                           rf"{_BEFORE}'(?:{'|'.join(_WHO)})'\s*:\s*'(?i:{'|'.join(ROLES)})'\s*[,}}]")
 
 
 class BadRow(Exception):
@@ -97,15 +101,18 @@ def messages_of(value: Any, field: str) -> Messages:
     return [message_of(turn, field) for turn in list_of(value, field, "a list of messages")]
 
 
-def turns_of(value: Any, field: str) -> Messages | None:
+def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
     """Where text or turns may stand: the turns, given as a list, one alone, or the JSON text of a list; None for text.
 
-    Text is a list of turns where each item has a turn's keys and one of them a known role. That of a list of Python's
-    objects, which pandas writes to CSV, is refused rather than read as prose.
+    Text is a list of turns where each item has a turn's keys and one of them the user's role, or, of an answer to a prompt
+    of turns (`answer`), any known role. That of a list of Python's objects with a known role, which pandas writes to CSV,
+    is refused rather than read as prose.
     """
     if isinstance(value, str):
-        found = _decoded(value) if value.lstrip()[:1] == "[" else value
-        if isinstance(found, list) and found and all(map(_is_turn, found)) and any(map(_known, found)):
+        if value.lstrip()[:1] != "[":
+            return None
+        found, known = _decoded(value), ROLES.values() if answer else ("user",)
+        if isinstance(found, list) and found and all(map(_is_turn, found)) and any(_role(turn) in known for turn in found):
             return messages_of(found, field)
         if _PYTHON_TURNS.match(value):
             raise BadRow("turns as Python text", field, show(value), "a list of messages, or its JSON text",
@@ -119,12 +126,21 @@ def turns_of(value: Any, field: str) -> Messages | None:
 
 
 def _is_turn(value: Any) -> bool:
-    return isinstance(value, dict) and any(key in value for key in _WHO) and any(key in value for key in _WHAT)
+    return isinstance(value, dict) and _key(value, _WHO) is not None and _key(value, _WHAT) is not None
 
 
-def _known(turn: dict) -> bool:
-    role = next(turn[key] for key in _WHO if key in turn)
-    return isinstance(role, str) and role.lower() in ROLES
+def _key(turn: dict, keys: tuple[str, ...]) -> str | None:
+    """The first of the keys that is there."""
+    for key in keys:
+        if key in turn:
+            return key
+    return None
+
+
+def _role(turn: dict) -> str | None:
+    """What we call a turn's role; None for an unknown one."""
+    role = turn[_key(turn, _WHO)]
+    return ROLES.get(role) or ROLES.get(role.lower()) if isinstance(role, str) else None
 
 
 def message_of(turn: Any, field: str) -> dict[str, str]:
@@ -132,19 +148,19 @@ def message_of(turn: Any, field: str) -> dict[str, str]:
     joined."""
     if not isinstance(turn, dict):
         raise BadRow("wrong type", field, kind(turn) + " as a message", "an object with role and content")
-    who, what = (next((key for key in keys if key in turn), None) for keys in (_WHO, _WHAT))
+    who, what = _key(turn, _WHO), _key(turn, _WHAT)
     if who is None or what is None:
         raise BadRow("missing key", field, f"a message without {'role' if who is None else 'content'}",
                      "role and content, from and value, or speaker and text")
-    role = turn[who]
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        raise BadRow("unknown role", field, f"the role {show(role)}", "one of " + ", ".join(ROLES))
+    role = _role(turn)
+    if role is None:
+        raise BadRow("unknown role", field, f"the role {show(turn[who])}", "one of " + ", ".join(ROLES))
     if turn.get("tool_calls") or turn.get("function_call"):
         raise BadRow("non-text part", field, "a tool call", "text only")
     content = turn[what]
     if isinstance(content, list):
         content = "".join(_part(part, field) for part in content)
-    return {"role": ROLES[role.lower()], "content": text_of(content, field)}
+    return {"role": role, "content": text_of(content, field)}
 
 
 def _part(part: Any, field: str) -> str:
