@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..records.columns import template_parts
 from ..records.readers import Source, data_error, show
+from ..records.recognition import template_parts
 from ..records.record import Record
 from ..records.values import BadRow, kind
 

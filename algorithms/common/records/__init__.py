@@ -1,8 +1,8 @@
 """One record, many views: reading files into records, the sets of a run, and what the data report says about them.
 
 ``record`` is the record, ``storage`` many of them, ``views`` what algorithms train on, ``sets`` the named sets of a run.
-A file goes through ``readers`` (with ``lines`` and ``json_rows``: rows), ``columns`` or ``mappers`` and ``filters``
-(records) and ``loading`` (counts, errors).
+A file goes through ``readers`` (with ``lines`` and ``json_rows``: rows), ``recognition`` (which columns are what), ``columns``
+or ``mappers`` and ``filters`` (records) and ``loading`` (counts, errors).
 """
 
 from .loading import LoadReport

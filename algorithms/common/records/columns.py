@@ -1,25 +1,20 @@
 """Raw rows → records, by column names.
 
-A file's columns are matched with our fields, by `data.columns` or by convention (the names of TRL's dataset formats
-and of common preference sets), and the fields present decide the layout. A row that cannot be used raises BadRow.
+A file's columns are matched with our fields (``recognition.py``), and the fields present decide the layout. A row that cannot
+be used raises BadRow.
 
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
 column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
 alone, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
 is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
-
-By convention, comparisons are told from demonstrations and bare prompts by the names of the columns that are left over. That
-is a list of names: a judgement in a column called otherwise is ignored, and reported among the columns that were.
 """
 
-import re
-import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from .readers import data_error, show
+from .lines import show
 from .record import MARKS, Messages, Record, parse_transcript
 from .values import BadRow, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
 
@@ -30,7 +25,6 @@ LAYOUTS = {
         "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
         "messages label", "prompt", "response")
 }
-REPEATED = {frozenset({"prompt", "messages"}), frozenset({"prompt", "response", "messages"})}  # by convention alone
 CONVENTIONS = {                     # column → the field it is read as
     "prompt": "prompt", "question": "prompt", "instruction": "prompt", "inputs": "prompt",
     "system": "system", "system_prompt": "system",
@@ -41,21 +35,6 @@ CONVENTIONS = {                     # column → the field it is read as
     "text": "response", "responses": "responses", "scores": "scores", "score": "score", "label": "label",
     "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
 }
-# Names of columns that are further responses or say how good one is, and names of what is only said about one
-_WORD = r"(?:^|[\W_]|(?<=[a-z])(?=[A-Z]))"       # where one begins in a name
-_JUDGING = re.compile(
-    _WORD + "(?i:response|answer|completion|output|generation|chosen|accepted|rejected|winner|prefer|better|safer|rank|"
-    r"rating|score|reward|vote|upvote|downvote|label|helpful|correct|quality|human_ref|summary_?[\dab]$|"
-    "(?:wins?|won|loser?|lost|positive|negative)(?![a-z]))")
-_ABOUT = re.compile(
-    _WORD + "(?i:id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
-KNOWN_LAYOUTS = (
-    "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
-    "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
-    "{prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
-    "{messages|conversations|conversation}, {messages, label}, {prompt}, {text}, {conversations, chosen, rejected}, "
-    "{question, response_chosen|chosen_response, response_rejected|rejected_response}, "
-    "{chosen_messages, rejected_messages}; system or system_prompt may be added")
 
 
 @dataclass(frozen=True)
@@ -102,110 +81,16 @@ class Layout:
         check(record, self.columns)
         return record
 
-
-def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]], textual: bool,
-              template: str | None = None) -> Layout:
-    """The layout of a file with the columns `found`: by `columns` (data.columns) or, where empty, by convention.
-
-    template: data.template, the prompt's text with {column} placeholders, beside `columns` for the other fields.
-    """
-    found = list(dict.fromkeys(found))
-    listed = "the columns " + (", ".join(map(show, found)) or "(none)")
-    fix = "set data.columns, for example 'data.columns={prompt: question, response: answer}', or data.mapper"
-    if columns:
-        chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
-        parts = None if template is None else template_parts(template)
-        if parts is not None:
-            chosen["prompt"] = [name for _, name in parts if name is not None]
-        layout = Layout(chosen, textual, template=parts)
-        if missing := layout.missing(found):
-            keys = "data.columns" if template is None else "data.columns and data.template"
-            raise data_error(path, 1, "row", listed, f"the columns of {keys}: " + ", ".join(map(show, missing)),
-                             f"correct {keys}")
-    else:
-        readings = _readings(found)
-        if several := [names for names in readings.values() if len(names) > 1]:
-            listed += ", of which " + " and ".join(f"{' and '.join(map(show, names))} mean the same" for names in several)
-        first = {field: names[0] for field, names in readings.items()}
-        if alpaca := {"instruction", "input", "output"} <= set(found):
-            first = {**first, "prompt": ["instruction", "input"], "response": "output"}
-            del first["input"]
-        if (alpaca or several) and _is_layout(first):
-            fix = f"{'say where input belongs' if alpaca else 'name the one to read'}: {_option(first)}, or data.mapper"
-        layout = Layout(_by_convention(readings), textual, known=frozenset(found))
-    fields = layout.columns.keys()
-    if not _is_layout(fields) and (columns or fields - {"system"} not in REPEATED):
-        raise data_error(path, 1, "row", listed, "one of the layouts " + KNOWN_LAYOUTS, fix)
-    if not columns and not fields & {"chosen", "scores", "score", "label"}:
-        _check_nothing_judged(path, layout, [name for name in found if name not in layout.used])
-    return layout
-
-
-def _is_layout(fields: Iterable[str]) -> bool:
+def is_layout(fields: Iterable[str]) -> bool:
     """Whether these fields may be named by data.columns."""
     fields = frozenset(fields)
     return fields - {"system"} in LAYOUTS and fields != {"system", "response"}
 
 
-def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
-    """Nothing unjudged is made of comparisons: raises DataError where columns left over, by their names, are further
-    responses or say how good one is. The names are a list, so others pass."""
-    if telling := [name for name in left if _JUDGING.search(name) and not _ABOUT.search(name)]:
-        alone = {field: name for field, name in layout.columns.items()
-                 if "messages" not in layout.columns or field in ("messages", "system")}
-        raise data_error(
-            path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
-            "no further responses or judgements", "say what is read: data.columns with chosen and rejected, or responses "
-            f"and scores; a preset of conf/data or data.mapper; or these alone, {_option(alone)}")
-
-
-def _option(columns: Mapping[str, str | list[str]]) -> str:
+def option(columns: Mapping[str, str | list[str]]) -> str:
     """data.columns as on the command line."""
     named = (f"{field}: {name if isinstance(name, str) else '[' + ', '.join(name) + ']'}" for field, name in columns.items())
     return "'data.columns={" + ", ".join(named) + "}'"
-
-
-def template_parts(template: str) -> list[tuple[str, str | None]]:
-    """(text, column after it or None) in turn; doubled braces are braces. ValueError where it is no such template."""
-    parts = []
-    for text, name, form, conversion in string.Formatter().parse(template):
-        if name == "" or form or conversion:
-            raise ValueError("placeholders are {column}, without more")
-        parts.append((text, name))
-    if not any(name for _, name in parts):
-        raise ValueError("there is no {column} in it")
-    return parts
-
-
-def _readings(found: list[str]) -> dict[str, list[str]]:
-    """Field → the columns that may be read as it.
-
-    Beside chosen and rejected a conversation is not read where there is a prompt, and the prompt where it is LLaMA-Factory's
-    `conversations`. A prompt and a response beside a conversation are taken for parts of it, which every row must confirm.
-    """
-    readings: dict[str, list[str]] = {}
-    for name in found:
-        if field := CONVENTIONS.get(name):
-            readings.setdefault(field, []).append(name)
-    if {"chosen", "rejected", "messages"} <= readings.keys():
-        if "prompt" in readings:
-            del readings["messages"]
-        elif readings["messages"] == ["conversations"]:
-            readings["prompt"] = readings.pop("messages")
-    return readings
-
-
-def _by_convention(readings: Mapping[str, list[str]]) -> dict[str, str]:
-    """Field → column; nothing where the columns say nothing or more than one thing."""
-    if "input" in readings or any(len(names) > 1 for names in readings.values()):
-        return {}
-    columns = {field: names[0] for field, names in readings.items()}
-    alone = columns.keys() - {"system"}
-    if alone == {"prompt"} and columns["prompt"] != "prompt":
-        return {}
-    if alone == {"response"} and columns["response"] != "text" or len(columns) > 1 and columns.get("response") == "text":
-        return {}
-    return columns
 
 
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
@@ -308,8 +193,8 @@ class _Fields:
         columns = {"messages" if field == "response" else field: name for field, name in self.columns.items()
                    if field != "prompt"}
         transcript = "messages" in columns and isinstance(value, str) and parse_transcript(value) is not None
-        leave = f"where the turns hold the prompt, leave it out: {_option(columns)}; otherwise "
-        return leave * (_is_layout(columns) and not transcript) + "data.mapper, or data.on_bad_row=drop"
+        leave = f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise "
+        return leave * (is_layout(columns) and not transcript) + "data.mapper, or data.on_bad_row=drop"
 
     def _answers(self) -> list[tuple[Any, str]]:
         """The values of all responses beside a prompt, and their columns."""

@@ -12,8 +12,9 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from .columns import Layout, check, recognise
+from .columns import Layout, check
 from .readers import Hub, Row, Source, data_error, show
+from .recognition import recognise
 from .record import Record
 from .values import BadRow, Skipped, cell, kind, text_of
 

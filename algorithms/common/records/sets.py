@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import ConfigError
-from .columns import FIELDS, template_parts
+from .columns import FIELDS
 from .loading import Filter, Loader, LoadReport, Mapper
 from .readers import Hub, Source, check_delimiter
+from .recognition import template_parts
 from .record import Record
 from .storage import Records
 from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, preferred, prompts, ranked,
