@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+
 def pytest_configure(config) -> None:
     """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
     if config.option.markexpr != "gpu":
