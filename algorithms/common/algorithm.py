@@ -40,6 +40,9 @@ class Loss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+SAMPLE = "sample/"  # metrics that show what was sampled begin so
+
+
 class Experience(Protocol):
     """What the gradient steps of one batch of records work on."""
 
@@ -54,8 +57,8 @@ class Experience(Protocol):
     def select(self, indices: list[int]) -> Any:
         """The micro-batch that ``loss`` receives."""
 
-    def metrics(self) -> dict[str, float]:
-        """What is known before gradients: rewards and KL of a rollout."""
+    def metrics(self) -> dict[str, float | str]:
+        """What is known before gradients: rewards and KL of a rollout; under ``SAMPLE`` one of the rollouts as text."""
 
 
 @dataclass(frozen=True)

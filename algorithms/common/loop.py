@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import checkpoints
-from .algorithm import Algorithm, Experience, Loss
+from .algorithm import SAMPLE, Algorithm, Experience, Loss
 from .clock import Clock
 from .context import Context
 from .errors import TrainingError
@@ -36,8 +36,6 @@ from .template import Example
 from .trackers import Trackers
 
 log = logging.getLogger(__name__)
-
-SAMPLE = "sample/"  # metrics that show what was sampled begin so
 
 
 class Interrupted(KeyboardInterrupt):

@@ -11,7 +11,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .algorithm import Examples
+from .algorithm import SAMPLE, Examples
 from .batches import Batch, counts
 from .context import Context
 from .rewards import Response
@@ -114,7 +114,8 @@ def score(context: Context, rollouts: list[Example]) -> Tensor:
 def shown(context: Context, rollouts: list[Example], scores: Tensor) -> dict[str, str | float]:
     """The first of them as text: a step's line of the sample table."""
     first, decode = rollouts[0], context.models.template.decode
-    return {"sample/prompt": decode(first.prompt), "sample/response": decode(first.responses[0]), "sample/score": scores[0].item()}
+    line = {"prompt": decode(first.prompt), "response": decode(first.responses[0]), "score": scores[0].item()}
+    return {SAMPLE + name: value for name, value in line.items()}
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from ..records.loading import SHOWN, Loader, LoadReport
 from ..records.readers import Source, data_error, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
-from ..records.values import BadRow, kind
+from ..records.values import BadRow, kind, text_of
 from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
                       made_pairs, measure)
 
@@ -246,9 +246,7 @@ class _Rows:
         if name not in row:
             raise BadRow("missing column", name, "no such column in this row", "a question",
                          "set 'data.columns={question: COLUMN}'")
-        question, topic = row[name], row.get(self.columns["topic"])
-        if not isinstance(question, str):
-            raise BadRow("null" if question is None else "wrong type", name, kind(question), "text")
+        question, topic = text_of(row[name], name), row.get(self.columns["topic"])
         if not question.strip():
             raise BadRow("empty question", name, "an empty question", "some text")
         if isinstance(topic, str):
