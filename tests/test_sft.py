@@ -9,9 +9,8 @@ from torch import tensor
 from algorithms.common.batches import collate
 from algorithms.common.logprobs import negative_log_likelihood, token_logprobs
 from algorithms.common.loop import run_losses
-from algorithms.common.records import DataSets, LoadReport, Records
+from algorithms.common.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.records.record import Record
-from algorithms.common.stages import data_view
 from algorithms.common.template import Example
 from algorithms.sft import SFT, with_prompt
 from training_setup import EOS, examples, make_context, randomize

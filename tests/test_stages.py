@@ -24,13 +24,13 @@ from algorithms.common.loop import fit
 from algorithms.common.memory import released
 from algorithms.common.models import Lora, ModelConfig
 from algorithms.common.optim import Recipe
-from algorithms.common.records import DataSets, LoadReport, Records
+from algorithms.common.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.records.record import Record
 from algorithms.common.references import StoredLogprobs
 from algorithms.common.rewards import Function
 from algorithms.common.rewards import Gold
 from algorithms.common.sampling import Sampling
-from algorithms.common.stages import Bench, data_view
+from algorithms.common.stages import Bench
 from algorithms.common.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO

@@ -31,7 +31,7 @@ from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
 from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
-from .records import DataSets, Records, pairs, preferred, ranked, rated
+from .records import DataSets, Records, data_view, pairs, rated
 from .rewards import RewardSource, Scorer
 from .roles import BASE
 from .seeds import derive
@@ -62,21 +62,6 @@ def plain(value: Any) -> Any:
         raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or "
                           "_partial_: true")
     return value
-
-
-def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
-    """(training records, held-out records) of a view."""
-    views = {
-        "demonstrations": lambda: (data.demonstrations, data.evaluation),
-        "preferred": lambda: (preferred(data.preferences), preferred(data.heldout)),
-        "pairs": lambda: (pairs(data.preferences), pairs(data.heldout)),
-        "ranked": lambda: (ranked(data.preferences), ranked(data.heldout)),
-        "rated": lambda: (rated(data.preferences), rated(data.heldout)),
-        "prompts": lambda: (data.prompts, data.tuning),
-    }
-    if view not in views:
-        raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
-    return views[view]()
 
 
 def _keep(evaluation: Evaluation, folder: Path) -> None:

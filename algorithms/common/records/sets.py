@@ -14,8 +14,8 @@ from .readers import Hub, Source, check_delimiter
 from .recognition import template_parts
 from .record import Record
 from .storage import Records
-from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, preferred, prompts, ranked,
-                    rated, split)
+from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
+                    ranked, rated, split)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,21 @@ class DataSets:
     gold: Gold | None = None
     choices: Records | None = None
     measure: Measure | None = None
+
+
+def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
+    """(training records, held-out records) of a view."""
+    views = {
+        "demonstrations": lambda: (data.demonstrations, data.evaluation),
+        "preferred": lambda: (preferred(data.preferences), preferred(data.heldout)),
+        "pairs": lambda: (pairs(data.preferences), pairs(data.heldout)),
+        "ranked": lambda: (ranked(data.preferences), ranked(data.heldout)),
+        "rated": lambda: (rated(data.preferences), rated(data.heldout)),
+        "prompts": lambda: (data.prompts, data.tuning),
+    }
+    if view not in views:
+        raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
+    return views[view]()
 
 
 @dataclass
