@@ -1,8 +1,8 @@
 """Log-probabilities of responses: arithmetic by hand first, then the chunked form, the exact KL and gradients."""
 
-import pytest
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
