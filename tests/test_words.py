@@ -39,7 +39,8 @@ def test_words_of_prompts_leave_out_punctuation():
 
 @pytest.mark.parametrize("prompt, other, unlike", [
     ("请用三句话介绍一下北京的历史和文化", "请用三句话介绍一下北京的历史和文化吧", "请写一首关于春天的五言绝句给我"),
-    ("กรุณาอธิบายประวัติของกรุงเทพมหานคร", "กรุณาอธิบายประวัติของกรุงเทพมหานครด้วย", "ช่วยเขียนกลอนเกี่ยวกับทะเลและภูเขา")])
+    ("กรุณาอธิบายประวัติของกรุงเทพมหานคร", "กรุณาอธิบายประวัติของกรุงเทพมหานครด้วย",
+     "ช่วยเขียนกลอนเกี่ยวกับทะเลและภูเขา")])
 def test_near_duplicates_are_found_without_spaces(prompt, other, unlike):
     held = Records.from_list([Record(other, []), Record(unlike, [])])
     found = near_duplicates({"prompts": Records.from_list([Record(prompt, [])])}, {"evaluation": held})
