@@ -4,8 +4,11 @@ al. 2021, arXiv 2112.09332, WebGPT).
 Keeps    n independent samples of the supervised policy; the arg-max of the reward, ties to the first drawn; the
          unbiased estimate of every smaller n from one set of N samples (WebGPT, appendix I; Gao et al. 2022, arXiv
          2210.10760).
-Changes  log n − (n−1)/n is reported as what it is, an upper bound of KL(best-of-n ‖ π), reached only where no two
-         responses have the same reward (Beirami et al. 2024, arXiv 2401.01879).
+Changes  log n − (n−1)/n is reported as what it is, an upper bound of KL(best-of-n ‖ π), π as it is sampled. Distinct
+         rewards do not make it the divergence itself: it is approached only in the limit where also the probability of
+         every single response vanishes; a response that keeps some leaves a gap (Beirami et al. 2024, arXiv 2401.01879,
+         §3: for two equally likely outcomes the divergence stays below log 2, while the bound grows with n). The
+         log-ratio of picked responses estimates no KL of the policy, so kl/k1 and kl/exact are absent for n > 1.
 Drops    training: the policy is the supervised one, and all its cost is paid at each answer.
 """
 
@@ -31,7 +34,7 @@ from .common.statistics import Estimate, bootstrap
 
 
 def kl_bound(n: int) -> float:
-    """KL(best-of-n ‖ π) ≤ log n − (n−1)/n, in nats."""
+    """KL(best-of-n ‖ π) ≤ log n − (n−1)/n, in nats; nearly so where no response is likely and rewards are distinct."""
     if n < 1:
         raise ValueError(f"n is {n}; expected at least 1")
     return math.log(n) - (n - 1) / n

@@ -309,7 +309,7 @@ def _questions(frame: pd.DataFrame, data: DataSets, arm: Arm) -> pd.DataFrame:
         "variant": [meta["variant"] for meta in metas], "record": frame["record"], "unit": frame["unit"],
         "row": [f"{meta['task']}:{meta['line']}" for meta in metas],
         "chance": [sum(record.scores) / len(record.scores) for record in data.choices],
-        "correct": frame["correct"]}).astype({"size": "Int64"})
+        "correct": frame["correct"], "correct_with_end": frame["correct_with_end"]}).astype({"size": "Int64"})
 
 
 def _samples(frame: pd.DataFrame, data: DataSets, arm: Arm) -> pd.DataFrame:

@@ -89,8 +89,12 @@ def trained_table(answers: pd.DataFrame) -> str:
     return _table(["cluster", "form", "chance", "un-tuned", "tuned", "difference"], rows)
 
 
-def clusters_table(answers: pd.DataFrame) -> str:
-    """Each cluster held out: un-tuned, tuned on the others, tuned on the others with random answers."""
+def clusters_table(answers: pd.DataFrame, value: str = "correct") -> str:
+    """Each cluster held out: un-tuned, tuned on the others, tuned on the others with random answers.
+
+    value: what counts, ``correct`` (the option alone decides) or ``correct_with_end``.
+    """
+    answers = answers.assign(correct=answers[value])
     left_out, before = _where(answers, part="clusters"), _where(answers, part="untuned")
     rows = []
     for cluster in left_out["heldout"].unique():
@@ -158,13 +162,17 @@ def page(told: dict, answers: pd.DataFrame, samples: pd.DataFrame) -> str:
     parts = ["# Instruction tuning: what was declared, and what came out", "",
              f"{told['tuned_models']} tuned models, {study['seeds']} seeds, {study['draws']} draws of tasks, "
              f"{config['data']['examples']} examples each (chain of thought added to them). Accuracy by rank classification: "
-             "the option with the largest summed log-probability. 95 % intervals over seeds (or draws) and the things asked "
-             "about; differences are of the same questions.", "",
+             "the option whose tokens have the largest summed log-probability, the end token left out. 95 % intervals "
+             "over seeds (or draws) and the things asked about; differences are of the same questions.", "",
              "## Tasks tuned on: rows that were not", "",
              "A task's `key` says what is new in these rows: people, reviews or pairs that were not tuned on, or, where each answer has "
              "one question (the day after Monday), the same question with other options.", "",
              trained_table(answers), "",
              "## Clusters held out", "", clusters_table(answers), "",
+             "## Clusters held out, the end token counted", "",
+             "The same questions where the end token after an option counts as well: what a row gains here and not "
+             "above is learning to stop.", "",
+             clusters_table(answers, "correct_with_end"), "",
              f"## Number of tasks tuned on ({', '.join(study['curve_heldout'])} held out)", "",
              "Where all tasks are taken, draws differ in the mixture's and the order's seed alone.", "",
              tasks_table(answers), "",

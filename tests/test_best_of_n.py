@@ -53,6 +53,17 @@ def test_the_bound_is_above_the_true_divergence_of_few_outcomes(probabilities, n
     assert found == pytest.approx(kl, abs=1e-6) and found < kl_bound(n)
 
 
+def test_the_bound_is_approached_as_every_single_response_becomes_unlikely():
+    """Of V outcomes with distinct rewards, equally likely: Σ p_i log(V p_i), p_i = (i/V)ⁿ − ((i − 1)/V)ⁿ."""
+    def divergence(outcomes: int, n: int) -> float:
+        best = np.diff((np.arange(outcomes + 1) / outcomes) ** n)
+        return float((best * np.log(np.maximum(best * outcomes, 1e-300))).sum())
+
+    gaps = [kl_bound(16) - divergence(outcomes, 16) for outcomes in (2, 16, 128, 1024, 8192)]
+    assert gaps == sorted(gaps, reverse=True) and 0 < gaps[-1] < 1e-5 < 1 < gaps[0]
+    assert divergence(2, 1000) == pytest.approx(math.log(2)) and kl_bound(1000) > 5, "two outcomes never go further"
+
+
 def enumerated(scores, values, n):
     """The mean over all subsets of the value at the best score; of equal scores the later one wins."""
     picks = [max(subset, key=lambda i: (scores[i], i)) for subset in itertools.combinations(range(len(scores)), n)]
@@ -218,11 +229,12 @@ def test_the_best_is_picked_and_has_no_measured_kl(folder):
     assert "reward/gold_minus_sft" in found
 
 
-def test_best_of_one_is_the_supervised_policy(folder):
+def test_best_of_one_is_the_supervised_policy_answering_anew(folder):
     here, one = bench(folder), on_sft(1)
-    found = metrics(one, here.evaluate(one, RECIPE), here.baseline(one))
-    assert found["reward/gold_minus_sft"].mean == 0 and found["win_rate/sft"].mean == 0.5
-    assert found["kl/bound"].mean == 0 == round(found["kl/exact"].mean, 6)
+    row = here.evaluate(one, RECIPE)
+    found = metrics(one, row, here.baseline(one))
+    assert row.samples["response"].tolist() != here.baseline(one).samples["response"].tolist()
+    assert found["kl/bound"].mean == 0 == round(found["kl/exact"].mean, 6) == round(found["kl/k1"].mean, 5)
 
 
 def test_128_candidates_are_decoded_and_scored_in_batches(folder):

@@ -31,15 +31,15 @@ def models(make_models):
     return models
 
 
-def naive(models, record):
-    """Summed log-probability of each option, one row at a time."""
+def naive(models, record, end=False):
+    """Summed log-probability of each option, one row at a time, with its end token or without."""
     found = []
     example = models.tokenize(record)
     for response in example.responses:
         ids = example.prompt + response
         with torch.no_grad(), models.roles.use("policy"):
             logprobs = models.roles.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        found.append(sum(logprobs[t - 1, ids[t]].item() for t in range(len(example.prompt), len(ids))))
+        found.append(sum(logprobs[t - 1, ids[t]].item() for t in range(len(example.prompt), len(ids) - (not end))))
     return found
 
 
@@ -47,13 +47,49 @@ def naive(models, record):
 def test_the_option_with_the_largest_summed_logprob_is_the_answer(models, tmp_path, batch_size):
     frame = rank_options(models, "policy", Records.from_list(QUESTIONS), batch_size)
     for index, record in enumerate(QUESTIONS):
-        sums = naive(models, record)
         right = record.scores.index(1.0)
-        assert frame["correct"][index] == float(np.argmax(sums) == right)
-        assert frame["margin"][index] == pytest.approx(sums[right] - max(s for i, s in enumerate(sums) if i != right), abs=1e-4)
+        for ending, end in (("", False), ("_with_end", True)):
+            sums = naive(models, record, end)
+            assert frame[f"correct{ending}"][index] == float(np.argmax(sums) == right)
+            margin = sums[right] - max(s for i, s in enumerate(sums) if i != right)
+            assert frame[f"margin{ending}"][index] == pytest.approx(margin, abs=1e-4)
+    assert not np.allclose(frame["margin"], frame["margin_with_end"])
     assert frame["record"].tolist() == [record.key for record in QUESTIONS], "in the records' order, whatever the batches"
     assert frame["groups"].tolist() == [["plain", "plain/a"], ["plain"], []]
     assert frame["unit"][0] == "film" and len(frame["unit"][2]) == 16 and frame["origin"].tolist() == ["a", "b", "b"]
+
+
+def test_a_model_that_never_stops_is_judged_by_the_options_alone(models, monkeypatch):
+    """It knows the answer, and would go on after it; after a wrong one it would stop."""
+    record = Record("x", [" good", " bad"], [1.0, 0.0])
+    good, bad = (response[0] for response in models.tokenize(record).responses)
+    end = models.template.turn_end
+
+    def token_logprobs(batch):  # (B, K, T)
+        given = torch.full(batch.labels.shape, -1.0)
+        given[batch.labels == good], given[batch.labels == bad] = -0.5, -1.5
+        after = batch.labels.roll(1, -1)
+        given[(batch.labels == end) & (after == good)], given[(batch.labels == end) & (after == bad)] = -9.0, -0.1
+        return given.masked_fill(~batch.mask, 0)
+
+    monkeypatch.setattr(models.policy, "token_logprobs", token_logprobs)
+    frame = rank_options(models, "policy", Records.from_list([record]), 4)
+    assert (frame["correct"][0], frame["correct_with_end"][0]) == (1.0, 0.0)
+    assert frame["margin"][0] == pytest.approx(1.0) and frame["margin_with_end"][0] == pytest.approx(1.0 - 8.9)
+
+
+def test_an_option_that_was_cut_has_no_end_token_to_leave_out(make_models):
+    models = make_models(max_length=6, max_prompt_length=4)
+    models.add_role("policy", trainable=False, seed=2)
+    record = Record("The film was very", [" a very very very very long one", " good"], [1.0, 0.0])
+    example = models.tokenize(record)
+    assert example.finished == [False, True]
+    sums = naive(models, record, end=True)  # what is left of the first; the second's end token is taken off
+    with torch.no_grad():
+        end = models.policy.token_logprobs(models.collate([example]))[0, 1, len(example.responses[1]) - 1].item()
+    frame = rank_options(models, "policy", Records.from_list([record]), 4)
+    assert frame["margin"][0] == pytest.approx(sums[0] - (sums[1] - end), abs=1e-4)
+    assert frame["margin_with_end"][0] == pytest.approx(sums[0] - sums[1], abs=1e-4)
 
 
 def test_options_that_tie_share_the_point(models):
@@ -63,12 +99,14 @@ def test_options_that_tie_share_the_point(models):
 
 
 def test_accuracy_of_groups_by_hand_with_units_resampled():
-    frame = pd.DataFrame({"correct": [1.0, 0.0, 1.0, 1.0], "unit": ["p", "p", "q", "r"],
+    frame = pd.DataFrame({"correct": [1.0, 0.0, 1.0, 1.0], "correct_with_end": [0.0, 0.0, 0.0, 1.0],
+                          "unit": ["p", "p", "q", "r"],
                           "groups": [["a"], ["a", "a/x"], ["a"], []]})
     found = choice_figures(frame)
     assert found["accuracy/choices"].mean == 0.75 and found["accuracy/choices"].n == 3
     assert found["accuracy/a"].mean == pytest.approx(2 / 3) and found["accuracy/a"].n == 2
     assert found["accuracy/a/x"].mean == 0.0
+    assert found["accuracy_with_end/choices"].mean == 0.25 and found["accuracy_with_end/a"].mean == 0.0
 
 
 def has_an_e(record, response, finished):
@@ -106,8 +144,8 @@ def test_the_evaluation_answers_the_questions_and_measures_the_samples(models):
 
 
 def test_parts_of_a_mixture_have_figures_of_their_own():
-    base = {"prompt": "x", "response": "a b", "logprob_policy": -1.0, "logprob_reference": None, "kl_exact": None, "length": 2,
-            "finished": True, "picked": True}
+    base = {"prompt": "x", "response": "a b", "logprob_policy": -1.0, "logprob_reference": None, "kl_k1": None,
+            "kl_exact": None, "length": 2, "finished": True, "picked": True}
     frame = pd.DataFrame({"prompt_id": list("abcd"), "gold": pd.array([1.0, 2.0, 3.0, 4.0], dtype="Float64"),
                           "proxy": pd.array([None] * 4, dtype="Float64"), "origin": ["one", "one", "two", "two"], **base})
     pairs = pd.DataFrame({"chosen": [1.0, 0.0], "rejected": [0.0, 1.0], "chosen_length": [1, 1], "rejected_length": [1, 1],

@@ -12,7 +12,7 @@ from algorithms.common.errors import ConfigError
 from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluate, evaluated_prompts,
                                           heldout_likelihood, heldout_pairs, metrics, sample_frame)
 from algorithms.common.records import DataSets, LoadReport, Record, Records
-from algorithms.common.sampling import Sampling
+from algorithms.common.sampling import Sampling, sample
 from algorithms.common.template import Example
 
 EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"), Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
@@ -35,7 +35,7 @@ def naive_logits(models, role, ids):
 
 
 def test_divergence_equals_a_naive_sum_over_states_and_vocabulary(models):
-    logp, ref_logp, kl = divergence(models, models.collate(EXAMPLES), has_reference=True)
+    logp, ref_logp, k1, kl = divergence(models, models.collate(EXAMPLES), Sampling(), has_reference=True).values()
     for row, example in enumerate(EXAMPLES):
         ids, start = example.prompt + example.responses[0], len(example.prompt)
         p, q = (naive_logits(models, role, ids).log_softmax(-1) for role in ("policy", "reference"))
@@ -43,20 +43,85 @@ def test_divergence_equals_a_naive_sum_over_states_and_vocabulary(models):
         assert logp[row] == pytest.approx(sum(p[t, ids[t + 1]].item() for t in states), abs=1e-4)
         assert ref_logp[row] == pytest.approx(sum(q[t, ids[t + 1]].item() for t in states), abs=1e-4)
         assert kl[row] == pytest.approx(sum((p[t].exp() * (p[t] - q[t])).sum().item() for t in states), abs=1e-4)
-        assert kl[row] > 1e-3
+        assert kl[row] > 1e-3 and k1[row] == pytest.approx(logp[row] - ref_logp[row], abs=1e-5)
+
+
+WARPED = [Sampling(temperature=0.5), Sampling(top_p=0.5), Sampling(top_k=7, temperature=2.0),
+          Sampling(min_new_tokens=2), Sampling(temperature=0.7, top_p=0.8, top_k=300, min_new_tokens=1)]
+
+
+def naive_warp(logits, drawn, ends, settings):
+    """Probabilities of one state, by the words of the settings: (V,) → (V,) float64; what was drawn is possible."""
+    probabilities = [math.exp(value / settings.temperature) for value in logits.tolist()]
+    probabilities = [0.0 if token in ends else value for token, value in enumerate(probabilities)]
+    order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
+    order = order[:settings.top_k or None]
+    total, mass, kept = sum(probabilities[token] for token in order), 0.0, set()
+    for token in order:
+        if mass >= settings.top_p * total:
+            break
+        kept.add(token)
+        mass += probabilities[token]
+    kept |= {drawn}
+    whole = sum(probabilities[token] for token in kept)
+    return torch.tensor([value / whole if token in kept else 0.0 for token, value in enumerate(probabilities)]).double()
+
+
+@pytest.mark.parametrize("settings", WARPED, ids=str)
+def test_the_kl_is_of_the_policy_as_it_is_sampled_to_the_reference_at_the_same_temperature(models, settings):
+    plain = divergence(models, models.collate(EXAMPLES), Sampling(), has_reference=True)
+    found = divergence(models, models.collate(EXAMPLES), settings, has_reference=True)
+    for name in ("logprob_policy", "logprob_reference"):
+        assert found[name] == plain[name]
+    assert found["kl_exact"] != plain["kl_exact"]
+    for row, example in enumerate(EXAMPLES):
+        ids, start = example.prompt + example.responses[0], len(example.prompt)
+        policy, reference = (naive_logits(models, role, ids) for role in ("policy", "reference"))
+        k1 = exact = 0.0
+        for t in range(start - 1, len(ids) - 1):
+            ends = models.template.stop_ids if t - start + 1 < settings.min_new_tokens else ()
+            q = naive_warp(policy[t], ids[t + 1], ends, settings)
+            log_r = (reference[t] / settings.temperature).log_softmax(-1)
+            k1 += (q[ids[t + 1]].log() - log_r[ids[t + 1]]).item()
+            exact += sum((q[v] * (q[v].log() - log_r[v])).item() for v in q.nonzero().flatten())
+        assert found["kl_k1"][row] == pytest.approx(k1, abs=1e-3)
+        assert found["kl_exact"][row] == pytest.approx(exact, abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [Sampling(6), Sampling(6, temperature=0.5), Sampling(6, top_p=0.9),
+                                      Sampling(6, top_k=20), Sampling(6, 0.5, top_p=0.8, min_new_tokens=3)], ids=str)
+def test_the_sampled_kl_and_the_exact_one_agree(models, settings):
+    """Their difference has mean zero whatever warps the policy: each token's log-ratio is a draw of what is summed."""
+    models.template.stop_ids = list(range(0, 1525, 8))
+    with torch.no_grad():  # a random model is nearly uniform: sharper, it has more to tell apart
+        models.roles.module.get_output_embeddings().weight.mul_(6)
+    prompt = EXAMPLES[0].prompt
+    (drawn,) = sample(models, "policy", [prompt], settings, seed=0, n=600)
+    examples = [Example(prompt, [one.ids], [one.finished], None, "a") for one in drawn]
+    found = divergence(models, models.collate(examples), settings, has_reference=True)
+    k1, exact = np.array(found["kl_k1"]), np.array(found["kl_exact"])
+    noise = (k1 - exact).std() / len(k1) ** 0.5
+    assert exact.mean() > 5 * noise and abs(k1.mean() - exact.mean()) < 4 * noise
+
+
+def test_greedy_decoding_and_picked_responses_have_no_kl(models):
+    batch = models.collate(EXAMPLES)
+    for settings in (Sampling(temperature=0), None):
+        found = divergence(models, batch, settings, has_reference=True)
+        assert found["kl_k1"] == found["kl_exact"] == [None, None] and None not in found["logprob_reference"]
 
 
 def test_without_a_reference_there_is_no_kl(models):
-    logp, ref_logp, kl = divergence(models, models.collate(EXAMPLES), has_reference=False)
-    assert all(value < 0 for value in logp) and ref_logp == kl == [None, None]
+    logp, *others = divergence(models, models.collate(EXAMPLES), Sampling(), has_reference=False).values()
+    assert all(value < 0 for value in logp) and others == [[None, None]] * 3
 
 
 def frame(gold, picked=None, **columns):
     count = len(gold)
     base = {"prompt_id": [f"p{i}" for i in range(count)], "sample": 0, "prompt": "x", "response": "a b a b",
             "gold": pd.array(gold, dtype="Float64"), "proxy": pd.array([None] * count, dtype="Float64"),
-            "logprob_policy": -3.0, "logprob_reference": None, "kl_exact": None, "length": 4, "finished": True,
-            "picked": True if picked is None else picked}
+            "logprob_policy": -3.0, "logprob_reference": None, "kl_k1": None, "kl_exact": None, "length": 4,
+            "finished": True, "picked": True if picked is None else picked}
     return pd.DataFrame({**base, **columns})
 
 
@@ -69,7 +134,7 @@ PLAIN = Algorithm(view="prompts")
 
 def test_figures_by_hand():
     start = evaluation(frame([0.0, 1.0, 2.0, 3.0]).iloc[::-1])  # joined by prompt, not by place
-    found = metrics(PLAIN, evaluation(frame([1.0, 1.0, 4.0, 2.0], logprob_reference=-3.5, kl_exact=0.25)), start)
+    found = metrics(PLAIN, evaluation(frame([1.0, 1.0, 4.0, 2.0], kl_k1=[1.0, 0.0, 0.5, 0.5], kl_exact=0.25)), start)
     assert found["reward/gold"].mean == 2.0
     assert found["reward/gold_minus_sft"].mean == 0.5  # (1 + 0 + 2 − 1) / 4
     assert found["win_rate/sft"].mean == 0.625  # win, tie, win, loss
@@ -123,6 +188,16 @@ def test_gold_accuracy_and_calibration_of_pairs_by_hand():
 def test_distinct_2():
     assert distinct_2("one two three") == 1.0
     assert distinct_2("word") is None
+    assert distinct_2("a b a b") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("text, value", [("我爱我爱", 2 / 3), ("ねこねこ", 2 / 3), ("กขกข", 2 / 3), ("我爱 ABC 我爱", 3 / 4),
+                                         ("爱", None), ("日本の猫と日本の犬", 6 / 8)])
+def test_distinct_2_holds_for_scripts_without_spaces(text, value):
+    """我爱 ABC 我爱: 我爱, 爱ABC, ABC我, 我爱."""
+    assert distinct_2(text) == (value if value is None else pytest.approx(value))
+    found = metrics(PLAIN, evaluation(frame([None], response=text)), None)
+    assert ("distinct_2" in found) == (value is not None)
 
 
 def records(*items):
@@ -184,6 +259,7 @@ def test_candidates_are_scored_and_the_best_is_picked(models):
     scorer = lambda responses: [float(sum(r.ids)) for r in responses]  # noqa: E731
     found = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)
     assert len(found) == 6 and found["picked"].sum() == 2
+    assert found["kl_exact"].isna().all() and found["logprob_reference"].notna().sum() == 2
     for _, group in found.groupby("prompt_id"):
         assert group.loc[group["picked"], "proxy"].item() == group["proxy"].max()
     again = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)

@@ -115,6 +115,9 @@ def test_tables_say_what_was_answered():
     control = [asked("clusters", "random answers", {city: [0.0, 1.0, 1.0, 0.0]}, seed, heldout="qa") for seed in (0, 1)]
     found = row(clusters_table(pd.concat([untuned, *tuned, *control])), "qa", "options shown")
     assert [cell.split(" ")[0] for cell in found[2:]] == ["0.25", "0.25", "0.75", "+0.50", "-0.25", "+0.25", "+0.25"]
+    ended = [untuned.assign(correct_with_end=0.0), *(one.assign(correct_with_end=1.0) for one in tuned + control)]
+    found = row(clusters_table(pd.concat(ended), "correct_with_end"), "qa", "options shown")
+    assert [cell.split(" ")[0] for cell in found[2:]] == ["0.25", "0.00", "1.00", "+1.00", "+1.00", "+1.00", "+0.00"]
     trained = asked("trained", "tuned", {city: [1.0, 1.0, 1.0, 1.0]})
     for name in ("qa", "all"):
         assert [cell.split(" ")[0] for cell in row(trained_table(pd.concat([untuned, trained])), name, "options shown")[2:]] == [

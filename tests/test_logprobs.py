@@ -1,5 +1,7 @@
 """Log-probabilities of responses: arithmetic by hand first, then the chunked form, the exact KL and gradients."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -122,4 +124,7 @@ def test_exact_kl_equals_the_sum_over_the_vocabulary():
     naive = torch.stack([sum(p[n, v] * (p[n, v] / q[n, v]).log() for v in range(11)) for n in range(6)])
     torch.testing.assert_close(exact_kl(logits, ref_logits).double(), naive, atol=1e-6, rtol=0)
     assert (exact_kl(logits, logits) == 0).all()
+    truncated = torch.tensor([[0.0, 0.0, -torch.inf]])  # ½ log(½ / ¼) + ½ log(½ / ½)
+    reference = torch.tensor([[0.25, 0.5, 0.25]]).log()
+    assert exact_kl(truncated, reference).item() == pytest.approx(0.5 * math.log(2), abs=1e-6)
     torch.testing.assert_close(exact_kl(logits + 5, ref_logits - 3), exact_kl(logits, ref_logits), atol=1e-5, rtol=0)

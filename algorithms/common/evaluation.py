@@ -1,8 +1,11 @@
 """The common evaluation: every algorithm answers the same held-out prompts, and every figure has its interval.
 
 One response per prompt is sampled, scored by the gold reward where the data has one, and compared prompt by prompt with
-the responses of the model training started from. KL to the reference is measured twice: k1 (the log-ratio of the
-sampled response, Schulman 2020) and exactly over the vocabulary at every sampled state.
+the responses of the model training started from, which are another, independent draw (``streams.py``).
+
+KL to the reference is KL(q ‖ r): q the policy as it was sampled, with everything that warps it, r the reference at the
+same temperature, untruncated. It is measured twice: k1 (the log-ratio of the sampled response, Schulman 2020) and
+exactly over the vocabulary at every sampled state. Greedy decoding has none.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
 from .records import DataSets, Gold, Measure, Record, Records, pairs, prompt_hash
+from .records.words import units
 from .rewards import Response, Scorer
-from .sampling import Sampling
-from .seeds import derive
+from .sampling import Sampling, sampled_logprobs, tempered
 from .template import Example
 
 VERSION = 3  # raised when what is measured changes: kept evaluations are then made anew
 CHUNK = 256  # states whose two rows of logits exist at the same time
+DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
 
 
 @dataclass
@@ -79,7 +83,10 @@ class Spent:
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
              scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
-    """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in."""
+    """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
+
+    seed: of the answers alone, the row's own (``streams.py``).
+    """
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
@@ -117,12 +124,16 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int, has_reference: bool,
                  scorer: Scorer | None, spent: Spent | None = None) -> pd.DataFrame:
-    """Every prompt's candidates (most methods have one), the picked one marked, with log-probabilities and KL."""
+    """Every prompt's candidates (most methods have one), the picked one marked, with log-probabilities and KL.
+
+    See ``divergence`` for those columns. They are of the picked responses alone; the KL is None where there was a
+    choice: the log-ratio of a response that was picked is no sample of a KL.
+    """
     records, template = list(prompts), models.template
     models.used.clear()
     started = time.monotonic()
     ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
-    candidates = algorithm.respond(models, ids, config.sampling, derive(seed, "evaluation"), [record.key for record in records])
+    candidates = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records])
     responses = [Response(template.prompt_text(record.prompt), template.clean_response(record.prompt, template.decode(one.ids)),
                           prompt, one.ids, one.finished, record.key, record.prompt)
                  for record, prompt, drawn in zip(records, ids, candidates) for one in drawn]
@@ -141,51 +152,66 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     if any(len(drawn) > 1 for drawn in candidates):
         best = frame.groupby("prompt_id", sort=False)["proxy"].idxmax()  # ties: the first drawn
         frame["picked"] = frame.index.isin(best)
-    _add_divergence(frame, models, responses, config.batch_size, has_reference)
+    _add_divergence(frame, models, responses, config, has_reference)
     return frame
 
 
-def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], batch_size: int, has_reference: bool) -> None:
+def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
+                    has_reference: bool) -> None:
     """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
-    columns: list[tuple] = [(None, None, None)] * len(responses)
-    for start in range(0, len(picked), batch_size):
-        part = picked[start:start + batch_size]
-        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record) for r in (responses[i] for i in part)])
-        for index, row in zip(part, zip(*divergence(models, batch, has_reference))):
-            columns[index] = row
-    broken = sum(not math.isfinite(columns[index][0]) for index in picked)
+    sampling = config.sampling if len(picked) == len(frame) else None
+    columns = {name: [None] * len(frame) for name in DIVERGENCE}
+    for start in range(0, len(picked), config.batch_size):
+        part = picked[start:start + config.batch_size]
+        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
+                                for r in (responses[i] for i in part)])
+        for name, values in divergence(models, batch, sampling, has_reference).items():
+            for index, value in zip(part, values):
+                columns[name][index] = value
+    broken = sum(not math.isfinite(columns["logprob_policy"][index]) for index in picked)
     if broken:
         raise TrainingError(f"evaluation: found log-probabilities that are not finite for {broken} of {len(picked)} "
                             "responses; expected finite ones: training broke the policy; fix: lower recipe.lr")
-    frame["logprob_policy"], frame["logprob_reference"], frame["kl_exact"] = map(list, zip(*columns))
+    for name, values in columns.items():
+        frame[name] = values
 
 
 @torch.no_grad()
-def divergence(models: Models, batch: Batch, has_reference: bool) -> tuple[list, list, list]:
-    """Per response (B,): log π(y|x), log π_ref(y|x), and Σ_t KL(π(·|s_t) ‖ π_ref(·|s_t)); None without a reference."""
+def divergence(models: Models, batch: Batch, sampling: Sampling | None, has_reference: bool) -> dict[str, list]:
+    """Columns of B responses, in nats, each summed over the tokens; None for what there is not.
+
+    logprob_policy, logprob_reference: log π(y|x) and log π_ref(y|x) of the models themselves, at temperature 1 and
+    untruncated. kl_k1: Σ_t log q(y_t|s_t) − log r(y_t|s_t). kl_exact: Σ_t KL(q(·|s_t) ‖ r(·|s_t)), over what q draws.
+    q: the policy as ``sampling`` draws from it; r: the reference at its temperature, untruncated. None: no KL is asked.
+    """
     where = batch.mask[:, 0]  # (B, T)
     flat = batch.source[:, 0][where]  # (N,)
     states = models.policy.hidden_states(batch).flatten(0, 1)[flat]  # (N, H)
     ref_states = models.reference.hidden_states(batch).flatten(0, 1)[flat] if has_reference else None
-    labels = batch.labels[:, 0][where]
-    columns: list[list[Tensor]] = [[], [], []]
+    labels, steps = batch.labels[:, 0][where], where.nonzero()[:, 1]  # (N,) each
+    columns: dict[str, list[Tensor]] = {name: [] for name in DIVERGENCE}
     for start in range(0, len(flat), CHUNK):
         part = slice(start, start + CHUNK)
-        logits = models.policy.head(states[part])
-        columns[0].append(token_logprobs(logits, labels[part]))
-        if ref_states is not None:
-            ref_logits = models.reference.head(ref_states[part])
-            columns[1].append(token_logprobs(ref_logits, labels[part]))
-            columns[2].append(exact_kl(logits, ref_logits))
-    sums = []
-    for column in columns:
-        if not column:
-            sums.append([None] * len(batch))
+        logits, drawn = models.policy.head(states[part]), labels[part]
+        columns["logprob_policy"].append(token_logprobs(logits, drawn))
+        if ref_states is None:
             continue
-        values = torch.zeros(where.shape, device=where.device).masked_scatter(where, torch.cat(column))
-        sums.append(values.sum(-1).tolist())
-    return sums[0], sums[1], sums[2]
+        ref_logits = models.reference.head(ref_states[part])
+        columns["logprob_reference"].append(token_logprobs(ref_logits, drawn))
+        if sampling is None or sampling.temperature == 0:
+            continue
+        q = sampled_logprobs(logits, drawn, steps[part], models.template.stop_ids, sampling)  # (N, V)
+        ref_logits = tempered(ref_logits, sampling.temperature)
+        columns["kl_k1"].append(q.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) - token_logprobs(ref_logits, drawn))
+        columns["kl_exact"].append(exact_kl(q, ref_logits))
+    sums = {}
+    for name, column in columns.items():
+        sums[name] = [None] * len(batch)
+        if column:
+            values = torch.zeros(where.shape, device=where.device).masked_scatter(where, torch.cat(column))
+            sums[name] = values.sum(-1).tolist()
+    return sums
 
 
 @torch.no_grad()
@@ -240,7 +266,7 @@ def metrics(algorithm: Algorithm, result: Evaluation, baseline: Evaluation | Non
     found: dict[str, statistics.Estimate] = {}
     if len(result.samples):
         frame = result.samples[result.samples["picked"]].reset_index(drop=True)
-        found.update(_sample_figures(frame, baseline, seed, chosen=len(frame) < len(result.samples)))
+        found.update(_sample_figures(frame, baseline, seed))
         found.update(algorithm.figures(result.samples, frame))
     if len(result.measured):
         found.update(_measured_figures(result.measured, baseline, seed))
@@ -274,8 +300,12 @@ def _measured_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: in
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int, chosen: bool) -> dict[str, statistics.Estimate]:
-    """Of one response per prompt; ``chosen``: among several, so that its log-ratio to the reference is no sample of a KL."""
+def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int) -> dict[str, statistics.Estimate]:
+    """Of one response per prompt. reward/gold, reward/proxy: mean scores; ``_minus_sft``: less the baseline's of the
+    same prompts, so the difference of two rows as printed. win_rate/sft: how often gold is above the baseline's, ties
+    half; the two responses are independent draws. kl/k1, kl/exact: means of the columns of ``divergence``, nats.
+    length/mean: tokens. eos_rate: share of responses that end by themselves. distinct_2: see there.
+    """
     found = {}
     if frame["gold"].notna().all():
         gold = frame["gold"].to_numpy(float)
@@ -289,9 +319,9 @@ def _sample_figures(frame: pd.DataFrame, baseline: Evaluation | None, seed: int,
         found.update(_by_origin("reward/proxy", frame, lambda part: statistics.bootstrap(part["proxy"].to_numpy(float), seed)))
         if baseline is not None and baseline.samples["proxy"].notna().all():
             found["reward/proxy_minus_sft"] = statistics.paired(proxy, _joined(frame, baseline, "proxy"), seed)
-    if frame["logprob_reference"].notna().all() and not chosen:
-        found["kl/k1"] = statistics.bootstrap((frame["logprob_policy"] - frame["logprob_reference"]).to_numpy(float), seed)
-        found["kl/exact"] = statistics.bootstrap(frame["kl_exact"].to_numpy(float), seed)
+    for name in ("k1", "exact"):
+        if frame[f"kl_{name}"].notna().all():
+            found[f"kl/{name}"] = statistics.bootstrap(frame[f"kl_{name}"].to_numpy(float), seed)
     found["length/mean"] = statistics.bootstrap(frame["length"].to_numpy(float), seed)
     found["eos_rate"] = statistics.bootstrap(frame["finished"].to_numpy(float), seed)
     distinct = [value for value in map(distinct_2, frame["response"]) if value is not None]
@@ -330,7 +360,10 @@ def _pair_figures(frame: pd.DataFrame, seed: int) -> dict[str, statistics.Estima
 
 
 def distinct_2(text: str) -> float | None:
-    """Share of distinct word pairs in a response; None where it has no pair. 1: no pair of words stands twice."""
-    words = text.split()
-    bigrams = list(zip(words, words[1:]))
-    return len(set(bigrams)) / len(bigrams) if bigrams else None
+    """Share of distinct pairs of neighbouring units in a response; None where it has no pair. 1: no pair stands twice.
+
+    A unit is a word between spaces, or a character of a script that is written without them (``records.words.units``).
+    """
+    found = units(text)
+    pairs = list(zip(found, found[1:]))
+    return len(set(pairs)) / len(pairs) if pairs else None

@@ -43,6 +43,10 @@ def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tenso
 
 
 def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """KL(π ‖ π_ref) over the whole vocabulary at each state: (N, V), (N, V) → (N,), in nats."""
+    """KL(π ‖ π_ref) over the whole vocabulary at each state: (N, V), (N, V) → (N,), in nats.
+
+    Tokens that π never takes (logit −inf, as where it is truncated) add nothing: p log p → 0.
+    """
     logp, ref_logp = logits.float().log_softmax(-1), ref_logits.float().log_softmax(-1)
-    return (logp.exp() * (logp - ref_logp)).sum(-1)
+    p = logp.exp()
+    return torch.where(p > 0, p * (logp - ref_logp), 0).sum(-1)

@@ -53,8 +53,7 @@ class Sample:
 
 def warp(logits: Tensor, settings: Sampling) -> Tensor:
     """(B, V) logits → (B, V) probabilities after temperature, top-k and top-p."""
-    logits = logits.float()
-    logits = (logits - logits.amax(-1, keepdim=True)) / settings.temperature  # the largest is 0: nothing overflows
+    logits = tempered(logits, settings.temperature)
     if settings.top_k:
         kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -64,6 +63,26 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
         outside = ordered.cumsum(-1) - ordered >= settings.top_p  # mass before this token already reaches top_p
         probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(outside, 0))
     return probabilities
+
+
+def sampled_logprobs(logits: Tensor, drawn: Tensor, step: Tensor, stop: list[int], settings: Sampling) -> Tensor:
+    """(N, V) logits → (N, V) log-probabilities of what each token was drawn from; −inf for what is never drawn there.
+
+    All that ``_decode`` does to the model's distribution counts: temperature (above 0), top-k, top-p, and no end token
+    (``stop``) among the first ``min_new_tokens``. step: (N,) places in the responses, from 0. drawn: (N,) the tokens
+    that were: always part of it, though this forward may round another way than the one that sampled.
+    """
+    ends = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    ends[stop] = True
+    logits = logits.float().masked_fill((step < settings.min_new_tokens).unsqueeze(-1) & ends, -torch.inf)
+    kept = (warp(logits, settings) > 0).scatter(-1, drawn.unsqueeze(-1), True)
+    return tempered(logits, settings.temperature).masked_fill(~kept, -torch.inf).log_softmax(-1)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """(N, V) logits at a temperature above 0, the largest of each row 0: nothing overflows."""
+    logits = logits.float()
+    return (logits - logits.amax(-1, keepdim=True)) / temperature
 
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:

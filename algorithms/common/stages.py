@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterable
 
 import pandas as pd
 
-from . import references
+from . import references, streams
 from .algorithm import Algorithm, Need
 from .context import Context, Meter, Tokenized, TrainerConfig
 from .errors import ConfigError
@@ -280,7 +280,9 @@ class Bench:
         has_reference = "reference" in algorithm.needs
         source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
         self._train_for(source)
-        description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", self.description(algorithm, recipe)),
+        stage = self.description(algorithm, recipe)
+        seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
+        description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", stage),
                        "eval": plain(self.eval),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
@@ -301,7 +303,7 @@ class Bench:
             frozen_role(models, algorithm.role, trained)
             algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
             spent = Spent()
-            result = evaluate(algorithm, models, self.data, self.eval, self.seed, has_reference, self._scorer(source), spent)
+            result = evaluate(algorithm, models, self.data, self.eval, seed, has_reference, self._scorer(source), spent)
             _keep(result, target)
             cost = {"seconds": time.monotonic() - started,
                     "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
@@ -319,17 +321,19 @@ class Bench:
         """The common evaluation of the base as it came, a kept stage too."""
         description = self.hide({"version": [VERSION, MEASURES], "model": self._model_description(), "eval": plain(self.eval),
                                  "questions": self._questions_description(), "seed": self.seed})
+        seed = streams.answers(self.seed, streams.row_identity({"model": description["model"]}), self.eval.sampling)
 
         def build(target: Path, work: Path) -> None:
             with self._memory("evaluation of the base"):
                 self.models.clear_roles()
                 self.models.alias("policy", BASE)
-                _keep(evaluate(algorithm, self.models, self.data, self.eval, self.seed, False, None), target)
+                _keep(evaluate(algorithm, self.models, self.data, self.eval, seed, False, None), target)
 
         return _kept(self.store.get("evaluation", description, build))
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
-        """The evaluation of the trained stage that training started from, where there is one."""
+        """The evaluation of the trained stage that training started from, where there is one: the very one that a row
+        of that stage has, under these settings of the evaluation."""
         need: Need | None = algorithm.needs.get("reference")
         return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
 

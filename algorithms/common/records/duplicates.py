@@ -20,14 +20,14 @@ import numpy as np
 from .record import Messages
 from .storage import Records
 from .views import first_of_each
+from .words import CHARACTER, UNSPACED
 
 THRESHOLD = 0.8
 BANDS, ROWS = 16, 5
 BATCH = 2048                # training prompts looked up at once
 BUCKET = 16                 # held-out prompts tried for one training prompt and band
 COMPARISONS = 200_000       # exact comparisons in all
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"    # written without spaces: a word each
-_WORD = re.compile(f"[{CJK}]|[^\\W{CJK}]+")
+_WORD = re.compile(f"{CHARACTER}|[^\\W{UNSPACED}]+")
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Duplicates:
 
 
 def words(text: str) -> list[str]:
-    """Normalised words: NFKC, case folded, without punctuation; a CJK character is a word."""
+    """Normalised words: NFKC, case folded, without punctuation; a character of a script without spaces is one."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 

@@ -3,7 +3,6 @@
 Every set is read once; of a record some forty bytes stay in memory. ``inspection_page.py`` shows the result.
 """
 
-import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from . import duplicates
 from .record import Messages, Record, prompt_hash
 from .sets import DataSets
 from .storage import Records
+from .words import units
 
 TRAINING = ("preferences", "demonstrations", "prompts")
 HELD_OUT = ("evaluation", "heldout", "tuning")
@@ -27,7 +27,6 @@ BINS = 24
 FENCE = 3.0                         # outliers lie further than this many interquartile ranges from the middle half
 LARGEST = 1e300                     # larger margins count as this one, so that sums and fences of them are finite
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "max": 1.0}
-_WORD = re.compile(f"[{duplicates.CJK}]|[^\\s{duplicates.CJK}]+")
 
 Mask = Callable[[str], str]
 
@@ -139,8 +138,8 @@ class _Tally:
 
 
 def count_words(text: str) -> int:
-    """Words as white space separates them; a CJK character counts as one."""
-    return len(_WORD.findall(text))
+    """Words as white space separates them; a character of a script without spaces counts as one."""
+    return len(units(text))
 
 
 def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, Any] | None:

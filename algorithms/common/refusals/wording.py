@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ..records.record import Messages, Record, prompt_hash
+from ..records.words import units
 from .declining import QUOTES, is_refusal
 
 ANSWERABLE, UNANSWERABLE = "answerable", "unanswerable"
@@ -131,10 +132,13 @@ def held_out(names: Iterable[str], share: float) -> set[str]:
 
 
 def plain_answer(text: str) -> str:
-    """An answer's words alone: lower case, no punctuation, no articles (after SQuAD: Rajpurkar 2016, arXiv 1606.05250)."""
+    """An answer's words alone: lower case, no punctuation, no articles (after SQuAD: Rajpurkar 2016, arXiv 1606.05250).
+
+    Characters of a script without spaces stand apart, so that one word of a sentence can be found there too.
+    """
     text = unicodedata.normalize("NFKC", text).translate(QUOTES).lower()
     text = "".join(" " if unicodedata.category(char)[0] in "PZC" and char != "'" else char for char in text)
-    return " ".join(word for word in text.split() if word not in ("a", "an", "the"))
+    return " ".join(word for word in units(text) if word not in ("a", "an", "the"))
 
 
 def is_right(response: str, answers: Iterable[str], match: str = "exact") -> bool:
