@@ -22,7 +22,7 @@ NO_SETTINGS = {"algorithm": ("version",), "model": ("device", "autocast")}  # pa
 
 def row_identity(description: dict[str, Any]) -> dict[str, Any]:
     """The settings in a stage's description, those of the stages beneath it included."""
-    named = {key: description[key] for key in STAGE if description.get(key) is not None}
+    named = {key: _named_classes(description[key]) for key in STAGE if description.get(key) is not None}
     for part, dropped in NO_SETTINGS.items():
         if part in named:
             named[part] = {key: value for key, value in named[part].items() if key not in dropped}
@@ -33,6 +33,17 @@ def row_identity(description: dict[str, Any]) -> dict[str, Any]:
 
 def _over_named_stages(part: dict[str, Any]) -> dict[str, Any]:
     return {**part, "needs": {role: need and row_identity(need) for role, need in part.get("needs", {}).items()}}
+
+
+def _named_classes(part: Any) -> Any:
+    """With the shared classes by their bare names: one that moves to another module of ``common`` is the same setting."""
+    if isinstance(part, dict):
+        return {key: _bare(value) if key == "class" else _named_classes(value) for key, value in part.items()}
+    return [_named_classes(item) for item in part] if isinstance(part, list) else part
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2] if name.startswith("algorithms.common.") else name
 
 
 def answers(seed: int, identity: dict[str, Any], sampling: Sampling) -> int:
