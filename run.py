@@ -71,8 +71,8 @@ def unwritable(error: OSError) -> str | None:
     if any(code.co_name == "main" and code.co_filename == __file__ for code in frames):
         return None
     key = "hydra.sweep.dir" if any(code.co_name == "multirun" for code in frames) else "hydra.run.dir"
-    return (f"{key}: found {error.filename}, which cannot be made or written to ({error.strerror}); expected a folder for "
-            f"what a run leaves; fix: {key}=FOLDER, one where you can write")
+    return (f"{key}: found {error.filename}, which cannot be made or written to ({error.strerror}); expected a folder "
+            f"for what a run leaves; fix: {key}=FOLDER, one where you can write")
 
 
 if __name__ == "__main__":
@@ -92,8 +92,8 @@ if __name__ == "__main__":
 
         told = unwritable(error) if isinstance(error, OSError) else None
         if is_full(error):
-            told = (f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to another "
-                    "disk")
+            told = (f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to "
+                    "another disk")
         elif told is None and not isinstance(error, ConfigError):
             raise
         print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)

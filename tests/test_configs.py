@@ -231,8 +231,8 @@ def refused(*overrides: str) -> str:
     ("seed=1.5", "seed: found 1.5; expected a whole number"),
     ("seed=true", "seed: found True; expected a whole number"),
     ("data=file", "data.path: found neither it nor data.name; expected one of them"),
-    ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data.preferences: found ${…} that leads nowhere (Environment variable "
-                                                    "'NO_SUCH_VARIABLE' not found); expected the name of a key"),
+    ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data.preferences: found ${…} that leads nowhere (Environment "
+                                                    "variable 'NO_SUCH_VARIABLE' not found); expected the name"),
     ("adapter=outputs/1", "adapter: found 'outputs/1'; expected null where a run trains"),
     ("model=hub", "model.name: found no value; expected str; fix: model.name=…"),
 ])
@@ -286,7 +286,7 @@ BAD_LINES = {
     "algorithm.betta=1": "algorithm.betta: found no such key",
     "algorithm=dppo": "algorithm: found 'dppo'",
     "algorithm.beta=[": "algorithm.beta: found '[', which Hydra cannot read as it stands",
-    "hydra.mode=FOO": "hydra.mode: found what Hydra refuses: Error merging override hydra.mode=FOO: Invalid value 'FOO',",
+    "hydra.mode=FOO": "hydra.mode: found what Hydra refuses: Error merging override hydra.mode=FOO: Invalid value",
     "+algorithm.beta=1": "command line: found what Hydra refuses: Could not append to config.",
     "hydra/launcher=nonexistent": "hydra/launcher: found 'nonexistent'; expected one of basic",
     "--multirun --run": "command line: found what Hydra refuses: Only one of --run, --multirun,",

@@ -92,8 +92,8 @@ def _several(item: str) -> str | None:
         return None
     key, _, value = item.partition("=")
     listed, text = shlex.quote(f"{key}=[{value}]"), shlex.quote(f"{key}={_quoted(value)}")
-    return (f"{key}: found several values, {value!r}, for one run; expected one; fix: {text} for one text, {listed} for a "
-            "list, or -m for a run of each")
+    return (f"{key}: found several values, {value!r}, for one run; expected one; fix: {text} for one text, {listed} "
+            "for a list, or -m for a run of each")
 
 
 def _readable(value: str) -> str:
@@ -270,16 +270,18 @@ def _in_hydras_words(error: Exception) -> str:
     told = told[place.end():] if place else told
     late = re.match(r"Could not override '([^']+)'\. Did you mean to override \1\?", told)
     if late:
-        return (f"{place[1] if place else late[1]}: found an override of {late[1]}, which is decided before this file is "
-                f"read; expected it in an experiment; fix: take it out here, and {late[1]}=CHOICE or an experiment of your "
-                "own")
+        return (f"{place[1] if place else late[1]}: found an override of {late[1]}, which is decided before this file "
+                f"is read; expected it in an experiment; fix: take it out here, and {late[1]}=CHOICE or an experiment "
+                "of your own")
     lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'", told)
     if lost:
-        return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected {lost[1]}/{lost[2]}.yaml in "
-                f"conf, or in the folder of --config-dir; fix: write it, or {lost[1].split('/')[0]}=CHOICE")
+        return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected "
+                f"{lost[1]}/{lost[2]}.yaml in conf, or in the folder of --config-dir; fix: write it, or "
+                f"{lost[1].split('/')[0]}=CHOICE")
     key = place or re.search(r"override '?[+~]*([\w./@-]+)(?==)", told)
-    return (f"{key[1] if key else 'command line'}: found what Hydra refuses: {told.rstrip('.')}; expected a configuration "
-            "that it can compose; fix: python run.py --help lists the groups and choices, --cfg job the keys")
+    return (f"{key[1] if key else 'command line'}: found what Hydra refuses: {told.rstrip('.')}; expected a "
+            "configuration that it can compose; fix: python run.py --help lists the groups and choices, --cfg job the "
+            "keys")
 
 
 def _one_line(text: str) -> str:

@@ -73,8 +73,8 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
             reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ")
             reason = reason.strip(chr(34))
-            raise ConfigError(f"{error.full_key or name}: found ${{…}} that leads nowhere ({reason}); expected the name of a "
-                              "key or variable that there is; fix: correct it") from error
+            raise ConfigError(f"{error.full_key or name}: found ${{…}} that leads nowhere ({reason}); expected the "
+                              "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         try:
             parts[name] = instantiate(config[name], _convert_="all")
