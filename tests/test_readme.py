@@ -51,8 +51,18 @@ def test_the_checks_run_the_readmes_test_command():
     assert TEST in [line.strip() for line in script]
 
 
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """The functions that the README shows, as the modules that its commands name."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for name, function in (("my_rows", "to_record"), ("my_reward", "exact")):
+        (text,) = [block for block in blocks if f"def {function}(" in block]
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
 @pytest.mark.parametrize("command", COMMANDS + CHECKS)
-def test_every_command_composes(command):
+def test_every_command_composes(command, modules):
     arguments = shlex.split(command.replace("…", "x"))[2:]
     if "--help" in arguments or "--cfg" in arguments:
         return

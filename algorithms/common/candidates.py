@@ -347,7 +347,7 @@ class Candidates:
         for row in frame.itertuples():
             record, _, ids = prompts[row.prompt]
             responses.append(Response(template.prompt_text(record.prompt), row.response, ids, row.ids, row.finished,
-                                      record.key, record.prompt))
+                                      record.key, record.prompt, record.meta))
         frame["score"] = context.reward(responses)
         return len(frame)
 

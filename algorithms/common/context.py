@@ -110,7 +110,11 @@ class Context:
         sets = [records for records in (self.records, self.heldout_records) if records is not None]
         return {record.key: (records, index) for records in sets for index, record in enumerate(records)}
 
+    def record(self, key: str) -> Record:
+        """The record with that key."""
+        records, index = self._places[key]
+        return records[index]
+
     def prompt(self, record: str) -> str | Messages:
         """The prompt, as text or messages, of the record with that key."""
-        records, index = self._places[record]
-        return records[index].prompt
+        return self.record(record).prompt
