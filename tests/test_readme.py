@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+import types
 
 import pytest
 from command_line import ROOT, choices, composed, job_overrides
@@ -52,13 +54,14 @@ def test_the_checks_run_the_readmes_test_command():
 
 
 @pytest.fixture
-def modules(tmp_path, monkeypatch):
+def modules(monkeypatch):
     """The functions that the README shows, as the modules that its commands name."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for name, function in (("my_rows", "to_record"), ("my_reward", "exact")):
         (text,) = [block for block in blocks if f"def {function}(" in block]
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
+        module = types.ModuleType(name)
+        exec(text, vars(module))
+        monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.mark.parametrize("command", COMMANDS + CHECKS)
