@@ -105,7 +105,7 @@ class Sampled(Source):
 
 @dataclass
 class DiverseBeams(Source):
-    """Diverse beam search of the policy that training starts from; the paper's "DP"."""
+    """Diverse beam search of the policy that training starts from, at temperature 1."""
 
     beams: int = 4  # candidates
     groups: int = 4

@@ -21,7 +21,9 @@ from .template import Example
 class TrainerConfig:
     """How the loop runs, apart from what is learned how fast."""
 
-    micro_batch_size: int = 8  # records in one forward pass; results do not depend on it
+    # Records in one forward pass. Losses depend on it by rounding only; but it also says how many rollouts are decoded
+    # together, so stages are kept by it too.
+    micro_batch_size: int = 8
     mixed_precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | no
     optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)
     checkpoint_every: int = 50  # steps
