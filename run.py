@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -10,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_method
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.errors import ConfigError, UserError
+from algorithms.common.overrides import explain_overrides, ordered, overruled
+from algorithms.common.settings import at_home
 from algorithms.common.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -27,11 +29,15 @@ def main(config: DictConfig) -> None:
     state = HydraConfig.get()
     folder = Path(state.runtime.output_dir)
     name = state.runtime.choices["algorithm"]
-    overrides = list(state.overrides.task)
+    overrides = OmegaConf.to_container(state.overrides.task, resolve=False)
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
                               "fix: start run.py without a launcher")
+        folders = [Path(source.path) for source in state.runtime.config_sources if source.schema == "file"]
+        for told in overruled(state.runtime.choices, folders, overrides):
+            logging.getLogger("run").warning("%s", told)
+        at_home(config)
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -59,28 +65,37 @@ def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], er
     write_json(folder / "result.json", {**head, "status": "failed", "error": told})
 
 
+def unwritable(error: OSError) -> str | None:
+    """What to say where Hydra cannot write its own folder; None for what failed within a job."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if any(code.co_name == "main" and code.co_filename == __file__ for code in frames):
+        return None
+    key = "hydra.sweep.dir" if any(code.co_name == "multirun" for code in frames) else "hydra.run.dir"
+    return (f"{key}: found {error.filename}, which cannot be made or written to ({error.strerror}); expected a folder "
+            f"for what a run leaves; fix: {key}=FOLDER, one where you can write")
+
+
 if __name__ == "__main__":
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback at every line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
     try:
+        sys.argv[1:] = ordered(sys.argv[1:])
         main()
     except (HydraException, ValueError) as error:
-        from algorithms.common.settings import explain_overrides
-
-        messages = explain_overrides(sys.argv[1:], str(CONF))
-        if not messages and isinstance(error, HydraException):
-            cause = error.__cause__
-            messages = [str(error) + (f": {cause}" if isinstance(cause, OmegaConfBaseException) else "")]
+        messages = explain_overrides(sys.argv[1:], str(CONF), error)
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)
         sys.exit(2)
-    except (OSError, UserError) as error:  # Hydra's own files, or a failure that cannot be written
+    except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
         from algorithms.common.store import is_full
 
-        if not is_full(error):
+        told = unwritable(error) if isinstance(error, OSError) else None
+        if is_full(error):
+            told = (f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to "
+                    "another disk")
+        elif told is None and not isinstance(error, ConfigError):
             raise
-        told = f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to another disk"
         print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)
         sys.exit(2)
     from benchmarks import report

@@ -3,10 +3,13 @@
 Keeps    the loss of eq. 7; sequence log-probabilities summed over the response and its end token; the reference is the
          supervised policy, which is also where training starts.
 Changes  the reference's log-probabilities come from the store (the same numbers, no second forward pass per step);
-         both responses of a pair share their prompt's row; label smoothing by option (Mitchell 2023, conservative DPO).
+         both responses of a pair share their prompt's row; label smoothing by option (``label_smoothing``, off by
+         default; Mitchell 2023, conservative DPO).
 Drops    RMSprop; the optimiser is the trainer's choice.
 
-IPO (Azar et al. 2023, arXiv 2310.12036) and the hinge loss (after SLiC-HF, arXiv 2305.10425) differ in one line each.
+IPO (Azar et al. 2023, arXiv 2310.12036, eq. 17) has another loss, of log-probabilities averaged over tokens: so its
+authors ran it, the equation has sums. The hinge loss is after SLiC-HF (Zhao et al. 2023, arXiv 2305.10425), which has
+no reference in it, a margin δ for 1 and a likelihood term beside it.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class LogRatioLoss(Algorithm):
         logps = self.log_likelihood(models.policy.response_logprobs(batch), batch)  # (B, 2)
         refs = self.log_likelihood(models.reference.response_logprobs(batch), batch)  # (B, 2)
         losses = self.objective(logps, refs)  # (B,)
-        rewards = self.beta * (logps - refs).detach()  # (B, 2): the implicit rewards, eq. 5 without β log Z
+        rewards = self.beta * (logps - refs).detach()  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
         return Loss({"policy": Term(losses.sum())}, {
             "rewards/chosen": rewards[:, 0], "rewards/rejected": rewards[:, 1],
             "rewards/margin": rewards[:, 0] - rewards[:, 1],

@@ -4,12 +4,14 @@ Stiennon et al. 2020, arXiv 2009.01325) or from ratings.
 Keeps    the supervised model without its unembedding; a linear head read at the response's last token (its end token
          where there is one), drawn with standard deviation 1/√(d + 1); one epoch.
 Changes  all comparisons of a prompt stand in one batch element with ``view: ranked``, where they are one record
-         (InstructGPT: always); with ``view: pairs`` each stands by itself; the k responses of a record share its row, one
-         forward pass for all their comparisons; ties are dropped and the divisor is the number of strict pairs; a margin
-         in proportion to the difference of scores, inside the log-sigmoid (Touvron et al. 2023, arXiv 2307.09288, eq. 2),
-         and a penalty on rewards away from 0 (Eisenstein et al. 2023, arXiv 2312.09244), both by option; the rewards of
-         reference samples are given mean 0 and standard deviation 1 (Ziegler et al. 2019, arXiv 1909.08593, §2: there
-         before training too, here after it).
+         (InstructGPT: always); with ``view: pairs`` each stands by itself; the k responses of a record share its row,
+         one forward pass for all their comparisons; ties are dropped and the divisor is the number of strict pairs; a
+         penalty on rewards away from 0 (``centering``, 0.01 by default; Eisenstein et al. 2023, arXiv 2312.09244;
+         InstructGPT has none: 0); by option a margin in proportion to the difference of scores, inside the
+         log-sigmoid (``margin``, off by default; Touvron et al. 2023, arXiv 2307.09288, eq. 2, has a constant for
+         each degree of preference); the rewards of reference samples are given mean 0 and standard deviation 1
+         (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it; ``normalize_on: null``
+         leaves them as they are).
 Drops    the mixture with a language-modelling loss; the bias that gives demonstrations a mean reward of 0 (here it is
          the reference's samples that have it).
 
@@ -156,7 +158,7 @@ class RewardModel(ResponseModel):
 
     view: str = "pairs"  # or ranked: all strict pairs of a prompt in one row, its pairs weighing 1 together
     margin: float = 0.0  # reward asked for per unit of score difference (Llama 2); 0: off
-    centering: float = 0.01  # weight of the centring penalty; 0: off
+    centering: float = 0.01  # weight of the centring penalty; 0: off, as in InstructGPT
 
     version: ClassVar[int] = 2  # 2: the normalisation lies in the head
 

@@ -3,11 +3,12 @@
 Keeps    length-normalised log-probabilities (eq. 1), the hinge without margin on every pair that the scores order
          (eq. 2), the likelihood of the best response (eqs. 3, 4) and their plain sum (eq. 5); candidates made and
          scored before training; no reference, no KL, no critic: one model in training.
-Changes  candidates are four samples by default (diverse beams, another model and the data's own responses by option);
-         the likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised fine-tuning
-         exactly; L is a mean over prompts, whose candidates share a row. The authors' code edits its labels in place
-         before it looks for the ignored ones, so it divides by the padded length; here lengths are counted from the
-         mask and nothing is edited.
+Changes  candidates are four samples at temperature 1 by default (the paper: four diverse beams at temperature 0.8,
+         and the data's two responses; diverse beams, at temperature 1, another model and the data's own responses by
+         option); the likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised
+         fine-tuning exactly; L is a mean over prompts, whose candidates share a row. The authors' code edits its
+         labels in place before it looks for the ignored ones, so it divides by the padded length; here lengths are
+         counted from the mask and nothing is edited.
 Drops    candidates drawn anew while training (their "OP-32"), which needs a KL term to hold.
 """
 

@@ -1,11 +1,13 @@
 """Supervised fine-tuning: the likelihood of demonstrations (Ouyang et al. 2022, arXiv 2203.02155, step 1).
 
-Keeps    next-token cross-entropy on the response and its end token; the prompt masked by default; token mean.
-         With ``turns: all`` the assistant's turns in the prompt are responses too, each with its end token.
-Changes  the mean is over the tokens of the whole optimiser step, however it is cut into micro-batches; packing keeps
-         examples apart by mask and restarted positions, so it changes speed and memory, never a number. All turns of a
-         conversation lie in one row, whose loss is the sum of what its answers give one by one (a warning says where
-         the tokenizer reads the text before an answer as other tokens than in a prompt).
+Keeps    next-token cross-entropy on the response and its end token; the prompt masked (``train_on_prompt``, off by
+         default); token mean. With ``turns: all`` the assistant's turns in the prompt are responses too, each with
+         its end token.
+Changes  the mean is over the tokens of the whole optimiser step, however it is cut into micro-batches; packing
+         (``packing``, off by default) keeps examples apart by mask and restarted positions, so but for rounding it
+         changes speed and memory only. All turns of a conversation lie in one row, whose loss is the sum of what its
+         answers give one by one (a warning says where the tokenizer reads the text before an answer as other tokens
+         than in a prompt).
 Drops    residual dropout; InstructGPT's choice of checkpoint by a reward model.
 
 Preferred-FT (Rafailov et al. 2023, arXiv 2305.18290, §6) is this with ``view: preferred``: the likelihood of the

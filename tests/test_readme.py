@@ -2,12 +2,15 @@
 
 import re
 import shlex
+import sys
+import types
 
 import pytest
 from command_line import ROOT, choices, composed, job_overrides
 from omegaconf import OmegaConf
 
-from algorithms.common.settings import explain_overrides, settings
+from algorithms.common.overrides import explain_overrides
+from algorithms.common.settings import settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"
@@ -50,8 +53,19 @@ def test_the_checks_run_the_readmes_test_command():
     assert TEST in [line.strip() for line in script]
 
 
+@pytest.fixture
+def modules(monkeypatch):
+    """The functions that the README shows, as the modules that its commands name."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for name, function in (("my_rows", "to_record"), ("my_reward", "exact")):
+        (text,) = [block for block in blocks if f"def {function}(" in block]
+        module = types.ModuleType(name)
+        exec(text, vars(module))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
 @pytest.mark.parametrize("command", COMMANDS + CHECKS)
-def test_every_command_composes(command):
+def test_every_command_composes(command, modules):
     arguments = shlex.split(command.replace("…", "x"))[2:]
     if "--help" in arguments or "--cfg" in arguments:
         return

@@ -5,20 +5,22 @@ import functools
 import importlib
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from command_line import invoke
+from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.algorithm import Need
+from algorithms.common.candidates import Candidates, Sampled
 from algorithms.common.classifier import Classifier
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.export import frozen_role
 from algorithms.common.models import Lora
-from algorithms.common.records import Records
+from algorithms.common.records import DataSets, Records
 from algorithms.common.records.record import Record
 from algorithms.common.rewards import Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
 from algorithms.common.stages import Bench
@@ -27,6 +29,7 @@ from algorithms.common.template import Example
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
+from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
 from test_stages import LAB, MODEL, RECIPE, make_bench, make_data
 from training_setup import pairs_file
@@ -95,6 +98,117 @@ def test_a_function_sees_prompts_and_responses():
     assert opened(Function(functools.partial(words, weight=-0.5)))(THREE) == [-2.0, -2.0, -1.5]
     with pytest.raises(TrainingError, match="reward function: found 1 scores for 3 responses"):
         opened(Function(lambda prompts, responses: [1.0]))(THREE)
+
+
+def everything(prompts, responses, finished, meta, prompt_ids, response_ids):
+    told = (prompts, responses, finished, meta, prompt_ids, response_ids)
+    return [float(len(repr(parts))) for parts in zip(*told, strict=True)]
+
+
+def by_keyword(*, meta, responses):
+    return [float(one["answer"] in text) for one, text in zip(meta, responses, strict=True)]
+
+
+GIVEN = {"prompts": [" the room"] * 2, "responses": [" was good", " bad"], "finished": [True, False],
+         "meta": [{"answer": "good"}, {"answer": "fine"}], "prompt_ids": [[5, 6]] * 2, "response_ids": [[7, 8, 2]] * 2}
+TWO = [response(meta={"answer": "good"}), response(" bad", finished=False, meta={"answer": "fine"})]
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_function_is_given_what_it_asks_for_by_name(name):
+    told = []
+    one = {}
+    exec(f"def reward({name}):\n    told.append({name})\n    return [0.0] * len({name})", {"told": told}, one)
+    Function(one["reward"]).check(make_data())
+    assert opened(Function(one["reward"]))(TWO) == [0.0, 0.0] and told == [GIVEN[name]]
+    assert Function(one["reward"]).reads_meta == (name == "meta")
+
+
+def test_a_function_may_ask_for_several_in_any_order():
+    assert opened(Function(by_keyword))(TWO) == [1.0, 0.0]
+    assert opened(Function(everything))(TWO) == [float(len(repr(parts))) for parts in zip(*GIVEN.values())]
+    assert opened(Function(lambda meta, finished=None, other=3: [finished.count(True), other]))(TWO) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("function, value", [
+    (lambda questions, answers: [questions[0] + answers[0]], " the room was good"),
+    (lambda *given: [given[0][0]], " the room"),
+    (lambda prompt, response, meta: [prompt[0] + response[0] + meta[0]["answer"]], " the room was goodgood"),
+    (lambda xs, ys, /: [ys[0]], " was good"), (lambda prompts, responses, **more: [str(more)], "{}"),
+    (functools.partial(lambda prompts, responses, meta: [str(meta)], meta="my own"), "my own"),
+    (functools.partial(lambda weight, prompts, responses: [weight], "first"), "first")])
+def test_two_first_arguments_are_prompts_and_responses_whatever_they_are_called(function, value):
+    source = Function(function)
+    source.check(make_data())
+    with pytest.raises(TrainingError, match=re.escape(f"found {value!r} for a response")):
+        opened(source)(TWO[:1])
+
+
+@pytest.mark.parametrize("function, unknown", [
+    (lambda prompts, responses, answers: 0, "answers"), (lambda responses, answer: 0, "answer"),
+    (lambda text: 0, "text"),
+    (lambda prompts, *, reference: 0, "reference"), (lambda responses, prompts, solution, meta: 0, "solution"),
+    (math.fsum, "seq")])
+def test_a_function_that_asks_for_anything_else_is_refused(function, unknown):
+    for source in (Function(function), Weighted({"a": Function(function)}, {"a": 1.0})):
+        with pytest.raises(ConfigError, match=f"asks for {unknown}; expected only prompts, responses, finished, meta, "
+                                              f"prompt_ids, response_ids; fix: .*[+]reward.function.{unknown}=VALUE"):
+            source.check(make_data())
+
+
+def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix_works(tmp_path, monkeypatch):
+    (tmp_path / "asking.py").write_text("def reward(prompts, responses, weight):\n"
+                                        "    return [weight * len(response) for response in responses]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["algorithm=ppo", "algorithm.critic=policy", "reward=function", "reward.function._target_=asking.reward",
+               *MICRO, f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run", "recipe.steps=1",
+               "algorithm.needs.reference.recipe.steps=1"]
+    ended = invoke(*command)
+    assert ended.status == 2 and ended.err.startswith("reward.function: found reward, which asks for weight; expected")
+    assert not list((tmp_path / "stages").glob("trained-*"))
+    ended = invoke(*command, re.search(r"\+\S+=", ended.err)[0] + "2.0")
+    assert ended.status == 0, ended.err
+
+
+HEARD: list[dict] = []
+
+
+def listening(responses, meta, prompt_ids, response_ids, finished, prompts):
+    HEARD.extend({"response": r, **m} for r, m in zip(responses, meta))
+    assert all(prompt_ids) and all(response_ids) and len(finished) == len(prompts) == len(prompt_ids)
+    return [float(len(ids)) for ids in response_ids]
+
+
+def with_answers() -> DataSets:
+    data = make_data()
+
+    def answered(records):
+        return Records.from_list([Record(one.prompt, [], None, {"answer": one.prompt.upper()}) for one in records])
+
+    return dataclasses.replace(data, prompts=answered(data.prompts), evaluation=answered(data.evaluation))
+
+
+@pytest.mark.parametrize("algorithm, sets", [
+    (PPO(critic="policy", max_new_tokens=4), ["prompts", "evaluation"]), (BestOfN(n=2), ["evaluation"]),
+    (RRHF(candidates=Candidates({"own": Sampled(count=2)}, max_new_tokens=4)), ["prompts", "evaluation"])],
+    ids=["ppo", "best_of_n", "rrhf"])
+def test_a_records_meta_reaches_the_function(algorithm, sets, tmp_path):
+    data = with_answers()
+    HEARD.clear()
+    bench_with(Store(tmp_path), Function(listening), data).evaluate(dataclasses.replace(algorithm, needs={}), RECIPE)
+    expected = {record.prompt.upper() for name in sets for record in getattr(data, name)}
+    assert {one["answer"] for one in HEARD} == expected
+
+
+def test_other_meta_is_another_stage_where_the_function_reads_it(store):
+    data = with_answers()
+    other = Records.from_list([Record(one.prompt, [], None, {"answer": "x"}) for one in data.prompts])
+    other = dataclasses.replace(data, prompts=other)
+    for function, same in ((by_keyword, False), (words, True)):
+        source = Weighted({"one": Function(function)}, {"one": 1.0})
+        keys = {store.key("trained", bench_with(store, source, one).description(PPO(critic="policy"), RECIPE))
+                for one in (data, other)}
+        assert (len(keys) == 1) == same
 
 
 def test_gold():

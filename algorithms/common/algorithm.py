@@ -99,7 +99,7 @@ class Need:
 class Algorithm:
     """Base of all algorithms."""
 
-    view: str  # which named set of the data, in which view: demonstrations, preferred, pairs, ranked, prompts
+    view: str  # which named set of the data, in which view; ``records.sets.data_view`` lists them
     needs: dict[str, Need | None] = field(default_factory=dict)  # role → the stage that makes it; null: the base
 
     version: ClassVar[int] = 1  # raised when the meaning of the method's numbers changes: kept stages are then made anew

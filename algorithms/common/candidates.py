@@ -105,7 +105,7 @@ class Sampled(Source):
 
 @dataclass
 class DiverseBeams(Source):
-    """Diverse beam search of the policy that training starts from; the paper's "DP"."""
+    """Diverse beam search of the policy that training starts from, at temperature 1."""
 
     beams: int = 4  # candidates
     groups: int = 4
@@ -347,7 +347,7 @@ class Candidates:
         for row in frame.itertuples():
             record, _, ids = prompts[row.prompt]
             responses.append(Response(template.prompt_text(record.prompt), row.response, ids, row.ids, row.finished,
-                                      record.key, record.prompt))
+                                      record.key, record.prompt, record.meta))
         frame["score"] = context.reward(responses)
         return len(frame)
 

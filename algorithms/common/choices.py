@@ -1,4 +1,4 @@
-"""Questions with options, answered by likelihood: rank classification (Wei et al. 2021, arXiv 2109.01652, §2.4).
+"""Questions with options, answered by likelihood: rank classification (Wei et al. 2021, arXiv 2109.01652, §2.3).
 
 The option whose tokens have the largest summed log-probability is the answer: the option alone decides, so a model that
 has not learned to stop, or to answer shortly, is measured fairly, where comparing generated text would call it wrong.

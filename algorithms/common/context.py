@@ -21,7 +21,9 @@ from .template import Example
 class TrainerConfig:
     """How the loop runs, apart from what is learned how fast."""
 
-    micro_batch_size: int = 8  # records in one forward pass; results do not depend on it
+    # Records in one forward pass. Losses depend on it by rounding only; but it also says how many rollouts are decoded
+    # together, so stages are kept by it too.
+    micro_batch_size: int = 8
     mixed_precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | no
     optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)
     checkpoint_every: int = 50  # steps
@@ -110,7 +112,11 @@ class Context:
         sets = [records for records in (self.records, self.heldout_records) if records is not None]
         return {record.key: (records, index) for records in sets for index, record in enumerate(records)}
 
+    def record(self, key: str) -> Record:
+        """The record with that key."""
+        records, index = self._places[key]
+        return records[index]
+
     def prompt(self, record: str) -> str | Messages:
         """The prompt, as text or messages, of the record with that key."""
-        records, index = self._places[record]
-        return records[index].prompt
+        return self.record(record).prompt

@@ -135,7 +135,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
     candidates = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records])
     responses = [Response(template.prompt_text(record.prompt), template.clean_response(record.prompt, template.decode(one.ids)),
-                          prompt, one.ids, one.finished, record.key, record.prompt)
+                          prompt, one.ids, one.finished, record.key, record.prompt, record.meta)
                  for record, prompt, drawn in zip(records, ids, candidates) for one in drawn]
     scores = scorer(responses) if scorer is not None else None
     if spent is not None:

@@ -2,9 +2,9 @@
 
     records → experience → minibatch → micro-batches: Σ coefficient · sum / count over the whole minibatch → one step
 
-Losses are normalised by counts of the whole step, so 8 micro-batches of 1 equal 1 of 8. Random streams derive from
-(seed, step), never from a global state, and the data's order from the step alone: a run that is killed and started
-again goes on to the same losses as if it had not been killed.
+Losses are normalised by counts of the whole step, so but for rounding 8 micro-batches of 1 equal 1 of 8. Random streams
+and the data's order derive from (seed, step), never from a global state: a run that is killed and started again goes on
+to the same losses as if it had not been killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, config.yaml, the policy on top of all."""
+"""What a run writes: result.json, samples.parquet, metrics.jsonl and rollouts.jsonl."""
 
 from __future__ import annotations
 

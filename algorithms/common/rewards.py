@@ -44,6 +44,7 @@ class Response:
     finished: bool
     record: str  # key, for messages
     source: str | list[dict] | None = None  # the record's prompt before rendering; None: the same text
+    meta: dict = field(default_factory=dict)  # the record's
 
     @property
     def turns(self) -> str | list[dict]:
@@ -56,6 +57,11 @@ Scorer = Callable[[list[Response]], list[float]]
 
 class RewardSource:
     """Base of the sources."""
+
+    @property
+    def reads_meta(self) -> bool:
+        """Whether its scores depend on the records' meta, which is no part of their keys."""
+        return False
 
     def needs(self) -> dict[str, Need]:
         """Stages to train first, by name. Over the run's base each becomes its algorithm's frozen role."""
@@ -197,27 +203,80 @@ class Gold(RewardSource):
         return checked("gold", score)
 
 
+# What a function may ask for by name: a list with one of these for each response.
+ARGUMENTS: dict[str, Callable[[Response], Any]] = {
+    "prompts": lambda response: response.prompt,  # as the policy sees them, its chat template applied
+    "responses": lambda response: response.text,
+    "finished": lambda response: response.finished,  # False: cut at the limit of new tokens
+    "meta": lambda response: response.meta,  # the record's, a dict
+    "prompt_ids": lambda response: response.prompt_ids,  # token ids of the policy's tokenizer
+    "response_ids": lambda response: response.ids,  # with the end token where it is finished
+}
+
+
 @dataclass
 class Function(RewardSource):
-    """A Python function of (prompts, responses), two lists of texts, to one number for each.
-
-    Prompts come as the policy sees them, its chat template applied.
+    """A Python function to one number for each response. Its signature says what it is given: any of ``ARGUMENTS`` by
+    name, or prompts and responses as its first two arguments, whatever they are called.
     """
 
-    function: Callable[[list[str], list[str]], Any]
+    function: Callable[..., Any]
+
+    @property
+    def reads_meta(self) -> bool:
+        return "meta" in self._asked()[1]
+
+    def check(self, data: "DataSets") -> None:
+        if unknown := self._asked()[2]:
+            name = getattr(self.function, "__qualname__", None) or getattr(_inner(self.function), "__qualname__", "it")
+            raise ConfigError(f"reward.function: found {name}, which asks for {', '.join(unknown)}; expected only "
+                              f"{', '.join(ARGUMENTS)}; fix: name its arguments so, or give a value: "
+                              f"+reward.function.{unknown[0]}=VALUE")
+
+    def _asked(self) -> tuple[list[str], list[str], list[str]]:
+        """Names of what is given by place and by name, and of what it asks for and cannot be given."""
+        by_place = ["prompts", "responses"]
+        try:
+            parameters = list(inspect.signature(self.function).parameters.values())
+        except (TypeError, ValueError):  # written in C
+            return by_place, [], []
+        bound = self.function.keywords if isinstance(self.function, functools.partial) else {}
+        free = [one for one in parameters if one.name not in bound and one.kind is not one.VAR_KEYWORD]
+        placed = [one for one in free if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        first = [one.name for one in placed[:2] if one.default is one.empty]
+        if any(one.kind is one.VAR_POSITIONAL for one in free) and not placed:
+            return by_place, [], []
+        if len(first) == 2 and all(name == own or name not in ARGUMENTS for name, own in zip(first, by_place)):
+            free = [one for one in free if one not in placed[:2]]
+        else:
+            by_place = [one.name for one in free if one.kind is one.POSITIONAL_ONLY]
+            free = [one for one in free if one.kind is not one.POSITIONAL_ONLY]
+        named = [one.name for one in free if one.name in ARGUMENTS]
+        needed = [one.name for one in free if one.default is one.empty and one.kind is not one.VAR_POSITIONAL]
+        return by_place, named, [name for name in [*by_place, *needed] if name not in ARGUMENTS]
 
     def content(self) -> str | None:
         """The source file it is written in: an edited function is another reward."""
-        function = self.function
-        while isinstance(function, functools.partial):
-            function = function.func
         try:
-            return content_hash(Path(inspect.getsourcefile(inspect.unwrap(function))).read_text(encoding="utf-8"))
+            return content_hash(Path(inspect.getsourcefile(_inner(self.function))).read_text(encoding="utf-8"))
         except TypeError:  # written in C: its name and the environment say what it is
             return None
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        return checked("function", lambda rs: self.function([r.prompt for r in rs], [r.text for r in rs]))
+        by_place, named, _ = self._asked()
+
+        def score(responses: list[Response]) -> Any:
+            given = {name: [ARGUMENTS[name](response) for response in responses] for name in (*by_place, *named)}
+            return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+
+        return checked("function", score)
+
+
+def _inner(function: Callable) -> Callable:
+    """What is called in the end, without bound arguments and decorators."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function)
 
 
 @dataclass
@@ -242,6 +301,10 @@ class Weighted(RewardSource):
     def needs(self) -> dict[str, Need]:
         return {f"{name}.{role}": need for name, source in self.sources.items()
                 for role, need in source.needs().items()}
+
+    @property
+    def reads_meta(self) -> bool:
+        return any(source.reads_meta for source in self.sources.values())
 
     def content(self) -> dict[str, Any]:
         return {name: source.content() for name, source in self.sources.items()}

@@ -105,7 +105,7 @@ def score(context: Context, rollouts: list[Example]) -> Tensor:
         prompt, ids = context.prompt(example.record), example.responses[0]
         text = template.clean_response(prompt, template.decode(ids))
         responses.append(Response(template.prompt_text(prompt), text, example.prompt, ids, example.finished[0], example.record,
-                                  prompt))
+                                  prompt, context.record(example.record).meta))
     if torch.is_grad_enabled():
         context.meter.reward_queries += len(responses)
     return torch.tensor(context.reward(responses), device=context.models.device)

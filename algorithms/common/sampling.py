@@ -1,7 +1,7 @@
 """Batched sampling with a key-value cache.
 
 Prompts are left-padded with an explicit mask and prefilled once, however many samples each is to have. Every sequence
-draws its uniforms from its own stream, so what a sequence draws does not depend on its neighbours in the batch.
+draws its uniforms from its own stream, so but for rounding its tokens do not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations

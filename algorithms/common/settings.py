@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
+import os
 import re
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,7 +72,9 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
             check(config[name], name)
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere
             reason = str(error).splitlines()[0].removeprefix("KeyError raised while resolving interpolation: ")
-            raise ConfigError(f"{error.full_key or name}: {reason.strip(chr(34))}") from error
+            reason = reason.strip(chr(34))
+            raise ConfigError(f"{error.full_key or name}: found ${{…}} that leads nowhere ({reason}); expected the "
+                              "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         try:
             parts[name] = instantiate(config[name], _convert_="all")
@@ -97,6 +97,19 @@ def seed(config: DictConfig) -> int:
     if not isinstance(config.seed, int) or isinstance(config.seed, bool) or config.seed < 0:
         raise ConfigError(f"seed: found {config.seed!r}; expected a whole number from 0")
     return config.seed
+
+
+def at_home(config: DictConfig | ListConfig) -> None:
+    """Write out every value that begins with ``~/``, a path in the user's home folder, wherever a path may stand."""
+    if config._is_none():
+        return
+    for key in config if isinstance(config, DictConfig) else range(len(config)):
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        if OmegaConf.is_config(config[key]):
+            at_home(config[key])
+        elif isinstance(config[key], str) and config[key].startswith("~/"):
+            config[key] = os.path.expanduser(config[key])
 
 
 def settings(config: DictConfig) -> Settings:
@@ -192,65 +205,3 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, type) and hint in (str, bool):
         return isinstance(value, hint)
     return not isinstance(value, (int, float, str, bool, ListConfig))
-
-
-def explain_overrides(overrides: list[str], config_folder: str) -> list[str]:
-    """For overrides that name no group, choice or key: which there are. Used after Hydra has refused to compose."""
-    from hydra import compose, initialize_config_dir
-
-    folder = Path(config_folder)
-    groups, keys, messages = {}, [], []
-    for item in overrides:
-        name, given, value = item.partition("=")
-        if not given or name.startswith(("-", "~", "+", "hydra.")):
-            continue
-        if not (folder / name.split("@")[0]).is_dir():
-            keys.append(name)
-            continue
-        groups[name] = value.split(",")
-        choices = _choices(folder / name.split("@")[0])
-        messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
-                     for choice in groups[name] if choice not in choices]
-    if messages:
-        return messages
-    try:
-        with initialize_config_dir(config_folder, version_base="1.3"):
-            return _unknown_keys(compose, folder, groups, keys)
-    except HydraException:  # something else is wrong, which Hydra's own message says
-        return []
-
-
-def _unknown_keys(compose: Callable, folder: Path, groups: dict[str, list[str]], keys: list[str]) -> list[str]:
-    """Messages for the first combination of the groups' choices that lacks a key."""
-    firsts = [f"{name}={values[0]}" for name, values in groups.items()]
-    first = compose("config", overrides=firsts, return_hydra_config=True)
-    params = first.hydra.sweeper.get("params") or {}  # an experiment may sweep by itself
-    groups = {**{name: str(value).split(",") for name, value in params.items() if (folder / name).is_dir()}, **groups}
-    for combination in itertools.product(*groups.values()):
-        chosen = [f"{name}={choice}" for name, choice in zip(groups, combination)]
-        config = compose("config", overrides=chosen)
-        if found := [message for key in keys if (message := _unknown(config, key))]:
-            swept = any(len(choices) > 1 for choices in groups.values())
-            return [f"{message} (with {' '.join(chosen)})" if swept else message for message in found]
-    return []
-
-
-def _choices(folder: Path) -> list[str]:
-    """The choices of a group, those in its folders too."""
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
-
-
-def _unknown(config: DictConfig, key: str) -> str | None:
-    """What to say of a key that the config does not have; None where it does."""
-    node, walked = config, []
-    for part in key.split("."):
-        if node is None:
-            return f"{key}: found no such key; {'.'.join(walked)} is null; fix: +{key}=…"
-        if not isinstance(node, DictConfig):
-            return f"{key}: found no such key; {'.'.join(walked)} is a single value"
-        if part not in list(node):  # "in" denies what has no value yet
-            allowed = ", ".join(sorted(str(name) for name in node if name != "_target_"))
-            return f"{'.'.join([*walked, part])}: found no such key; expected one of {allowed}"
-        walked.append(part)
-        node = None if OmegaConf.is_missing(node, part) else node[part]
-    return None

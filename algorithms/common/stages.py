@@ -169,11 +169,14 @@ class Bench:
         if content := algorithm.content():
             own["content"] = content
         source = self._source(algorithm)
+        reward = source and self._source_description(source)
+        if source and source.reads_meta:
+            reward["meta"] = [train.meta_fingerprint, self.trainer.evaluate_every and heldout.meta_fingerprint]
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         read = {view: self._view(view)[0].fingerprint for view in algorithm.reads}
         whole = {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **read,
                 "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
-                "reward": source and self._source_description(source),
+                "reward": reward,
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
         return self.hide(whole)

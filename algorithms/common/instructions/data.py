@@ -1,8 +1,10 @@
 """Instruction tuning as a data source (``data=flan``): tasks in clusters, templates, a capped proportional mixture.
 
-FLAN (Wei et al. 2021, arXiv 2109.01652); with few-shot, chain-of-thought and inverted prompts as in the Flan collection
-(Chung et al. 2022, arXiv 2210.11416; Longpre et al. 2023, arXiv 2301.13688). A task is a YAML file, see ``task_file.py``.
-A cluster is unseen only if none of its tasks is trained on, and what resembles it can be left out with it.
+FLAN (Wei et al. 2021, arXiv 2109.01652), its caps and inverted templates; by option few-shot and chain-of-thought
+prompts as in the Flan collection (Chung et al. 2022, arXiv 2210.11416; Longpre et al. 2023, arXiv 2301.13688). A task
+is a YAML file, see ``task_file.py``. A cluster is unseen only if none of its tasks is trained on, and what resembles it
+can be left out with it. FLAN draws each of a set's ten templates as often as any other, so its inverted ones, three at
+most, are up to 30 % of the examples; here their share is a setting, and the default of 8 % this project's own.
 """
 
 import logging

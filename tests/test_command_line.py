@@ -1,0 +1,199 @@
+"""What is said of a command line that Hydra refuses, and that its fix works: choices of a user's own, paths with any
+characters, the home folder, folders that cannot be written to."""
+
+import json
+import re
+import shlex
+
+import pytest
+from command_line import CONF, composed, invoke
+from omegaconf import OmegaConf
+
+from algorithms.common.overrides import explain_overrides, overruled
+from algorithms.common.settings import at_home, build
+
+ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of choices of a user's own, for --config-dir."""
+    (tmp_path / "pairs.jsonl").write_text(ROWS)
+    files = {"data/mine": f"defaults: [file, _self_]\npath: {tmp_path}/pairs.jsonl\n",
+             "data/late": "defaults: [file, override /scale@_global_: lab, _self_]\n",
+             "algorithm/mine": "defaults: [dpo, _self_]\nbeta: 0.3\n",
+             "experiment/large": "# @package _global_\n"
+                                 "defaults: [override /scale@_global_: qlora, override /data: mine]\n",
+             "experiment/small": "# @package _global_\ndefaults: [override /scale@_global_: lab]\n",
+             "experiment/wrong": "# @package _global_\ndefaults: [override /scale: qlora]\n"}
+    for name, text in files.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "conf"
+
+
+@pytest.fixture
+def inspected(tmp_path):
+    """``task=inspect`` with more overrides, in folders of this test."""
+
+    def run(*overrides: str):
+        return invoke("task=inspect", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/stages", *overrides)
+
+    return run
+
+
+def one_message(ended) -> str:
+    """The message, which is one line and a refusal."""
+    assert ended.status == 2 and "Traceback" not in ended.err, ended.err
+    (line,) = ended.err.splitlines()
+    assert re.fullmatch(r"\S.*: found .+; expected .+; fix: .+", line), line
+    return line
+
+
+# Choices of a user's own
+
+
+def test_choices_of_ones_own_are_known(own, inspected):
+    assert inspected("--config-dir", str(own), "data=mine", "algorithm=mine", "recipe=lab/dpo").status == 0
+    assert inspected(f"hydra.searchpath=[file://{own}]", "data=mine").status == 0
+
+
+@pytest.mark.parametrize("overrides, told", [
+    (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
+    (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
+    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of chat, "),
+    (["data=mine", "+model.x=1", "model.x=2", "seeed=1"], "seeed: found no such key"),
+    (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),
+    (["experiment=wrong"], "experiment/wrong: found what Hydra refuses: Could not override 'scale'. Did you mean to "
+                           "override scale@_global_?"),
+    (["data=late"], "data/late: found an override of scale@_global_, which is decided before this file is read;"),
+    (["hydra/launcher=nonexistent"], "hydra/launcher: found 'nonexistent'; expected one of basic"),
+    (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
+    (["hydra.fooo=1"], "hydra.fooo: found no such key; expected one of callbacks, "),
+    (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")])
+@pytest.mark.parametrize("by", ["--config-dir", "hydra.searchpath"])
+def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
+    where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
+    ended = invoke(*where, *overrides, "task=inspect")
+    assert ended.status == 2 and ended.err.startswith(told) and len(ended.err.splitlines()) == 1, ended.err
+
+
+def test_a_choice_of_ones_own_in_a_sweep(own):
+    told = explain_overrides(["--config-dir", str(own), "-m", "algorithm=mine,dpo", "data=mine,nothing"], str(CONF))
+    assert len(told) == 1 and told[0].startswith("data: found 'nothing'; expected one of alpaca, ")
+
+
+def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
+    path = f"hydra.searchpath=[file://{own}]"
+    assert composed(path, "experiment=large").recipe.lr == composed("scale@_global_=qlora").recipe.lr
+    assert composed(path, "experiment=small", "model=hub").recipe.lr == composed().recipe.lr
+    assert composed(path, "experiment=large", "scale@_global_=lab").recipe.lr == composed().recipe.lr
+
+
+@pytest.mark.parametrize("overrides, told", [
+    (["experiment=small", "model=hub", "model.name=a"],
+     "scale@_global_: found qlora in model/hub and lab in experiment/small, which counts; expected one of them; "
+     "fix: scale@_global_=lab or scale@_global_=qlora"),
+    (["data=late", "data.path=PATH", "model=hub", "model.name=a"],
+     "scale@_global_: found lab in data/late and qlora in model/hub, which counts;"),
+    (["experiment=large", "model=hub", "model.name=a"], None),
+    (["experiment=small", "model=hub", "model.name=a", "scale@_global_=qlora"], None),
+    (["experiment=qlora_single_gpu", "data=mine"], None)])
+def test_an_override_that_does_not_count_is_told(own, inspected, overrides, told):
+    ended = inspected("--config-dir", str(own), *(item.replace("PATH", f"{own}/../pairs.jsonl") for item in overrides))
+    assert ended.status == 0, ended.err
+    assert told in ended.out if told else "which counts" not in ended.out
+
+
+def test_no_choice_of_the_project_is_overruled_by_another():
+    folders = [CONF]
+    for path in CONF.glob("*/*.yaml"):
+        choices = {path.parent.name: path.stem}
+        assert not overruled(choices, folders, []), path
+
+
+# Paths
+
+NAMES = ["a=b.jsonl", "a b.jsonl", "a,b.jsonl", "a[b].jsonl", "[a].jsonl", "a(b).jsonl", "a{b}.jsonl", "{a}.jsonl",
+         "a'b.jsonl", 'a"b.jsonl', "ä€☃.jsonl", "a#b.jsonl", "a&b;c!.jsonl", "~a.jsonl", "a~.jsonl", "$b.jsonl",
+         "a\\'b.jsonl", "a*?.jsonl", "null", "1e3"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_of_any_characters_is_read_or_its_fix_is(name, tmp_path, inspected):
+    (tmp_path / name).write_text(ROWS)
+    override, more = f"data.path={tmp_path}/{name}", ["data=file", "data.format=jsonl"]
+    ended = inspected(*more, override)
+    if ended.status:
+        message = one_message(ended)
+        assert message.startswith("data.path: found ")
+        ended = inspected(*more, shlex.split(message.partition("; fix: ")[2])[0])
+    assert ended.status == 0 and "read 4 rows" in ended.out, ended.err
+
+
+@pytest.mark.parametrize("key, value, fixed", [
+    ("data.path", "[a=b.jsonl,c d.jsonl]", ["a=b.jsonl", "c d.jsonl"]),
+    ("data.columns", "{prompt: my?query, response: re=ply}", {"prompt": "my?query", "response": "re=ply"}),
+    ("stages.folder", "a=b", "a=b"), ("model.chat_template", "a=b", "a=b"), ("adapter", "out=1", "out=1")])
+def test_the_fix_keeps_what_was_meant(key, value, fixed):
+    (message,) = explain_overrides(["data=file", f"{key}={value}"], str(CONF))
+    (override,) = shlex.split(message.partition("; fix: ")[2])
+    found = OmegaConf.select(composed("data=file", override), key)
+    assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == fixed
+
+
+def test_the_jobs_of_a_sweep_keep_their_commas(tmp_path):
+    values = "a=1.jsonl,b.jsonl"
+    (message,) = explain_overrides(["-m", "data=file", f"data.path={values}"], str(CONF))
+    assert shlex.split(message.partition("; fix: ")[2]) == ['data.path="a=1.jsonl",b.jsonl']
+
+
+def test_folders_of_any_characters(tmp_path):
+    (tmp_path / "p.jsonl").write_text(ROWS)
+    ended = invoke("task=inspect", "data=file", f"data.path={tmp_path}/p.jsonl", f'stages.folder="{tmp_path}/s=[1] ä"',
+                   f'hydra.run.dir="{tmp_path}/o=[1], ä"')
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "o=[1], ä/data.json").is_file() and (tmp_path / "s=[1] ä").is_dir()
+
+
+def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "p.jsonl").write_text(ROWS)
+    message = one_message(inspected("data=file", "data.path=~/p.jsonl"))
+    (fix,) = shlex.split(message.partition("; fix: ")[2])
+    for override in (fix, 'data.path="~/p.jsonl"', 'data.path=["~/p.jsonl"]'):
+        assert inspected("data=file", override).status == 0
+    ended = inspected("data=file", 'data.path="~/p.jsonl"', 'stages.folder="~/kept"')
+    assert ended.status == 0 and (tmp_path / "kept").is_dir()
+    ended = invoke("task=merge", 'adapter="~/none"', f"hydra.run.dir={tmp_path}/run")
+    assert one_message(ended).startswith("adapter: found no ") and f" {tmp_path}/none" in ended.err
+    for key in ("model.name", "model.chat_template"):
+        config = composed(f'{key}="~/x"')
+        at_home(config)
+        assert OmegaConf.select(config, key) == f"{tmp_path}/x"
+    (tmp_path / "x").write_text("{{ messages }}")
+    config = composed('model.chat_template="~/x"')
+    at_home(config)
+    assert build(config, ("model",))["model"].chat_template == f"{tmp_path}/x"
+
+
+# Folders that cannot be written to
+
+
+@pytest.mark.parametrize("key, arguments", [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"]),
+                                            ("hydra.sweep.dir", ["hydra.mode=MULTIRUN"])])
+@pytest.mark.parametrize("below", ["", "/deeper"])
+def test_a_folder_that_cannot_be_made_is_one_message_and_its_fix_works(key, arguments, below, tmp_path):
+    (path := tmp_path / "file.jsonl").write_text(ROWS)
+    command = ["task=inspect", "data=file", f"data.path={path}", f"stages.folder={tmp_path}/s", *arguments]
+    message = one_message(invoke(*command, f"{key}={path}{below}"))
+    assert message.startswith(f"{key}: found {path}{below}, which cannot be made or written to (")
+    fix = message.partition("; fix: ")[2].partition(",")[0]
+    ended = invoke(*command, fix.replace("FOLDER", str(tmp_path / "out")))
+    assert list((tmp_path / "out").rglob("data.json")), ended.err
+
+
+def test_an_interpolation_that_leads_nowhere_is_one_message(inspected):
+    assert one_message(inspected("data=file", "data.path=/x/${nothing}.jsonl")).startswith(
+        "data.path: found ${…} that leads nowhere (Interpolation key 'nothing' not found); expected")
