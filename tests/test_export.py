@@ -174,7 +174,7 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
     save_role(models, "policy", stage)
     (stage / "metrics.jsonl").write_text("{}\n")
     (stage / "evaluation").mkdir()
-    export(stage, folder, "# card")
+    export(stage, folder, "# card", models.template)
     assert {path.name for path in folder.iterdir()} == {"adapter_model.safetensors", "adapter_config.json", "README.md"}
     again = make_models()
     batch = collate(examples(2))
