@@ -175,7 +175,9 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
     (stage / "metrics.jsonl").write_text("{}\n")
     (stage / "evaluation").mkdir()
     export(stage, folder, "# card", models.template)
-    assert {path.name for path in folder.iterdir()} == {"adapter_model.safetensors", "adapter_config.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_model.safetensors", "adapter_config.json", "README.md", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json"}
     again = make_models()
     batch = collate(examples(2))
     assert torch.equal(frozen_role(again, "policy", folder).token_logprobs(batch), models.policy.token_logprobs(batch))

@@ -63,8 +63,8 @@ def check_settings(folder: Path, known: tuple[str, ...]) -> None:
         drawn = key == "init_lora_weights" and value in DRAWS
         if not (unused or drawn or key in known):
             merging = f"task=merge adapter={folder}" if key in MERGED else "merge it with PEFT"
-            raise ConfigError(f"adapter: found {key}={json.dumps(value)} in {folder / CONFIG}, which is not computed here; "
-                              f"expected LoRA on layers, with any of {', '.join(SCALING)}; "
+            raise ConfigError(f"adapter: found {key}={json.dumps(value)} in {folder / CONFIG}, which is not computed "
+                              f"here; expected LoRA on layers, with any of {', '.join(SCALING)}; "
                               f"fix: {merging}, and then model.name=… of the result")
 
 
@@ -85,7 +85,11 @@ def merge(base, folder: Path):
         if tied:
             layer = _plain(base.get_output_embeddings())
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-        merged = adapted.merge_and_unload()
+        try:
+            merged = adapted.merge_and_unload()
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"adapter: found {folder}, which PEFT cannot merge ({error}); expected an adapter whose "
+                              "change is one of the base's weights; fix: task=chat answers with it as it is") from error
     if tied:
         inputs, outputs = _weight(merged.get_input_embeddings()), _weight(merged.get_output_embeddings())
         still = torch.equal(inputs, outputs)

@@ -163,8 +163,8 @@ def own_template(folder: Path, asked: str | None) -> str | None:
     text = own.read_text(encoding="utf-8") if own.is_file() else None
     if asked is not None and Path(asked).read_text(encoding="utf-8") != text:
         trained = own.name if own.is_file() else "none"
-        raise ConfigError(f"model.chat_template: found {asked}, which is not the chat template that {folder} was trained "
-                          f"with ({trained}); expected that one; fix: leave model.chat_template out")
+        raise ConfigError(f"model.chat_template: found {asked}, which is not the chat template that {folder} was "
+                          f"trained with ({trained}); expected that one; fix: leave model.chat_template out")
     return None if text is None else str(own)
 
 

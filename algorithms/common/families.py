@@ -108,7 +108,7 @@ def check_head(module, autocast) -> None:
 
 
 def position_limit(model_config) -> int | None:
-    """Positions the model has learned or was trained for, stretched as its rotary scaling says; None: it states none."""
+    """Positions the model has learned or was trained for, stretched as its rotary scaling says; None: no limit."""
     text = model_config.get_text_config(decoder=True)
     stated = getattr(text, "max_position_embeddings", None)
     if getattr(text, "alibi", False) or not stated or stated < 0:  # XLNet states -1

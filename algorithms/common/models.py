@@ -99,8 +99,8 @@ def load_config(config: ModelConfig):
 
     folder = Path(config.folder())
     if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.name):
-        raise ConfigError(f"model.name: found {config.name!r}, and no such folder; expected the folder of a model, or a hub "
-                          "id (NAME or ORG/NAME); fix: correct the path")
+        raise ConfigError(f"model.name: found {config.name!r}, and no such folder; expected the folder of a model, or "
+                          "a hub id (NAME or ORG/NAME); fix: correct the path")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
                           f"task=merge adapter={config.name}, and then model.name=… of what it writes")
@@ -144,9 +144,9 @@ def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
         return ConfigError(f"model.name: found the folder {config.name!r}, which could not be loaded ({first}); "
                            "expected config.json, a tokenizer and model.safetensors in it; fix: save_pretrained of a "
                            f"model and of its tokenizer writes them, {convert}, or {own_code}")
-    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id or a "
-                       "local folder with config.json, tokenizer and model.safetensors; fix: check the name, run hf auth "
-                       "login (and accept the licence on its page) for a gated repository, "
+    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id "
+                       "or a local folder with config.json, tokenizer and model.safetensors; fix: check the name, run "
+                       "hf auth login (and accept the licence on its page) for a gated repository, "
                        f"{convert}, or {own_code}")
 
 
@@ -174,8 +174,8 @@ def load_base(config: ModelConfig, device: torch.device):
         raise _not_loaded(config, error) from error
     if loaded["missing_keys"]:
         missing = ", ".join(sorted(loaded["missing_keys"])[:3])
-        raise ConfigError(f"model.name: found no weights for {missing} in {config.name}, which would be random; expected "
-                          "those of a whole causal language model; fix: model.name=… of one")
+        raise ConfigError(f"model.name: found no weights for {missing} in {config.name}, which would be random; "
+                          "expected those of a whole causal language model; fix: model.name=… of one")
     if config.precision == "nf4":
         check_quantized(model)
         disable_cpu_repacking(model)

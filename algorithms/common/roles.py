@@ -72,6 +72,8 @@ class AdapterRoles:
         try:
             with warnings.catch_warnings():  # PEFT reads an attribute that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                # half of a tied pair is adapted alone here, and merging parts the two
+                warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
                 if self._peft is None:
                     self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
                 else:

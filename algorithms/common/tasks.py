@@ -171,8 +171,8 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     from .template import Template
 
     if getattr(load_config(model), "quantization_config", None):
-        raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain weights, "
-                          "or merging would round them again; fix: model.name=… of the model it was quantised from")
+        raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
+                          "weights, or merging would round them again; fix: model.name=… of what it was quantised from")
     template = Template(load_tokenizer(model), model.chat_template)
     # merging into 4-bit weights would requantise them
     base = load_base(dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16"), torch.device("cpu"))
