@@ -52,13 +52,16 @@ def run(request, tmp_path_factory, base, chatml):
     row = {"prompt": QUESTION, "response": "yes"}
     data.write_text("".join(
         json.dumps({**row, "prompt": [{"role": "user", "content": f"good or bad {i}"}]}) + "\n" for i in range(40)))
-    lora = ["model.lora=null"] if request.param == "whole" else ["model.lora.r=8"]
+    targets = "model.lora.target_modules=[embed_tokens,v_proj,down_proj,lm_head]"  # a random output layer says nothing
+    lora = ["model.lora=null"] if request.param == "whole" else ["model.lora.r=16", targets]
     options = [*MODEL, f"model.name={base}"]
     ended = invoke("algorithm=sft", "data=file", f"data.path={data}", *options, *lora, f"model.chat_template={chatml}",
-                   "recipe.steps=25", "recipe.batch_size=8", "recipe.lr=2e-2", "eval.prompts=2",
+                   "recipe.steps=40", "recipe.batch_size=8", "recipe.lr=1e-2", "eval.prompts=2",
                    "eval.sampling.max_new_tokens=4", "trainer.progress=false", f"stages.folder={folder}/stages",
                    f"hydra.run.dir={folder}/run")
     assert ended.status == 0, ended.err
+    last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["loss/policy"] < 0.05, "it has learned the answer by heart"
     return request.param, folder / "run", [f"adapter={folder / 'run'}", *options]
 
 
@@ -72,7 +75,7 @@ def answer(model, tokenizer, **options) -> str:
 def test_the_run_s_folder_holds_what_it_was_trained_with(run, base):
     kind, folder, _ = run
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.chat_template == CHATML
+    assert tokenizer.chat_template == "{{ bos_token }}" + CHATML, "the tokenizer sets a BOS before a prompt"
     assert tokenizer("good <|im_end|>").input_ids == AutoTokenizer.from_pretrained(base)("good <|im_end|>").input_ids
     settings = GenerationConfig.from_pretrained(folder)
     assert settings.eos_token_id == sorted([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")])
@@ -86,7 +89,17 @@ def test_the_run_s_folder_holds_what_it_was_trained_with(run, base):
     assert answer(model, tokenizer) == "yes<|im_end|>"
 
 
-def test_a_merged_model_stops(run, tmp_path):
+def test_the_card_says_how_to_load_it(run, monkeypatch):
+    """Its code, run where the card lies."""
+    _, folder, _ = run
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert answer(names["model"].eval(), names["tokenizer"]) == "yes<|im_end|>"
+
+
+def test_a_merged_model_stops(run, base, chatml, tmp_path):
     kind, folder, command = run
     ended = invoke("task=merge", *command, f"hydra.run.dir={tmp_path}")
     if kind == "whole":
@@ -95,7 +108,9 @@ def test_a_merged_model_stops(run, tmp_path):
     assert ended.status == 0, ended.err
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
-    assert tokenizer.chat_template == CHATML
+    trained = Template(load_tokenizer(ModelConfig(str(base), max_length=64, max_prompt_length=32)), str(chatml))
+    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert ids == trained.prompt_ids(QUESTION) and ids[0] == tokenizer.bos_token_id
     assert answer(model, tokenizer) == "yes<|im_end|>"
     assert model.config.eos_token_id == model.generation_config.eos_token_id
     assert model.generation_config.top_k == 7, "the base's other settings stay"

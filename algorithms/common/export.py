@@ -22,6 +22,7 @@ from .template import Template
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 HEAD = "scalar_head.safetensors"
+BOS = "{{ bos_token }}"
 PREFIX = "base_model.model."  # PEFT's names in a file: the base inside a PeftModel, no adapter name
 
 
@@ -135,13 +136,25 @@ def hand_over(template: Template, folder: Path) -> None:
     an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
     """
     tokenizer, ends = template.tokenizer, template.stop_ids
+    written = tokenizer.chat_template
+    if template.chat and isinstance(written, str) and _lacks_bos(template):
+        tokenizer.chat_template = BOS + written
     tokenizer.save_pretrained(folder)
+    tokenizer.chat_template = written
     end = ends[0] if len(ends) == 1 else ends
     padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     _settle(folder / "generation_config.json", {"eos_token_id": end, "pad_token_id": padding})
     if (folder / "config.json").is_file():
         _settle(folder / "config.json", {"eos_token_id": end} if tokenizer.pad_token_id is None else
                 {"eos_token_id": end, "pad_token_id": padding})
+
+
+def _lacks_bos(template: Template) -> bool:
+    """Whether a prompt begins with a BOS that the tokenizer sets and the chat template does not write: transformers
+    would read a conversation without it."""
+    question = [{"role": "user", "content": "x"}]
+    rendered = template.tokenizer(template.prompt_text(question), add_special_tokens=False).input_ids
+    return template.prompt_ids(question) == [*template.bos, *rendered] != rendered
 
 
 def _settle(path: Path, values: dict) -> None:
@@ -161,7 +174,8 @@ def own_template(folder: Path, asked: str | None) -> str | None:
         raise ConfigError(f"adapter: found a chat template inside {settings}; expected it in {own.name} beside it; "
                           f"fix: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})")
     text = own.read_text(encoding="utf-8") if own.is_file() else None
-    if asked is not None and Path(asked).read_text(encoding="utf-8") != text:
+    given = None if asked is None else Path(asked).read_text(encoding="utf-8")
+    if given is not None and text not in (given, BOS + given):
         trained = own.name if own.is_file() else "none"
         raise ConfigError(f"model.chat_template: found {asked}, which is not the chat template that {folder} was "
                           f"trained with ({trained}); expected that one; fix: leave model.chat_template out")
@@ -173,8 +187,24 @@ def _plain(value) -> str:
     return html.escape(re.sub(r"://[^/@\s]+@", "://***@", " ".join(str(value).split())), quote=False)
 
 
-def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool) -> str:
-    """A Hugging Face model card: what it is, what it was trained from and on, what was measured."""
+USE = """
+## Use
+
+```python
+from transformers import AutoTokenizer, GenerationConfig
+from {library} import {kind}
+
+folder = "."  # this one
+tokenizer = AutoTokenizer.from_pretrained(folder)  # with the chat template of the training, where it had one
+model = {kind}.from_pretrained(folder)
+model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer
+```
+"""
+
+
+def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool, answers: bool) -> str:
+    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers is
+    loaded."""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
              "tags: [alignment, " + method + "]", "---", ""]
     lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
@@ -182,4 +212,5 @@ def model_card(base: str, method: str, cite: str, data: dict, results: dict, pef
     lines += ["", "## Measured", "", "| metric | mean | 95% interval | n |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g} | {value['n']} |"
               for name, value in results.items()]
-    return "\n".join(lines) + "\n"
+    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
+    return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
