@@ -8,13 +8,15 @@ import torch
 import transformers
 from command_line import composed, invoke
 from peft import LoraConfig, PeftModel, get_peft_model
+from test_families import FAMILIES, config_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from algorithms.common.adapters import SavedLora, merge
 from algorithms.common.errors import ConfigError
-from algorithms.common.export import frozen_role, save_role
+from algorithms.common.export import frozen_role, hand_over, save_role
 from algorithms.common.models import Lora, ModelConfig, Models
 from algorithms.common.tasks import adapter_of
+from algorithms.common.template import Template
 
 VOCABULARY = 1525
 LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4,
@@ -200,6 +202,26 @@ def test_half_of_a_tied_pair_merges_alone(save_base, tmp_path, half, kind, optio
     again = plain(tmp_path / "merged")
     torch.testing.assert_close(logits(again), wanted, atol=1e-4, rtol=1e-4)
     assert again.config.tie_word_embeddings == (half == "neither")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_s_output_layer_merges_and_its_config_takes_two_end_tokens(tmp_path, tokenizer, name, tied):
+    config = config_of(name)
+    config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    (head,) = {key.rsplit(".")[-1] for key, module in model.named_modules() if module is model.get_output_embeddings()}
+    model.save_pretrained(tmp_path / "base")
+    folder = by_peft(tmp_path / "base", tmp_path / "adapter", target_modules=[head])
+    quiet(merge, plain(tmp_path / "base"), folder).save_pretrained(tmp_path / "merged")
+    template = Template(tokenizer)
+    template.stop_ids = [2, 3]
+    hand_over(template, tmp_path / "merged")
+    again = plain(tmp_path / "merged")
+    torch.testing.assert_close(logits(again), adapted(tmp_path / "base", folder), atol=1e-4, rtol=1e-4)
+    assert again.generation_config.eos_token_id == [2, 3]
 
 
 @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [5, 6]},

@@ -203,8 +203,8 @@ model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens
 
 
 def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool, answers: bool) -> str:
-    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers is
-    loaded."""
+    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers
+    is loaded."""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
              "tags: [alignment, " + method + "]", "---", ""]
     lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]

@@ -57,7 +57,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.copy_metrics(stage, folder)
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
         "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
-        "seed": chosen.seed, "commit": head["commit"]}, figures, chosen.model.lora is not None, not (stage / HEAD).is_file())
+        "seed": chosen.seed, "commit": head["commit"]}, figures, peft=chosen.model.lora is not None,
+        answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, figures, folder)
