@@ -174,8 +174,10 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
     save_role(models, "policy", stage)
     (stage / "metrics.jsonl").write_text("{}\n")
     (stage / "evaluation").mkdir()
-    export(stage, folder, "# card")
-    assert {path.name for path in folder.iterdir()} == {"adapter_model.safetensors", "adapter_config.json", "README.md"}
+    export(stage, folder, "# card", models.template)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_model.safetensors", "adapter_config.json", "README.md", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json"}
     again = make_models()
     batch = collate(examples(2))
     assert torch.equal(frozen_role(again, "policy", folder).token_logprobs(batch), models.policy.token_logprobs(batch))
@@ -183,7 +185,8 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
 
 def card(**options):
     settings = {"base": "org/model", "method": "dpo", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
-                "results": {"reward/gold": {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}}, "peft": True, **options}
+                "results": {"reward/gold": {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}}, "peft": True,
+                "answers": True, **options}
     return model_card(**settings)
 
 
@@ -192,6 +195,7 @@ def test_the_card_says_what_was_measured():
     assert text.startswith('---\nbase_model: "org/model"\nlibrary_name: peft\ntags: [alignment, dpo]\n---\n')
     assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
     assert "library_name" not in card(peft=False)
+    assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
 
 
 def test_the_card_holds_neither_markup_nor_passwords():

@@ -9,16 +9,20 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
+from .adapters import CONFIG, SCALING, settings_of
 from .errors import ConfigError
 from .models import Models, Role
-from .results import whole
+from .results import whole, write_json
 from .roles import AdapterRoles, load_state, state
 from .store import file_digest
+from .template import Template
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 HEAD = "scalar_head.safetensors"
+BOS = "{{ bos_token }}"
 PREFIX = "base_model.model."  # PEFT's names in a file: the base inside a PeftModel, no adapter name
 
 
@@ -65,7 +69,8 @@ def load_role(models: Models, name: str, folder: Path) -> None:
     try:
         if lora:
             _same_scaling(models.roles.peft_config(role.name), folder)
-            load_state(models.roles, role.name, {key.removeprefix(PREFIX): value for key, value in tensors.items()})
+            own = {key.removeprefix(PREFIX): value for key, value in tensors.items()}
+            load_state(models.roles, role.name, _without_base(models.roles, role.name, own))
         else:
             with models.roles.use(role.name):  # a tied weight and a buffer may stand in the file, and are no parameters
                 besides = set(models.roles.module.state_dict()) - set(models.roles.named_parameters(role.name))
@@ -77,15 +82,19 @@ def load_role(models: Models, name: str, folder: Path) -> None:
     _load_head(role, folder)
 
 
+def _without_base(roles: AdapterRoles, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """PEFT saves an adapted embedding's own weights too; those of this very base say nothing."""
+    base, role = roles.module.state_dict(), roles.named_parameters(name)
+    return {key: value for key, value in tensors.items() if key in role or key not in base
+            or base[key].shape != value.shape or not torch.equal(base[key].cpu(), value.to(base[key].dtype))}
+
+
 def _same_scaling(config, folder: Path) -> None:
     """LoRA's alpha is in no weight: under another one the same weights are another model, and nothing would say so."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise ConfigError(f"adapter: found no adapter_config.json in {folder}; expected it beside the weights")
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("r", "lora_alpha"):
-        if saved[key] != getattr(config, key):
-            raise ValueError(f"{key} = {saved[key]}, here {getattr(config, key)}")
+    saved = settings_of(folder)
+    for key in SCALING:
+        if (saved.get(key) or False) != (getattr(config, key) or False):
+            raise ValueError(f"{key} = {saved.get(key)}, here {getattr(config, key)}")
 
 
 def weights_file(folder: Path) -> Path:
@@ -110,15 +119,67 @@ def frozen_role(models: Models, name: str, folder: Path | None) -> Role:
     return models.role(name)
 
 
-def export(stage: Path, folder: Path, card: str) -> None:
-    """Copy a stage's weights to the top of a run's folder, with a model card."""
+def export(stage: Path, folder: Path, card: str, template: Template) -> None:
+    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
-        if path.name in (*WEIGHTS, HEAD, "adapter_config.json", "config.json", "generation_config.json"):
+        if path.name in (*WEIGHTS, HEAD, CONFIG, "config.json", "generation_config.json"):
             with whole(folder / path.name) as file:
                 shutil.copyfile(path, file)
     with whole(folder / "README.md") as file:
         file.write_text(card, encoding="utf-8")
+    hand_over(template, folder)
+
+
+def hand_over(template: Template, folder: Path) -> None:
+    """Write beside weights what they were trained with: the tokenizer with its chat template, and the tokens that end
+    an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
+    """
+    tokenizer, ends = template.tokenizer, template.stop_ids
+    written = tokenizer.chat_template
+    if template.chat and isinstance(written, str) and _lacks_bos(template):
+        tokenizer.chat_template = BOS + written
+    tokenizer.save_pretrained(folder)
+    tokenizer.chat_template = written
+    end = ends[0] if len(ends) == 1 else ends
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    _settle(folder / "generation_config.json", {"eos_token_id": end, "pad_token_id": padding})
+    if (folder / "config.json").is_file():
+        _settle(folder / "config.json", {"eos_token_id": end} if tokenizer.pad_token_id is None else
+                {"eos_token_id": end, "pad_token_id": padding})
+
+
+def _lacks_bos(template: Template) -> bool:
+    """Whether a prompt begins with a BOS that the tokenizer sets and the chat template does not write: transformers
+    would read a conversation without it."""
+    question = [{"role": "user", "content": "x"}]
+    rendered = template.tokenizer(template.prompt_text(question), add_special_tokens=False).input_ids
+    return template.prompt_ids(question) == [*template.bos, *rendered] != rendered
+
+
+def _settle(path: Path, values: dict) -> None:
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**told, **values})
+
+
+def own_template(folder: Path, asked: str | None) -> str | None:
+    """The chat template that a result was trained with, as a path; ``asked`` where its folder has no tokenizer to tell.
+
+    ConfigError where ``asked`` is another one: the model would read what it was not trained on.
+    """
+    settings, own = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    if not settings.is_file():
+        return asked
+    if not own.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template"):
+        raise ConfigError(f"adapter: found a chat template inside {settings}; expected it in {own.name} beside it; "
+                          f"fix: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})")
+    text = own.read_text(encoding="utf-8") if own.is_file() else None
+    given = None if asked is None else Path(asked).read_text(encoding="utf-8")
+    if given is not None and text not in (given, BOS + given):
+        trained = own.name if own.is_file() else "none"
+        raise ConfigError(f"model.chat_template: found {asked}, which is not the chat template that {folder} was "
+                          f"trained with ({trained}); expected that one; fix: leave model.chat_template out")
+    return None if text is None else str(own)
 
 
 def _plain(value) -> str:
@@ -126,8 +187,24 @@ def _plain(value) -> str:
     return html.escape(re.sub(r"://[^/@\s]+@", "://***@", " ".join(str(value).split())), quote=False)
 
 
-def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool) -> str:
-    """A Hugging Face model card: what it is, what it was trained from and on, what was measured."""
+USE = """
+## Use
+
+```python
+from transformers import AutoTokenizer, GenerationConfig
+from {library} import {kind}
+
+folder = "."  # this one
+tokenizer = AutoTokenizer.from_pretrained(folder)  # with the chat template of the training, where it had one
+model = {kind}.from_pretrained(folder)
+model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer
+```
+"""
+
+
+def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool, answers: bool) -> str:
+    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers
+    is loaded."""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
              "tags: [alignment, " + method + "]", "---", ""]
     lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
@@ -135,4 +212,5 @@ def model_card(base: str, method: str, cite: str, data: dict, results: dict, pef
     lines += ["", "## Measured", "", "| metric | mean | 95% interval | n |", "| --- | --- | --- | --- |"]
     lines += [f"| {name} | {value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g} | {value['n']} |"
               for name, value in results.items()]
-    return "\n".join(lines) + "\n"
+    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
+    return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")

@@ -108,5 +108,49 @@ def check_head(module, autocast) -> None:
 
 
 def position_limit(model_config) -> int | None:
-    """Positions the model has learned or was trained for; None where it states none."""
-    return getattr(model_config.get_text_config(decoder=True), "max_position_embeddings", None)
+    """Positions the model has learned or was trained for, stretched as its rotary scaling says; None: no limit."""
+    text = model_config.get_text_config(decoder=True)
+    stated = getattr(text, "max_position_embeddings", None)
+    if getattr(text, "alibi", False) or not stated or stated < 0:  # XLNet states -1
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    stretched = {"linear": stated, "dynamic": stated, "yarn": rope.get("original_max_position_embeddings") or stated}
+    from_length = stretched.get(rope.get("rope_type"))  # other kinds state the stretched length
+    return stated if from_length is None else max(stated, int(from_length * rope.get("factor", 1)))
+
+
+def check_causal(model_config, name: str) -> None:
+    """ConfigError for an architecture that does not predict the next token, by the config alone."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = type(model_config)
+    own_code = "AutoModelForCausalLM" in (getattr(model_config, "auto_map", None) or {})
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[kind].__name__ if kind in MODEL_FOR_CAUSAL_LM_MAPPING else ""
+    named = list(getattr(model_config, "architectures", None) or [])
+    # an older spelling (LLaMA…) is the same class; a model of images and text is loaded by the class that it names
+    endings = ("forcausallm", "lmheadmodel", "forconditionalgeneration", causal.lower())
+    # those of BERT's kind are decoders only where they say so; GPT-NeoX has the first key, and is none of them
+    both_ways = getattr(model_config, "is_decoder", None) is False and hasattr(model_config, "add_cross_attention")
+    reasons = {"an encoder-decoder": getattr(model_config, "is_encoder_decoder", False),
+               "which has no causal form": not causal and not own_code,
+               "an encoder that reads in both directions": both_ways and not own_code,
+               "whose output predicts no next token": named and not own_code and not any(
+                   one.lower().endswith(endings) for one in named)}
+    for reason, holds in reasons.items():
+        if holds:
+            raise ConfigError(f"model.name: found {name}, a {' or '.join(named) or model_config.model_type} "
+                              f"({model_config.model_type}), {reason}; expected a causal language model "
+                              "(…ForCausalLM); fix: model.name=… of one")
+
+
+def check_vocabulary(model_config, tokenizer, name: str) -> None:
+    """ConfigError where the tokenizer has ids for which the embedding has no row. Rows to spare do no harm."""
+    rows = getattr(model_config.get_text_config(decoder=True), "vocab_size", None)
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if rows is not None and tokens > rows:
+        extra = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= rows)
+        some = ", ".join(repr(token) for _, token in extra[:3]) + (", …" if len(extra) > 3 else "")
+        raise ConfigError(f"model.name: found a tokenizer of {tokens} tokens for an embedding of {rows} rows in {name} "
+                          f"(without a row: {some}); expected a row for every token; fix: "
+                          "model.resize_token_embeddings(len(tokenizer)) in transformers and save both, or a tokenizer "
+                          "without those tokens")

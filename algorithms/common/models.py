@@ -7,6 +7,7 @@ and which adapter is active stays in here.
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from torch import Tensor
 from . import precision
 from .batches import Batch, attention_mask, collate
 from .errors import ConfigError
-from .families import (check_head, check_quantized, disable_cpu_repacking, disable_dropout, head_logits, position_limit,
-                       shared_rows_refusal)
+from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
+                       disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from .logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
 from .store import content_hash, weights_digest
@@ -43,6 +44,14 @@ class Lora:
                                   (0 <= self.dropout < 1, "dropout", "a share in [0, 1)")):
             if not ok:
                 raise ConfigError(f"lora.{key}: found {getattr(self, key)}; expected {expected}")
+
+    def peft_config(self):
+        """What PEFT calls these settings."""
+        from peft import LoraConfig
+
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets,
+                          bias="none", task_type="CAUSAL_LM")
 
 
 @dataclass
@@ -78,27 +87,67 @@ class ModelConfig:
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
-        for path in (Path(self.name), PROJECT / self.name):
+        for path in (Path(self.name).expanduser(), PROJECT / self.name):
             if path.is_dir():
                 return str(path.resolve())
         return self.name
 
 
-def load_tokenizer(config: ModelConfig):
-    from transformers import AutoTokenizer
+def load_config(config: ModelConfig):
+    """The base's own config. ConfigError for what this project cannot train, before any weights load."""
+    from transformers import AutoConfig
 
+    folder = Path(config.folder())
+    if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.name):
+        raise ConfigError(f"model.name: found {config.name!r}, and no such folder; expected the folder of a model, or "
+                          "a hub id (NAME or ORG/NAME); fix: correct the path")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
+                          f"task=merge adapter={config.name}, and then model.name=… of what it writes")
     try:
-        return AutoTokenizer.from_pretrained(config.folder(), revision=config.revision,
-                                             trust_remote_code=config.trust_remote_code)
+        told = AutoConfig.from_pretrained(config.folder(), revision=config.revision,
+                                          trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as error:
         raise _not_loaded(config, error) from error
+    check_described(config, told)
+    return told
+
+
+def check_described(config: ModelConfig, told) -> None:
+    """ConfigError where a base's own config rules out these settings."""
+    check_causal(told, config.name)
+    limit = position_limit(told)
+    if limit is not None and config.max_length > limit:
+        raise ConfigError(f"model.max_length: found {config.max_length}; expected at most {limit}, the positions "
+                          f"{config.name} has; fix: model.max_length={limit}")
+
+
+def load_tokenizer(config: ModelConfig):
+    """The base's tokenizer, once its config is known to fit."""
+    from transformers import AutoTokenizer
+
+    told = load_config(config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.folder(), revision=config.revision,
+                                                  trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+    check_vocabulary(told, tokenizer, config.name)
+    return tokenizer
 
 
 def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id or a local "
-                       "folder with config.json, tokenizer and model.safetensors; fix: check the name, run hf auth login "
-                       "(and accept the licence on its page) for a gated repository, convert .bin weights to safetensors, or set model.trust_remote_code=true if you trust its code")
+    own_code = "set model.trust_remote_code=true if you trust its code"
+    convert = "convert .bin weights to safetensors"
+    if Path(config.folder()).is_dir():
+        return ConfigError(f"model.name: found the folder {config.name!r}, which could not be loaded ({first}); "
+                           "expected config.json, a tokenizer and model.safetensors in it; fix: save_pretrained of a "
+                           f"model and of its tokenizer writes them, {convert}, or {own_code}")
+    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id "
+                       "or a local folder with config.json, tokenizer and model.safetensors; fix: check the name, run "
+                       "hf auth login (and accept the licence on its page) for a gated repository, "
+                       f"{convert}, or {own_code}")
 
 
 def load_base(config: ModelConfig, device: torch.device):
@@ -113,8 +162,9 @@ def load_base(config: ModelConfig, device: torch.device):
                                           bnb_4bit_compute_dtype=compute)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": compute}[config.precision]
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            config.folder(), revision=config.revision, dtype=dtype, quantization_config=quantization,
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            config.folder(), output_loading_info=True, revision=config.revision, dtype=dtype,
+            quantization_config=quantization,
             attn_implementation=config.attention, use_safetensors=True, trust_remote_code=config.trust_remote_code,
             device_map={"": device.index or 0} if device.type == "cuda" else {"": "cpu"})
     except (OSError, ValueError) as error:
@@ -122,6 +172,10 @@ def load_base(config: ModelConfig, device: torch.device):
             raise ConfigError(f"model.attention: found {config.attention}, which {config.name} does not have; expected eager; "
                               "fix: model.attention=eager") from error
         raise _not_loaded(config, error) from error
+    if loaded["missing_keys"]:
+        missing = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise ConfigError(f"model.name: found no weights for {missing} in {config.name}, which would be random; "
+                          "expected those of a whole causal language model; fix: model.name=… of one")
     if config.precision == "nf4":
         check_quantized(model)
         disable_cpu_repacking(model)
@@ -132,12 +186,7 @@ def model_digest(config: ModelConfig) -> str:
     """Content identity of a base: its files, or a hub repository at a commit."""
     folder = Path(config.folder())
     if not folder.is_dir():
-        from transformers import AutoConfig
-
-        try:
-            told = AutoConfig.from_pretrained(config.name, revision=config.revision, trust_remote_code=config.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise _not_loaded(config, error) from error
+        told = load_config(config)
         return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
     return weights_digest(folder)
 
@@ -223,6 +272,7 @@ class Models:
                  tokenizer=None):
         self.config = config
         self.device = device or precision.pick_device()
+        peft_config = None if config.lora is None else config.lora.peft_config()
         self.template = Template(tokenizer or load_tokenizer(config), config.chat_template)
         base = base if base is not None else load_base(config, self.device)
         disable_dropout(base)
@@ -231,17 +281,15 @@ class Models:
         log.info("%s on %s, weights %s, %s", config.name, self.device, config.precision,
                  f"autocast {self.autocast_dtype}" if self.autocast_dtype else "no autocast")
         refusal = shared_rows_refusal(base.config, config.max_length)
-        limit = position_limit(base.config)
-        if limit is not None and config.max_length > limit:
-            raise ConfigError(f"model.max_length: found {config.max_length}; expected at most {limit}, the positions "
-                              f"{config.name} has; fix: model.max_length={limit}")
+        check_described(config, base.config)
+        check_vocabulary(base.config, self.template.tokenizer, config.name)
         check_head(base, self.autocast())
         if config.rows == "shared" and refusal:
             raise ConfigError(f"model.rows: found shared, but {refusal}; expected plain; fix: model.rows=plain")
         self.layout = "plain" if config.rows == "plain" or refusal else "shared"
         if config.rows == "auto" and refusal:
             log.warning("rows: plain, since %s", refusal)
-        self.roles = CopyRoles(base) if config.lora is None else AdapterRoles(base, _peft_config(config.lora))
+        self.roles = CopyRoles(base) if peft_config is None else AdapterRoles(base, peft_config)
         self.weights_dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
         self.mask_dtype = self.weights_dtype
         self.used: set[object] = set()  # what has computed since it was cleared: roles, and models beside this one
@@ -338,11 +386,3 @@ class Models:
             raise ConfigError(f"model.rows: found shared-prefix rows that differ from plain rows by {difference:.2e} nats a token "
                               f"for {self.config.name} ({self.hf_config.model_type}, {self.config.attention}); expected at most "
                               f"{tolerance:.2e}; fix: model.rows=plain")
-
-
-def _peft_config(lora: Lora):
-    from peft import LoraConfig
-
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
-                      bias="none", task_type="CAUSAL_LM")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .errors import ConfigError
 
 BASE = "base"  # the role of the untouched base
+MAGNITUDE = ("lora_magnitude_vector.weight", "lora_magnitude_vector")  # DoRA's, in a model and in PEFT's files
 
 
 class Roles(Protocol):
@@ -71,6 +72,8 @@ class AdapterRoles:
         try:
             with warnings.catch_warnings():  # PEFT reads an attribute that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                # half of a tied pair is adapted alone here, and merging parts the two
+                warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
                 if self._peft is None:
                     self._peft = get_peft_model(self._base, copy.deepcopy(self._config), adapter_name=name)
                 else:
@@ -100,8 +103,8 @@ class AdapterRoles:
         self._must_exist(name)
         # behind PEFT's own name only: a model may have a module called "value"
         mark = re.compile(rf"\.(lora_\w+)\.{re.escape(name)}(?=\.|$)")
-        return {mark.sub(r".\1", key): parameter for key, parameter in self._base.named_parameters()
-                if mark.search(key)}
+        return {mark.sub(r".\1", key).replace(*MAGNITUDE): parameter
+                for key, parameter in self._base.named_parameters() if mark.search(key)}
 
     def remove(self, name: str) -> None:
         self._must_exist(name)

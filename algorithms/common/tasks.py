@@ -34,8 +34,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from .evaluation import metrics
-    from .export import export, model_card
+    from .export import HEAD, export, model_card
     from .stages import Bench
+    from .template import Template
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
@@ -56,8 +57,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.copy_metrics(stage, folder)
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
         "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
-        "seed": chosen.seed, "commit": head["commit"]}, figures, chosen.model.lora is not None)
-    export(stage, folder, mask.text(card))
+        "seed": chosen.seed, "commit": head["commit"]}, figures, peft=chosen.model.lora is not None,
+        answers=not (stage / HEAD).is_file())
+    export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, figures, folder)
 
@@ -95,25 +97,32 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
 
 
 def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
-    """The folder named by ``adapter=…``, which holds weights, and their model with the adapter's own rank."""
-    from .export import weights_file
-    from .models import Lora
+    """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
+    settings, and the base's revision and the chat template that it was trained with."""
+    from .adapters import CONFIG, SavedLora, settings_of
+    from .export import HEAD, own_template, weights_file
 
     if not config.adapter or not isinstance(config.adapter, str):
         raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
     folder, model = Path(config.adapter), build(config, ("model",))["model"]
     weights_file(folder)
-    if not (folder / "adapter_config.json").is_file():  # a whole model
+    if (folder / HEAD).is_file():
+        raise ConfigError(f"adapter: found {HEAD} in {folder}, a model that scores; expected one that answers; "
+                          "fix: adapter=… of a policy's run")
+    model = dataclasses.replace(model, chat_template=own_template(folder, model.chat_template))
+    if not (folder / CONFIG).is_file():  # a whole model
         return folder, dataclasses.replace(model, lora=None)
-    told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = told["base_model_name_or_path"]
-    elsewhere = Path(base).is_absolute() and not Path(base).exists()  # trained on another machine
+    told = settings_of(folder)
+    base, revision = told.get("base_model_name_or_path"), told.get("revision")
+    elsewhere = base is None or Path(base).is_absolute() and not Path(base).exists()  # trained on another machine
     if base != model.folder() and not elsewhere:
         raise ConfigError(f"adapter: found an adapter of {base}; expected one of model.name={model.name}; "
                           f"fix: model.name={base}, and the model=… it was trained with")
-    modules = told["target_modules"]
-    lora = Lora(told["r"], told["lora_alpha"], 0.0, modules if isinstance(modules, str) else sorted(modules))
-    return folder, dataclasses.replace(model, lora=lora)
+    if None not in (revision, model.revision) and revision != model.revision:
+        raise ConfigError(f"adapter: found an adapter of revision {revision}; expected one of "
+                          f"model.revision={model.revision}; fix: model.revision={revision}")
+    lora = SavedLora(told["r"], told["lora_alpha"], folder=str(folder))
+    return folder, dataclasses.replace(model, lora=lora, revision=model.revision or revision)
 
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
@@ -156,13 +165,18 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
     import torch
-    from peft import PeftModel
 
-    from .models import load_base, load_tokenizer
+    from . import adapters
+    from .export import hand_over
+    from .models import load_base, load_config, load_tokenizer
+    from .template import Template
 
+    if getattr(load_config(model), "quantization_config", None):
+        raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
+                          "weights, or merging would round them again; fix: model.name=… of what it was quantised from")
+    template = Template(load_tokenizer(model), model.chat_template)
     # merging into 4-bit weights would requantise them
     base = load_base(dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16"), torch.device("cpu"))
-    merged = PeftModel.from_pretrained(base, str(source)).merge_and_unload()
-    merged.save_pretrained(folder / "merged")
-    load_tokenizer(model).save_pretrained(folder / "merged")
+    adapters.merge(base, source).save_pretrained(folder / "merged")
+    hand_over(template, folder / "merged")
     print(f"merged model: {folder / 'merged'}")

@@ -1,0 +1,183 @@
+"""A run's folder and a merged model hold what training used: plain transformers stops where an answer ends."""
+
+import json
+
+import pytest
+import torch
+from command_line import composed, invoke
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from algorithms.common.errors import ConfigError
+from algorithms.common.export import hand_over
+from algorithms.common.models import ModelConfig, load_tokenizer
+from algorithms.common.tasks import adapter_of
+from algorithms.common.template import Template
+
+CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+TURN = ["<|im_start|>", "<|im_end|>"]
+QUESTION = [{"role": "user", "content": "good or bad"}]
+MODEL = ["model.precision=fp32", "trainer.mixed_precision=no", "model.max_length=64", "model.max_prompt_length=32"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer):
+    """A random Llama, whose end token is not the one that ends a turn, and whose own generation settings are others."""
+    folder = tmp_path_factory.mktemp("base")
+    own = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    own.add_special_tokens({"additional_special_tokens": TURN})
+    own.save_pretrained(folder)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(own), hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2))
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=3, do_sample=True, top_k=7)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chatml(tmp_path_factory):
+    path = tmp_path_factory.mktemp("template") / "chatml.jinja"
+    path.write_text(CHATML)
+    return path
+
+
+@pytest.fixture(scope="module", params=["adapter", "whole"])
+def run(request, tmp_path_factory, base, chatml):
+    """A model that has learned to answer "yes", and to end its turn then: its kind, its folder and its command line."""
+    folder = tmp_path_factory.mktemp("run")
+    data = folder / "rows.jsonl"
+    row = {"prompt": QUESTION, "response": "yes"}
+    data.write_text("".join(
+        json.dumps({**row, "prompt": [{"role": "user", "content": f"good or bad {i}"}]}) + "\n" for i in range(40)))
+    targets = "model.lora.target_modules=[embed_tokens,v_proj,down_proj,lm_head]"  # a random output layer says nothing
+    lora = ["model.lora=null"] if request.param == "whole" else ["model.lora.r=16", targets]
+    options = [*MODEL, f"model.name={base}"]
+    ended = invoke("algorithm=sft", "data=file", f"data.path={data}", *options, *lora, f"model.chat_template={chatml}",
+                   "recipe.steps=40", "recipe.batch_size=8", "recipe.lr=1e-2", "eval.prompts=2",
+                   "eval.sampling.max_new_tokens=4", "trainer.progress=false", f"stages.folder={folder}/stages",
+                   f"hydra.run.dir={folder}/run")
+    assert ended.status == 0, ended.err
+    last = json.loads((folder / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["loss/policy"] < 0.05, "it has learned the answer by heart"
+    return request.param, folder / "run", [f"adapter={folder / 'run'}", *options]
+
+
+def answer(model, tokenizer, **options) -> str:
+    """What plain transformers generates, special tokens and all; greedy, so that the test hangs on no draw."""
+    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    found = model.generate(**ids, max_new_tokens=12, do_sample=False, **options)
+    return tokenizer.decode(found[0, ids["input_ids"].shape[1]:])
+
+
+def test_the_run_s_folder_holds_what_it_was_trained_with(run, base):
+    kind, folder, _ = run
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == "{{ bos_token }}" + CHATML, "the tokenizer sets a BOS before a prompt"
+    assert tokenizer("good <|im_end|>").input_ids == AutoTokenizer.from_pretrained(base)("good <|im_end|>").input_ids
+    settings = GenerationConfig.from_pretrained(folder)
+    assert settings.eos_token_id == sorted([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")])
+    assert settings.pad_token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    model = AutoModelForCausalLM.from_pretrained(base if kind == "adapter" else folder).eval()
+    if kind == "adapter":
+        model = PeftModel.from_pretrained(model, folder)
+        model.generation_config = settings
+    else:
+        assert model.generation_config.top_k == 7, "the base's other settings stay"
+    assert answer(model, tokenizer) == "yes<|im_end|>"
+
+
+def test_the_card_says_how_to_load_it(run, monkeypatch):
+    """Its code, run where the card lies."""
+    _, folder, _ = run
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert answer(names["model"].eval(), names["tokenizer"]) == "yes<|im_end|>"
+
+
+def test_a_merged_model_stops(run, base, chatml, tmp_path):
+    kind, folder, command = run
+    ended = invoke("task=merge", *command, f"hydra.run.dir={tmp_path}")
+    if kind == "whole":
+        assert ended.status == 2 and "found a whole model" in ended.err
+        return
+    assert ended.status == 0, ended.err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    trained = Template(load_tokenizer(ModelConfig(str(base), max_length=64, max_prompt_length=32)), str(chatml))
+    ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert ids == trained.prompt_ids(QUESTION) and ids[0] == tokenizer.bos_token_id
+    assert answer(model, tokenizer) == "yes<|im_end|>"
+    assert model.config.eos_token_id == model.generation_config.eos_token_id
+    assert model.generation_config.top_k == 7, "the base's other settings stay"
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    assert answer(model, tokenizer) != "yes<|im_end|>", "otherwise this test would say nothing"
+
+
+def test_chat_uses_the_run_s_template(run, tmp_path):
+    _, _, command = run
+    ended = invoke("task=chat", *command, "eval.sampling.max_new_tokens=12", "eval.sampling.temperature=0",
+                   f"hydra.run.dir={tmp_path}", stdin=b"good or bad\n\n")
+    assert ended.status == 0, ended.err
+    assert "Write a message" in ended.out and ended.out.partition("\n> ")[2].startswith("yes\n")
+
+
+def test_the_same_template_may_be_given_and_another_is_refused(run, chatml, tmp_path):
+    _, folder, command = run
+    copy = tmp_path / "copy.jinja"
+    copy.write_text(CHATML)
+    chosen = adapter_of(composed(*command, f"model.chat_template={copy}"))[1]
+    assert chosen.chat_template == str(folder / "chat_template.jinja")
+    copy.write_text(CHATML + " ")
+    for task in ("chat", "merge"):
+        ended = invoke(f"task={task}", *command, f"model.chat_template={copy}", f"hydra.run.dir={tmp_path}/out")
+        assert ended.status == 2 and ended.err.startswith(f"model.chat_template: found {copy}, which is not the chat")
+
+
+def test_a_folder_with_no_tokenizer_takes_the_template_that_is_given(run, chatml, tmp_path):
+    """As those of other programs, and of runs before the tokenizer was part of them."""
+    kind, folder, command = run
+    name = "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"
+    for file in (name, "adapter_config.json"):
+        if (folder / file).is_file():
+            (tmp_path / file).write_bytes((folder / file).read_bytes())
+    chosen = adapter_of(composed(*command[1:], f"adapter={tmp_path}", f"model.chat_template={chatml}"))[1]
+    assert chosen.chat_template == str(chatml)
+
+
+def test_a_template_inside_the_tokenizers_settings_is_asked_for_beside_them(run, tmp_path):
+    _, folder, command = run
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": CHATML}))
+    config = composed(*command[1:], f"adapter={tmp_path}")
+    with pytest.raises(ConfigError, match=f"adapter: found a chat template inside {settings}.*fix: AutoTokenizer"):
+        adapter_of(config)
+    AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)  # the fix
+    assert adapter_of(config)[1].chat_template == str(tmp_path / "chat_template.jinja")
+
+
+def test_a_model_that_scores_is_neither_talked_to_nor_merged(tmp_path, run):
+    _, folder, command = run
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".safetensors", ".jinja"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "scalar_head.safetensors").touch()
+    for task in ("chat", "merge"):
+        ended = invoke(f"task={task}", *command[1:], f"adapter={tmp_path}", f"hydra.run.dir={tmp_path}/out")
+        assert ended.status == 2 and ended.err.startswith("adapter: found scalar_head.safetensors in ")
+
+
+def test_one_end_token_is_a_number_and_padding_is_a_token(base, tmp_path):
+    template = Template(load_tokenizer(ModelConfig(str(base), max_length=64, max_prompt_length=32)))
+    template.tokenizer.pad_token = None
+    hand_over(template, tmp_path)
+    settings = GenerationConfig.from_pretrained(tmp_path)
+    assert settings.eos_token_id == settings.pad_token_id == template.tokenizer.eos_token_id
+    assert not (tmp_path / "config.json").exists()
