@@ -11,7 +11,7 @@ Changes  the four models are adapters on one base; old log-probabilities come fr
          whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without end
          token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping, and
          Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the coefficients; PPO-ptx
-         learns from the data's demonstrations, one beside each rollout (InstructGPT: pretraining text, eight times as
+         learns from the data's demonstrations, one beside each prompt (InstructGPT: pretraining text, eight times as
          many), by the mean over their tokens; more than one response to a prompt by option.
 Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
 """
