@@ -32,7 +32,7 @@ from .common.loop import batch_indices
 from .common.models import ModelConfig, Models
 from .common.optim import Recipe
 from .common.policy_gradient import explained_variance, gae, masked_mean, squared_errors, whiten
-from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Sampled, check_choices, check_numbers,
+from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored, check_choices, check_numbers,
                               columns)
 from .common.seeds import derive
 from .common.template import Example
@@ -158,17 +158,17 @@ class PPO(PolicyGradient):
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
-        """Sample, score, penalise by the KL, estimate advantages, whiten; with ptx, a demonstration beside each prompt."""
+        """Sample, score, penalise by the KL, estimate advantages, whiten; with ptx, add a demonstration a prompt."""
         rollouts = super().experience(context, examples)
         if not self.ptx_coef or not torch.is_grad_enabled():  # what is only watched learns nothing
             return rollouts
         beside = Examples(context.models, self._demonstrations(context, len(rollouts)))
         return PtxRollouts(**vars(rollouts), demonstrations=beside)
 
-    def estimate(self, context: Context, sampled: Sampled) -> ActorCritic:
+    def estimate(self, context: Context, scored: Scored) -> ActorCritic:
         """Generalised advantages (1506.02438 eq. 16) of the rewards of InstructGPT eq. 2, token by token."""
-        values, = columns(context, sampled.examples, context.models.role("value").values)  # (B, K, T)
-        mask, rewards = sampled.mask, sampled.rewards
+        values, = columns(context, scored.examples, context.models.role("value").values)  # (B, K, T)
+        mask, rewards = scored.mask, scored.rewards
         rewards = whiten(rewards, mask, shift_mean=False) if self.whiten_rewards else rewards
         advantages, returns = gae(rewards, values, mask, gamma=self.gamma, lam=self.lam)  # (B, K, T) each
         return ActorCritic(advantages, values, returns)

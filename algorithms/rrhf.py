@@ -94,7 +94,7 @@ class RRHF(Algorithm):
 
     @property
     def labelled(self) -> tuple[str, ...]:
-        """A reward source judges anew: of the data's labels none are left but those that chose the responses it judges."""
+        """A reward source judges anew: of the data's labels none are left but those that chose what it judges."""
         chosen = self.view in ("demonstrations", "preferred") and self.candidates.takes_responses
         return (self.view,) if chosen or self.candidates.scores == "records" else ()
 

@@ -294,7 +294,8 @@ def test_scaled_and_clipped_scores(scaling, clip, expected):
 
 
 @pytest.mark.parametrize("rule, penalty, expected", [
-    ("subtract", 1.0, [2, -4, 4]), ("subtract", 0.0, [2, -3, 5]), ("replace", 1.0, [2, -1, -1]), ("replace", 7.0, [2, -7, -7])])
+    ("subtract", 1.0, [2, -4, 4]), ("subtract", 0.0, [2, -3, 5]), ("replace", 1.0, [2, -1, -1]),
+    ("replace", 7.0, [2, -7, -7])])
 def test_a_missing_end_costs(rule, penalty, expected):
     """After clipping: 8 becomes 5 first."""
     found = shape_scores(tensor([2.0, -3, 8]), tensor([True, False, False]), RunningMoments(), scaling="none", clip=5.0,
@@ -353,7 +354,8 @@ def test_figures_by_hand():
         "reward/proxy": 1.0, "reward/proxy_std": 2.0, "length/mean": 2.0, "length/std": 1.0, "eos_rate": 0.5,
         "truncation_rate": 0.5})
     rewards = shape_rewards(scores, torch.where(mask, logprobs - refs, 0), mask, kl_coef=0.1)
-    assert reward_figures(rewards, scores) == pytest.approx({"reward/shaped": 0.995, "reward/non_score": -0.005}, abs=1e-6)
+    expected = {"reward/shaped": 0.995, "reward/non_score": -0.005}
+    assert reward_figures(rewards, scores) == pytest.approx(expected, abs=1e-6)
     ratios = ratio_metrics(logprobs, refs, mask)
     assert ratios["policy/approx_kl"].tolist() == pytest.approx([0.02, 0.005, 0.045, 0.125], abs=1e-6)
     assert ratios["policy/ratio_mean"].tolist() == pytest.approx([math.exp(x) for x in (0.2, 0.1, 0.3, -0.5)])

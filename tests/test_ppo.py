@@ -323,8 +323,8 @@ def test_frozen_roles_and_the_base_never_change(make_models, tmp_path, lora):
 
 def test_it_learns(make_models, tmp_path):
     """A reward for half of the vocabulary, which one direction of the last state tells apart: soon more of it is said,
-    and the more the KL costs, the less of it. Under other seeds the reward grew by .38 to .47, and the KLs differed by a
-    factor of 3.7 and more, so rounding decides nothing here.
+    and the more the KL costs, the less of it. Under other seeds the reward grew by .38 to .47, and the KLs differed by
+    a factor of 3.7 and more, so rounding decides nothing here.
     """
     found = {}
     for coef in (0.01, 1.0):
@@ -348,9 +348,9 @@ def test_what_is_logged(make_models, tmp_path):
     context = make(make_models, tmp_path, algorithm)
     fit(algorithm, context)
     names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean",
-             "length/std", "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean", "policy/ratio_max",
-             "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction", "value/explained_variance",
-             "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm", "reward/non_score",
+             "length/std", "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean",
+             "policy/ratio_max", "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction",
+             "value/explained_variance", "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm", "reward/non_score",
              "truncation_rate", "lr/value"}
     timing = {"timing/rollout", "timing/score", "timing/update"}
     for line in lines(context.target, timing=True):

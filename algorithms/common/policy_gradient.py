@@ -23,7 +23,7 @@ ESTIMATORS = {  # of KL(π ‖ π_ref) from y ∼ π, with u = log π_ref − lo
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T). ValueError where ``estimator`` is unknown."""
+    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T). ValueError for an unknown estimator."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: found {estimator!r}; expected one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[estimator](ref_logprobs - logprobs)
@@ -39,7 +39,8 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantages (1506.02438 eq. 16), (B, T) each → advantages, returns (B, T).
 
-    Masked-out positions are skipped. An episode ends after its last masked token, with value 0 there. Returns are advantages + values.
+    Masked-out positions are skipped. An episode ends after its last masked token, with value 0 there. Returns are
+    advantages + values.
     """
     rewards, values = torch.where(mask, rewards, 0), torch.where(mask, values, 0)
     advantages = torch.zeros_like(values)
@@ -168,7 +169,7 @@ def shape_scores(scores: Tensor, finished: Tensor, moments: RunningMoments, *, s
 
 
 def kl_figures(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
-    """KL(π ‖ π_ref) in nats, summed over tokens, mean over responses; a token's entropy, as −log π of what was drawn."""
+    """KL(π ‖ π_ref) in nats, a response's sum, mean over responses; a token's entropy, as −log π of what was drawn."""
     sums = {name: torch.where(mask, kl_penalty(logprobs, ref_logprobs, name), 0).sum(-1).mean().item()
             for name in ("k1", "k3")}
     return {"kl/k1": sums["k1"], "kl/k3": sums["k3"], "policy/entropy": -masked_mean(logprobs, mask).item()}

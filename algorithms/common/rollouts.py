@@ -1,4 +1,4 @@
-"""Rollouts: prompts → sampled responses → scores and per-token columns; and the base of the methods that learn from them.
+"""Rollouts: prompts → sampled responses → scores and per-token columns; and the base of methods that learn from them.
 
 K responses to a prompt are prefilled once, share its row, and stay together in a minibatch. Nothing with a vocabulary
 axis outlives a chunk of the head: what is kept of B prompts is (B, K, T) numbers.
@@ -30,8 +30,8 @@ from .template import Example
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What is known of K responses to each of B prompts, up to T tokens long, before advantages are estimated."""
+class Scored:
+    """K responses to each of B prompts, up to T tokens long, with what advantages are estimated from."""
 
     examples: list[Example]  # B prompts with what was sampled
     mask: Tensor  # (B, K, T) bool
@@ -62,7 +62,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """B prompts with their responses as rows, and what was known when they were sampled, aligned with ``batch.mask``."""
+    """B prompts with their responses as rows, and what was known of them before, aligned with ``batch.mask``."""
 
     batch: Batch
     logprobs: Tensor  # (B, K, T): log π_old
@@ -105,7 +105,8 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
              samples: int = 1, batch_size: int | None = None) -> list[Example]:
     """``samples`` responses to each prompt by pure sampling: anything that warps it would draw from another policy.
 
-    examples: bare prompts; those too long to leave room for ``max_new_tokens`` are cut. batch_size: default ``at_once``.
+    examples: bare prompts; those too long to leave room for ``max_new_tokens`` are cut. batch_size: by default
+    ``at_once``.
     """
     models = context.models
     prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
@@ -171,7 +172,7 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
 
 
 def check_numbers(algorithm: Algorithm, *rules: tuple[tuple[str, ...], Callable[[Any], bool], str]) -> None:
-    """ConfigError for the first field that breaks its rule (keys, what is allowed, the same in words), or is not finite."""
+    """ConfigError for the first field that is not finite, or breaks its rule: keys, what is allowed, that in words."""
     for keys, allowed, expected in rules:
         for key in keys:
             value = getattr(algorithm, key)
@@ -182,16 +183,17 @@ def check_numbers(algorithm: Algorithm, *rules: tuple[tuple[str, ...], Callable[
 def check_choices(algorithm: Algorithm, choices: dict[str, Any]) -> None:
     """ConfigError for the first field (a key of ``choices``) whose value is none of its choices."""
     for key, allowed in choices.items():
-        if getattr(algorithm, key) not in allowed:
-            raise ConfigError(f"algorithm.{key}: found {getattr(algorithm, key)!r}; expected one of {', '.join(allowed)}")
+        value = getattr(algorithm, key)
+        if value not in allowed:
+            raise ConfigError(f"algorithm.{key}: found {value!r}; expected one of {', '.join(allowed)}")
 
 
 @dataclass
 class PolicyGradient(Algorithm):
     """A policy that learns from K responses of its own to each prompt, held close to a reference by a KL penalty.
 
-    A method says how advantages are estimated (``estimate``), which is all that it needs to define; by default they are
-    those of the clipped surrogate (1707.06347 eq. 7), which is plain policy gradient where every batch has one step.
+    A method says how advantages are estimated (``estimate``); it needs to define no more. The loss is that of the
+    clipped ratio (1707.06347 eq. 7), whose gradient is REINFORCE's where every batch has one step.
     """
 
     view: str = "prompts"
@@ -245,23 +247,23 @@ class PolicyGradient(Algorithm):
         super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
-        """Sample, score, penalise by the KL, estimate advantages. Held-out prompts move neither controller nor moments."""
+        """Sample, score, penalise by the KL, estimate advantages, whiten. Held-out prompts move no state."""
         models, learning, clock = context.models, torch.is_grad_enabled(), Clock()
         rolled = self.sample(context, examples)  # B prompts with K responses each
         clock.lap("timing/rollout")
         scores = score(context, rolled)  # (B, K)
         if learning:
             self.moments.update(scores)
-        sampled = self.penalise(context, rolled, scores)  # rewards (B, K, T)
-        estimates = self.estimate(context, sampled)  # advantages (B, K, T) or (B, K, 1)
+        scored = self.penalise(context, rolled, scores)  # rewards (B, K, T)
+        estimates = self.estimate(context, scored)  # advantages (B, K, T) or (B, K, 1)
         clock.lap("timing/score")
-        figures = {**self._figures(sampled, scores), **estimates.figures(sampled.mask),
+        figures = {**self._figures(scored, scores), **estimates.figures(scored.mask),
                    **shown(context, rolled, scores), **clock.laps}
         if learning:
             self.controller.update(figures["kl/k1"], scores.numel())
         if self.whiten_advantages:
-            estimates = replace(estimates, advantages=whiten(estimates.advantages, sampled.mask))
-        return Rollouts(models, rolled, logprobs=sampled.logprobs, ref_logprobs=sampled.ref_logprobs,
+            estimates = replace(estimates, advantages=whiten(estimates.advantages, scored.mask))
+        return Rollouts(models, rolled, logprobs=scored.logprobs, ref_logprobs=scored.ref_logprobs,
                         estimates=estimates, figures=figures)
 
     def sample(self, context: Context, examples: list[Example]) -> list[Example]:
@@ -269,7 +271,7 @@ class PolicyGradient(Algorithm):
         return generate(context, self.role, examples, samples=self.samples, max_new_tokens=self.max_new_tokens,
                         temperature=self.temperature, batch_size=self.rollout_batch_size)
 
-    def penalise(self, context: Context, rolled: list[Example], scores: Tensor) -> Sampled:
+    def penalise(self, context: Context, rolled: list[Example], scores: Tensor) -> Scored:
         """(B, K) raw scores → rewards r_t = −β KL_t, with the shaped score at the last token."""
         models = context.models
         mask = response_mask(rolled, models.device)
@@ -280,21 +282,21 @@ class PolicyGradient(Algorithm):
                               missing_eos=self.missing_eos, penalty=self.missing_eos_penalty)  # (B, K)
         kl = kl_penalty(logprobs, refs, self.kl_estimator)
         rewards = shape_rewards(shaped, kl, mask, kl_coef=self.controller.coef)
-        return Sampled(rolled, mask, finished, logprobs, refs, shaped, rewards)
+        return Scored(rolled, mask, finished, logprobs, refs, shaped, rewards)
 
     def logprobs(self, role: Role, batch: Batch) -> Tensor:
         """(B, K, T): log π(y_t | x, y_<t) of what was sampled, at the temperature of the rollouts."""
         return role.token_logprobs(batch, temperature=self.temperature)
 
-    def estimate(self, context: Context, sampled: Sampled) -> Estimates:
-        """Advantages of the sampled tokens. What it remembers between batches moves only where gradients are enabled."""
+    def estimate(self, context: Context, scored: Scored) -> Estimates:
+        """Advantages of what was sampled. What a method remembers moves only while gradients are enabled."""
         raise NotImplementedError(f"{type(self).__name__} is a policy gradient, so it needs to estimate advantages")
 
-    def _figures(self, sampled: Sampled, scores: Tensor) -> dict[str, float]:
+    def _figures(self, scored: Scored, scores: Tensor) -> dict[str, float]:
         """What every method logs of a batch of rollouts; (B, K) raw scores."""
-        return {"kl/coef": self.controller.coef, **reward_figures(sampled.rewards, sampled.scores),
-                **kl_figures(sampled.logprobs, sampled.ref_logprobs, sampled.mask),
-                **score_figures(scores, sampled.mask, sampled.finished)}
+        return {"kl/coef": self.controller.coef, **reward_figures(scored.rewards, scored.scores),
+                **kl_figures(scored.logprobs, scored.ref_logprobs, scored.mask),
+                **score_figures(scores, scored.mask, scored.finished)}
 
     def loss(self, models: Models, minibatch: Minibatch) -> Loss:
         losses, metrics = self.surrogate(self.logprobs(models.policy, minibatch.batch), minibatch)  # (B, K, T)
