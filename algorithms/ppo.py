@@ -2,17 +2,19 @@
 et al. 2019, arXiv 1909.08593, and Stiennon et al. 2020, arXiv 2009.01325. PPO itself: Schulman et al. 2017, arXiv
 1707.06347.
 
-Keeps    a frozen supervised reference, a frozen reward model, a critic that starts as the reward model; the KL penalty
-         in every token's reward, the score at the response's last token; GAE; clipped losses for policy and critic;
-         several epochs of minibatches over each batch of rollouts; a fixed KL coefficient or Ziegler's controller.
-         With ``ptx_coef`` the likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term).
+Keeps    a frozen supervised reference, a frozen reward model, a critic that starts as the reward model; the KL
+         penalty in every token's reward, the score at the response's last token; GAE; clipped losses for policy and
+         critic; minibatches over each batch of rollouts, in ``inner_epochs`` of the recipe (2; Ziegler's code 4,
+         InstructGPT 1); a fixed KL coefficient or Ziegler's controller. With ``ptx_coef``, off by default, the
+         likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term).
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
          sampling (the first ratio is 1); policy and critic are differentiated one after the other; advantages are
-         whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without end
-         token loses ``missing_eos_penalty`` and is not drawn again; critic and policy share one gradient clipping, and
-         Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the coefficients; PPO-ptx
-         learns from the data's demonstrations, one beside each prompt (InstructGPT: pretraining text, eight times as
-         many), by the mean over their tokens; more than one response to a prompt by option.
+         whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without
+         end token loses ``missing_eos_penalty`` and is not drawn again; scores are kept within ±``score_clip``, 5.0
+         by default (DeepSpeed-Chat, arXiv 2308.01320; null: as in the papers); critic and policy share one gradient
+         clipping, and Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the
+         coefficients; PPO-ptx learns from the data's demonstrations, one beside each rollout (InstructGPT:
+         pretraining text, eight times as many), by the mean over their tokens.
 Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
 """
 

@@ -205,11 +205,11 @@ class PolicyGradient(Algorithm):
     clip: float = 0.2  # ε of the policy's ratio
     whiten_advantages: bool = False  # over the batch's rollouts
     score_scaling: str = "none"  # none | scale | normalize, by the scores so far
-    score_clip: float | None = 5.0  # scores are kept within ± this; null: off
+    score_clip: float | None = 5.0  # scores are kept within ± this; null: off, as in the papers
     missing_eos: str = "subtract"  # subtract | replace: what the penalty does to the score of an unfinished response
     missing_eos_penalty: float = 1.0
     target_kl: float | None = None  # a batch is left before a step with KL(π_old ‖ π) above 1.5 times this; null: never
-    temperature: float = 1.0  # of the rollouts, and of every log-probability
+    temperature: float = 1.0  # of the rollouts, and of every log-probability; the evaluation has its own
     max_new_tokens: int = 56  # of a rollout
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
