@@ -25,12 +25,15 @@ from torch.nn.functional import logsigmoid
 from .common.algorithm import Algorithm, Loss, Term
 from .common.batches import Batch
 from .common.errors import ConfigError
+from .common.logprobs import per_length
 from .common.models import Models
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,
              label_smoothing: float = 0.0) -> Tensor:
-    """Eq. 7, from summed log-probabilities in nats, each (B,) → (B,). Label smoothing e: labels are wrong with probability e."""
+    """Eq. 7, from summed log-probabilities in nats, each (B,) → (B,). Label smoothing e: a label is wrong with
+    probability e.
+    """
     h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
     return -(1 - label_smoothing) * logsigmoid(beta * h) - label_smoothing * logsigmoid(-beta * h)
 
@@ -112,7 +115,7 @@ class IPO(LogRatioLoss):
     """IPO: regresses the log-ratio to 1/2τ, so certain labels do not drive margins to infinity. τ = beta."""
 
     def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
-        return logps / batch.mask.sum(-1).clamp_min(1)  # averaged over tokens, as its authors ran it
+        return per_length(logps, batch.mask)  # averaged over tokens, as its authors ran it
 
     def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return ipo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)

@@ -26,6 +26,7 @@ from .common.batches import Batch
 from .common.candidates import Candidates
 from .common.context import Context
 from .common.errors import ConfigError
+from .common.logprobs import length_normalized
 from .common.loop import visited
 from .common.memory import release
 from .common.models import ModelConfig, Models
@@ -36,15 +37,6 @@ if TYPE_CHECKING:  # a source is opened elsewhere
     from .common.rewards import RewardSource
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
-
-
-def length_normalized(logprobs: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Tensor:
-    """Eq. 1: p = Σ_t log π(y_t|x, y_<t) / |y|, (B, K, T), (B, K, T) → (B, K); an empty response gives 0.
-
-    ``length_penalty`` is the exponent of |y|: 0 ranks by summed log-probabilities.
-    """
-    lengths = mask.sum(-1).clamp_min(1).to(logprobs.dtype)
-    return logprobs.masked_fill(~mask, 0).sum(-1) / lengths ** length_penalty
 
 
 def ordered_pairs(scores: Tensor, mask: Tensor) -> Tensor:
@@ -103,7 +95,7 @@ class RRHF(Algorithm):
 
     @property
     def labelled(self) -> tuple[str, ...]:
-        """A reward source judges anew: of the data's labels none are left but those that chose the responses it judges."""
+        """A reward source judges anew: of the data's labels none are left but those that chose what it judges."""
         chosen = self.view in ("demonstrations", "preferred") and self.candidates.takes_responses
         return (self.view,) if chosen or self.candidates.scores == "records" else ()
 
@@ -135,7 +127,7 @@ class RRHF(Algorithm):
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         logprobs = models.policy.token_logprobs(batch)  # (B, K, T)
-        values = length_normalized(logprobs, batch.mask, length_penalty=self.length_penalty)  # (B, K)
+        values = length_normalized(logprobs, batch.mask, length_penalty=self.length_penalty)  # (B, K), eq. 1
         ranking = rank_loss(values, batch.scores, batch.present)  # (B,)
         chosen = best(batch.scores, batch.present)  # (B,)
         likelihood = logprobs.sum(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)  # (B,), −eq. 4

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.logprobs import chunked_token_logprobs, exact_kl, negative_log_likelihood, token_logprobs
+from algorithms.common.logprobs import (chunked_token_logprobs, exact_kl, length_normalized, per_length,
+                                        token_logprobs)
 
 LOGITS = torch.tensor([[[1, 0, -1], [.5, .5, 0], [2, -1, 0], [0, 0, 0], [9, 0, 0]],
                        [[0, 1, 2], [1, 1, 1], [-1, 0, 3], [.2, .1, 0], [0, 9, 0]]], dtype=torch.float64)
@@ -29,33 +30,54 @@ def test_token_logprobs_by_hand():
     torch.testing.assert_close(values.sum(-1) / mask.sum(-1), torch.tensor([-1.563933, -1.918511]), atol=2e-6, rtol=0)
 
 
-def test_negative_log_likelihood_is_the_token_mean():
+def test_length_normalized_is_each_response_s_mean():
     logits, labels, mask = aligned(LOGITS, LABELS)
     values = token_logprobs(logits, labels)
-    assert negative_log_likelihood(values, mask).item() == pytest.approx(1.800319, abs=2e-6)
+    normalized = length_normalized(values.unsqueeze(1), mask.unsqueeze(1))  # two prompts with one response each
+    torch.testing.assert_close(normalized, torch.tensor([[-1.563933], [-1.918511]]), atol=2e-6, rtol=0)
     shorter = mask.clone()
     shorter[1, -1] = False  # what a collator that takes pad = EOS for padding does
-    assert negative_log_likelihood(values, shorter).item() == pytest.approx(1.939994, abs=2e-6)
+    wrong = length_normalized(values.unsqueeze(1), shorter.unsqueeze(1))
+    torch.testing.assert_close(wrong[1], torch.tensor([(-7.674045 + 1.101943) / 3]), atol=2e-6, rtol=0)
 
 
-def test_prompt_tokens_would_change_the_mean():
-    logits, labels, mask = aligned(LOGITS, torch.tensor([[-100, 2, 1, 2, -100], [-100, 0, 2, 1, 1]]))
-    assert mask.sum() == 7
-    assert negative_log_likelihood(token_logprobs(logits, labels), mask).item() == pytest.approx(1.887074, abs=2e-6)
+@pytest.mark.parametrize("junk", [0.0, -9.0, -torch.inf, torch.nan])
+def test_length_normalized_counts_the_mask_only(junk):
+    """Lengths 2, 4 and 0: −3/2 and −2/4; another exponent e divides by 2^e and 4^e."""
+    logprobs = torch.full((1, 3, 5), junk)
+    logprobs[0, 0, :2], logprobs[0, 1, :4] = torch.tensor([-1.0, -2.0]), -0.5
+    mask = torch.zeros(1, 3, 5, dtype=torch.bool)
+    mask[0, 0, :2] = mask[0, 1, :4] = True
+    logprobs.requires_grad_()
+    found = length_normalized(logprobs, mask)
+    torch.testing.assert_close(found, torch.tensor([[-1.5, -0.5, 0.0]]))
+    for exponent, expected in ((0.0, [-3.0, -2.0, 0.0]), (2.0, [-0.75, -0.125, 0.0])):
+        torch.testing.assert_close(length_normalized(logprobs, mask, length_penalty=exponent), torch.tensor([expected]))
+    torch.testing.assert_close(per_length(torch.tensor([[-3.0, -2.0, 0.0]]), mask), found)
+    found.sum().backward()
+    torch.testing.assert_close(logprobs.grad, mask / torch.tensor([2.0, 4.0, 1.0]).view(1, 3, 1))
+
+
+def test_the_length_normalisation_is_one():
+    from algorithms import rrhf
+
+    assert rrhf.length_normalized is length_normalized
 
 
 def test_gradient_by_hand():
     whole = LOGITS.clone().requires_grad_()
     logits, labels, mask = aligned(whole, LABELS)
-    negative_log_likelihood(token_logprobs(logits, labels), mask).backward()
-    expected = torch.tensor([[0, 0, 0], [0.063942, -0.102725, 0.038783], [0.140632, 0.007002, -0.147634]], dtype=torch.float64)
+    (-token_logprobs(logits, labels)[mask].mean()).backward()
+    expected = torch.tensor([[0, 0, 0], [0.063942, -0.102725, 0.038783], [0.140632, 0.007002, -0.147634]],
+                            dtype=torch.float64)
     torch.testing.assert_close(whole.grad[0, :3], expected, atol=2e-6, rtol=0)
     assert (whole.grad[0, 0] == 0).all() and (whole.grad[:, -1] == 0).all()
 
 
 def test_empty_mask_gives_zero_and_no_nan_gradient():
     logits = torch.randn(2, 3, 5, requires_grad=True)
-    loss = negative_log_likelihood(token_logprobs(logits, torch.zeros(2, 3, dtype=torch.long)), torch.zeros(2, 3, dtype=torch.bool))
+    values = token_logprobs(logits, torch.zeros(2, 3, dtype=torch.long))
+    loss = length_normalized(values.unsqueeze(1), torch.zeros(2, 1, 3, dtype=torch.bool)).sum()
     loss.backward()
     assert loss.item() == 0 and (logits.grad == 0).all()
 

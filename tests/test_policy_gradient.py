@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nan, tensor
 
-from algorithms.common.logprobs import negative_log_likelihood
-from algorithms.common.policy_gradient import (KLController, RunningMoments, explained_variance, gae, kl_penalty,
-                                               policy_loss, shape_rewards, shape_scores, squared_errors, surrogates,
-                                               value_loss, whiten)
+from algorithms.common.policy_gradient import (KLController, RunningMoments, advantage_figures, explained_variance,
+                                               gae, kl_figures, kl_penalty, masked_mean, ratio_metrics, reward_figures,
+                                               score_figures, shape_rewards, shape_scores, squared_errors, surrogates,
+                                               whiten)
 
 
 def close(found, expected, tolerance: float = 2e-6) -> None:
@@ -48,7 +48,8 @@ def test_shaped_rewards():
     refs = tensor([[-1.2, -0.6, -1.5, -0.4, -0.3], [-0.5, -1, -0.9, -0.2, -0.1]])
     mask = tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
     kl = kl_penalty(logprobs, refs, "k1")
-    close(shape_rewards(tensor([1.0, -0.5]), kl, mask, kl_coef=0.1), [[-0.02, -0.01, 0.05, 0.97, 0], [0.02, 0.02, -0.55, 0, 0]])
+    expected = [[-0.02, -0.01, 0.05, 0.97, 0], [0.02, 0.02, -0.55, 0, 0]]
+    close(shape_rewards(tensor([1.0, -0.5]), kl, mask, kl_coef=0.1), expected)
     close((kl * mask).sum(-1), [0.1, 0.1])
 
 
@@ -79,7 +80,8 @@ def test_ten_steps_of_the_controller_and_none_of_a_fixed_one():
 
 # Advantages
 
-PADDED = (tensor([[-0.02, -0.01, 0.05, 0.97, 0], [0.02, 0.02, -0.55, 0, 0]]), tensor([[0.2, 0.3, 0.1, 0.4, 9], [0, -0.1, 0.2, 9, 9]]),
+PADDED = (tensor([[-0.02, -0.01, 0.05, 0.97, 0], [0.02, 0.02, -0.55, 0, 0]]),
+          tensor([[0.2, 0.3, 0.1, 0.4, 9], [0, -0.1, 0.2, 9, 9]]),
           tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]).bool())
 HOLED = (tensor([[0.1, 0, 5, 1, 0], [0, 0.2, -0.3, 0, 0]]), tensor([[0.5, 0.4, 7, 0.6, 9], [0.1, 0, 0.2, 9, 9]]),
          tensor([[1, 1, 0, 1, 0], [1, 1, 1, 0, 0]]).bool())
@@ -87,7 +89,8 @@ HOLED = (tensor([[0.1, 0, 5, 1, 0], [0, 0.2, -0.3, 0, 0]]), tensor([[0.5, 0.4, 7
 
 def test_gae_by_hand():
     """r = 0, 0, 1 and V = .5, .6, .7: δ = .1, .1, .3, and A = .3, then .1 + .95 · .3, then .1 + .95 · .385."""
-    advantages, returns = gae(tensor([[0.0, 0, 1]]), tensor([[0.5, 0.6, 0.7]]), torch.ones(1, 3, dtype=torch.bool), gamma=1.0, lam=0.95)
+    everywhere = torch.ones(1, 3, dtype=torch.bool)
+    advantages, returns = gae(tensor([[0.0, 0, 1]]), tensor([[0.5, 0.6, 0.7]]), everywhere, gamma=1.0, lam=0.95)
     close(advantages, [[0.465750, 0.385, 0.3]])
     close(returns, [[0.965750, 0.985, 1.0]])
 
@@ -123,7 +126,8 @@ shares = st.floats(0, 1, width=32)
 @given(st.lists(episodes, min_size=1, max_size=4), shares, shares)
 def test_gae_equals_the_sum_over_each_compacted_episode(rows, gamma, lam):
     width = max(map(len, rows))
-    rewards, values = (tensor([[cell[i] for cell in row] + [nan] * (width - len(row)) for row in rows], dtype=torch.float64) for i in (0, 1))
+    rewards, values = (tensor([[cell[i] for cell in row] + [nan] * (width - len(row)) for row in rows],
+                              dtype=torch.float64) for i in (0, 1))
     mask = tensor([[cell[2] for cell in row] + [False] * (width - len(row)) for row in rows])
     advantages, returns = gae(rewards, values, mask, gamma=gamma, lam=lam)
     for row, found, back, where in zip(rows, advantages, returns, mask):
@@ -147,7 +151,8 @@ def test_whiten():
     advantages, _ = gae(*HOLED, gamma=1.0, lam=0.95)
     mask = HOLED[2]
     close(whiten(advantages, mask), [[1.038521, 1.110193, 0, 0.665333, 0], [-0.746479, -0.508602, -1.558965, 0, 0]])
-    close(whiten(HOLED[0], mask, shift_mean=False), [[0.001145, -0.247136, 0, 2.235681, 0], [-0.247136, 0.249427, -0.991982, 0, 0]])
+    close(whiten(HOLED[0], mask, shift_mean=False),
+          [[0.001145, -0.247136, 0, 2.235681, 0], [-0.247136, 0.249427, -0.991982, 0, 0]])
     square = tensor([[1.2, 1.3, 1.4], [1.5, 1.6, 1.7], [1.8, 1.9, 2.0]])
     close(whiten(square, torch.ones(3, 3, dtype=torch.bool), shift_mean=False)[0], [0.050807, 0.438105, 0.825403])
 
@@ -170,6 +175,15 @@ def test_whitened_values_have_mean_0_and_variance_1(cells):
 
 # Losses
 
+
+def policy_loss(logprobs, old_logprobs, advantages, mask) -> torch.Tensor:
+    return masked_mean(torch.maximum(*surrogates(logprobs, old_logprobs, advantages, mask, clip=0.2)), mask)
+
+
+def value_loss(values, old_values, returns, mask) -> torch.Tensor:
+    return 0.5 * masked_mean(torch.maximum(*squared_errors(values, old_values, returns, mask, clip=0.2)), mask)
+
+
 MASK = tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()
 NEW, OLD = tensor([[-1, -0.2, -2.5, 0], [-0.9, -1.1, 0, 0]]), tensor([[-1.2, -0.6, -2, 0], [-1, -0.8, 0, 0]])
 ADVANTAGES = tensor([[1, -0.5, -1, 3], [0.5, 2, 9, 9]])
@@ -178,16 +192,38 @@ ADVANTAGES = tensor([[1, -0.5, -1, 3], [0.5, 2, 9, 9]])
 def test_policy_loss():
     """The first token: ρ = e^0.2 = 1.2214 and A = 1, so the clipped −1.2 counts and gives no gradient."""
     new = NEW.clone().requires_grad_()
-    loss = policy_loss(new, OLD, ADVANTAGES, MASK, clip=0.2)
+    loss = policy_loss(new, OLD, ADVANTAGES, MASK)
     loss.backward()
     close(loss.detach(), -0.337662)
     close(new.grad, [[0, 0.149182, 0, 0], [-0.110517, -0.296327, 0, 0]])
-    close(policy_loss(NEW, OLD, ADVANTAGES, MASK, clip=0.2, reduction="none"),
-          [[-1.2, 0.745912, 0.8, 0], [-0.552585, -1.481636, 0, 0]])
     plain, clipped = surrogates(NEW, OLD, ADVANTAGES, MASK, clip=0.2)
+    close(torch.maximum(plain, clipped), [[-1.2, 0.745912, 0.8, 0], [-0.552585, -1.481636, 0, 0]])
     assert (clipped > plain)[MASK].float().mean().item() == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="reduction: found 'sum'"):
-        policy_loss(NEW, OLD, ADVANTAGES, MASK, clip=0.2, reduction="sum")
+
+
+def test_tokens_of_a_response_may_share_an_advantage():
+    """(B, K, 1) instead of (B, K, T), here of two prompts with one response each."""
+    shared = tensor([[[0.7]], [[-1.3]]])
+    three = (NEW.unsqueeze(1), OLD.unsqueeze(1), MASK.unsqueeze(1))
+    for one, other in zip(surrogates(*three[:2], shared, three[2], clip=0.2),
+                          surrogates(*three[:2], shared.expand(2, 1, 4), three[2], clip=0.2)):
+        assert torch.equal(one, other) and one.shape == (2, 1, 4) and not one[~three[2]].any()
+    whole = shared.expand(2, 1, 4)
+    assert torch.equal(whiten(shared, three[2]), whiten(whole, three[2]))
+    assert advantage_figures(shared, three[2]) == advantage_figures(whole, three[2])
+
+
+def test_responses_of_a_prompt_are_sequences_of_their_own():
+    """(B, K, T) is (B · K, T) in another shape."""
+    rewards, values, mask = (torch.stack([one, other], 1) for one, other in zip(PADDED, HOLED))  # (2, 2, 5)
+    found = gae(rewards, values, mask, gamma=0.9, lam=0.8)
+    for k, rollout in enumerate((PADDED, HOLED)):
+        for one, expected in zip(found, gae(*rollout, gamma=0.9, lam=0.8)):
+            assert torch.equal(one[:, k], expected)
+    scores = tensor([[1.0, 2.0], [3.0, 4.0]])
+    shaped = shape_rewards(scores, values, mask, kl_coef=0.1)
+    for k in range(2):
+        assert torch.equal(shaped[:, k], shape_rewards(scores[:, k], values[:, k], mask[:, k], kl_coef=0.1))
 
 
 VALUES, OLD_VALUES = tensor([[0.9, 0.1, -0.3, 5], [0.45, 1, 5, 5]]), tensor([[0.5, 0.2, 0, 5], [0.4, 0.6, 5, 5]])
@@ -199,9 +235,9 @@ def test_value_loss():
     plain, clipped = squared_errors(VALUES, OLD_VALUES, RETURNS, MASK, clip=0.2)
     close(torch.maximum(plain, clipped), [[0.09, 0.16, 0.64, 0], [0.0625, 0.49, 0, 0]])
     assert (clipped > plain)[MASK].float().mean().item() == pytest.approx(0.4)
-    loss = value_loss(VALUES, OLD_VALUES, RETURNS, MASK, clip=0.2)
+    loss = value_loss(VALUES, OLD_VALUES, RETURNS, MASK)
     close(loss, 0.144250)
-    close(policy_loss(NEW, OLD, ADVANTAGES, MASK, clip=0.2) + 0.1 * loss, -0.323237)
+    close(policy_loss(NEW, OLD, ADVANTAGES, MASK) + 0.1 * loss, -0.323237)
 
 
 @pytest.mark.parametrize("outside", [0.0, 1e30, nan, math.inf])
@@ -216,16 +252,18 @@ def test_what_stands_outside_the_mask_never_matters(outside):
         gradients, losses = [], []
         for inputs, where in (([x.clone() for x in four], MASK), ([spoiled(x) for x in four], mask)):
             inputs[0].requires_grad_()
-            losses.append(function(*inputs, where, clip=0.2))
+            losses.append(function(*inputs, where))
             losses[-1].backward()
             gradients.append(inputs[0].grad)
         torch.testing.assert_close(losses[1], losses[0])
         torch.testing.assert_close(gradients[1].flip(0)[:, :4], gradients[0])
         assert not gradients[1][~mask].any()
-    for one, other in zip(gae(spoiled(VALUES), spoiled(RETURNS), mask, gamma=0.9, lam=0.8), gae(VALUES, RETURNS, MASK, gamma=0.9, lam=0.8)):
+    for one, other in zip(gae(spoiled(VALUES), spoiled(RETURNS), mask, gamma=0.9, lam=0.8),
+                          gae(VALUES, RETURNS, MASK, gamma=0.9, lam=0.8)):
         torch.testing.assert_close(one.flip(0)[:, :4], other)
     torch.testing.assert_close(whiten(spoiled(VALUES), mask).flip(0)[:, :4], whiten(VALUES, MASK))
-    torch.testing.assert_close(explained_variance(spoiled(VALUES), spoiled(RETURNS), mask), explained_variance(VALUES, RETURNS, MASK))
+    torch.testing.assert_close(explained_variance(spoiled(VALUES), spoiled(RETURNS), mask),
+                               explained_variance(VALUES, RETURNS, MASK))
 
 
 def test_explained_variance():
@@ -245,17 +283,19 @@ def moments(mean: float, std: float) -> RunningMoments:
 
 
 @pytest.mark.parametrize("scaling, clip, expected", [
-    ("none", None, [2, -3, 8]), ("none", 5.0, [2, -3, 5]), ("scale", None, [1, -1.5, 4]), ("normalize", None, [0.5, -2, 3.5]),
+    ("none", None, [2, -3, 8]), ("none", 5.0, [2, -3, 5]), ("scale", None, [1, -1.5, 4]),
+    ("normalize", None, [0.5, -2, 3.5]),
     ("normalize", 0.8, [0.5, -0.8, 0.8]), ("normalize", 0.3, [0.3, -0.3, 0.3])])
 def test_scaled_and_clipped_scores(scaling, clip, expected):
     """Mean 1 and standard deviation 2 so far. PPO-max (arXiv 2307.04964, eq. 18) is normalize with a clip."""
-    found = shape_scores(tensor([2.0, -3, 8]), torch.ones(3, dtype=torch.bool), moments(1.0, 2.0), scaling=scaling, clip=clip,
-                         missing_eos="subtract", penalty=1.0)
+    found = shape_scores(tensor([2.0, -3, 8]), torch.ones(3, dtype=torch.bool), moments(1.0, 2.0), scaling=scaling,
+                         clip=clip, missing_eos="subtract", penalty=1.0)
     close(found, [float(x) for x in expected])
 
 
 @pytest.mark.parametrize("rule, penalty, expected", [
-    ("subtract", 1.0, [2, -4, 4]), ("subtract", 0.0, [2, -3, 5]), ("replace", 1.0, [2, -1, -1]), ("replace", 7.0, [2, -7, -7])])
+    ("subtract", 1.0, [2, -4, 4]), ("subtract", 0.0, [2, -3, 5]), ("replace", 1.0, [2, -1, -1]),
+    ("replace", 7.0, [2, -7, -7])])
 def test_a_missing_end_costs(rule, penalty, expected):
     """After clipping: 8 becomes 5 first."""
     found = shape_scores(tensor([2.0, -3, 8]), tensor([True, False, False]), RunningMoments(), scaling="none", clip=5.0,
@@ -283,11 +323,11 @@ def test_gradients_ignore_what_stands_outside_the_mask(junk):
     mask = torch.tensor([[True, True, False], [True, False, False]])
     clean = torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
     others = torch.tensor([[0.3, 0.1, 0.0], [-0.7, 0.0, 0.0]], dtype=torch.float64)
-    functions = {"whiten": lambda x: (whiten(x, mask) * others).sum(), "whiten, mean kept": lambda x: whiten(x, mask, False)[0, 0],
+    functions = {"whiten": lambda x: (whiten(x, mask) * others).sum(),
+                 "whiten, mean kept": lambda x: whiten(x, mask, False)[0, 0],
                  "explained variance": lambda x: explained_variance(x, others, mask),
-                 "policy": lambda x: policy_loss(x, others, others, mask, clip=0.2),
-                 "value": lambda x: value_loss(x, others, others, mask, clip=0.2),
-                 "likelihood": lambda x: negative_log_likelihood(x, mask)}
+                 "policy": lambda x: policy_loss(x, others, others, mask),
+                 "value": lambda x: value_loss(x, others, others, mask)}
     for name, function in functions.items():
         found = []
         for outside in (0.0, junk):
@@ -297,3 +337,25 @@ def test_gradients_ignore_what_stands_outside_the_mask(junk):
             found.append((value.item(), x.grad))
         assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1]), name
         assert found[0][1].any() and not found[0][1][~mask].any(), name
+
+
+# What is logged
+
+
+def test_figures_by_hand():
+    """Two responses of three tokens and one: KL sums .6 and −.5, lengths of mean 2 and deviation 1."""
+    logprobs, refs = tensor([[-1.0, -0.5, -2.0], [-2.0, nan, nan]]), tensor([[-1.2, -0.6, -2.3], [-1.5, nan, nan]])
+    mask = tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    k3 = sum(math.exp(u) - 1 - u for u in (-0.2, -0.1, -0.3, 0.5)) / 2
+    assert kl_figures(logprobs, refs, mask) == pytest.approx({"kl/k1": 0.05, "kl/k3": k3, "policy/entropy": 5.5 / 4},
+                                                             abs=1e-6)
+    scores, finished = tensor([3.0, -1.0]), tensor([True, False])
+    assert score_figures(scores, mask, finished) == pytest.approx({
+        "reward/proxy": 1.0, "reward/proxy_std": 2.0, "length/mean": 2.0, "length/std": 1.0, "eos_rate": 0.5,
+        "truncation_rate": 0.5})
+    rewards = shape_rewards(scores, torch.where(mask, logprobs - refs, 0), mask, kl_coef=0.1)
+    expected = {"reward/shaped": 0.995, "reward/non_score": -0.005}
+    assert reward_figures(rewards, scores) == pytest.approx(expected, abs=1e-6)
+    ratios = ratio_metrics(logprobs, refs, mask)
+    assert ratios["policy/approx_kl"].tolist() == pytest.approx([0.02, 0.005, 0.045, 0.125], abs=1e-6)
+    assert ratios["policy/ratio_mean"].tolist() == pytest.approx([math.exp(x) for x in (0.2, 0.1, 0.3, -0.5)])

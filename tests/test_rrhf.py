@@ -65,7 +65,8 @@ def test_each_violated_pair_pulls_by_one():
 def test_equal_rewards_make_no_pair_and_order_counts_alone():
     values = tensor([[0., 1., 2.]])
     assert rank_loss(values, tensor([[5., 5., 5.]]), ALL).item() == 0
-    assert rank_loss(values, tensor([[3., 2., 1.]]), ALL).item() == rank_loss(values, tensor([[900., 2., -70.]]), ALL).item() == 4
+    for scores in ([3., 2., 1.], [900., 2., -70.]):
+        assert rank_loss(values, tensor([scores]), ALL).item() == 4
     assert rank_loss(values, tensor([[1., 2., 3.]]), ALL).item() == 0, "no margin"
 
 
@@ -75,14 +76,16 @@ def test_absent_responses_count_for_nothing():
     loss = rank_loss(values, tensor([[.1, -.4, math.nan]]), mask)
     loss.sum().backward()
     assert loss.item() == pytest.approx(.2) and values.grad.tolist() == [[-1., 1., 0.]]
-    assert best(tensor([[.1, -.4, math.nan], [math.nan] * 3]), tensor([[True, True, False], [True, False, False]])).tolist() == [0, 0]
+    there = tensor([[True, True, False], [True, False, False]])
+    assert best(tensor([[.1, -.4, math.nan], [math.nan] * 3]), there).tolist() == [0, 0]
     assert best(tensor([[1., 1., 0.]]), ALL).item() == 0, "the first of equals"
 
 
 def test_length_penalty():
     logprobs, mask = padded(5)
     torch.testing.assert_close(length_normalized(logprobs, mask, length_penalty=0.0), tensor([[-1.5, -.6, -3.2]]))
-    torch.testing.assert_close(length_normalized(logprobs, mask, length_penalty=2.0), tensor([[-1.5 / 9, -.6 / 4, -3.2 / 16]]))
+    torch.testing.assert_close(length_normalized(logprobs, mask, length_penalty=2.0),
+                               tensor([[-1.5 / 9, -.6 / 4, -3.2 / 16]]))
     assert length_normalized(logprobs, torch.zeros_like(mask)).tolist() == [[0., 0., 0.]]
 
 
@@ -94,7 +97,8 @@ def test_rank_loss_is_the_loop_over_pairs(rows):
     values, scores, mask = (tensor([row[i] for row in rows]) for i in range(3))
     expected = [sum(max(0.0, p[i] - p[j]) for i in range(len(p)) for j in range(len(p)) if m[i] and m[j] and r[i] < r[j])
                 for p, r, m in rows]
-    torch.testing.assert_close(rank_loss(values, scores.float(), mask), tensor(expected, dtype=torch.float32), atol=1e-4, rtol=1e-5)
+    found = rank_loss(values, scores.float(), mask)
+    torch.testing.assert_close(found, tensor(expected, dtype=torch.float32), atol=1e-4, rtol=1e-5)
 
 
 # On a model

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
 
 
 class Term(NamedTuple):
-    """One term of a loss: its sum over this micro-batch, and the count by which it is normalised over the whole step."""
+    """One term of a loss: its sum over this micro-batch, and the count that it is divided by, of the whole step."""
 
     sum: Tensor  # scalar
     per: str = "rows"  # a key of Experience.counts: "rows", "responses", "tokens", …
@@ -102,12 +102,12 @@ class Algorithm:
     view: str  # which named set of the data, in which view; ``records.sets.data_view`` lists them
     needs: dict[str, Need | None] = field(default_factory=dict)  # role → the stage that makes it; null: the base
 
-    version: ClassVar[int] = 1  # raised when the meaning of the method's numbers changes: kept stages are then made anew
+    version: ClassVar[int] = 1  # raised when the meaning of the method's numbers changes: kept stages are made anew
     role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
     compares_logprobs: ClassVar[bool] = False  # with one another or the reference's: they bear no dropout
-    works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is part of its cost
+    works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is of its cost
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -125,11 +125,11 @@ class Algorithm:
         return False
 
     def check(self, source: "RewardSource | None", model: "ModelConfig") -> None:
-        """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked before
-        anything is trained. Default: nothing is refused."""
+        """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked
+        before anything is trained. Default: nothing is refused."""
 
     def add_roles(self, models: "Models", seed: int) -> None:
-        """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference where there is one."""
+        """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""
         start = models.reference.name if "reference" in self.needs else None
         models.add_role(self.role, trainable=True, like=start, seed=seed)
 
@@ -144,7 +144,7 @@ class Algorithm:
         return Examples(context.models, examples)
 
     def loss(self, models: "Models", batch: Any) -> "Loss | Iterator[Loss]":
-        """The terms of a micro-batch. An iterator's losses are differentiated one by one: only one graph lives at a time."""
+        """The terms of a micro-batch. An iterator's losses are differentiated one by one: one graph lives at a time."""
         raise NotImplementedError(f"{type(self).__name__} trains, so it needs a loss")
 
     def stop(self, values: dict[str, float]) -> bool:
@@ -174,11 +174,11 @@ class Algorithm:
         return None
 
     def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "dict[str, Estimate]":
-        """Figures of its own, from all evaluated candidates and the picked ones; they replace common ones of that name."""
+        """Figures of its own, from all evaluated candidates and the picked ones; common ones of that name give way."""
         return {}
 
     def content(self) -> dict[str, Any]:
-        """Identity of the files that its settings name: a kept stage depends on what they hold, not on their names alone."""
+        """Identity of the files that its settings name: a kept stage depends on what they hold, not on names alone."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Log-probabilities of responses, and the likelihood loss over them. Pure tensor functions, float32 inside."""
+"""Log-probabilities of responses. Pure tensor functions, float32 inside."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     return target - logits.logsumexp(-1)
 
 
-def negative_log_likelihood(logprobs: Tensor, mask: Tensor) -> Tensor:
-    """−mean log π over the tokens in ``mask``: (B, T), (B, T) → scalar. An empty mask gives 0, never NaN."""
-    return -torch.where(mask, logprobs, 0).sum() / mask.sum().clamp_min(1)
+def length_normalized(logprobs: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Tensor:
+    """Σ_t log π(y_t | …) / |y|^length_penalty: (B, K, T), (B, K, T) → (B, K), in nats a token; an empty response gives 0.
+
+    ``length_penalty``: 1 is the mean over the response's tokens, 0 their sum.
+    """
+    return per_length(torch.where(mask, logprobs, 0).sum(-1), mask, length_penalty=length_penalty)
 
 
-def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK) -> Tensor:
-    """(N, H), (N,) → (N,): the head and the log-softmax ``chunk`` positions at a time, made again in the backward pass."""
+def per_length(sums: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Tensor:
+    """The same from summed log-probabilities: (B, K), (B, K, T) → (B, K)."""
+    lengths = mask.sum(-1).clamp_min(1).to(sums.dtype)
+    return sums / lengths**length_penalty
+
+
+def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK
+                           ) -> Tensor:
+    """(N, H), (N,) → (N,): head and log-softmax ``chunk`` positions at a time, made again in the backward pass."""
 
     def one(states: Tensor, targets: Tensor) -> Tensor:
         return token_logprobs(head(states), targets)

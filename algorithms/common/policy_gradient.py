@@ -1,8 +1,10 @@
-"""What policy-gradient methods share, as pure tensor functions: KL penalties, shaped rewards, advantages, clipped losses.
+"""What policy-gradient methods share, as pure tensor functions: KL penalties, rewards, advantages, clipped losses, and
+the figures that all of them log.
 
 Sources: PPO, Schulman et al. 2017, arXiv 1707.06347; GAE, Schulman et al. 2015, arXiv 1506.02438; the KL controller,
 Ziegler et al. 2019, arXiv 1909.08593, §2.2; k1, k2 and k3, Schulman 2020, "Approximating KL divergence".
-Shapes: B sequences of up to T tokens; masks are bool, and what stands outside them never matters, NaN included.
+Shapes: B sequences of up to T tokens; masks are bool, and what stands outside them never matters, NaN included. (B, T)
+may be (B, K, T) everywhere, with (B, K) for (B,): K responses to each of B prompts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ ESTIMATORS = {  # of KL(π ‖ π_ref) from y ∼ π, with u = log π_ref − lo
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T). ValueError for an unknown ``estimator``."""
+    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T). ValueError for an unknown estimator."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: found {estimator!r}; expected one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[estimator](ref_logprobs - logprobs)
@@ -35,19 +37,20 @@ def shape_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantages (1506.02438 eq. 16), (B, T) each → advantages, returns (B, T); masked-out positions are skipped.
+    """Generalised advantages (1506.02438 eq. 16), (B, T) each → advantages, returns (B, T).
 
-    An episode ends after its last masked token, with value 0 there. Returns are advantages + values.
+    Masked-out positions are skipped. An episode ends after its last masked token, with value 0 there. Returns are
+    advantages + values.
     """
     rewards, values = torch.where(mask, rewards, 0), torch.where(mask, values, 0)
     advantages = torch.zeros_like(values)
-    next_value = next_advantage = torch.zeros_like(values[:, 0])  # (B,)
-    for t in reversed(range(values.shape[1])):
-        here = mask[:, t]
-        delta = rewards[:, t] + gamma * next_value - values[:, t]
+    next_value = next_advantage = torch.zeros_like(values[..., 0])  # (B,)
+    for t in reversed(range(values.shape[-1])):
+        here = mask[..., t]
+        delta = rewards[..., t] + gamma * next_value - values[..., t]
         advantage = delta + gamma * lam * next_advantage
-        advantages[:, t] = torch.where(here, advantage, 0)
-        next_value = torch.where(here, values[:, t], next_value)
+        advantages[..., t] = torch.where(here, advantage, 0)
+        next_value = torch.where(here, values[..., t], next_value)
         next_advantage = torch.where(here, advantage, next_advantage)
     return advantages, advantages + values
 
@@ -73,31 +76,23 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
 
 def surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float
                ) -> tuple[Tensor, Tensor]:
-    """(B, T) each → −A ρ and −A clip(ρ, 1 − ε, 1 + ε), (B, T) each, with ρ = π/π_old; 0 outside the mask."""
+    """(B, T) each → −A ρ and −A clip(ρ, 1 − ε, 1 + ε), (B, T) each, with ρ = π/π_old; 0 outside the mask.
+
+    1707.06347 eq. 7, negated, is the mean of the larger one over the mask.
+    """
     ratio = torch.where(mask, logprobs - old_logprobs, 0).exp()
     advantages = torch.where(mask, advantages, 0)
     return -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float,
-                reduction: str = "mean") -> Tensor:
-    """1707.06347 eq. 7, negated: (B, T) → scalar, mean over masked tokens; ``reduction="none"`` → (B, T), 0 outside."""
-    losses = torch.maximum(*surrogates(logprobs, old_logprobs, advantages, mask, clip=clip))
-    reductions = {"mean": masked_mean, "none": lambda x, _: x}
-    if reduction not in reductions:
-        raise ValueError(f"reduction: found {reduction!r}; expected one of {', '.join(reductions)}")
-    return reductions[reduction](losses, mask)
+def squared_errors(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float
+                   ) -> tuple[Tensor, Tensor]:
+    """(B, T) each → (V − R)², and the same for V kept within ``clip`` of V_old, (B, T) each; 0 outside the mask.
 
-
-def squared_errors(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
-    """(B, T) each → (V − R)², and the same for V kept within ``clip`` of V_old, (B, T) each; 0 outside the mask."""
+    The critic's loss is half the mean of the larger one over the mask.
+    """
     within = torch.clamp(values, old_values - clip, old_values + clip)
     return torch.where(mask, values - returns, 0) ** 2, torch.where(mask, within - returns, 0) ** 2
-
-
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float) -> Tensor:
-    """½ · masked mean of the larger squared error: (B, T) each → scalar."""
-    return 0.5 * masked_mean(torch.maximum(*squared_errors(values, old_values, returns, mask, clip=clip)), mask)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
@@ -130,7 +125,7 @@ class RunningMoments:
     squares: float = 0.0  # Σ (x − mean)²
 
     def update(self, values: Tensor) -> None:
-        """(N,) scores."""
+        """(B,) scores."""
         values = values.double()
         count, mean = values.numel(), values.mean().item()
         total, gap = self.count + count, mean - self.mean
@@ -161,8 +156,47 @@ MISSING_EOS = {  # what becomes of the score of a response without end token
 
 def shape_scores(scores: Tensor, finished: Tensor, moments: RunningMoments, *, scaling: str, clip: float | None,
                  missing_eos: str, penalty: float) -> Tensor:
-    """(N,) scores → (N,): by the running moments (``SCALINGS``), clipped to ± ``clip``, then punished where not ``finished``."""
+    """(B,) scores → (B,): by the running moments (``SCALINGS``), clipped to ± ``clip``, then punished where not
+    ``finished``.
+    """
     scores = SCALINGS[scaling](scores, moments)
     if clip is not None:
         scores = scores.clamp(-clip, clip)
     return torch.where(finished, scores, MISSING_EOS[missing_eos](scores, penalty))
+
+
+# What is logged, of a whole batch of responses
+
+
+def kl_figures(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
+    """KL(π ‖ π_ref) in nats, a response's sum, mean over responses; a token's entropy, as −log π of what was drawn."""
+    sums = {name: torch.where(mask, kl_penalty(logprobs, ref_logprobs, name), 0).sum(-1).mean().item()
+            for name in ("k1", "k3")}
+    return {"kl/k1": sums["k1"], "kl/k3": sums["k3"], "policy/entropy": -masked_mean(logprobs, mask).item()}
+
+
+def score_figures(scores: Tensor, mask: Tensor, finished: Tensor) -> dict[str, float]:
+    """Of raw scores (B,), lengths in tokens by the (B, T) mask, and who came to an end (B,)."""
+    lengths = mask.sum(-1).float()
+    ended = finished.float().mean().item()
+    return {"reward/proxy": scores.mean().item(), "reward/proxy_std": scores.std(correction=0).item(),
+            "length/mean": lengths.mean().item(), "length/std": lengths.std(correction=0).item(),
+            "eos_rate": ended, "truncation_rate": 1 - ended}
+
+
+def reward_figures(rewards: Tensor, scores: Tensor) -> dict[str, float]:
+    """Of rewards (B, T), already 0 outside the mask, a response's sum; and how much of it is not the score (B,)."""
+    return {"reward/shaped": rewards.sum(-1).mean().item(),
+            "reward/non_score": (rewards.sum(-1) - scores).mean().item()}
+
+
+def advantage_figures(advantages: Tensor, mask: Tensor) -> dict[str, float]:
+    """(B, T), (B, T): their mean and standard deviation over tokens."""
+    return {"advantage/mean": masked_mean(advantages, mask).item(),
+            "advantage/std": masked_variance(advantages, mask).sqrt().item()}
+
+
+def ratio_metrics(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """(B, T) each → by token of the mask: ρ = π/π_old, and ½ (log ρ)², which estimates KL(π_old ‖ π)."""
+    change = (logprobs.detach() - old_logprobs)[mask]  # (N,): log ρ
+    return {"policy/approx_kl": change**2 / 2, "policy/ratio_mean": change.exp(), "policy/ratio_max": change.exp()}
