@@ -1,6 +1,6 @@
 """Which of several methods differ: a p-value per pair, Holm's adjustment over the declared pairs, and one verdict each.
 
-A pair's p-value is the α from which on its printed intervals exclude 0, so what is claimed is always a subset of the intervals
+A pair's p-value is the α at which its printed interval just reaches 0, so what is claimed is always a subset of the intervals
 that exclude 0.
 """
 
@@ -190,20 +190,14 @@ def p_values(contrasts: Contrasts) -> NDArray:
 
 
 def _level_reached(excluded: Callable[[NDArray], NDArray], shape: tuple[int, ...]) -> NDArray:
-    """The α from which on all intervals exclude 0, (…), never rounded down; 1 where even the narrowest does not.
-
-    The largest of a grid of α whose interval holds 0 is refined by bisection of ln α. A plain bisection would not do:
-    square-and-add intervals are not always nested, and one that excludes 0 may contain one that does not.
-    """
-    grid = np.linspace(np.log(_LEAST_P), np.log(_MOST_P), 61)
-    outside = excluded(np.exp(grid).reshape(-1, *[1] * len(shape)))     # (61, …)
-    above = np.logical_and.accumulate(outside[::-1]).sum(0)             # how many of the largest α exclude 0
-    low, high = grid[np.maximum(len(grid) - 1 - above, 0)], grid[np.minimum(len(grid) - above, len(grid) - 1)]
-    for _ in range(40):
+    """The smallest α, (…), whose interval excludes 0, by bisection of ln α, never rounded down; 1 where none does."""
+    low, high = np.full(shape, np.log(_LEAST_P)), np.full(shape, np.log(_MOST_P))
+    never = ~excluded(np.exp(high))
+    for _ in range(50):
         middle = (low + high) / 2
         out = excluded(np.exp(middle))
         low, high = np.where(out, low, middle), np.where(out, middle, high)
-    return np.where(above == 0, 1.0, np.exp(high))
+    return np.where(never, 1.0, np.exp(high))
 
 
 def _shape(figures: Mapping[str, Matrix]) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import crossed, shares
 from .crossed import MeanSquares, linearised, mean_squares
 
+_TOWARDS_ONE = np.linspace(1, 0.001, 16)[:, None]   # powers of α
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -163,8 +165,15 @@ class ShareContrasts:
         return ShareContrasts(crossed.shrunk(self.squares), self.methods.shrunk(), self.first, self.second)
 
     def interval(self, alpha: ArrayLike) -> tuple[NDArray, NDArray]:
+        """Square-and-add, each interval widened to hold those of lower levels.
+
+        With 2 or 3 seeds the estimated correlation may be large by chance, and where the shares' own intervals near [0, 1] that
+        of 99 % may exclude 0 while that of 90 % does not. From 3 seeds on the 95 % intervals are hardly ever widened.
+        """
         first, second = self.methods.take(self.first), self.methods.take(self.second)
-        return shares.square_and_add(first, second, self.squares, alpha)
+        exact = np.broadcast_to(alpha, self.squares.mean.shape)
+        low, high = shares.square_and_add(first, second, self.squares, exact**_TOWARDS_ONE)     # (16, K)
+        return low.min(0), high.max(0)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
-from .comparisons import Comparison, Pair, Verdict
 from .claims import Answer, Finding
+from .comparisons import Comparison, Pair, Verdict
 
 _GROUPS = 4     # of pairs that a sentence names; the others are counted
 
@@ -62,10 +62,12 @@ def reading(comparison: Comparison) -> str:
     else:
         text = (f"Intervals are {level} and hold for these trained models on new {comparison.unit}; there is 1 seed, so the "
                 f"methods' other seeds are not covered, and there are {prompts}.")
-    if count:
-        text += (f' "Better" is said so seldom that a table of {_count(count, "comparison")} without any true difference would '
-                 f"say it in at most {100 * comparison.alpha:g} % of cases (Holm's adjustment); each interval stands for "
-                 "its own pair, without it.")
+    wrongly = f"would be said in at most {100 * comparison.alpha:g} % of tables"
+    if count == 1:
+        text += f' Were there no true difference, "better" {wrongly}.'
+    elif count:
+        text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s adjustment); '
+                 "the intervals are of each pair alone, without that adjustment.")
     if seeds == 2:
         text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 where methods are compared."
     return text
@@ -93,10 +95,10 @@ def about(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Without an exponent, thousands grouped, up to four significant digits below 1,000."""
+    """Without an exponent, thousands grouped, three significant digits below 1,000."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
-    text = f"{value:.{3 - floor(log10(abs(value)))}f}"
+    text = f"{value:.{max(2 - floor(log10(abs(value))), 0)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -108,13 +110,15 @@ def listed(items: Sequence[str], last: str = "and") -> str:
 def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
     by = f"By {figure}" + (" (lower is better)" if comparison.lower_is_better else "")
     if not comparison.pairs:
-        yield f"{by} there is nothing to compare: {_count(len(comparison.methods), 'method')}."
+        yield "There is one method, and nothing to compare it with." if len(comparison.methods) == 1 else "Nothing was compared."
         return
     by_verdict = {kind: [pair for pair in comparison.pairs if pair.verdict is kind] for kind in Verdict}
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
     clauses = [_claims(comparison, claims)] if claims else []
     if equal := by_verdict[Verdict.EQUAL]:
-        clauses.append(f"practically equal (within ±{number(comparison.margin)}) are {_pairs(equal)}")
+        within = f"practically equal (within ±{number(comparison.margin)})"
+        clauses.append(f"{equal[0].first} and {equal[0].second} are {within}" if len(equal) == 1 else
+                       f"{within} are {_pairs(equal, ' as well as ')}")
     if clauses:
         yield f"{by}, {'; '.join(clauses)}."
     for sentence in (_alone(comparison, by_verdict[Verdict.SEEN_ALONE]), _undecided(comparison, by_verdict[Verdict.UNDECIDED])):
@@ -138,11 +142,16 @@ def _claims(comparison: Comparison, claims: Sequence[Pair]) -> str:
     for losers, methods in winners.items():
         verb = "is" if len(methods) == 1 else "are"
         if comparison.seeds == 1:
-            methods, losers = ([f"this trained {one}" for one in names] for names in (methods, losers))
+            clauses.append(f"{_trained(methods)} {verb} better than {_trained(losers)}")
+            continue
         everyone = comparison.best in methods and len(losers) > 1
         others = f"all others ({listed(losers)})" if everyone else listed(losers)
         clauses.append(f"{listed(methods)} {verb} better than {others}")
     return "; ".join(clauses)
+
+
+def _trained(methods: Sequence[str]) -> str:
+    return f"{'this' if len(methods) == 1 else 'these'} trained {listed(methods)}"
 
 
 def _alone(comparison: Comparison, pairs: Sequence[Pair]) -> str:
@@ -163,11 +172,11 @@ def _undecided(comparison: Comparison, pairs: Sequence[Pair]) -> str:
         who = f"any two of the {methods} trained models ({listed(comparison.methods)})"
     least, most = (about(choose(pair.smallest_shown for pair in pairs)) for choose in (min, max))
     shown = f"a difference of about {least}" if least == most else f"differences of about {least} to {most}"
-    return f"No difference was seen between {who}; {shown} would have been shown with 80 % probability."
+    return f"No difference was seen between {who}; {shown} would have been seen with a chance of 80 %."
 
 
-def _pairs(pairs: Sequence[Pair]) -> str:
-    """Names every pair, those of one method together: dpo and rrhf, and ppo and each of dpo and sft."""
+def _pairs(pairs: Sequence[Pair], joined: str = ", and between ") -> str:
+    """Names every pair, those of one method together: dpo and rrhf, and between ppo and each of dpo and sft."""
     left, groups = [(pair.first, pair.second) for pair in pairs], []
     while left and len(groups) < _GROUPS:
         names = [name for pair in left for name in pair]
@@ -178,32 +187,32 @@ def _pairs(pairs: Sequence[Pair]) -> str:
         left = [pair for pair in left if pair not in mine]
     if left:
         groups.append(f"the two of {_count(len(left), 'other pair')}")
-    return groups[0] if len(groups) == 1 else f"{', between '.join(groups[:-1])}, and between {groups[-1]}"
+    return joined.join(groups)
 
 
 def _spent(methods: Sequence[str], budget: str | None, costs: Costs | None) -> Iterable[str]:
+    if budget:
+        yield f"All methods were given {budget}." if len(methods) > 1 else f"{methods[0]} was given {budget}."
     known = {method: costs.values[method] for method in methods if method in costs.values} if costs else {}
-    given = f"{'All' if len(methods) > 1 else 'It'} {'were' if len(methods) > 1 else 'was'} given {budget}" if budget else ""
     if not known:
-        spent = ""
-    elif len(set(map(number, known.values()))) == 1:
-        each = "each cost" if len(known) > 1 else f"{next(iter(known))} cost"
-        spent = f"{each} {number(next(iter(known.values())))} {costs.unit}"
+        return
+    least, most = min(known, key=known.get), max(known, key=known.get)
+    low, high = number(known[least]), number(known[most])
+    if len(known) == 1:
+        yield f"{least} cost {low} {costs.unit}."
+    elif low == high:
+        yield f"Each cost {low} {costs.unit}."
     else:
-        least, most = min(known, key=known.get), max(known, key=known.get)
-        spent = f"the cost goes from {number(known[least])} {costs.unit} ({least}) to {number(known[most])} ({most})"
-    text = "; ".join(part for part in (given, spent) if part)
-    if text:
-        yield f"{text[0].upper()}{text[1:]}."
+        yield f"The cheapest was {least} with {low} {costs.unit}, the most expensive {most} with {high}."
 
 
 def _ended(runs: Mapping[str, Runs]) -> Iterable[str]:
     for method, ended in runs.items():
-        lost = [f"{count} {what}" for count, what in ((ended.failed, "failed"), (ended.diverged, "diverged")) if count]
+        lost = [f"{'all' if 1 < count == ended.total else count} {what}" for count, what in ((ended.failed, "failed"), (ended.diverged, "diverged")) if count]
+        left = ended.total - ended.failed - ended.diverged
         if lost:
-            left = ended.total - ended.failed - ended.diverged
-            rest = f"its figures are of the other {left}" if left else "it has no figures"
-            yield f"Of {_count(ended.total, 'run')} of {method} {listed(lost)}: {rest}."
+            rest = f"its figures are those of the other {left}" if left else "it has no figures"
+            yield f"Of {_count(ended.total, 'run')} of {method}, {listed(lost)}; {rest}."
 
 
 def _small(pair: Pair, comparison: Comparison) -> str:
