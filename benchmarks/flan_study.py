@@ -170,9 +170,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     chosen, mask = settings(config), Mask(config)
     from algorithms.common.memory import released
 
-    with released():
-        with _one_thread():
-            answers, samples, told = _answers(chosen, folder, mask)
+    with released(), _one_thread():
+        answers, samples, told = _answers(chosen, folder, mask)
     head = results.header(name, chosen.seed, mask, overrides)
     study = dataclasses.asdict(chosen.data.study)
     results.write_json(folder / "study.json", mask.hide({**head, **told, "study": study}))

@@ -32,7 +32,8 @@ from benchmarks.flan_tables import (
     trained_table,
 )
 
-CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words", "days": "far", "pets": "steps", "sums": "steps"}
+CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words",
+            "days": "far", "pets": "steps", "sums": "steps"}
 STUDY = Study(["qa", "arith"], ["qa"], "steps", "far", sizes=[1, 2, 16], draws=2, reasoning_share=0.25, seeds=2)
 
 
@@ -70,7 +71,8 @@ def test_the_tasks_of_a_draw_are_nested_and_of_many_clusters():
 
 
 def test_a_cluster_the_data_does_not_have_is_refused():
-    with pytest.raises(ConfigError, match="data.study: found music; expected clusters of the data: arith, far, qa, steps, words"):
+    known = "arith, far, qa, steps, words"
+    with pytest.raises(ConfigError, match=f"data.study: found music; expected clusters of the data: {known}"):
         list(arms(Study(["music"], ["qa"], "steps", "far"), CLUSTERS, 300))
     for settings, key in ((dict(seeds=0), "seeds"), (dict(draws=0), "draws"), (dict(sizes=[0]), "sizes"),
                           (dict(reasoning_share=1.0), "reasoning_share")):
@@ -86,12 +88,14 @@ def test_data_that_no_study_can_be_made_of_is_refused_before_anything_is_tuned(t
                               (dict(only=["a"]), r"data.only: found \['a'\]; expected None, a study sets it"),
                               (dict(heldout_clusters=["qa"]), "data.heldout_clusters: found"),
                               (dict(exclusions={"qa": ["b"]}), "data.exclusions: found"),
-                              (dict(labels="random"), "data.labels: found 'random'"), (dict(cot_examples=3), "data.cot_examples: found 3"),
+                              (dict(labels="random"), "data.labels: found 'random'"),
+                              (dict(cot_examples=3), "data.cot_examples: found 3"),
                               ({}, "data.study: found the cluster qa, none of whose tasks has options")):
         with pytest.raises(ConfigError, match=message):
             check(StudiedTasks(**{"tasks": str(tmp_path), "examples": 8, "study": study, **settings}), files)
-    assert {arm.settings["only"][0] for arm in arms(STUDY, CLUSTERS, 300, offset=5) if arm.part == "tasks"} == {
-        round_robin([task for task in CLUSTERS if CLUSTERS[task] not in ("qa", "steps", "far")], CLUSTERS, 5 + draw)[0] for draw in range(2)}
+    pool = [task for task in CLUSTERS if CLUSTERS[task] not in ("qa", "steps", "far")]
+    first = {arm.settings["only"][0] for arm in arms(STUDY, CLUSTERS, 300, offset=5) if arm.part == "tasks"}
+    assert first == {round_robin(pool, CLUSTERS, 5 + draw)[0] for draw in range(2)}
 
 
 def cells(correct, seed=0, **more):
@@ -113,7 +117,7 @@ def test_questions_about_one_thing_are_one_unit_of_what_every_model_was_asked():
 
 
 def test_accuracies_of_one_model_by_hand():
-    """Two of the arithmetic: 1/4 right has half = t(3)·√(.25/4) = .796, so n = .1875·(1.96/.796)² = 1.14, Wilson of that."""
+    """1/4 right has half = t(3)·√(.25/4) = .796, so it is Wilson's of n = .1875·(1.96/.796)² = 1.14."""
     found = accuracy(cells({"a": [1], "b": [0], "c": [0], "d": [0]}))
     assert (found.low, found.high) == pytest.approx((0.0164, 0.8693), abs=2e-4)
     found = accuracy(cells({"a": [1], "b": [1], "c": [1], "d": [1]}))
@@ -127,7 +131,8 @@ def test_differences_are_of_the_same_questions_and_seeds():
     found = difference(frame, base).estimate
     assert found.mean == pytest.approx(0.25), "the questions that both have, of the un-tuned model whatever its seed"
     assert (found.low, found.high) == pytest.approx(np.ravel(expected.interval(0.05)).tolist())
-    other = pd.concat([cells({"a": [0], "b": [0]}), cells({"a": [1], "b": [0]}, seed=1), cells({"a": [1], "b": [0]}, seed=2)])
+    other = pd.concat([cells({"a": [0], "b": [0]}),
+                       *(cells({"a": [1], "b": [0]}, seed=seed) for seed in (1, 2))])
     seeds = shares_differ(Matrix.of([[1, 1], [1, 0]]), Matrix.of([[0, 0], [1, 0]]), SHARE)
     found = difference(frame, other).estimate
     assert (found.mean, found.low, found.high) == ends(seeds), "seed by seed, of those that both have"
@@ -147,7 +152,8 @@ def test_a_difference_of_answers_that_agree_has_a_width_by_hand():
 def test_what_stands_depends_on_how_many_were_declared():
     def apart(name, more, things=24, right=6):
         before = cells({f"{name}{i}": [float(i < right)] for i in range(things)})
-        return difference(cells({f"{name}{i}": [float(i < right + more)] for i in range(things)}), before, group="g", name=name)
+        after = cells({f"{name}{i}": [float(i < right + more)] for i in range(things)})
+        return difference(after, before, group="g", name=name)
 
     clear, slight, none = apart("clear", 16), apart("slight", 5), apart("none", 0)
     assert clear.p < 0.001 < 0.05 / 3 < slight.p < 0.05 < none.p
@@ -156,17 +162,16 @@ def test_what_stands_depends_on_how_many_were_declared():
     assert Family([slight]).standing == [slight], "declared alone, it stands"
     assert not family.stands(apart("clear", 16)), "what was not declared has no mark"
     text = findings(family)
-    assert text.startswith("Of 4 declared comparisons this stands: g (clear +0.67). Seen only where looked at alone, which is "
-                           "too little among 4: g (slight +0.21). No difference was seen for g (none +0.00, another +0.00); ")
-    assert text.endswith("would have been seen with a chance of 80 %. All this is about this trained model, which another may "
-                         "contradict: no claim about tuning.")
+    assert text.startswith("Of 4 declared comparisons this stands: g (clear +0.67). Seen only where looked at alone, ")
+    assert "too little among 4: g (slight +0.21). No difference was seen for g (none +0.00, another +0.00); " in text
+    assert text.endswith("80 %. All this is about this trained model, which another may contradict: no claim about tuning.")
 
 
 def asked(part, condition, correct, seed=0, **more):
     rows = []
     for (task, cluster, variant), values in correct.items():
-        rows += [{"task": task, "cluster": cluster, "variant": variant, "unit": f"u{i}", "record": f"{task}{variant}{i}",
-                  "row": f"{task}:{i}", "correct": value}
+        rows += [{"task": task, "cluster": cluster, "variant": variant, "unit": f"u{i}",
+                  "record": f"{task}{variant}{i}", "row": f"{task}:{i}", "correct": value}
                  for i, value in enumerate(values)]
     fixed = {"part": part, "condition": condition, "seed": seed, "heldout": "", "size": None, "chance": 0.25}
     return pd.DataFrame(rows).assign(**{**fixed, **more}).astype({"size": "Int64"})
@@ -198,7 +203,7 @@ def test_tables_say_what_was_answered():
     for name in ("qa", "all"):
         found = row(trained_table(rows, Family([])), name, "options shown")[2:]
         assert figures(found) == ["4", "0.25", "0.25", "1.00", "+0.75"] and found[3] == "1.00 [0.51, 1.00]"
-    assert [one.name for one in trained_family(rows).differences] == ["qa"], "all of them are no comparison of their own"
+    assert [one.name for one in trained_family(rows).differences] == ["qa"], "`all` is no comparison of its own"
 
 
 def test_a_difference_that_stands_is_marked():
@@ -216,7 +221,8 @@ def test_a_difference_that_stands_is_marked():
 def test_the_curve_is_over_draws_and_more_tasks_are_compared_with_fewer():
     city = ("city", "qa", "options")
     untuned = asked("untuned", "un-tuned", {city: [0, 1]})
-    draws = [asked("tasks", "tuned", {city: values}, seed, size=2) for seed, values in enumerate(([1, 1], [1, 0], [0, 0]))]
+    draws = [asked("tasks", "tuned", {city: values}, seed, size=2)
+             for seed, values in enumerate(([1, 1], [1, 0], [0, 0]))]
     rows = tasks_rows(pd.concat([untuned, *draws]))
     table = tasks_table(rows, tasks_family(rows))
     expected = share(Matrix.of([[1, 1], [1, 0], [0, 0]]))
@@ -227,7 +233,7 @@ def test_the_curve_is_over_draws_and_more_tasks_are_compared_with_fewer():
     more = [one.assign(size=16, correct=1.0).astype({"size": "Int64"}) for one in draws]
     rows = tasks_rows(pd.concat([untuned, *draws, *more]))
     table = tasks_table(rows, tasks_family(rows))
-    assert [cell.strip() for cell in table.splitlines()[0].strip("|").split("|")][1:] == ["0 (un-tuned)", "2", "16", "16 − 2"]
+    assert row(table, "form")[1:] == ["0 (un-tuned)", "2", "16", "16 − 2"]
     assert figures(row(table, "options shown |")[1:]) == ["0.50", "0.50", "1.00", "+0.50"]
 
 
@@ -235,11 +241,11 @@ def sampled(good, tasks=(("days", "far"), ("pets", "steps")), seeds=1):
     """Chain of thought of the second of two prompts a task, where `good` has the condition."""
     parts = {"un-tuned": "untuned", "tuned": "trained", "direct answers": "reasoning", "chain of thought": "reasoning"}
     return pd.DataFrame([
-        {"part": part, "condition": condition, "seed": seed, "task": task, "cluster": cluster, "prompt_id": f"{task}{i}",
-         "unit": f"{task}{i}", "figure": figure, "value": value}
+        {"part": part, "condition": condition, "seed": seed, "task": task, "cluster": cluster,
+         "prompt_id": f"{task}{i}", "unit": f"{task}{i}", "figure": figure, "value": value}
         for condition, part in parts.items() for seed in range(1 if condition == "un-tuned" else seeds)
         for task, cluster in tasks for i in range(2)
-        for figure, value in (("accuracy/cot", float(condition in good) * i), ("rationale/cot", float(condition in good)))])
+        for figure, value in (("accuracy/cot", i * (condition in good)), ("rationale/cot", float(condition in good)))])
 
 
 def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
@@ -262,9 +268,11 @@ def test_reasoning_is_reported_by_condition_beside_the_other_tasks():
 
 
 def told(seeds, draws):
-    study = {"seeds": seeds, "draws": draws, "curve_heldout": ["qa"], "reasoning_heldout": "far", "reasoning_states": ["pet"]}
+    study = {"seeds": seeds, "draws": draws, "curve_heldout": ["qa"], "reasoning_heldout": "far",
+             "reasoning_states": ["pet"]}
     config = {"data": {"examples": 8}, "eval": {"sampling": {"temperature": 0.0}}}
-    return {"study": study, "config": config, "tuned_models": 6, "commit": "c0ffee", "device": "cpu", "tuning_seconds": 3.2}
+    return {"study": study, "config": config, "tuned_models": 6, "commit": "c0ffee", "device": "cpu",
+            "tuning_seconds": 3.2}
 
 
 def answered(seeds, draws):
@@ -273,7 +281,7 @@ def answered(seeds, draws):
 
     def arm(part, condition, right, seed, only=None, **more):
         questions = {(task, cluster, form): [float(form == "natural" or (i + seed) % 8 < right) for i in range(16)]
-                     for task, cluster in tasks for form in forms if cluster in (only, cluster if only is None else only)}
+                     for task, cluster in tasks for form in forms if only in (None, cluster)}
         return asked(part, condition, questions, seed, **more)
 
     parts = [arm("untuned", "un-tuned", 2, 0)]
@@ -297,7 +305,7 @@ def test_every_interval_of_the_page_is_possible_and_the_page_says_what_it_is_for
         assert least <= float(low) <= float(figure) <= float(high) <= 1 and float(low) < float(high)
     scopes = text.count("this trained model on new things asked about"), text.count("Intervals hold for new seeds")
     assert scopes == ((5, 0) if seeds == 1 else (0, 4))
-    assert ("Intervals hold for new draws of tasks and new things asked about; there are 5 draws" in text) == (draws == 5)
+    assert ("Intervals hold for new draws of tasks and new things asked about; there are 5" in text) == (draws == 5)
     assert ("no claim about tuning" in text) == (seeds == 1)
     assert text.count("Of 6 declared comparisons") == 3 and text.count("Of 3 declared comparisons") == 2
     titles = [line for line in text.splitlines() if line.startswith("## ")]
@@ -314,13 +322,15 @@ def test_two_seeds_are_said_to_be_few():
 def test_a_study_runs_again_from_its_store_and_in_any_number_of_processes(tmp_path):
     def study(name, stages, *more):
         ended = invoke("experiment=flan_smoke", "data.examples=64", "data.evaluation=2", "trainer.progress=false",
-                       "eval.sampling.max_new_tokens=8", f"stages.folder={tmp_path / stages}", f"hydra.run.dir={tmp_path / name}", *more)
+                       "eval.sampling.max_new_tokens=8", f"stages.folder={tmp_path / stages}",
+                       f"hydra.run.dir={tmp_path / name}", *more)
         assert ended.status == 0, ended.err
         told = json.loads((tmp_path / name / "study.json").read_text(encoding="utf-8"))
         return ended.out, told, pd.read_parquet(tmp_path / name / "answers.parquet")
 
     out, told, answers = study("first", "stages", "data.study.workers=2")
-    assert told["tuned_models"] == 6 and set(answers["part"]) == {"untuned", "trained", "reasoning", "clusters", "tasks"}
+    assert told["tuned_models"] == 6
+    assert set(answers["part"]) == {"untuned", "trained", "reasoning", "clusters", "tasks"}
     for heading in ("Tasks tuned on", "Clusters held out", "Number of tasks", "Chain of thought"):
         assert heading in out
     tuned = set((tmp_path / "stages").glob("trained-*"))
@@ -334,13 +344,14 @@ def test_a_study_runs_again_from_its_store_and_in_any_number_of_processes(tmp_pa
 
 
 def test_data_without_a_study_is_trained_on_once(tmp_path):
-    rows = [{"question": f"What is {word}?", "answer": word} for word in "one two three four five six seven eight".split()]
+    words = "one two three four five six seven eight".split()
+    rows = [{"question": f"What is {word}?", "answer": word} for word in words]
     (tmp_path / "echo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (tmp_path / "echo.yaml").write_text('cluster: words\nfile: echo.jsonl\ntemplates: ["{question}", "{question} Say it."]\n',
-                                        encoding="utf-8")
-    ended = invoke("experiment=flan", "data=flan", f"data.tasks=[{tmp_path}]", "data.examples=8", "data.heldout=0.3", "recipe.steps=1",
-                   "eval.prompts=2", "eval.sampling.max_new_tokens=4", "trainer.progress=false", f"stages.folder={tmp_path / 'stages'}",
-                   f"hydra.run.dir={tmp_path / 'out'}")
+    task = 'cluster: words\nfile: echo.jsonl\ntemplates: ["{question}", "{question} Say it."]\n'
+    (tmp_path / "echo.yaml").write_text(task, encoding="utf-8")
+    ended = invoke("experiment=flan", "data=flan", f"data.tasks=[{tmp_path}]", "data.examples=8", "data.heldout=0.3",
+                   "recipe.steps=1", "eval.prompts=2", "eval.sampling.max_new_tokens=4", "trainer.progress=false",
+                   f"stages.folder={tmp_path / 'stages'}", f"hydra.run.dir={tmp_path / 'out'}")
     assert ended.status == 0, ended.err
     told = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
     assert "exact_match" in told["evaluation"] and not (tmp_path / "out" / "study.md").exists()

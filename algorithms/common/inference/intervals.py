@@ -206,7 +206,8 @@ def contrast_to_model(first: Matrix, model: Matrix) -> ShareContrasts:
     seeds = first.shape[0]
     if model.shape[0] != 1:
         raise ValueError(f"the model has {model.shape[0]} rows; expected 1, of its own answers")
-    found = contrast(first, Matrix(model.numerator.repeat(seeds, 0), model.denominator.repeat(seeds, 0), model.unit), SHARE)
+    repeated = Matrix(model.numerator.repeat(seeds, 0), model.denominator.repeat(seeds, 0), model.unit)
+    found = contrast(first, repeated, SHARE)
     times = np.array([1, seeds])
     once = found.methods._replace(answers=found.methods.answers / times, cells=found.methods.cells / times)
     return replace(found, methods=once)
