@@ -164,7 +164,7 @@ def test_what_stands_depends_on_how_many_were_declared():
     text = findings(family)
     assert text.startswith("Of 4 declared comparisons this stands: g (clear +0.67). Seen only where looked at alone, ")
     assert "too little among 4: g (slight +0.21). No difference was seen for g (none +0.00, another +0.00); " in text
-    assert text.endswith("80 %. All this is about this trained model, which another may contradict: no claim about tuning.")
+    assert text.endswith("All this is about this trained model, which another may contradict: no claim about tuning.")
 
 
 def asked(part, condition, correct, seed=0, **more):
