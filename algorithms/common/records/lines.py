@@ -2,6 +2,8 @@
 
 import codecs
 import gzip
+import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,6 +43,17 @@ def show(value: Any, length: int = 60) -> str:
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= length else text[:length - 1] + "…"
+
+
+def hydra_text(text: str) -> str:
+    """A text as a value within an override: quoted where it could be read as anything else."""
+    plain = re.fullmatch(r"[A-Za-z_][\w.-]*( [\w.-]+)*", text) and text.lower() not in ("null", "true", "false", "nan", "inf")
+    return text if plain else '"' + re.sub(r'(\\*)"', r'\1\1\\"', text) + '"'
+
+
+def override(key: str, value: str) -> str:
+    """An override as it is typed in a shell."""
+    return shlex.quote(f"{key}={value}")
 
 
 def lines(source: "Source", gz: bool) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError, DataError
 from .json_rows import json_file, json_lines
-from .lines import Row, data_error, lines, show
+from .lines import Row, data_error, hydra_text, lines, override, show
 
 __all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
 
@@ -89,9 +89,7 @@ class Source:
         """The same with a value, as it is given."""
         if self.task is not None:
             return f"{name}: {value if value.isalnum() else repr(value)} in {self.task}"
-        if re.fullmatch(r"[\w.-]+", value):
-            return f"data.{name}={value}"
-        return f"'data.{name}={value}'" if re.fullmatch(r"[\w. -]+", value) else f"'data.{name}=\"{value}\"'"
+        return override(f"data.{name}", value if name in ("header", "quoting") else hydra_text(value))
 
     def _check_options(self):
         """Refuses options that this file's format has no use for."""
