@@ -47,8 +47,11 @@ def show(value: Any, length: int = 60) -> str:
 
 def hydra_text(text: str) -> str:
     """A text as a value within an override: quoted where it could be read as anything else."""
-    plain = re.fullmatch(r"[A-Za-z_][\w.-]*( [\w.-]+)*", text) and text.lower() not in ("null", "true", "false", "nan", "inf")
-    return text if plain else '"' + re.sub(r'(\\*)"', r'\1\1\\"', text) + '"'
+    plain = re.fullmatch(r"[A-Za-z_][\w.-]*( [\w.-]+)*", text, re.ASCII)
+    if plain and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    doubled = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + "\\" * bool(match[2]) + match[2], text)
+    return f'"{doubled}"'
 
 
 def override(key: str, value: str) -> str:

@@ -7,7 +7,6 @@ by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot b
 
 import csv
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
