@@ -19,7 +19,6 @@ from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, parse_transcript
 from .values import BadRow, cell, given, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
 
-_JOINED = ("prompt", "chosen", "rejected", "response")
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
     frozenset(layout.split()) for layout in (
@@ -39,15 +38,15 @@ CONVENTIONS = {                     # column → the field it is read as
 }
 
 
-OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # absent is as good as null
+OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which of our fields a file has, and the column (or columns) of each.
 
-    A system column and, of several columns that are joined, those after the first are optional: null or absent in a row they
-    add nothing.
+    A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it then
+    adds nothing.
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
     known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning of its
     own makes a bad row.
@@ -78,8 +77,7 @@ class Layout:
     @property
     def optional(self) -> set[str]:
         """The columns that rows may lack, each with the one that a name with dots goes into."""
-        names = [name for field, column in self.columns.items() if not isinstance(column, str) and field in _JOINED
-                 for name in column[1:]] if self.template is None else []
+        names = [name for column in self.columns.values() if not isinstance(column, str) for name in OPTIONAL & {*column[1:]}]
         system = self.columns.get("system", [])
         names += [system] if isinstance(system, str) else system
         return {part for name in names for part in (name, name.partition(".")[0])}
@@ -265,10 +263,11 @@ class _Fields:
         names = self.columns[field]
         if isinstance(names, str):
             return self._cell(names)
-        texts = [text_of(self._cell(names[0]), names[0])]
-        for name in names[1:]:
-            value = given(self.row, name)
-            texts.append("" if value is None else text_of(value, name))
+        texts = []
+        for index, name in enumerate(names):
+            optional = index > 0 and name in OPTIONAL
+            value = given(self.row, name) if optional else self._cell(name)
+            texts.append("" if optional and value is None else text_of(value, name))
         return "\n".join(text for text in texts if text)
 
     def _cell(self, name: str) -> Any:
