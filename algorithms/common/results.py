@@ -1,4 +1,5 @@
-"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, bad_rows.jsonl, config.yaml, the policy on top of all."""
+"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, bad_rows.jsonl, config.yaml, and on
+top of all the policy."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
-    """The sets of a data source; bad_rows.jsonl in the run's folder has all rows that cannot be used, also where they end it."""
+    """A data source's sets; bad_rows.jsonl in the run's folder has all that cannot be used, also where they end it."""
     try:
         data = source.load(number)
     except DataError as error:

@@ -5,8 +5,8 @@ be used raises BadRow.
 
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
 column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
-alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
-is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH
+transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,11 +45,11 @@ OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "
 class Layout:
     """Which of our fields a file has, and the column (or columns) of each.
 
-    A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it then
-    adds nothing.
+    A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
+    then adds nothing.
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
-    known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning of its
-    own makes a bad row.
+    known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
+    of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
@@ -66,6 +66,12 @@ class Layout:
         return "{" + ", ".join(parts) + "}"
 
     @property
+    def by_name(self) -> str:
+        """data.columns that reads the same; of columns that are parts of a conversation, the conversation."""
+        return option({field: column for field, column in self.columns.items()
+                       if "messages" not in self.columns or field not in ("prompt", "response")})
+
+    @property
     def used(self) -> set[str]:
         """The names of all columns read, and of those that a name with dots may go into."""
         return {part for name in self._names() for part in (name, name.partition(".")[0])}
@@ -77,7 +83,8 @@ class Layout:
     @property
     def optional(self) -> set[str]:
         """The columns that rows may lack, each with the one that a name with dots goes into."""
-        names = [name for column in self.columns.values() if not isinstance(column, str) for name in OPTIONAL & {*column[1:]}]
+        joined = [column[1:] for column in self.columns.values() if not isinstance(column, str)]
+        names = [name for column in joined for name in column if name in OPTIONAL]
         system = self.columns.get("system", [])
         names += [system] if isinstance(system, str) else system
         return {part for name in names for part in (name, name.partition(".")[0])}
@@ -92,7 +99,7 @@ class Layout:
         if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
             if told := [name for name in sorted(extra) if row[name] is not None]:
                 raise BadRow("unexpected column", told[0], "a column that the first rows do not have", self.name,
-                             f"correct the row, or name the columns to read: {option(self.columns)}")
+                             f"correct the row, or name the columns to read: {self.by_name}")
         record = _Fields(self, row).record()
         check(record, self.columns)
         return record
@@ -165,10 +172,11 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
     if record.scores is not None and len(record.responses) > 1:
         pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
         if len(set(record.responses)) == 1 and (pair or not tied):
-            name = column("rejected", "responses")
+            name = column("rejected", "response", "responses")
             raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
         if columns and pair and tied:
-            raise BadRow("tied pair", column("scores"), "two equal scores", "one response better than the other")
+            raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
+                         "one response better than the other")
 
 
 class _Fields:
@@ -205,7 +213,7 @@ class _Fields:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
                     raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
-                                 "name the columns to read by data.columns")
+                                 f"correct the row, or name the columns to read: {self.layout.by_name}")
         return self._with_system(prompt), [response]
 
     def _implicit_pair(self) -> tuple[Messages, list[str]]:

@@ -1,7 +1,7 @@
 """The rows of a group, gathered wherever they stand in a file.
 
-A file is read once to number its groups, and again for the rows: those of groups that are not complete yet are held, up to
-HELD characters. Where they are more, the later groups wait for another reading.
+A file is read once to number its groups, and again for the rows: those of groups that are not complete yet are held, up
+to HELD characters. Where they are more, the later groups wait for another reading.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ HELD = 1 << 28
 
 
 class Groups:
-    """Which group every row of a file is of, by its number in the order of their first rows: 8 bytes a row, and some 150 a
-    group.
+    """Which group every row of a file is of, by its number in the order of their first rows.
+
+    Memory: 8 bytes a row, and some 150 a group.
     """
 
     def __init__(self):

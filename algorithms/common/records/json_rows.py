@@ -75,7 +75,10 @@ def json_lines(source: "Source", gz: bool) -> Iterator[Row]:
 
 
 def optional_keys(source: "Source", gz: bool, names: set[str]) -> set[str]:
-    """Those of the names that are a key of some row. What seems to hold none is not decoded, nor what follows a broken row."""
+    """Those of the names that are a key of some row.
+
+    What seems to hold none is not decoded, nor what follows a broken row.
+    """
     written = {json.dumps(name, ensure_ascii=ascii) for name in names for ascii in (True, False)}
     key = re.compile(f"({'|'.join(map(re.escape, sorted(written)))})[ \\t]*:")
     found: set[str] = set()

@@ -114,8 +114,10 @@ def _not_utf8(path: str, line: int, error: UnicodeDecodeError) -> DataError:
 
 
 def _check_start(source: "Source", data: bytes):
-    formats = {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
+    packed = source.kind.endswith(".gz")
+    formats = {} if packed else {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
     for magic, name, fix in _MAGIC:
         if data.startswith(magic):
+            fix = fix.replace("name the file", "unpack the file and name it") if packed else fix
             fix += f", or set {source.option('format', formats[name])}" if name in formats else ""
             raise data_error(source.path, 1, "file", name, f"{source.kind} text in UTF-8", fix)

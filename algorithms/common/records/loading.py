@@ -95,9 +95,9 @@ class Loader:
     """Reads sources one after the other and keeps the report.
 
     columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside them.
-    mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they stand in
-    a file; the mapper takes them all at once, and by columns their single responses become one record. A row that cannot be
-    used takes its whole group with it.
+    mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
+    stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
+    that cannot be used takes its whole group with it.
     filter: whether to take a row at all.
     drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
     limit: stop after so many records.
@@ -166,7 +166,8 @@ class Loader:
     def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
         """The groups of a file, which is read at least twice."""
         if os.path.exists(source.path) and not os.path.isfile(source.path) and not os.path.isdir(source.path):
-            raise data_error(source.path, 1, "file", "a pipe", "a file, which data.group reads twice", "write the rows to a file")
+            raise data_error(source.path, 1, "file", "a pipe", "a file, which data.group reads twice",
+                             "write the rows to a file")
 
         def read() -> Iterator[Row]:
             source.blank_lines = 0

@@ -79,7 +79,7 @@ class Source:
                          f"rename the file or set {self.key('format')}")
 
     def late_columns(self, names: set[str]) -> set[str]:
-        """Those of the names that are a column of some row, though not of the first; only JSON's rows differ in that."""
+        """Those of the names that are a column of some row; looked up in JSON alone, whose rows may differ."""
         ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
         return optional_keys(self, self.kind.endswith(".gz"), names) if ragged and names else set()
 
@@ -214,8 +214,9 @@ def _parquet(source: Source, gz: bool) -> Iterator[Row]:
                     number += 1
                     yield Row(number, value)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        other = f", or set {source.key('format')} if it is of another kind" if not number else ""
         raise data_error(source.path, number + 1, "file", f"no valid Parquet data ({_short(error)})",
-                         "a whole Parquet file", "fetch or write the file again") from None
+                         "a whole Parquet file", "fetch or write the file again" + other) from None
 
 
 def _folder(source: Source) -> Iterator[Row]:

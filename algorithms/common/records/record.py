@@ -75,7 +75,7 @@ class Record:
 
     @property
     def judgements(self) -> int:
-        """How many labels its scores are: one rating, or one comparison for every pair that they order; a tie of all is one."""
+        """How many labels its scores are: one rating, or a comparison for each pair they order; a tie of all is one."""
         return max(self.strict_pair_count, 1) if self.scores and self.responses else 0
 
     @property

@@ -43,8 +43,8 @@ class RefusedRows:
             self._own.write(json.dumps(row) + "\n")
         except OSError as error:
             told = "a full disk" if is_full(error) else "a folder that cannot be written"
-            raise UserError(f"{folder}: found {told} ({error}); expected room for the rows that cannot be used; fix: free some "
-                            "space, or set stages.folder=PATH to another disk") from None
+            raise UserError(f"{folder}: found {told} ({error}); expected room for the rows that cannot be used; fix: "
+                            "free some space, or set stages.folder=PATH to another disk") from None
         self._count += 1
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
