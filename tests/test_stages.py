@@ -248,7 +248,8 @@ FROM_PAIRS = {"demonstrations": "preferred responses"}
 
 @pytest.mark.parametrize("records, fallbacks, labels", [
     # 64 comparisons are as many in every view, though each has two scores
-    ([judged(1.0, 0.0)] * 64, {}, {"pairs": 64, "ranked": 64, "preferred": 64, "rated": 64, "demonstrations": 0, "prompts": 0}),
+    ([judged(1.0, 0.0)] * 64, {}, {"pairs": 64, "ranked": 64, "preferred": 64, "rated": 64, "demonstrations": 0}),
+    ([judged(1.0, 0.0)] * 64, FROM_PAIRS, {"prompts": 0}),
     ([judged(1.0, 0.0)] * 64, FROM_PAIRS, {"pairs": 64, "rated": 64, "demonstrations": 64}),
     # a ranking is the pairs that it orders: two of three here
     ([RANKING], FROM_PAIRS, {"pairs": 2, "ranked": 2, "preferred": 2, "rated": 2, "demonstrations": 2}),
@@ -258,10 +259,10 @@ FROM_PAIRS = {"demonstrations": "preferred responses"}
     # a tie orders nothing, but is a judgement of who reads its scores
     ([TIED], {}, {"pairs": 0, "ranked": 0, "rated": 1}),
     ([RANKING, TIED, *RATINGS], {}, {"pairs": 2, "ranked": 2, "preferred": 2, "rated": 6}),
-], ids=["pairs", "preferred pairs", "ranking", "ratings", "chosen by rating", "tie", "all"])
+], ids=["pairs", "prompts", "preferred pairs", "ranking", "ratings", "chosen by rating", "tie", "all"])
 def test_a_judgement_is_one_label_in_every_view(store, records, fallbacks, labels):
-    data = dataclasses.replace(make_data(), preferences=Records.from_list(records), report=LoadReport(fallbacks=fallbacks))
-    bench = make_bench(store, data)
+    report = LoadReport(fallbacks=fallbacks)
+    bench = make_bench(store, dataclasses.replace(make_data(), preferences=Records.from_list(records), report=report))
     for view, count in labels.items():
         reading = dataclasses.make_dataclass("Reading", [("view", str, view)], bases=(Algorithm,))()
         assert bench._labels(reading) == count, view
