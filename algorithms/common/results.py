@@ -1,5 +1,4 @@
-"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, bad_rows.jsonl, config.yaml, and on
-top of all the policy."""
+"""What a run writes: result.json, samples.parquet, metrics.jsonl, rollouts.jsonl, config.yaml, the policy on top of all."""
 
 from __future__ import annotations
 
