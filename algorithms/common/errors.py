@@ -10,7 +10,14 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Input data that cannot be used: ``PATH:LINE: FIELD: found …; expected …; fix: …``."""
+    """Input data that cannot be used: ``PATH:LINE: FIELD: found …; expected …; fix: …``.
+
+    refused: where it is for rows, all of them (a ``records.refused.RefusedRows``).
+    """
+
+    def __init__(self, message: str, refused=None):
+        super().__init__(message)
+        self.refused = refused
 
 
 class TrainingError(UserError):

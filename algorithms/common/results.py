@@ -19,6 +19,8 @@ from .store import is_full
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .records.refused import RefusedRows
+
 PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
@@ -88,6 +90,18 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
             "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
             "versions": versions(), "device": device_name()}
+
+
+def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path | None:
+    """bad_rows.jsonl with every row that could not be used, or None, and no such file, where there is none."""
+    path = folder / "bad_rows.jsonl"
+    if not rows:
+        path.unlink(missing_ok=True)
+        return None
+    with whole(path) as temporary:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.writelines(json.dumps(mask.hide(row)) + "\n" for row in rows)
+    return path
 
 
 def write_samples(folder: Path, samples: pd.DataFrame) -> None:

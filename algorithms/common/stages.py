@@ -31,7 +31,7 @@ from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
 from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
-from .records import DataSets, Records, data_view, pairs, rated
+from .records import DataSets, Records, data_view, ranked, rated
 from .rewards import RewardSource, Scorer
 from .roles import BASE
 from .seeds import derive
@@ -383,12 +383,14 @@ class Bench:
         return own
 
     def _labels(self, algorithm: Algorithm) -> int:
-        """Judgements that its training read: one per rating or per comparison, the same ones in all its views."""
+        """Judgements that its training read, the same ones in all its views: see ``Record.judgements``."""
         return max((self._labels_of(view) for view in algorithm.labelled), default=0)
 
     def _labels_of(self, view: str) -> int:
-        if view == "rated":
-            return sum(rated(self.data.preferences).column("k"))
-        uses = view in ("preferred", "pairs", "ranked") or (
-            view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
-        return len(pairs(self.data.preferences)) if uses else 0
+        preferences, fallbacks = self.data.preferences, self.data.report.fallbacks
+        if view == "demonstrations":  # judged where they were chosen by it
+            single = preferences.where(preferences.array("k") == 1)
+            chosen = len(rated(single)) if "demonstrations by rating" in fallbacks else 0
+            return chosen + (self._labels_of("preferred") if "demonstrations" in fallbacks else 0)
+        used = {"rated": rated, "preferred": ranked, "pairs": ranked, "ranked": ranked}.get(view)
+        return sum(record.judgements for record in used(preferences)) if used else 0

@@ -7,18 +7,19 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from . import results
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .masking import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
 from .store import Store
 
 if TYPE_CHECKING:
     from .models import ModelConfig
+    from .records import DataSets
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
     head = results.header(name, chosen.seed, mask, overrides)
-    data = chosen.data.load(chosen.seed)
+    data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     bench.check(chosen.algorithm)  # what cannot be trained is refused before its inputs are
     bench.description(chosen.algorithm, chosen.recipe)
@@ -62,6 +63,19 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, figures, folder)
+
+
+def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
+    """A data source's sets; bad_rows.jsonl in the run's folder has all that cannot be used, also where they end it."""
+    try:
+        data = source.load(number)
+    except DataError as error:
+        if path := results.write_bad_rows(folder, error.refused, mask):
+            raise DataError(f"{error}\nall of them: {path}") from None
+        raise
+    if path := results.write_bad_rows(folder, data.report.refused, mask):
+        log.warning("all rows that cannot be used: %s", path)
+    return data
 
 
 def store_of(stages: StagesConfig) -> Store:
@@ -89,7 +103,7 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
 
     parts, mask = build(config, ("data", "stages")), Mask(config)
     store_of(parts["stages"])
-    report = mask.hide(inspect(parts["data"].load(seed(config)), mask.text))
+    report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
     results.write_json(folder / "data.json", report)
     with results.whole(folder / "data.html") as file:
         file.write_text(page(report, "Data report"), encoding="utf-8")

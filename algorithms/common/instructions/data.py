@@ -192,6 +192,8 @@ class InstructionData:
             if ignored:
                 report.ignored_columns[path] = ignored
             dropped.update(found.dropped)
+            report.first = found.first | report.first
+            report.refused += found.refused
             for reason, lines in found.lines.items():
                 report.lines[reason] = (report.lines.get(reason, []) + lines)[:SHOWN]
             report.sources[name] = {"read": found.read, "train": len(train), "heldout": len(heldout), "drawn": 0}

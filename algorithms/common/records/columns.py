@@ -5,18 +5,19 @@ be used raises BadRow.
 
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
 column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
-alone, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
-is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH
+transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from .lines import show
+from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, parse_transcript
-from .values import BadRow, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
+from .values import BadRow, cell, given, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
@@ -37,12 +38,18 @@ CONVENTIONS = {                     # column → the field it is read as
 }
 
 
+OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which of our fields a file has, and the column (or columns) of each.
 
+    A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
+    then adds nothing.
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
-    known: by convention, the columns of the first rows: another with a meaning of its own that turns up later is a bad row.
+    known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
+    of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
@@ -59,6 +66,12 @@ class Layout:
         return "{" + ", ".join(parts) + "}"
 
     @property
+    def by_name(self) -> str:
+        """data.columns that reads the same; of columns that are parts of a conversation, the conversation."""
+        return option({field: column for field, column in self.columns.items()
+                       if "messages" not in self.columns or field not in ("prompt", "response")})
+
+    @property
     def used(self) -> set[str]:
         """The names of all columns read, and of those that a name with dots may go into."""
         return {part for name in self._names() for part in (name, name.partition(".")[0])}
@@ -66,6 +79,15 @@ class Layout:
     def missing(self, found: Iterable[str]) -> list[str]:
         """The names that are no column and go into none."""
         return sorted({name for name in self._names() if not {name, name.partition(".")[0]} & set(found)})
+
+    @property
+    def optional(self) -> set[str]:
+        """The columns that rows may lack, each with the one that a name with dots goes into."""
+        joined = [column[1:] for column in self.columns.values() if not isinstance(column, str)]
+        names = [name for column in joined for name in column if name in OPTIONAL]
+        system = self.columns.get("system", [])
+        names += [system] if isinstance(system, str) else system
+        return {part for name in names for part in (name, name.partition(".")[0])}
 
     def _names(self) -> list[str]:
         return [name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)]
@@ -75,11 +97,44 @@ class Layout:
         if not isinstance(row, dict):
             raise BadRow("not an object", "row", kind(row), "an object with columns")
         if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
-            name = min(extra)
-            raise BadRow("unexpected column", name, "a column that the first rows do not have", self.name)
+            if told := [name for name in sorted(extra) if row[name] is not None]:
+                raise BadRow("unexpected column", told[0], "a column that the first rows do not have", self.name,
+                             f"correct the row, or name the columns to read: {self.by_name}")
         record = _Fields(self, row).record()
         check(record, self.columns)
         return record
+
+    def joined(self, rows: list[Any]) -> Record:
+        """The record of a group's rows, each with one response to the same prompt; raises BadRow."""
+        records = []
+        for index, row in enumerate(rows):
+            try:
+                record = self.record(row)
+                if len(record.responses) != 1:
+                    raise BadRow("no single response", "row", f"{len(record.responses)} responses in a row of a group",
+                                 "one in each", "leave data.group null, or make the group's record by data.mapper")
+                if records and record.prompt != records[0].prompt:
+                    raise BadRow("prompt not shared", self._column("prompt", "messages", "response"),
+                                 "another prompt than in the group's first row", "the same in all its rows",
+                                 "correct the row, or name another column by data.group")
+            except BadRow as bad:
+                bad.row = index
+                raise
+            records.append(record)
+        scores = None if records[0].scores is None else [record.scores[0] for record in records]
+        record = Record(records[0].prompt, [record.responses[0] for record in records], scores)
+        check(record, self.columns)
+        return record
+
+    def _column(self, *fields: str) -> str:
+        return column_of(self.columns, *fields)
+
+
+def column_of(columns: Mapping[str, str | list[str]], *fields: str) -> str:
+    """What the first of these fields that there is is read from, or the name of the last."""
+    name = next((columns[field] for field in fields if field in columns), fields[-1])
+    return name if isinstance(name, str) else " + ".join(name)
+
 
 def is_layout(fields: Iterable[str]) -> bool:
     """Whether these fields may be named by data.columns."""
@@ -89,8 +144,9 @@ def is_layout(fields: Iterable[str]) -> bool:
 
 def option(columns: Mapping[str, str | list[str]]) -> str:
     """data.columns as on the command line."""
-    named = (f"{field}: {name if isinstance(name, str) else '[' + ', '.join(name) + ']'}" for field, name in columns.items())
-    return "'data.columns={" + ", ".join(named) + "}'"
+    named = (f"{field}: {hydra_text(name) if isinstance(name, str) else '[' + ', '.join(map(hydra_text, name)) + ']'}"
+             for field, name in columns.items())
+    return override("data.columns", "{" + ", ".join(named) + "}")
 
 
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
@@ -98,10 +154,7 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
 
     columns: field → column, to name the column in the message; a mapper's records have none, and may be ties.
     """
-    def column(*fields: str) -> str:
-        name = next((columns[field] for field in fields if field in columns), fields[-1])
-        return name if isinstance(name, str) else " + ".join(name)
-
+    column = partial(column_of, columns)
     if not isinstance(record.prompt, str):
         for turn in record.prompt:
             if turn["role"] not in MARKS:
@@ -119,10 +172,11 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
     if record.scores is not None and len(record.responses) > 1:
         pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
         if len(set(record.responses)) == 1 and (pair or not tied):
-            name = column("rejected", "responses")
+            name = column("rejected", "response", "responses")
             raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
         if columns and pair and tied:
-            raise BadRow("tied pair", column("scores"), "two equal scores", "one response better than the other")
+            raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
+                         "one response better than the other")
 
 
 class _Fields:
@@ -159,7 +213,7 @@ class _Fields:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
                     raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
-                                 "name the columns to read by data.columns")
+                                 f"correct the row, or name the columns to read: {self.layout.by_name}")
         return self._with_system(prompt), [response]
 
     def _implicit_pair(self) -> tuple[Messages, list[str]]:
@@ -210,15 +264,18 @@ class _Fields:
         return [(value, names) for value in values]
 
     def _column(self, field: str) -> str:
-        name = self.columns[field]
-        return name if isinstance(name, str) else " + ".join(name)
+        return column_of(self.columns, field)
 
     def _value(self, field: str) -> Any:
         """The value of a field's column; texts of several columns are joined by line breaks, empty ones left out."""
         names = self.columns[field]
         if isinstance(names, str):
             return self._cell(names)
-        texts = [text_of(self._cell(name), name) for name in names]
+        texts = []
+        for index, name in enumerate(names):
+            optional = index > 0 and name in OPTIONAL
+            value = given(self.row, name) if optional else self._cell(name)
+            texts.append("" if optional and value is None else text_of(value, name))
         return "\n".join(text for text in texts if text)
 
     def _cell(self, name: str) -> Any:
@@ -242,8 +299,10 @@ class _Fields:
     def _with_system(self, prompt: Messages) -> Messages:
         if "system" not in self.columns:
             return prompt
-        value = self._value("system")
-        system = "" if value is None else text_of(value, self._column("system"))
+        names = self.columns["system"]
+        values = [(given(self.row, name), name) for name in ([names] if isinstance(names, str) else names)]
+        texts = [text_of(value, name) for value, name in values if value is not None]
+        system = "\n".join(text for text in texts if text)
         first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
         if not system or first is not None and first["content"] == system:
             return prompt

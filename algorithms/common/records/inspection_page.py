@@ -15,8 +15,9 @@ SETS = {
     "evaluation": "prompts of the reported evaluation", "heldout": "judged responses of held-out prompts",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
-SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "conversations", "near_duplicates", "sources", "kinds",
-         "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
+# the rest of the report is listed as it is
+SHOWN = {"read", "kept", "dropped", "lines", "first", "sets", "statistics", "split", "conversations", "near_duplicates",
+         "sources", "kinds", "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}
 CONVERSATIONS = {"continued": "belong to a conversation whose beginning or continuation is trained on",
                  "answers_trained_on": "have a response that follows the same turn in a training prompt"}
 WIDTH, HEIGHT = 240, 56

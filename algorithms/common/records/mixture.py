@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, DataError, UserError
 from ..seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
@@ -137,7 +137,8 @@ def _load(name: str, source: Any, seed: int) -> _Part:
     try:
         data = source.load(seed)
     except UserError as error:
-        raise type(error)(f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)") from None
+        told = f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)"
+        raise (DataError(told, error.refused) if isinstance(error, DataError) else type(error)(told)) from None
     return _Part(replace(data), replace(data.report))
 
 
@@ -278,13 +279,14 @@ def _report(parts: dict[str, _Part]) -> LoadReport:
     total = LoadReport()
     for name, part in parts.items():
         for f in fields(LoadReport):
-            if f.name != "sources":
+            if f.name not in ("sources", "first"):
                 own = getattr(part.report, f.name)
                 told = {key: f"{name}: {text}" for key, text in own.items()} if f.name == "fallbacks" else own
                 setattr(total, f.name, _sum(getattr(total, f.name), told))
     total.sources = {name: part.counts for name, part in parts.items()}
     total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
                       for inner, counts in part.report.sources.items()}
+    total.first = {reason: told for part in reversed(parts.values()) for reason, told in part.report.first.items()}
     total.lines = {reason: lines[:SHOWN] for reason, lines in total.lines.items()}
     return total
 

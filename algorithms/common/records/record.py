@@ -74,6 +74,11 @@ class Record:
         return _unequal(scores) - sum(map(_unequal, of_text.values()))
 
     @property
+    def judgements(self) -> int:
+        """How many labels its scores are: one rating, or a comparison for each pair they order; a tie of all is one."""
+        return max(self.strict_pair_count, 1) if self.scores and self.responses else 0
+
+    @property
     def best(self) -> str | None:
         """The best response of this record alone: a demonstration, one with a positive score, or the top of a ranking.
 

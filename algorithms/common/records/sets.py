@@ -74,8 +74,10 @@ class FileData:
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
-    mapper: instead of columns, a function from a row to its record or records. group: the mapper takes the list of the
-    neighbouring rows with the same text or whole number in this column.
+    mapper: instead of columns, a function from a row to its record or records.
+    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
+    their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
@@ -116,8 +118,6 @@ class FileData:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
             refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
-        if self.group is not None and self.mapper is None:
-            refuse("group", "a column and no data.mapper", "a mapper that takes a list of rows")
         if self.template is not None:
             self._check_template(refuse)
         check_delimiter(self.delimiter, "data.delimiter")
@@ -189,6 +189,8 @@ def _log_report(report: LoadReport):
     log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
     for reason, count in report.dropped.items():
         log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
+    for message in report.messages().values():
+        log.warning("dropped: %s", message)
     for what, count in report.skipped.items():
         log.warning("skipped %d times: %s", count, what)
     for name, count in report.filtered.items():

@@ -193,7 +193,7 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
         file = open(temporary, "xb")
     except OSError as error:
         raise UserError(f"{folder}: found a folder that cannot be written ({error}); expected one for the data's Arrow "
-                        "files; fix: free it, or set another folder") from None
+                        "files; fix: make it writable, or set stages.folder=PATH to another") from None
     try:
         with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
             for rows in _batches(_row(record, digest) for record in records):

@@ -17,7 +17,7 @@ from .record import Messages
 _NAMES = {"system": "system developer", "user": "user human prompter",
           "assistant": "assistant gpt chatgpt bing bard model bot chatbot"}
 ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}    # in any case of letters
-_WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first that is there counts
+_WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first one with a value
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.+-]+)"""
 _BEFORE = rf"(?:{_LITERAL}\s*:\s*{_LITERAL}\s*,\s*)*"         # the keys before one, with their values
@@ -88,6 +88,16 @@ def text_of(value: Any, field: str, expected: str = "text") -> str:
     raise BadRow("null" if value is None else "wrong type", field, kind(value), expected)
 
 
+def given(row: Any, name: str) -> Any:
+    """The same of an optional column: None where there is none."""
+    try:
+        return cell(row, name)
+    except BadRow as bad:
+        if bad.reason != "missing column":
+            raise
+        return None
+
+
 def list_of(value: Any, field: str, expected: str) -> list:
     """A value that must be a list, or the JSON text of one."""
     found = _decoded(value)
@@ -97,13 +107,28 @@ def list_of(value: Any, field: str, expected: str) -> list:
 
 
 def messages_of(value: Any, field: str) -> Messages:
-    """A list of turns as messages; see :func:`message_of`."""
-    return [message_of(turn, field) for turn in list_of(value, field, "a list of messages")]
+    """A list of turns as messages, see :func:`message_of`; as an object of lists too."""
+    turns = _rows(_decoded(value), field)
+    turns = list_of(value, field, "a list of messages") if turns is None else turns
+    return [message_of(turn, field) for turn in turns]
+
+
+def _rows(value: Any, field: str) -> list[dict] | None:
+    """The turns of an object of lists, Arrow's form of a list of objects: {"role": […], "content": […]}; else None."""
+    columns = {name: column for name, column in value.items() if column is not None} if isinstance(value, dict) else {}
+    if not _is_turn(columns) or not all(isinstance(columns[_key(columns, keys)], list) for keys in (_WHO, _WHAT)):
+        return None
+    columns = {name: column for name, column in columns.items() if isinstance(column, list)}
+    if len(set(map(len, columns.values()))) > 1:
+        lengths = ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
+        raise BadRow("unequal lengths", field, lengths, "as many of each")
+    return [dict(zip(columns, turn)) for turn in zip(*columns.values())]
 
 
 def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
-    """Where text or turns may stand: the turns, given as a list, one alone, or the JSON text of a list; None for text.
+    """Where text or turns may stand: the turns, as a list, an object of lists, one alone, or the JSON text of a list.
 
+    None for text.
     Text is a list of turns where each item has a turn's keys and one of them the user's role, or, of an answer to a prompt
     of turns (`answer`), any known role. That of a list of Python's objects with a known role, which pandas writes to CSV,
     is refused rather than read as prose.
@@ -118,7 +143,10 @@ def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
             raise BadRow("turns as Python text", field, show(value), "a list of messages, or its JSON text",
                          "write the column with json.dumps, or keep it a list: JSON Lines, Parquet")
         return None
-    if _is_turn(value):
+    turns = _rows(value, field)
+    if turns is not None:
+        value = turns
+    elif _is_turn(value):
         value = [value]
     if not isinstance(value, list):
         text_of(value, field)
@@ -130,11 +158,9 @@ def _is_turn(value: Any) -> bool:
 
 
 def _key(turn: dict, keys: tuple[str, ...]) -> str | None:
-    """The first of the keys that is there."""
-    for key in keys:
-        if key in turn:
-            return key
-    return None
+    """The first key with a value, or else that is there: a table gives every turn the keys of all, some null."""
+    there = [key for key in keys if key in turn]
+    return next((key for key in there if turn[key] is not None), there[0] if there else None)
 
 
 def _role(turn: dict) -> str | None:
