@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from algorithms.common import store as store_module
+from algorithms.common.digests import content_hash, file_digest, folder_digest
 from algorithms.common.errors import ConfigError, UserError
-from algorithms.common.store import Store, content_hash, file_digest, folder_digest
+from algorithms.common.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = {"algorithm": "sft", "lr": 5e-4, "inputs": ["a", "b"], "seed": 0}

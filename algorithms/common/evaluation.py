@@ -31,7 +31,6 @@ from .sampling import Sampling
 from .seeds import derive
 from .template import Example
 
-VERSION = 3  # raised when what is measured changes: kept evaluations are then made anew
 CHUNK = 256  # states whose two rows of logits exist at the same time
 
 

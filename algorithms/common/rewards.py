@@ -7,8 +7,6 @@ responses. Sources that must be trained first say so in ``needs``; what their se
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import logging
 import math
@@ -23,7 +21,6 @@ from .errors import ConfigError, TrainingError
 from .models import ModelConfig, Models
 from .optim import Recipe
 from .records import Record
-from .store import content_hash
 from .template import Example
 
 if TYPE_CHECKING:
@@ -65,12 +62,27 @@ class RewardSource:
         """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
         return {}
 
+    def asks(self, data: "DataSets") -> list[Callable]:
+        """Functions of the data that score in its place: a kept stage depends on their code too."""
+        return []
+
     def check(self, data: "DataSets") -> None:
         """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
         raise NotImplementedError
+
+
+def opened(source: RewardSource, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+    """The source's scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
+    from .export import frozen_role
+
+    for name, need in source.needs().items():
+        role = need.algorithm.role
+        if need.model is None and role not in models.roles.names():
+            frozen_role(models, role, folders[name])
+    return source.open(models, folders, data, batch_size)
 
 
 def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:
@@ -184,6 +196,9 @@ def _retokenized(models: Models, response: Response) -> Example:
 class Gold(RewardSource):
     """The data's own true reward, where it has one."""
 
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [data.gold]
+
     def check(self, data: "DataSets") -> None:
         if data.gold is None:
             raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
@@ -205,16 +220,6 @@ class Function(RewardSource):
     """
 
     function: Callable[[list[str], list[str]], Any]
-
-    def content(self) -> str | None:
-        """The source file it is written in: an edited function is another reward."""
-        function = self.function
-        while isinstance(function, functools.partial):
-            function = function.func
-        try:
-            return content_hash(Path(inspect.getsourcefile(inspect.unwrap(function))).read_text(encoding="utf-8"))
-        except TypeError:  # written in C: its name and the environment say what it is
-            return None
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         return checked("function", lambda rs: self.function([r.prompt for r in rs], [r.text for r in rs]))
@@ -245,6 +250,9 @@ class Weighted(RewardSource):
 
     def content(self) -> dict[str, Any]:
         return {name: source.content() for name, source in self.sources.items()}
+
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [function for source in self.sources.values() for function in source.asks(data)]
 
     def check(self, data: "DataSets") -> None:
         for source in self.sources.values():

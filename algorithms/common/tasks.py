@@ -34,7 +34,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from .evaluation import metrics
-    from .export import export, model_card
+    from .model_card import export, model_card
     from .stages import Bench
 
     store = store_of(chosen.stages)
