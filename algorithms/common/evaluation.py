@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,14 @@ from .choices import choice_figures, rank_options
 from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
-from .records import DataSets, Gold, Measure, Record, Records, pairs, prompt_hash
+from .records import Record, pairs, prompt_hash
 from .rewards import Response, Scorer
 from .sampling import Sampling
 from .seeds import derive
 from .template import Example
+
+if TYPE_CHECKING:
+    from .records import DataSets, Gold, Measure, Records
 
 CHUNK = 256  # states whose two rows of logits exist at the same time
 

@@ -14,7 +14,6 @@ from .algorithm import Algorithm
 from .evaluation import Evaluation, Spent, evaluate
 from .export import frozen_role
 from .memory import peak_memory_bytes, reset_peak_memory
-from .rewards import opened
 from .roles import BASE
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], 
         frozen_role(models, role, folder)
     frozen_role(models, algorithm.role, trained)
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
-    scorer = source and opened(source, models, scored, bench.data, bench.eval.batch_size)
+    scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
     result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent)
     keep(result, target)

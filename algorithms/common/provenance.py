@@ -59,7 +59,7 @@ class Module:
     imports: list[Import] = field(default_factory=list)  # that run when it is imported
     later: list[tuple[str, Import]] = field(default_factory=list)  # in a function, with the function's name
     bound: dict[str, list[Import] | None] = field(default_factory=dict)  # names; None: made here, not only imported
-    names: set[str] = field(default_factory=set)  # all that it mentions
+    names: set[str] = field(default_factory=set)  # all that it mentions, but for a function's own in the function
     hands_on: bool = True  # it holds imports alone
     package: bool = False
 
@@ -161,14 +161,13 @@ class Sources:
                 queue.append(name)
         while queue:
             name = queue.pop()
-            module = self.module(name)
-            if name in found or module is None:
-                continue
-            found[name] = module.digest
-            names |= module.names
-            queue += self._reached(module.imports, module.local, found)
-            for function, one in module.later:
-                waiting += [(function, target) for target in self._reached([one], module.local, found)]
+            if name not in found:
+                module = self.module(name)
+                found[name] = module.digest
+                names |= module.names
+                queue += self._reached(module.imports, module.local, found)
+                for function, one in module.later:
+                    waiting += [(function, target) for target in self._reached([one], module.local, found)]
             if not queue:
                 queue = [target for function, target in waiting if function in names and target not in found]
         return dict(sorted(found.items()))
@@ -252,11 +251,11 @@ def parsed(source: bytes, package: str, local: bool) -> Module:
             if not isinstance(node, ast.ClassDef) and function is None:
                 function = node.name
         elif isinstance(node, ast.Name):
-            module.names.add(node.id)
+            module.names |= {node.id} - {function}
             if isinstance(node.ctx, ast.Store):
                 module.bound[node.id] = None
         elif isinstance(node, ast.Attribute):
-            module.names.add(node.attr)
+            module.names |= {node.attr} - {function}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             module.names.add(node.value)  # as getattr is asked
         stack += [(child, function) for child in ast.iter_child_nodes(node)]
@@ -272,7 +271,7 @@ def _note(module: Module, node: ast.Import | ast.ImportFrom, package: str, funct
         above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
         base = ".".join([*above, *([node.module] if node.module else [])])
         made = [(alias.asname or alias.name, Import(base, alias.name)) for alias in node.names]
-    module.names |= {one.name for _, one in made if one.name}
+    module.names |= {one.name for _, one in made if one.name} - {function}
     for name, one in made:
         if function is not None and local and not (function.startswith("__") and function.endswith("__")):
             module.later.append((function, one))

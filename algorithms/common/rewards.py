@@ -69,20 +69,19 @@ class RewardSource:
     def check(self, data: "DataSets") -> None:
         """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
 
+    def load(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
+        from .export import frozen_role
+
+        for name, need in self.needs().items():
+            role = need.algorithm.role
+            if need.model is None and role not in models.roles.names():
+                frozen_role(models, role, folders[name])
+        return self.open(models, folders, data, batch_size)
+
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
         raise NotImplementedError
-
-
-def opened(source: RewardSource, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-    """The source's scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
-    from .export import frozen_role
-
-    for name, need in source.needs().items():
-        role = need.algorithm.role
-        if need.model is None and role not in models.roles.names():
-            frozen_role(models, role, folders[name])
-    return source.open(models, folders, data, batch_size)
 
 
 def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:

@@ -29,7 +29,7 @@ from .optim import Recipe
 from .precision import autocast_dtype, pick_device
 from .provenance import code_of, enclosed, versions
 from .records import DataSets, Records, data_view, pairs, rated
-from .rewards import RewardSource, opened
+from .rewards import RewardSource
 from .store import Store
 from .template import Template
 from .training import train
@@ -186,8 +186,7 @@ class Bench:
     def _source_description(self, source: RewardSource) -> dict:
         settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
         functions = source.asks(self.data)
-        code = code_of(opened, source, functions)
-        return {**settings, "content": source.content(), "asks": plain(functions), "code": code, "needs": {
+        return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions), "needs": {
             name: self.over(need.model).description(need.algorithm, need.recipe) for name, need in source.needs().items()}}
 
     def over(self, model: ModelConfig | None) -> "Bench":

@@ -99,7 +99,7 @@ class Store:
                     self._discard(entry)
                 if not os.path.lexists(entry):
                     if name and (near := self._nearest(kind, description, alike)):
-                        self._tell(entry, f"{name}: stage {entry.name} is made anew, for this differs from the kept one "
+                        self._tell(entry, f"{name}: stage {entry.name} is made anew; what differs from the kept one "
                                           f"{_made(near[0])}: {listed(near[1])}")
                     self._told.add(entry)
                     manifest = {"version": VERSION, "key": key, "kind": kind, "description": description,
@@ -243,8 +243,9 @@ def _manifest(entry: Path) -> dict:
 
 
 def _made(manifest: dict) -> str:
-    at, of = str(manifest.get("made", "")).partition("+")[0], manifest.get("commit")
-    return " ".join(filter(None, (f"made {at.replace('T', ' ')} UTC" if at else "made some time ago", of and f"at commit {of}")))
+    at = str(manifest.get("made", "some time ago")).replace("T", " ").replace("+00:00", " UTC")
+    commit_of, mark, _ = str(manifest.get("commit") or "").partition("+")
+    return f"made {at}" + (f" at commit {commit_of[:10]}{mark and '+changes'}" if commit_of else "")
 
 
 def _seal(target: Path, manifest: dict) -> None:

@@ -15,7 +15,6 @@ from .context import Context, Meter, Tokenized
 from .export import frozen_role, role_digest, save_role
 from .loop import visited
 from .optim import Recipe
-from .rewards import opened
 from .seeds import derive
 from .template import Example
 
@@ -47,7 +46,7 @@ def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
     models.clear_roles()
     for role, folder in inputs.items():
         frozen_role(models, role, folder)
-    scorer = source and opened(source, models, scored, bench.data, batch_size)
+    scorer = source and source.load(models, scored, bench.data, batch_size)
     algorithm.add_roles(models, derive(bench.seed, "roles"))
     tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
     examples = Tokenized(train, tokenize)
