@@ -16,13 +16,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Callable
 
+from . import measuring, training
 from .algorithm import Algorithm, Need
 from .context import TrainerConfig
 from .errors import ConfigError
 from .evaluation import EvalConfig, Evaluation, evaluated_prompts
 from .loop import nothing_held_out
 from .masking import MASK, is_secret
-from .measuring import kept, measure, measure_base
 from .memory import no_memory_explained
 from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
@@ -32,7 +32,6 @@ from .records import DataSets, Records, data_view, pairs, rated
 from .rewards import RewardSource
 from .store import Store
 from .template import Template
-from .training import train
 
 
 def plain(value: Any) -> Any:
@@ -167,7 +166,7 @@ class Bench:
                 "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
-        return self.hide({**whole, "code": code_of(train, algorithm), "versions": versions()})
+        return self.hide({**whole, "code": code_of(training.train, algorithm), "versions": versions()})
 
     def _own(self, algorithm: Algorithm) -> dict:
         """An algorithm's settings, and the content of the files that they name."""
@@ -210,7 +209,7 @@ class Bench:
 
         def build(target: Path, work: Path) -> None:
             with self._memory(name):
-                train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+                training.train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
 
         return self.store.get("trained", description, build, name, ("algorithm.class",))
 
@@ -226,7 +225,7 @@ class Bench:
         folder = self._evaluation(algorithm, recipe, name)
         state = self.train(algorithm, recipe, name) / "state.json"
         algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
-        return kept(folder)
+        return measuring.kept(folder)
 
     def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
         trained = self.train(algorithm, recipe, name)
@@ -240,13 +239,13 @@ class Bench:
 
         def build(target: Path, work: Path) -> None:
             with self._memory(f"evaluation of {name}"):
-                measure(self, algorithm, self._inputs(algorithm), trained, source, scored, self.seed, target)
+                measuring.measure(self, algorithm, self._inputs(algorithm), trained, source, scored, self.seed, target)
 
         return self.store.get("evaluation", self.hide(description), build, f"evaluation of {name}", ("stage",))
 
     def _measured_by(self, algorithm: Algorithm) -> dict:
         """What else an evaluation depends on: the code that answers and measures, the libraries."""
-        return {"code": code_of(measure, algorithm, self.data.gold, self.data.measure), "versions": versions()}
+        return {"code": code_of(measuring.measure, algorithm, self.data.gold, self.data.measure), "versions": versions()}
 
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
@@ -261,10 +260,10 @@ class Bench:
 
         def build(target: Path, work: Path) -> None:
             with self._memory("evaluation of the base"):
-                measure_base(self, algorithm, self.seed, target)
+                measuring.measure_base(self, algorithm, self.seed, target)
 
         alike = ("algorithm.class", "model.base")
-        return kept(self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike))
+        return measuring.kept(self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike))
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one."""

@@ -1,0 +1,138 @@
+"""What is edited between two runs is computed anew, and nothing else: code, helpers of a user's functions, libraries."""
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import sys
+
+import pytest
+from command_line import MICRO, invoke
+
+from algorithms.common import provenance
+from algorithms.common.store import Store
+from test_stages import RECIPE, TRAINER, make_bench, on_sft
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "stages")
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What was trained or evaluated anew since it was asked last."""
+    found: list[str] = []
+    get = Store.get
+
+    def counted(self, kind, description, build, *more):
+        def told(target, work):
+            found.append(f"{kind} {(description.get('algorithm') or {}).get('class', '')}".strip().replace("algorithms.", ""))
+            build(target, work)
+
+        return get(self, kind, description, told, *more)
+
+    monkeypatch.setattr(Store, "get", counted)
+
+    def ask() -> list[str]:
+        told, found[:] = list(found), []
+        return told
+
+    return ask
+
+
+@pytest.fixture
+def edit(monkeypatch):
+    """Reads the project's code as a process would that starts after an edit: of the file of that name, one text for another."""
+    def edited(file: str | None = None, before: str = "", after: str = "") -> None:
+        sources = provenance.Sources()
+        if file is not None:
+            (path,) = [path for path in sources._local if path.name == file]
+            text = sources._bytes[path].decode()
+            assert before in text
+            sources._bytes[path] = text.replace(before, after, 1).encode()
+        monkeypatch.setattr(provenance, "SOURCES", sources)
+
+    return edited
+
+
+def run(store: Store, **changed) -> None:
+    make_bench(Store(store.folder), **changed).evaluate(on_sft(), RECIPE, "dpo")
+
+
+ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
+EDITS = {
+    "the loss": ("dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
+    "its documentation": ("dpo.py", "labels are wrong with", "labels are false with", []),
+    "a comment": ("loop.py", "\nlog = ", "\n# what it says\nlog = ", []),
+    "another method": ("ppo.py", "import math", "import cmath as math", []),
+    "the loop": ("loop.py", "import math", "import cmath as math", ["trained sft.SFT", "trained dpo.DPO", "evaluation"]),
+    "the models": ("models.py", "import logging", "import logging as log", ALL),
+    "the evaluation": ("evaluation.py", "import math", "import cmath as math", ["evaluation"]),
+    "sampling": ("sampling.py", "import copy", "import copy as again", ["evaluation"]),
+    "a reader": ("readers.py", "import", "import abc\nimport", []),
+    "the store": ("store.py", "import errno", "import errno as error", []),
+    "what a run writes": ("results.py", "import json", "import json as js", []),
+    "the model card": ("model_card.py", "import html", "import html as page", []),
+    "tables": ("tables.py", "import", "import abc\nimport", []),
+    "nothing": (None, "", "", []),
+}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A store with a DPO run."""
+    store = Store(tmp_path_factory.mktemp("kept"))
+    run(store)
+    return store.folder
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
+    file, before, after, expected = EDITS[what]
+    shutil.copytree(kept, tmp_path / "stages")
+    edit(file, before, after)
+    run(Store(tmp_path / "stages"))
+    assert sorted(made()) == sorted(expected)
+
+
+@pytest.mark.parametrize("what", ["a tracker", "progress", "checkpoints", "a library"])
+def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
+    """Progress, trackers and the spacing of checkpoints do not; the libraries that compute do."""
+    shutil.copytree(kept, tmp_path / "stages")
+    changed = {"a tracker": {"trackers": ["tensorboard"]}, "progress": {"progress": True}, "checkpoints": {"checkpoint_every": 7}}
+    if what == "a library":
+        version = importlib.metadata.version
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "5.17.1" if name == "transformers" else version(name))
+    provenance.versions.cache_clear()  # as in another process
+    request.addfinalizer(provenance.versions.cache_clear)
+    run(Store(tmp_path / "stages"), trainer=dataclasses.replace(TRAINER, **changed.get(what, {})), run_folder=tmp_path)
+    assert sorted(made()) == (sorted(ALL) if what == "a library" else [])
+
+
+def test_a_users_helper_is_edited(tmp_path, monkeypatch, edit):
+    """From the command line: the reward function's own file stays as it is, what it imports counts the other way round."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_reward.py").write_text("from my_helper import measure\n\n"
+                                           "def score(prompts, responses):\n    return [measure(r) for r in responses]\n")
+
+    def proxy(helper: str) -> tuple[float, str]:
+        (tmp_path / "my_helper.py").write_text(helper)
+        for name in ("my_reward", "my_helper"):  # as in a process of its own
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        edit()
+        ended = invoke("algorithm=ppo", "algorithm.critic=policy", "algorithm.max_new_tokens=4", "reward=function",
+                       "reward.function._target_=my_reward.score", *MICRO, "algorithm.needs.reference=null",
+                       f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
+        assert ended.status == 0, ended.err
+        result = json.loads((tmp_path / "run/result.json").read_text())
+        return result["evaluation"]["reward/proxy"]["mean"], ended.out + ended.err
+
+    first, told = proxy("def measure(r):\n    return 1.0 + len(r)\n")
+    assert first >= 1 and "kept" not in told
+    same, told = proxy("def measure(r):  # characters\n    return 1.0 + len(r)\n")
+    assert same == first and "ppo: kept stage trained-" in told and "evaluation of ppo: kept stage evaluation-" in told
+    other, told = proxy("def measure(r):\n    return -1.0 - len(r)\n")
+    assert other <= -1 and "ppo: stage trained-" in told
+    assert next(line for line in told.splitlines() if "made anew" in line).endswith(": code of my_helper")
