@@ -10,7 +10,8 @@ from algorithms.common.checkout import commit_of
 
 def git(folder, *arguments: str) -> str:
     who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def told(folder) -> str | None:
 @pytest.mark.parametrize("name, changes", [
     ("zoo/other.py", True), ("zoo/deep/er/other.py", True), ("conf/method/two.yaml", True), ("zoo/chat.jinja", True),
     ("mine.py", True), ("zoo/method.py", True), ("README.md", True),
-    ("outputs/run.py", False), ("runs/1/config.yaml", False), ("zoo/results/new/config.yaml", False), ("zoo/rows.jsonl", False),
-    ("data/task.yaml", False), ("rows.yaml", False)])
+    ("outputs/run.py", False), ("runs/1/config.yaml", False), ("zoo/results/new/config.yaml", False),
+    ("zoo/rows.jsonl", False), ("data/task.yaml", False), ("rows.yaml", False)])
 def test_what_counts_as_a_change(project, name, changes):
     head = git(project, "rev-parse", "HEAD")
     assert told(project) == head

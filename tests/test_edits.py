@@ -1,4 +1,4 @@
-"""What is edited between two runs is computed anew, and nothing else: code, helpers of a user's functions, libraries."""
+"""What is edited between two runs is computed anew, and nothing else: code, helpers of users' functions, libraries."""
 
 import dataclasses
 import importlib.metadata
@@ -27,7 +27,8 @@ def made(monkeypatch):
 
     def counted(self, kind, description, build, *more):
         def told(target, work):
-            found.append(f"{kind} {(description.get('algorithm') or {}).get('class', '')}".strip().replace("algorithms.", ""))
+            kind_of = description.get("algorithm", {}).get("class", "").removeprefix("algorithms.")
+            found.append(f"{kind} {kind_of}".strip())
             build(target, work)
 
         return get(self, kind, description, told, *more)
@@ -43,7 +44,7 @@ def made(monkeypatch):
 
 @pytest.fixture
 def edit(monkeypatch):
-    """Reads the project's code as a process would that starts after an edit: of the file of that name, one text for another."""
+    """Reads the project's code as a process does that starts after an edit: in a file, one text for another."""
     def edited(file: str | None = None, before: str = "", after: str = "") -> None:
         sources = provenance.Sources()
         if file is not None:
@@ -66,7 +67,7 @@ EDITS = {
     "its documentation": ("dpo.py", "labels are wrong with", "labels are false with", []),
     "a comment": ("loop.py", "\nlog = ", "\n# what it says\nlog = ", []),
     "another method": ("ppo.py", "import math", "import cmath as math", []),
-    "the loop": ("loop.py", "import math", "import cmath as math", ["trained sft.SFT", "trained dpo.DPO", "evaluation"]),
+    "the loop": ("loop.py", "import math", "import cmath as math", [*ALL[:2], "evaluation"]),
     "the models": ("models.py", "import logging", "import logging as log", ALL),
     "the evaluation": ("evaluation.py", "import math", "import cmath as math", ["evaluation"]),
     "sampling": ("sampling.py", "import copy", "import copy as again", ["evaluation"]),
@@ -100,10 +101,11 @@ def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
 def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
     """Progress, trackers and the spacing of checkpoints do not; the libraries that compute do."""
     shutil.copytree(kept, tmp_path / "stages")
-    changed = {"a tracker": {"trackers": ["tensorboard"]}, "progress": {"progress": True}, "checkpoints": {"checkpoint_every": 7}}
+    changed = {"a tracker": {"trackers": ["tensorboard"]}, "progress": {"progress": True},
+               "checkpoints": {"checkpoint_every": 7}}
     if what == "a library":
-        version = importlib.metadata.version
-        monkeypatch.setattr(importlib.metadata, "version", lambda name: "5.17.1" if name == "transformers" else version(name))
+        other, version = {"transformers": "5.17.1"}, importlib.metadata.version
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: other.get(name) or version(name))
     provenance.versions.cache_clear()  # as in another process
     request.addfinalizer(provenance.versions.cache_clear)
     run(Store(tmp_path / "stages"), trainer=dataclasses.replace(TRAINER, **changed.get(what, {})), run_folder=tmp_path)
@@ -111,10 +113,10 @@ def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
 
 
 def test_a_users_helper_is_edited(tmp_path, monkeypatch, edit):
-    """From the command line: the reward function's own file stays as it is, what it imports counts the other way round."""
+    """From the command line: the reward function's own file stays as it is, what it imports is edited."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_reward.py").write_text("from my_helper import measure\n\n"
-                                           "def score(prompts, responses):\n    return [measure(r) for r in responses]\n")
+    (tmp_path / "my_reward.py").write_text("from my_helper import measure\n\n\ndef score(prompts, responses):\n"
+                                           "    return [measure(response) for response in responses]\n")
 
     def proxy(helper: str) -> tuple[float, str]:
         (tmp_path / "my_helper.py").write_text(helper)

@@ -419,8 +419,9 @@ def test_nobody_sees_a_torn_entry(tmp_path):
 # What the log says of kept entries
 
 
-SETTINGS = {"algorithm": {"class": "SFT"}, "recipe": {"lr": 0.001, "steps": 3}, "data": "0123456789abcdef" * 2, "seed": 0,
-            "code": {"zoo.loop": "a", "zoo.method": "b"}, "needs": {"reference": {"code": {"zoo.loop": "a"}, "seed": 0}}}
+SETTINGS = {"algorithm": {"class": "SFT"}, "recipe": {"lr": 0.001, "steps": 3}, "data": "0123456789abcdef" * 2,
+            "seed": 0, "code": {"zoo.loop": "a", "zoo.method": "b"},
+            "needs": {"reference": {"code": {"zoo.loop": "a"}, "seed": 0}}}
 
 
 def changed(**parts):
@@ -443,17 +444,20 @@ def test_the_log_says_once_that_a_kept_entry_is_used(store, caplog, monkeypatch)
     manifest = json.loads((later.get("trained", SETTINGS, refuse) / "manifest.json").read_text())
     at = manifest["made"].replace("T", " ").replace("+00:00", " UTC")
     assert manifest["commit"] == "0123456789abcdef+changes" and at.endswith("UTC")
-    assert line == f"training: kept stage {later._entry('trained', SETTINGS)[0].name} is used, made {at} at commit 0123456789+changes"
+    name = later._entry("trained", SETTINGS)[0].name
+    assert line == f"training: kept stage {name} is used, made {at} at commit 0123456789+changes"
     assert said(later, caplog, SETTINGS) == []
 
 
 @pytest.mark.parametrize("wanted, parts", [
     (changed(recipe={"lr": 0.0005, "steps": 3}), "recipe.lr 0.001 → 0.0005"),
-    (changed(code={"zoo.loop": "c", "zoo.method": "b"}, needs={"reference": {"code": {"zoo.loop": "c"}, "seed": 0}}), "code of zoo.loop"),
+    (changed(code={"zoo.loop": "c", "zoo.method": "b"}, needs={"reference": {"code": {"zoo.loop": "c"}, "seed": 0}}),
+     "code of zoo.loop"),
     (changed(data="f" * 32), "data"),
     (changed(recipe={"lr": 0.001, "steps": 4, "warmup": 0.1}, seed=1, code={"zoo.other": "c"}),
      "recipe.steps 3 → 4, recipe.warmup nothing → 0.1, seed 0 → 1 and 3 more"),
-    (changed(needs={"reference": None}), 'needs.reference nothing → null, needs.reference.seed 0 → nothing, code of zoo.loop')],
+    (changed(needs={"reference": None}),
+     'needs.reference nothing → null, needs.reference.seed 0 → nothing, code of zoo.loop')],
     ids=["setting", "code", "data", "many", "need"])
 def test_the_log_says_what_differs(store, caplog, wanted, parts):
     said(store, caplog, SETTINGS)
@@ -462,7 +466,8 @@ def test_the_log_says_what_differs(store, caplog, wanted, parts):
 
 
 def test_the_nearest_kept_entry_is_compared(store, caplog):
-    for description in (changed(seed=1, data="f" * 32), changed(seed=2), changed(seed=3), changed(algorithm={"class": "DPO"})):
+    for description in (changed(seed=1, data="f" * 32), changed(seed=2), changed(seed=3),
+                        changed(algorithm={"class": "DPO"})):
         said(store, caplog, description)
     assert re.search(r": seed [23] → 4$", said(store, caplog, changed(seed=4))[0])
     assert said(store, caplog, changed(algorithm={"class": "IPO"})) == [], "none is of its class"

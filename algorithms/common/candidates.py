@@ -253,7 +253,8 @@ class Candidates:
         def build(target: Path, work: Path) -> None:
             self._build(context, prompts, target, work)
 
-        folder = context.store.get("candidates", description, build, f"candidates of {context.name}", ("model.base", "sources"))
+        alike = ("model.base", "sources")
+        folder = context.store.get("candidates", description, build, f"candidates of {context.name}", alike)
         frame = pd.read_parquet(folder / "candidates.parquet")
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
         by_prompt = dict(iter(frame.groupby("prompt")))

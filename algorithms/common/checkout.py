@@ -16,13 +16,13 @@ def project() -> Path:
 
 
 def commit() -> str | None:
-    """The project's commit, with "+changes" where the work tree differs; None outside a checkout. Asked once a process."""
+    """The project's commit, with "+changes" where the work tree differs; None outside a checkout. Git is asked once."""
     return commit_of(project())
 
 
 @cache
 def commit_of(folder: Path) -> str | None:
-    """The commit of a folder, with "+changes" where one of its files was changed or code that git does not know lies in it."""
+    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it."""
     status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "-z", "--", ".")
     known = _git(folder, "ls-files", "-z")
     if status is None or not known:
@@ -45,7 +45,7 @@ def commit_of(folder: Path) -> str | None:
 def _is_code(path: str, known: list[str]) -> bool:
     """Whether a file that git does not know lies where the project's code does: runs and users' data lie elsewhere.
 
-    The nearest folder that holds known files decides, by whether code is among them; at the top only modules beside run.py count.
+    The nearest folder that holds known files decides, by whether code is among them; at the top only modules count.
     """
     file = PurePosixPath(path)
     if file.suffix not in CODE:

@@ -12,7 +12,7 @@ _DIGEST = re.compile(r"[0-9a-f]{16,}")
 
 
 def differences(kept: dict, wanted: dict) -> list[str]:
-    """The parts that differ, settings before code, each once: ``recipe.lr 0.001 → 0.0005``, ``code of package.module``."""
+    """The parts that differ, settings before code, each once: ``recipe.lr 0.001 → 0.0005``, ``code of a.module``."""
     before, after = dict(_leaves(kept)), dict(_leaves(wanted))
     places = [place for place in {**after, **before} if before.get(place) != after.get(place)]
     settings = [_setting(place, before.get(place), after.get(place)) for place in places if CODE not in place]

@@ -1,4 +1,4 @@
-"""How a stage or the base is evaluated and what is kept of it. ``stages.py`` decides whether; this code is part of the key."""
+"""How a stage or the base is evaluated, and what is kept of it. This code is part of the key, see ``stages.py``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .stages import Bench
 
 
-def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path, source: RewardSource | None,
-            scored: dict[str, Path], seed: int, target: Path) -> None:
-    """Fill ``target`` with the evaluation of a trained stage and what it cost. inputs, scored: as for ``training.train``."""
+def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
+            source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path) -> None:
+    """Fill ``target`` with the evaluation of a trained stage and what it cost. inputs, scored: see ``training.train``."""
     started = time.monotonic()
     models = bench.models
     reset_peak_memory(models.device)

@@ -5,7 +5,7 @@
 Followed are imports in functions too, and all modules outside the standard library and site-packages; not what is
 imported for types alone (``if TYPE_CHECKING``). Where a module imports a name only to hand it on, the module that makes
 the name stands for it, so a package of re-exports does not bind together what it lists. In the project an import in a
-function counts once something names the function: what a base class does only when it is evaluated is no part of training.
+function counts once something names the function: what a base class does when it is evaluated is no part of training.
 Comments, documentation and layout are no part of a digest.
 
 Sources are read when this module is imported: a run whose files are edited meanwhile computes with the old code, and
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "accelerate")  # that every stage computes with
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "accelerate")  # of every stage
 _OWN = __name__.partition(".")[0]
 _BLOCKS = ("body", "orelse", "finalbody")
 
@@ -90,7 +90,7 @@ def installed(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def origins(value: Any, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(module, qualified name) of every class and function in a value: of fields, of partials, of what functions enclose."""
+    """(module, qualified name) of all classes and functions in a value: in fields, partials, what functions enclose."""
     if value is None or isinstance(value, (str, int, float, bytes)) or id(value) in seen:
         return
     seen = (*seen, id(value))
@@ -332,8 +332,8 @@ def _library(module: str, name: str) -> dict[str, str]:
         return {top: f"python {platform.python_version()}"}
     if found := _version(module):
         return found
-    raise ConfigError(f"{name}: found a function or class of {module}, whose source cannot be found; expected one in a file "
-                      "or an installed library: what is kept would not notice an edit; fix: write it into a module")
+    raise ConfigError(f"{name}: found a function or class of {module}, whose source cannot be found; expected one in a "
+                      "file or an installed library: what is kept would not notice an edit; fix: write it into one")
 
 
 @cache

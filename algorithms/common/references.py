@@ -1,8 +1,9 @@
 """Log-probabilities of the data under a frozen role, computed once and kept by content.
 
-A value's identity is the base (its files' digest), the role's adapter (digest), the precision it is computed in, the code
-and the libraries that compute it, and the token ids of prompt and response. A changed template, length limit or record changes the ids and so misses; β, the
-learning rate, the data's order or other records cannot change a value, and so hit.
+A value's identity is the base (its files' digest), the role's adapter (digest), the precision it is computed in, the
+code and the libraries that compute it, and the token ids of prompt and response. A changed template, length limit or
+record changes the ids and so misses; β, the learning rate, the data's order or other records cannot change a value, and
+so hit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Resolves the stages an algorithm stands on, runs what is missing, keeps each by the content that determines it.
 
-A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, those of its inputs,
-the data's content, the model's, the seed, the code that computes this kind of stage and the libraries' versions
+A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, its inputs', the
+data's content, the model's, the seed, the code that computes this kind of stage and the libraries' versions
 (``provenance.py``). So a sweep run again recomputes only what is missing, and what was edited is computed anew.
 """
 
@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def _function(value: Any) -> str | dict:
-    """A function as strict JSON: what stands in a module is what its code makes of it; another has what it encloses as well.
+    """A function as strict JSON: its name; where it does not stand in a module, whose code makes it, what it encloses too.
 
     As it was at first sight: a function may fill what it encloses.
     """
@@ -161,8 +161,8 @@ class Bench:
         source = self._source(algorithm)
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         read = {view: self.view(view)[0].fingerprint for view in algorithm.reads}
-        whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **read,
-                "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+        whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+                **read, "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
                 "reward": source and self._source_description(source),
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
@@ -185,8 +185,9 @@ class Bench:
     def _source_description(self, source: RewardSource) -> dict:
         settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
         functions = source.asks(self.data)
-        return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions), "needs": {
-            name: self.over(need.model).description(need.algorithm, need.recipe) for name, need in source.needs().items()}}
+        return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions),
+                "needs": {name: self.over(need.model).description(need.algorithm, need.recipe)
+                          for name, need in source.needs().items()}}
 
     def over(self, model: ModelConfig | None) -> "Bench":
         """The same data and seed over another base; None: this bench."""
@@ -199,7 +200,8 @@ class Bench:
 
     def _inputs(self, algorithm: Algorithm) -> dict[str, Path | None]:
         """The stages of its roles; None: the base."""
-        return {role: self.train(need.algorithm, need.recipe, role) if need else None for role, need in algorithm.needs.items()}
+        return {role: self.train(need.algorithm, need.recipe, role) if need else None
+                for role, need in algorithm.needs.items()}
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
@@ -245,7 +247,8 @@ class Bench:
 
     def _measured_by(self, algorithm: Algorithm) -> dict:
         """What else an evaluation depends on: the code that answers and measures, the libraries."""
-        return {"code": code_of(measuring.measure, algorithm, self.data.gold, self.data.measure), "versions": versions()}
+        code = code_of(measuring.measure, algorithm, self.data.gold, self.data.measure)
+        return {"code": code, "versions": versions()}
 
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
@@ -263,7 +266,8 @@ class Bench:
                 measuring.measure_base(self, algorithm, self.seed, target)
 
         alike = ("algorithm.class", "model.base")
-        return measuring.kept(self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike))
+        folder = self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike)
+        return measuring.kept(folder)
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one."""

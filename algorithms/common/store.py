@@ -114,7 +114,7 @@ class Store:
             log.info("%s", text)
 
     def _nearest(self, kind: str, description: dict, alike: tuple[str, ...]) -> tuple[dict, list[str]] | None:
-        """The manifest and the differing parts of the kept entry that differs in the fewest, of equal ones the newest."""
+        """The manifest and the differing parts of the kept entry that differs in the fewest, the newest of these."""
         found = []
         for path in self.folder.glob(f"{kind}-*/{MANIFEST}"):
             manifest = _manifest(path.parent)

@@ -1,4 +1,4 @@
-"""How a stage is trained: its roles, its examples, its files. ``stages.py`` decides whether; this code is part of the key."""
+"""How a stage is trained: its roles, its examples, its files. This code is part of the key, see ``stages.py``."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], source: RewardSource | None,
-          scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path) -> None:
+def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+          source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
+          work: Path) -> None:
     """Fill ``target`` with a trained stage: the role's weights, state.json, and what the algorithm writes.
 
     inputs: the stages of its roles; scored: those that the reward source stands on; identity: what the stage stands on.
@@ -38,8 +39,9 @@ def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, 
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
 
-def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], source: RewardSource | None,
-             scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path) -> Context:
+def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+             source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
+             work: Path) -> Context:
     train, heldout = bench.view(algorithm.view)
     log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
     models, batch_size = bench.models, bench.eval.batch_size
