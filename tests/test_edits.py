@@ -64,7 +64,7 @@ def run(store: Store, **changed) -> None:
 ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
 EDITS = {
     "the loss": ("dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
-    "its documentation": ("dpo.py", "labels are wrong with", "labels are false with", []),
+    "its documentation": ("dpo.py", "Direct Preference", "Another Preference", []),
     "a comment": ("loop.py", "\nlog = ", "\n# what it says\nlog = ", []),
     "another method": ("ppo.py", "import math", "import cmath as math", []),
     "the loop": ("loop.py", "import math", "import cmath as math", [*ALL[:2], "evaluation"]),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
             source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path) -> None:
-    """Fill ``target`` with the evaluation of a trained stage and what it cost. inputs, scored: see ``training.train``."""
+    """Fill ``target`` with the evaluation of a trained stage and what it cost; inputs, scored: see ``training``."""
     started = time.monotonic()
     models = bench.models
     reset_peak_memory(models.device)

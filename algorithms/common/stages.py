@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def _function(value: Any) -> str | dict:
-    """A function as strict JSON: its name; where it does not stand in a module, whose code makes it, what it encloses too.
+    """A function as strict JSON: its name; where no module has it, whose code would make it, what it encloses too.
 
     As it was at first sight: a function may fill what it encloses.
     """
