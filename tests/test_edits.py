@@ -44,14 +44,14 @@ def made(monkeypatch):
 
 @pytest.fixture
 def edit(monkeypatch):
-    """Reads the project's code as a process does that starts after an edit: in a file, one text for another."""
+    """Reads the project's code as a process does that starts after an edit: in a file, one text for another, or at its end."""
     def edited(file: str | None = None, before: str = "", after: str = "") -> None:
         sources = provenance.Sources()
         if file is not None:
             (path,) = [path for path in sources._local if path.name == file]
             text = sources._bytes[path].decode()
             assert before in text
-            sources._bytes[path] = text.replace(before, after, 1).encode()
+            sources._bytes[path] = (text.replace(before, after, 1) if before else text + after).encode()
         monkeypatch.setattr(provenance, "SOURCES", sources)
 
     return edited
@@ -62,20 +62,21 @@ def run(store: Store, **changed) -> None:
 
 
 ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
+CODE = ("", "\nEDITED = 1\n")  # at the end of a file
 EDITS = {
     "the loss": ("dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
-    "its documentation": ("dpo.py", "Direct Preference", "Another Preference", []),
-    "a comment": ("loop.py", "\nlog = ", "\n# what it says\nlog = ", []),
-    "another method": ("ppo.py", "import math", "import cmath as math", []),
-    "the loop": ("loop.py", "import math", "import cmath as math", [*ALL[:2], "evaluation"]),
-    "the models": ("models.py", "import logging", "import logging as log", ALL),
-    "the evaluation": ("evaluation.py", "import math", "import cmath as math", ["evaluation"]),
-    "sampling": ("sampling.py", "import copy", "import copy as again", ["evaluation"]),
-    "a reader": ("readers.py", "import", "import abc\nimport", []),
-    "the store": ("store.py", "import errno", "import errno as error", []),
-    "what a run writes": ("results.py", "import json", "import json as js", []),
-    "the model card": ("model_card.py", "import html", "import html as page", []),
-    "tables": ("tables.py", "import", "import abc\nimport", []),
+    "its documentation": ("dpo.py", '"""', '"""To be read: ', []),
+    "a comment": ("loop.py", "", "\n# to be read\n", []),
+    "another method": ("ppo.py", *CODE, []),
+    "the loop": ("loop.py", *CODE, [*ALL[:2], "evaluation"]),
+    "the models": ("models.py", *CODE, ALL),
+    "the evaluation": ("evaluation.py", *CODE, ["evaluation"]),
+    "sampling": ("sampling.py", *CODE, ["evaluation"]),
+    "a reader": ("readers.py", *CODE, []),
+    "the store": ("store.py", *CODE, []),
+    "what a run writes": ("results.py", *CODE, []),
+    "the model card": ("model_card.py", *CODE, []),
+    "tables": ("tables.py", *CODE, []),
     "nothing": (None, "", "", []),
 }
 
