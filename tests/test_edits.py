@@ -44,7 +44,7 @@ def made(monkeypatch):
 
 @pytest.fixture
 def edit(monkeypatch):
-    """Reads the project's code as a process does that starts after an edit: in a file, one text for another, or at its end."""
+    """Reads the project's code as a process does that starts after an edit: one text for another, or one at the end."""
     def edited(file: str | None = None, before: str = "", after: str = "") -> None:
         sources = provenance.Sources()
         if file is not None:
