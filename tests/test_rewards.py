@@ -14,6 +14,7 @@ import torch
 from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
+from algorithms.common import provenance
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, Sampled
 from algorithms.common.classifier import Classifier
@@ -566,11 +567,54 @@ def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
 def test_an_edited_function_is_another_reward(store, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     keys = []
-    for number in (1, 2, 1):
-        (tmp_path / "my_reward.py").write_text(f"def reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+    (tmp_path / "my_helper.py").write_text("")
+    for number, helper in ((1, ""), (2, ""), (1, ""), (1, "# a comment"), (1, "SETTING = 1")):
+        (tmp_path / "my_reward.py").write_text(
+            f"import my_helper\ndef reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+        (tmp_path / "my_helper.py").write_text(helper)
         importlib.invalidate_caches()
+        monkeypatch.setattr(provenance, "SOURCES", provenance.Sources())  # as a new process reads them
         keys.append(key(store, Function(importlib.import_module("my_reward").reward)))
-    assert keys[0] == keys[2] != keys[1]
+    assert keys[0] == keys[2] == keys[3] and len({keys[0], keys[1], keys[4]}) == 3
+
+
+def scaled(weight: float, seen: list | None = None):
+    """A function made of settings, as a factory in a configuration makes it; it may fill what it holds."""
+    def score(prompts: list[str], responses: list[str]) -> list[float]:
+        if seen is not None:
+            seen.append(len(responses))
+        return [weight] * len(responses)
+
+    return score
+
+
+@dataclasses.dataclass
+class Scaled:
+    weight: float
+
+    def score(self, prompts: list[str], responses: list[str]) -> list[float]:
+        return [self.weight] * len(responses)
+
+    __call__ = score
+
+
+def test_what_a_function_encloses_is_part_of_it(store):
+    assert key(store, Function(scaled(1.0))) == key(store, Function(scaled(1.0))) != key(store, Function(scaled(2.0)))
+    filled = scaled(1.0, [])
+    before = key(store, Function(filled))
+    filled([], ["a"])
+    assert key(store, Function(filled)) == before, "its key does not change while it works"
+    for of in (lambda weight: Scaled(weight), lambda weight: Scaled(weight).score):
+        assert key(store, Function(of(1.0))) == key(store, Function(of(1.0))) != key(store, Function(of(2.0)))
+    with pytest.raises(ConfigError, match="content cannot be told; expected a function, a dataclass"):
+        key(store, Function(scaled(object())))
+
+
+def test_the_gold_reward_is_part_of_what_it_trains(store):
+    golds = [dataclasses.replace(make_data(), gold=functools.partial(words, weight=weight)) for weight in (1.0, 2.0)]
+    for source in (Gold(), Weighted({"gold": Gold()}, {"gold": 1.0})):
+        assert key(store, source, golds[0]) != key(store, source, golds[1])
+    assert key(store, Function(words), golds[0]) == key(store, Function(words), golds[1])
 
 
 def test_the_prompts_of_the_statistics_are_part_of_the_model(store):

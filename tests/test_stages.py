@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import stages
+from algorithms.common import measuring
 from algorithms.common.algorithm import Algorithm, Need
 from algorithms.common.context import TrainerConfig
 from algorithms.common.errors import ConfigError, TrainingError
@@ -398,7 +398,7 @@ def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
         assert json.loads((folder / "fit.json").read_text())["seconds"] > taken[1]
 
 
-@pytest.mark.parametrize("target, where", [(StoredLogprobs, "training"), (stages, "evaluation of training")])
+@pytest.mark.parametrize("target, where", [(StoredLogprobs, "training"), (measuring, "evaluation of training")])
 def test_no_memory_left_outside_a_step_says_what_to_lower(store, monkeypatch, target, where):
     def greedy(*_, **__):
         raise MemoryError

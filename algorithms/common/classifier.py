@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .digests import content_hash, weights_digest
 from .errors import ConfigError
 from .families import position_limit
 from .models import PROJECT, Models
 from .records import render_transcript
 from .rewards import Response, RewardSource, Scorer, checked, counted
-from .store import content_hash, weights_digest
 
 if TYPE_CHECKING:
     from .records import DataSets

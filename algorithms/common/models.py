@@ -17,12 +17,12 @@ from torch import Tensor
 
 from . import precision
 from .batches import Batch, attention_mask, collate
+from .digests import content_hash, weights_digest
 from .errors import ConfigError
 from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
                        disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from .logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
-from .store import content_hash, weights_digest
 from .template import Example, Template
 
 log = logging.getLogger(__name__)

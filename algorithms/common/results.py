@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
+from .checkout import commit
+from .errors import UserError, is_full
 from .masking import Mask
-from .store import is_full
+from .provenance import installed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .records.refused import RefusedRows
 
-PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
 
-def commit() -> str | None:
-    """The project's commit, with "+changes" where the work tree differs; None outside a checkout."""
-    try:
-        head = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "-C", str(PROJECT), "status", "--porcelain", "--untracked-files=no"],
-                               capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if head.returncode:
-        return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-
-
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
 def device_name() -> str:

@@ -35,7 +35,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from .evaluation import metrics
-    from .export import HEAD, export, model_card
+    from .export import HEAD
+    from .model_card import export, model_card
     from .stages import Bench
     from .template import Template
 
@@ -114,7 +115,8 @@ def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
     """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
     settings, and the base's revision and the chat template that it was trained with."""
     from .adapters import CONFIG, SavedLora, settings_of
-    from .export import HEAD, own_template, weights_file
+    from .export import HEAD, weights_file
+    from .model_card import own_template
 
     if not config.adapter or not isinstance(config.adapter, str):
         raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
@@ -181,7 +183,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     import torch
 
     from . import adapters
-    from .export import hand_over
+    from .model_card import hand_over
     from .models import load_base, load_config, load_tokenizer
     from .template import Template
 
