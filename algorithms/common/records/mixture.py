@@ -257,13 +257,13 @@ def _marked(record: Record, name: str) -> Record:
     inner = {key: record.meta[key] for key in ("origin", "inner") if key in record.meta}
     meta = {key: value for key, value in record.meta.items() if key not in inner}
     meta |= {"origin": name} | ({"inner": inner} if inner else {})
-    return Record(record.prompt, record.responses, record.scores, meta)
+    return replace(record, meta=meta)
 
 
 def _as_before(record: Record) -> Record:
     """A marked record as its source gave it."""
     meta = {key: value for key, value in record.meta.items() if key not in ("origin", "inner")}
-    return Record(record.prompt, record.responses, record.scores, meta | record.meta.get("inner", {}))
+    return replace(record, meta=meta | record.meta.get("inner", {}))
 
 
 def _same(golds: list) -> bool:
