@@ -122,23 +122,21 @@ def further(turn: dict) -> dict:
     return {} if len(turn) == 2 else {key: value for key, value in turn.items() if key not in ("role", "content")}
 
 
-def _canonical(prompt: str | Messages, without: tuple[str, ...] = ()):
-    """As JSON can hold it; of a turn's further keys all but those named."""
+def _canonical(prompt: str | Messages):
     if isinstance(prompt, str):
         return prompt
-    rest = [{key: value for key, value in further(turn).items() if key not in without} for turn in prompt]
-    return [[turn["role"], turn["content"], *([more] if more else [])] for turn, more in zip(prompt, rest)]
+    return [[turn["role"], turn["content"], *([more] if (more := further(turn)) else [])] for turn in prompt]
 
 
 def prompt_hash(prompt: str | Messages) -> int:
-    """Stable 64-bit hash of a prompt's content, not of its weights; a plain text and the same text as one user message are
-    equal."""
-    turns = [["user", prompt]] if isinstance(prompt, str) else _canonical(prompt, without=("weight",))
-    return int.from_bytes(hashlib.blake2b(json.dumps(turns, sort_keys=True).encode(), digest_size=8).digest(), "big")
+    """Stable 64-bit hash of a prompt's roles and texts, whatever else its turns hold (often no more than numbers and
+    dates); a plain text and the same text as one user message are equal."""
+    turns = [["user", prompt]] if isinstance(prompt, str) else [[turn["role"], turn["content"]] for turn in prompt]
+    return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest(), "big")
 
 
 def root_hash(prompt: str | Messages) -> int:
-    """Hash of where a conversation begins: the texts of the prompt up to its first user turn, without system messages.
+    """Hash of where a conversation begins: the prompt up to its first user turn, without system messages.
 
     Prompts that continue one conversation share it; of a single question it is ``prompt_hash`` of that question alone.
     """
@@ -146,7 +144,7 @@ def root_hash(prompt: str | Messages) -> int:
         return prompt_hash(prompt)
     turns = [turn for turn in prompt if turn["role"] != "system"] or prompt
     last = next((index for index, turn in enumerate(turns) if turn["role"] == "user"), len(turns) - 1)
-    return prompt_hash([{"role": turn["role"], "content": turn["content"]} for turn in turns[:last + 1]])
+    return prompt_hash(turns[:last + 1])
 
 
 def parse_transcript(text: str) -> tuple[Messages, str, str] | None:
