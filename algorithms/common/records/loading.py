@@ -50,6 +50,13 @@ class LoadReport:
         """As JSON-able values."""
         return asdict(self)
 
+    def refuse(self, path: str, line: int, bad: BadRow):
+        """Leave out a row for what is said by `bad`."""
+        self.dropped[bad.reason] = self.dropped.get(bad.reason, 0) + 1
+        lines = self.lines.setdefault(bad.reason, [])
+        if len(lines) < SHOWN:
+            lines.append(f"{path}:{line}")
+
     def places(self, reason: str) -> str:
         """PATH:LINE of the first rows dropped for a reason, and … where there are more."""
         return _listed(self.lines[reason], self.dropped[reason])

@@ -77,7 +77,8 @@ class Mixture:
             log.warning("gold: the sources differ in it; the mixture has none")
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
-                        measure=MeasureByOrigin(measures) if measures else None)
+                        measure=MeasureByOrigin(measures) if measures else None,
+                        on_bad_row="drop" if all(part.data.on_bad_row == "drop" for part in parts.values()) else "error")
 
     def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
         """One training set: each source's quota, the sources shuffled among each other."""
