@@ -122,8 +122,8 @@ class Bench:
                 "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
 
     def check(self, algorithm: Algorithm) -> None:
-        """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that a
-        template cannot use are left out of the data or make a DataError, as ``data.on_bad_row`` says."""
+        """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that
+        a template cannot use are left out of the data or make a DataError, as ``data.on_bad_row`` says."""
         self._check(algorithm)
         self.data = usable(self.data, self._readings(algorithm))
         self._views.clear()

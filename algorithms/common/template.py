@@ -3,10 +3,10 @@
 Prompt and response are tokenised apart and joined as tokens, so that every response of a prompt has the same prefix.
 BOS stands once at the front, the end token belongs to the response. Plain text is used as it is; messages go through
 the tokenizer's chat template, or, where there is none, the plain transcript form of Anthropic's HH data
-(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space. A response is what the chat
-template writes after the prompt that the model is given to answer: what stands before the answer there (white space of
-Llama 2's, Mistral's, Vicuna's; Qwen 3's empty block of thoughts, or the thoughts of the turn) is its beginning, to be said
-by the model as well. White space at an answer's own ends stays where a template writes no more than white space before it.
+(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space. A response is what
+the chat template writes after the prompt that the model is given to answer: what stands before the answer there (white
+space of Llama 2's, Mistral's, Vicuna's; Qwen 3's empty block of thoughts, or a turn's thoughts) is its beginning,
+to be said by the model as well. White space at an answer's own ends stays where no more than white space is before it.
 
 A conversation may be learned in one row with every answer in it (``every_turn``). Each answer is then tokenised apart
 from what stands before and after it, as it is when it is given, and its end token is learned where it ends; what the
@@ -74,8 +74,8 @@ class UnusableText(DataError):
 
 
 class Template:
-    """Renders and tokenises; knows the end token. ``chat_template`` is a path to a Jinja file that replaces the tokenizer's,
-    ``arguments`` are what it is given besides the messages."""
+    """Renders and tokenises; knows the end token. ``chat_template`` is a path to a Jinja file that replaces the
+    tokenizer's, ``arguments`` are what it is given besides the messages."""
 
     def __init__(self, tokenizer, chat_template: str | None = None, arguments: Mapping[str, Any] | None = None):
         self.tokenizer = tokenizer
@@ -100,8 +100,8 @@ class Template:
         self.lead = before or ""  # what stands between a prompt and its answer
         self._said_lead = self.decode(self._ids(self.lead)) if self.lead.strip() else self.lead
         if self._apart:
-            log.warning("chat template: it renders a prompt otherwise beside its answer than where the answer is to be given; "
-                        "learned is the answer after the prompt as given")
+            log.warning("chat template: it renders a prompt otherwise beside its answer than where the answer is to be "
+                        "given; learned is the answer after the prompt as given")
         self.turn_end = self._turn_end(self._tail)
         self.stop_ids = sorted({tokenizer.eos_token_id, self.turn_end})
         ends = [tokenizer.added_tokens_decoder.get(token) for token in self.stop_ids]
@@ -116,9 +116,10 @@ class Template:
         for key in arguments:
             if not self.chat or key in own - {"tools", "documents"} or not re.search(
                     rf"\b{re.escape(key)}\b", str(self.tokenizer.chat_template)):
-                told = "which is not the template's to be told" if self.chat and key in own else "which nothing reads"
-                raise ConfigError(f"model.template_arguments: found {key}, {told} ({self._origin if self.chat else 'no chat template'}"
-                                  "); expected names of variables in the chat template; fix: leave it out")
+                told = "which is set here" if key in own else f"which {self._origin} does not read"
+                told = told if self.chat else "and no chat template"
+                raise ConfigError(f"model.template_arguments: found {key}, {told}; "
+                                  "expected names of variables in the chat template; fix: correct it, or leave it out")
 
     def _apply(self, messages: Messages, generation_prompt: bool) -> str:
         # weight says what is learned, nothing that a template is to write
@@ -133,14 +134,15 @@ class Template:
                               "model.chat_template") from error
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = [message["role"] for message in messages]
-            raise UnusableText("refused by the chat template", "model.chat_template",
-                               f"the turns {roles}, which {self._origin} refuses ({error})", "a template that takes them",
-                               "data.on_bad_row=drop leaves such rows out, or set model.chat_template to a Jinja file that "
-                               "takes them") from error
+            raise UnusableText(
+                "refused by the chat template", "model.chat_template",
+                f"the turns {roles}, which {self._origin} refuses ({error})", "a template that takes them",
+                "data.on_bad_row=drop leaves such rows out, or set model.chat_template to a Jinja file that takes them"
+            ) from error
 
     def _around_an_answer(self) -> tuple[str | None, str]:
-        """What the chat template writes between a prompt and an answer, None where it renders the prompt otherwise beside
-        one, and what it writes after the answer."""
+        """What the chat template writes between a prompt and an answer, None where it renders the prompt otherwise
+        beside one, and what it writes after the answer."""
         user = [{"role": "user", "content": "x"}]
         try:
             prompt, whole = self._apply(user, True), self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
@@ -174,8 +176,8 @@ class Template:
         return self._apply(prompt, True) if self.chat else render_transcript(prompt)
 
     def response_text(self, prompt: str | Messages, response: str, extra: dict | None = None) -> str:
-        """What follows the rendered prompt, without what ends it: what the chat template writes there for an answer with
-        these further keys, or in the transcript form a space and the answer."""
+        """What follows the rendered prompt, without what ends it: what the chat template writes there for an answer
+        with these further keys, or in the transcript form a space and the answer."""
         if isinstance(prompt, str):
             return response
         return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})}) if self.chat \
@@ -189,14 +191,14 @@ class Template:
         if not whole.startswith(before):
             raise UnusableText(
                 "prompt rendered otherwise beside its answer", "model.chat_template",
-                f"that {self._origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than where it "
-                "is to be given", "the same text, or another prompt would be learned than is asked",
+                f"that {self._origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than "
+                "where it is to be given", "the same text, or another prompt would be learned than is asked",
                 "data.on_bad_row=drop leaves such rows out, or set model.template_arguments so that both agree")
         text = whole[len(before):].removesuffix(self._tail)
         if answer.strip() not in text and not self._change_told:
             self._change_told = True
-            log.warning("chat template: it writes the answer %r as %r, and others perhaps, too; what it writes is learned",
-                        answer.strip()[:60], text.strip()[:60])
+            log.warning("chat template: it writes the answer %r as %r, and others perhaps, too; what it writes is "
+                        "learned", answer.strip()[:60], text.strip()[:60])
         # what the template takes off an answer's ends stays, unless it writes more than white space before answers
         return self.lead + answer if not self.lead.strip() and text.strip() == answer.strip() else text
 
@@ -220,13 +222,14 @@ class Template:
         inside = set(ids) & set(self.stop_ids)
         if inside:
             token = self.tokenizer.convert_ids_to_tokens(min(inside))
-            raise UnusableText("end token in a response", "responses", f"the end token {token!r} inside the text "
-                               f"{text.strip()[:60]!r}", "plain text, the end token is added here", "take it out of the data, "
-                               "or leave such rows out (data.on_bad_row=drop)")
+            raise UnusableText(
+                "end token in a response", "responses",
+                f"the end token {token!r} inside the text {text.strip()[:60]!r}",
+                "plain text, the end token is added here", "take it out, or leave such rows out (data.on_bad_row=drop)")
         return ids
 
     def check(self, record: Record, every_turn: bool = False) -> BadRow | None:
-        """Why the record cannot be made an example, None where it can; it is tokenised no further than is needed to know."""
+        """Why the record cannot be made an example, None where it can. Tokenised is only what has to be, to know."""
         try:
             if every_turn and record.responses and not isinstance(record.prompt, str):
                 self._earlier_answers(record.prompt)
@@ -241,13 +244,13 @@ class Template:
         return None
 
     def unread(self, record: Record, keys: set[str]) -> set[str]:
-        """Those of the further keys without which all of the record's turns are rendered the same. The weights are read."""
+        """Those of the further keys without which all of the record's turns are rendered the same, but for weights."""
         turns = [] if isinstance(record.prompt, str) else record.prompt
         wholes = [[*turns, {"role": "assistant", "content": response, **extra}] for response, extra in _answers(record)]
 
         def texts(without: str | None = None) -> list[str]:
-            return [self._apply([{name: value for name, value in turn.items() if name != without} for turn in whole], False)
-                    for whole in wholes or [turns]]
+            return [self._apply([{name: value for name, value in turn.items() if name != without} for turn in whole],
+                                False) for whole in wholes or [turns]]
 
         held = {key for whole in wholes or [turns] for turn in whole for key in further(turn)}
         as_given = texts() if self.chat and held & keys else []
@@ -256,9 +259,9 @@ class Template:
     def _earlier_answers(self, messages: list[dict]) -> tuple[list[int], list[tuple[int, int]]]:
         """The prompt's tokens, and for each answer in it the place of its first token and the place after its last.
 
-        An answer is a turn of the assistant with text and with a turn before it, whose weight is not 0. White space that the
-        template takes off its ends is not part of it, nor what it writes before the last answer only. DataError where else
-        a later prompt does not hold it as it was given.
+        An answer is a turn of the assistant with text and a turn before it, whose weight is not 0. White space that
+        the template takes off its ends is not part of it, nor what it writes before the last answer only. DataError where
+        else a later prompt does not hold it as it was given.
         """
         answers = [index for index, turn in enumerate(messages)
                    if index and turn["role"] == "assistant" and turn["content"].strip() and "weight" not in turn]
@@ -274,11 +277,12 @@ class Template:
             text = next((text for text in forms if after.startswith(before + text)), None)
             between = [] if text is None else self._inner_ids(after[len(before + text):])
             if not between:
-                raise UnusableText("earlier answer rendered otherwise", "model.chat_template",
-                                   f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, "
-                                   "otherwise in a later prompt than where it was given",
-                                   "the same text, or other tokens would be learned than the model is to say",
-                                   "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
+                raise UnusableText(
+                    "earlier answer rendered otherwise", "model.chat_template",
+                    f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
+                    "in a later prompt than where it was given",
+                    "the same text, or other tokens would be learned than the model is to say",
+                    "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
             start = len(ids)
             ids += self._without_end(text, self._inner_ids(text))
             places.append((start, len(ids)))

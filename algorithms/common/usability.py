@@ -63,6 +63,9 @@ class _Place(NamedTuple):
         return "{}: found {}; expected {}; fix: {}".format(*told)
 
 
+_Faults = dict[str, dict[int, tuple[_Place, BadRow]]]  # set → index in it → where it is from, what is wrong
+
+
 def _place(record: Record, name: str, index: int) -> _Place:
     if {"source", "line"} <= record.meta.keys():
         return _Place(record.meta["source"], record.meta["line"], True)
@@ -70,16 +73,19 @@ def _place(record: Record, name: str, index: int) -> _Place:
 
 
 def usable(data: DataSets, readings: Iterable[Reading]) -> DataSets:
-    """The data without the rows that one of the readings cannot use, in any of its sets; told in the data's report and the log.
+    """The data without the rows that one of the readings cannot use, in all of its sets; report and log tell of them.
 
     Raises DataError, with all of them by reason, unless ``data.on_bad_row`` is "drop"; and where nothing would be left.
     """
     faults, unread = _faults(data, readings)
+    left = data if not faults else _left_out(data, faults)
     data.report.unread_turn_keys = sorted(unread)
     if unread:
         log.warning("keys inside turns that the chat template does not read: %s", ", ".join(map(repr, sorted(unread))))
-    if not faults:
-        return data
+    return left
+
+
+def _left_out(data: DataSets, faults: _Faults) -> DataSets:
     bad = {place: fault for found in faults.values() for place, fault in found.values()}
     kept = _kept(data, faults, {place for place in bad if place.read})
     emptied = any(not kept[name].any() for name in faults)
@@ -93,9 +99,9 @@ def usable(data: DataSets, readings: Iterable[Reading]) -> DataSets:
     return replace(data, **{name: getattr(data, name).where(mask) for name, mask in kept.items()})
 
 
-def _faults(data: DataSets, readings: Iterable[Reading]) -> tuple[dict[str, dict[int, tuple[_Place, BadRow]]], set[str]]:
-    """Set → index → what cannot be used, and why; and the further keys of turns that no template reads."""
-    faults: dict[str, dict[int, tuple[_Place, BadRow]]] = {}
+def _faults(data: DataSets, readings: Iterable[Reading]) -> tuple[_Faults, set[str]]:
+    """What cannot be used, and why; and the further keys of turns that no template reads."""
+    faults: _Faults = {}
     unread = data.report.turn_keys.keys() - {"weight"}
     for reading in sorted(dict.fromkeys(readings), key=lambda one: ORDER.index(one.name)):
         records = getattr(data, reading.name)
@@ -112,15 +118,16 @@ def _faults(data: DataSets, readings: Iterable[Reading]) -> tuple[dict[str, dict
     return faults, unread
 
 
-def _kept(data: DataSets, faults: dict[str, dict], places: set[_Place]) -> dict[str, np.ndarray]:
-    """Set → (n,) bool: what can be used, and was not read from a row of which something cannot. A prompt that other rows
-    have, too, stays."""
+def _kept(data: DataSets, faults: _Faults, places: set[_Place]) -> dict[str, np.ndarray]:
+    """Set → (n,) bool: what can be used, and was not read from a row of which something cannot. A prompt that other
+    rows have, too, stays."""
     kept: dict[str, np.ndarray] = {}
     for name in ORDER:
         records = getattr(data, name)
         if records is None:
             continue
-        mask = np.fromiter((_place(record, name, index) not in places for index, record in enumerate(records)), bool, len(records))
+        good = (_place(record, name, index) not in places for index, record in enumerate(records))
+        mask = np.fromiter(good, bool, len(records))
         if name == "prompts":
             others = [getattr(data, one).where(kept[one]).prompt_hashes for one in ("preferences", "demonstrations")]
             mask |= np.isin(records.prompt_hashes, np.concatenate(others))
@@ -130,7 +137,7 @@ def _kept(data: DataSets, faults: dict[str, dict], places: set[_Place]) -> dict[
 
 
 def _forget(data: DataSets, kept: dict[str, np.ndarray]) -> None:
-    """Take the records that are left out off the report's numbers; what was made of a row's record is not counted there."""
+    """Take the records that are left out off the report's numbers; those do not count what was made of a record."""
     report, seen = data.report, set()
     for name, mask in kept.items():
         left_out = np.flatnonzero(~mask) if name not in report.fallbacks else np.empty(0, np.int64)
@@ -147,7 +154,8 @@ def _listing(report: LoadReport, bad: dict[_Place, BadRow], emptied: bool) -> st
     """The first of the rows in full, then all by reason."""
     places = sorted(bad)
     text = [places[0].message(bad[places[0]])]
-    text.append(f"{len(bad)} rows{f' of {report.read}' if report.read else ''} cannot be used with this tokenizer and template:")
+    rows = f"{len(bad)} of {report.read} rows" if report.read else f"{len(bad)} rows"
+    text.append(f"{rows} cannot be used with this tokenizer and chat template:")
     for reason, count in Counter(fault.reason for fault in bad.values()).most_common():
         shown = [str(place) for place in places if bad[place].reason == reason][:SHOWN]
         text.append(f"  {reason}: {count} ({', '.join(shown)}{', …' if count > len(shown) else ''})")

@@ -13,5 +13,5 @@ from .values import BadRow, Skipped
 from .views import demonstrations, pairs, preferred, prompts, ranked, rated, split
 
 __all__ = ["BadRow", "DataSets", "FileData", "Gold", "LoadReport", "Measure", "Messages", "Record", "Records", "Skipped",
-           "cache_folder", "data_view", "demonstrations", "further", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts",
-           "ranked", "rated", "render_transcript", "set_cache_folder", "split", "view_sets"]
+           "cache_folder", "data_view", "demonstrations", "further", "pairs", "parse_transcript", "preferred",
+           "prompt_hash", "prompts", "ranked", "rated", "render_transcript", "set_cache_folder", "split", "view_sets"]

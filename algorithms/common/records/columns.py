@@ -187,7 +187,8 @@ class _Fields:
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
                              "the prompt, or the response alone", self._without_prompt(value))
         responses = [answer if space is None or before is not None
-                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")} for before, answer in answers]
+                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")}
+                     for before, answer in answers]
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
 

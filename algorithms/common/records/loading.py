@@ -42,7 +42,7 @@ class LoadReport:
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: 0 alone
-    unread_turn_keys: list[str] = field(default_factory=list)   # those that change nothing under the run's chat template
+    unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
     fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
     sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
 
@@ -307,8 +307,8 @@ def _typed_extras(record: Record) -> list[dict] | None:
     if record.extras is None:
         return None
     if not isinstance(record.extras, list) or not all(isinstance(extra, dict) for extra in record.extras):
-        raise BadRow("wrong type", "extras", f"{show(record.extras)} in the mapper's record", "a list of objects, or None",
-                     "correct the mapper")
+        raise BadRow("wrong type", "extras", f"{show(record.extras)} in the mapper's record",
+                     "a list of objects, or None", "correct the mapper")
     extras = [further_keys(extra, (), "assistant", "extras") for extra in record.extras]
     if any("weight" in extra for extra in extras):
         raise BadRow("nothing to learn", "extras", "the weight 0 in the mapper's record", "responses to learn from",

@@ -154,7 +154,8 @@ def arena(row: dict) -> Record:
     if prompt != other:
         raise BadRow("prompt not shared", "conversation_b", "other turns before the answer than in conversation_a",
                      "the same in both", "correct the row, or read single turns only: data.filter on the column turn")
-    return answered(prompt, [first, second], list(_WINNERS[winner]), _given(row, "winner", "model_a", "model_b", "language"))
+    meta = _given(row, "winner", "model_a", "model_b", "language")
+    return answered(prompt, [first, second], list(_WINNERS[winner]), meta)
 
 
 # ---- rankings and ratings

@@ -78,7 +78,7 @@ class Mixture:
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
                         measure=MeasureByOrigin(measures) if measures else None,
-                        on_bad_row="drop" if all(part.data.on_bad_row == "drop" for part in parts.values()) else "error")
+                        on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
 
     def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
         """One training set: each source's quota, the sources shuffled among each other."""

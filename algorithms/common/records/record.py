@@ -24,8 +24,9 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 class Record:
     """A prompt with k responses and, where they were judged, k scores.
 
-    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``. A turn may hold further keys
-    (JSON-able), which a chat template may read; ``weight``, which it never sees, is 0 where an answer is not to be learned.
+    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``. A turn may hold further
+    keys (JSON-able), which a chat template may read; ``weight``, which it never sees, is 0 where an answer is not to be
+    learned.
     responses: k texts; their order carries no meaning. k = 0 is a bare prompt.
     scores: one finite number for each response, higher is better, ties allowed; or None.
     meta: JSON-able; not part of the content.
@@ -111,7 +112,8 @@ def _unequal(scores: list[float]) -> int:
     return (len(scores) ** 2 - sum(count * count for count in counts)) // 2
 
 
-def answered(prompt: str | Messages, turns: Messages, scores: list[float] | None = None, meta: dict | None = None) -> Record:
+def answered(prompt: str | Messages, turns: Messages, scores: list[float] | None = None, meta: dict | None = None
+             ) -> Record:
     """The record of a prompt and the turns that answer it."""
     extras = [further(turn) for turn in turns]
     return Record(prompt, [turn["content"] for turn in turns], scores, meta or {}, extras if any(extras) else None)

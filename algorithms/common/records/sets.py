@@ -201,6 +201,8 @@ def _log_report(report: LoadReport):
         log.warning("skipped %d times: %s", count, what)
     for name, count in report.filtered.items():
         log.info("filtered %d rows: %s", count, name)
+    for name, count in report.turn_keys.items():
+        log.info("further key of %d turns: %r", count, name)
     for path, names in report.ignored_columns.items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),

@@ -21,7 +21,8 @@ from ..errors import UserError
 from ..store import is_full
 from .record import Messages, Record, further, prompt_hash, root_hash
 
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("further", pa.string())])   # further: other keys as JSON
+# further: a turn's other keys, as JSON
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("further", pa.string())])
 _SCHEMA = pa.schema([
     ("text", pa.string()), ("messages", pa.list_(_MESSAGE)),        # the prompt: one of the two, the other null
     ("responses", pa.list_(pa.string())), ("scores", pa.list_(pa.float64())), ("meta", pa.string()),
@@ -181,7 +182,8 @@ def _record(row: dict) -> Record:
 
 
 def _messages(stored: list[dict] | None) -> Messages | None:
-    return stored and [turn if (more := turn.pop("further")) is None else {**turn, **json.loads(more)} for turn in stored]
+    return stored and [turn if (more := turn.pop("further")) is None else {**turn, **json.loads(more)}
+                       for turn in stored]
 
 
 def _stored_turn(turn: dict) -> dict:
@@ -240,7 +242,8 @@ def _row(record: Record, digest) -> dict:
     plain = isinstance(record.prompt, str)
     meta, key = json.dumps(record.meta), record.key
     digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
-    return {"text": record.prompt if plain else None, "messages": None if plain else list(map(_stored_turn, record.prompt)),
+    return {"text": record.prompt if plain else None,
+            "messages": None if plain else list(map(_stored_turn, record.prompt)),
             "responses": record.responses, "scores": record.scores, "meta": meta,
             "extras": None if record.extras is None else json.dumps(record.extras),
             "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt),

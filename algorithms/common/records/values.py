@@ -181,7 +181,7 @@ def further_keys(turn: dict, read: tuple[str, ...], role: str, field: str) -> di
     try:
         json.dumps(more)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadRow("wrong type", field, f"a message that holds {type(error).__name__}: {error}", "what JSON can hold") from None
+        raise BadRow("wrong type", field, f"a message with other values ({error})", "what JSON can hold") from None
     return more if counts or role != "assistant" else {**more, "weight": 0}
 
 
@@ -220,7 +220,7 @@ def label_of(value: Any, field: str, textual: bool) -> float:
 
 
 def learned_part(messages: Messages) -> Messages:
-    """A conversation up to its last answer that is to be learned; whole where there is none, or where another turn is last."""
+    """A conversation up to its last answer that is to be learned; whole where none is, or another turn is last."""
     learned = [place for place, turn in enumerate(messages) if turn["role"] == "assistant" and "weight" not in turn]
     return messages[:learned[-1] + 1] if learned and messages[-1]["role"] == "assistant" else messages
 

@@ -151,4 +151,5 @@ def evaluation_records(heldout: Records, rating: float | None = None) -> Records
     order = np.argsort(rank, kind="stable")
     first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
     chosen = zip(heldout.select(first), rank[first], places[first])
-    return Records.from_list(record.taking([place] if found < 2 else [], judged=False) for record, found, place in chosen)
+    return Records.from_list(record.taking([place] if found < 2 else [], judged=False)
+                             for record, found, place in chosen)
