@@ -260,8 +260,8 @@ class Template:
         """The prompt's tokens, and for each answer in it the place of its first token and the place after its last.
 
         An answer is a turn of the assistant with text and a turn before it, whose weight is not 0. White space that
-        the template takes off its ends is not part of it, nor what it writes before the last answer only. DataError where
-        else a later prompt does not hold it as it was given.
+        the template takes off its ends is not part of it, nor what it writes before the last answer only. DataError
+        where else a later prompt does not hold it as it was given.
         """
         answers = [index for index, turn in enumerate(messages)
                    if index and turn["role"] == "assistant" and turn["content"].strip() and "weight" not in turn]
