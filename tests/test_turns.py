@@ -146,7 +146,7 @@ def test_what_stands_before_an_answer_is_learned_with_it(tokenizer):
     said = template.decode(template.response_ids([USER], "fine"))
     assert template.clean_response([USER], said) == template.clean_response([USER], "fine") == "fine"
     row = in_one_row(template, Record([USER, answer("hot"), AGAIN], ["fine"]))
-    assert text(template, learned(row)) == "hot<|im_end|><think>\n\n</think>\n\nfine<|im_end|>", "earlier ones have none"
+    assert text(template, learned(row)) == "hot<|im_end|><think>\n\n</think>\n\nfine<|im_end|>", "only the last has one"
     headed = Template(speaking(tokenizer, HEADED))
     assert text(headed, headed.response_ids([USER], "fine")) == "<|im_start|>assistant\n<think>\n\n</think>\n\nfine"
     assert headed.clean_response([USER], headed.decode(headed.response_ids([USER], "fine"))) == "fine"
