@@ -114,6 +114,11 @@ class Algorithm:
         return ()
 
     @property
+    def learns_prompt(self) -> bool:
+        """Whether the prompt's tokens are learned too."""
+        return False
+
+    @property
     def labelled(self) -> tuple[str, ...]:
         """Views whose labels, where they have some, it learns from; default: all that it reads."""
         return (self.view, *self.reads)

@@ -223,7 +223,7 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
     nll, tokens = [], []
     origins = [record.meta.get("origin") for record in records]
     for start in range(0, len(records), batch_size):
-        part = [Record(record.prompt, record.responses[:1], None, {}) for record in records[start:start + batch_size]]
+        part = [record.taking([0], judged=False) for record in records[start:start + batch_size]]
         batch = models.collate([models.tokenize(record) for record in part])
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()

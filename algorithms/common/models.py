@@ -11,6 +11,7 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,8 @@ class ModelConfig:
     max_prompt_length: int = 512
     keep: str = "end"  # end | start: which side of an over-long prompt stays
     chat_template: str | None = None  # a Jinja file that replaces the tokenizer's
+    # null in YAML: Hydra adds no keys to a mapping that is there
+    template_arguments: dict[str, Any] | None = None  # what the chat template is given besides the messages
     trust_remote_code: bool = False
 
     def __post_init__(self):
@@ -273,7 +276,7 @@ class Models:
         self.config = config
         self.device = device or precision.pick_device()
         peft_config = None if config.lora is None else config.lora.peft_config()
-        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template)
+        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template, config.template_arguments)
         base = base if base is not None else load_base(config, self.device)
         disable_dropout(base)
         self.hf_config = base.config

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from . import measuring, streams, training
 from .algorithm import Algorithm, Need
@@ -28,10 +28,11 @@ from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
 from .provenance import code_of, enclosed, versions
-from .records import DataSets, Records, data_view, ranked, rated
+from .records import DataSets, Records, data_view, ranked, rated, view_sets
 from .rewards import RewardSource
 from .store import Store
 from .template import Template
+from .usability import Reading, usable
 
 
 def plain(value: Any) -> Any:
@@ -94,6 +95,10 @@ class Bench:
         return load_tokenizer(self.model)
 
     @cached_property
+    def template(self) -> Template:
+        return Template(self.tokenizer, self.model.chat_template, self.model.template_arguments)
+
+    @cached_property
     def models(self) -> Models:
         return Models(self.model, self.trainer.mixed_precision, tokenizer=self.tokenizer)
 
@@ -110,8 +115,16 @@ class Bench:
         return {**settings, "base": self.base_digest, "template": template, "device": device.type,
                 "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
 
-    def check(self, algorithm: Algorithm) -> None:
-        """ConfigError, before anything is trained, for what would be refused once the stages beneath it were."""
+    def check(self, algorithm: Algorithm) -> DataSets:
+        """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that
+        a template cannot use are left out of the data, which is returned, or make a DataError (``data.on_bad_row``).
+        """
+        self._check(algorithm)
+        self.data = usable(self.data, self._readings(algorithm))
+        self._views.clear()
+        return self.data
+
+    def _check(self, algorithm: Algorithm) -> None:
         evaluated_prompts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
@@ -135,22 +148,17 @@ class Bench:
             raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
                               "keeps 8 bits of a weight and loses most steps of a small learning rate; fix: "
                               "model.precision=fp32 (bf16 arithmetic stays, by trainer.mixed_precision), or keep model.lora")
-        self._check_template(algorithm)
         for need in self._beneath(algorithm).values():
-            self.over(need.model).check(need.algorithm)
+            self.over(need.model)._check(need.algorithm)
 
-    def _check_template(self, algorithm: Algorithm) -> None:
-        """Tokenise one record of every sequence of roles: what a chat template refuses is told before weights load."""
-        template, model = Template(self.tokenizer, self.model.chat_template), self.model
-        sets = [(self.view(algorithm.view)[0], algorithm.every_turn), (evaluated_prompts(self.data, self.eval), False),
-                *((self.view(view)[0], False) for view in algorithm.reads)]
-        for records, every_turn in sets if template.chat else ():
-            seen = set()
-            for index, turns in enumerate(records.column("messages")):
-                roles = None if turns is None else tuple(turn["role"] for turn in turns)
-                if roles not in seen:
-                    seen.add(roles)
-                    template.example(records[index], model.max_length, model.max_prompt_length, model.keep, every_turn)
+    def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
+        """What it and the stages beneath it tokenise, the evaluation included."""
+        for name in view_sets(algorithm.view)[:2 if self.trainer.evaluate_every else 1]:
+            yield Reading(self.template, name, algorithm.every_turn, algorithm.learns_prompt)
+        for name in (self.eval.split, "heldout", "choices", *(view_sets(view)[0] for view in algorithm.reads)):
+            yield Reading(self.template, name)
+        for need in self._beneath(algorithm).values():
+            yield from self.over(need.model)._readings(need.algorithm)
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""

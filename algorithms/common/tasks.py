@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     head = results.header(name, chosen.seed, mask, overrides)
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
-    bench.check(chosen.algorithm)  # what cannot be trained is refused before its inputs are
+    # what cannot be trained is refused before its inputs are
+    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
@@ -68,8 +70,12 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
     """A data source's sets; bad_rows.jsonl in the run's folder has all that cannot be used, also where they end it."""
+    return _telling_bad_rows(lambda: source.load(number), folder, mask)
+
+
+def _telling_bad_rows(read: Callable[[], DataSets], folder: Path, mask: Mask) -> DataSets:
     try:
-        data = source.load(number)
+        data = read()
     except DataError as error:
         if path := results.write_bad_rows(folder, error.refused, mask):
             raise DataError(f"{error}\nall of them: {path}") from None

@@ -121,7 +121,8 @@ class InstructionData:
         empty = Records.from_list([])
         return DataSets(preferences=empty, demonstrations=demonstrations, prompts=prompts(demonstrations),
                         evaluation=Records.from_list(evaluation), heldout=empty, tuning=Records.from_list(tuning),
-                        report=report, choices=Records.from_list(asked) if asked else None, measure=measure)
+                        report=report, choices=Records.from_list(asked) if asked else None, measure=measure,
+                        on_bad_row=self.on_bad_row)
 
     # ---- which tasks
 

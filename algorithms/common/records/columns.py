@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any
 
 from .lines import hydra_text, override, show
-from .record import MARKS, Messages, Record, parse_transcript
-from .values import BadRow, cell, given, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
+from .record import MARKS, Messages, Record, answered, parse_transcript
+from .values import (BadRow, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
+                     text_of, turns_of)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
@@ -122,7 +123,9 @@ class Layout:
                 raise
             records.append(record)
         scores = None if records[0].scores is None else [record.scores[0] for record in records]
-        record = Record(records[0].prompt, [record.responses[0] for record in records], scores)
+        extras = [record.extras[0] if record.extras else {} for record in records]
+        record = Record(records[0].prompt, [record.responses[0] for record in records], scores,
+                        extras=extras if any(extras) else None)
         check(record, self.columns)
         return record
 
@@ -187,36 +190,38 @@ class _Fields:
 
     def record(self) -> Record:
         if "messages" in self.columns:
-            prompt, responses = self._conversation()
+            prompt, answers = self._conversation()
         elif "chosen" in self.columns and "prompt" not in self.columns:
-            prompt, responses = self._implicit_pair()
+            prompt, answers = self._implicit_pair()
         elif "prompt" in self.columns:
-            prompt, responses = self._answered_prompt()
+            prompt, answers = self._answered_prompt()
         else:
             return Record("", [text_of(self._value("response"), self._column("response"))], self._scores(1))
-        scores = self._scores(len(responses))
+        scores = self._scores(len(answers))
         if "chosen" in self.columns:
             scores = scores or [1.0, 0.0]
             if scores[0] < scores[1]:
                 raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} "
                              "for the rejected response", "a chosen response that scores no lower")
-        return Record(prompt, responses, scores)
+        return answered(prompt, answers, scores)
 
-    def _conversation(self) -> tuple[Messages, list[str]]:
+    def _conversation(self) -> tuple[Messages, Messages]:
         """Messages up to the last answer; a prompt beside them must be one of the user's turns, a response the last turn."""
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
-        prompt, response = last_turn(messages, name)
+        judged = "label" in self.columns  # then it is the last answer that is
+        prompt, answer = last_turn(messages if judged else learned_part(messages), name)
         asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
-        for field, texts, which in (("prompt", asked, "one of the user's turns"), ("response", [response], "the last turn")):
+        for field, texts, which in (("prompt", asked, "one of the user's turns"),
+                                    ("response", [answer["content"]], "the last turn")):
             if field in self.columns:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
                     raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
                                  f"correct the row, or name the columns to read: {self.layout.by_name}")
-        return self._with_system(prompt), [response]
+        return self._with_system(prompt), [answer]
 
-    def _implicit_pair(self) -> tuple[Messages, list[str]]:
+    def _implicit_pair(self) -> tuple[Messages, Messages]:
         """A pair of whole conversations."""
         names = [self._column("chosen"), self._column("rejected")]
         prompt, first = _whole(self._value("chosen"), names[0])
@@ -226,7 +231,7 @@ class _Fields:
                          "cut both where they part (data.mapper), or leave such rows out (data.on_bad_row=drop)")
         return self._with_system(prompt), [first, second]
 
-    def _answered_prompt(self) -> tuple[str | Messages, list[str]]:
+    def _answered_prompt(self) -> tuple[str | Messages, Messages]:
         """A prompt and the responses beside it."""
         prompt, space = self._prompt()
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -237,8 +242,9 @@ class _Fields:
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
                              "the prompt, or the response alone", self._without_prompt(value))
-        responses = [text if space is None or before is not None else (space + text).removeprefix(" ")
-                     for before, text in answers]
+        responses = [answer if space is None or before is not None
+                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")}
+                     for before, answer in answers]
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
 
@@ -304,7 +310,7 @@ class _Fields:
         texts = [text_of(value, name) for value, name in values if value is not None]
         system = "\n".join(text for text in texts if text)
         first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
-        if not system or first is not None and first["content"] == system:
+        if not system.strip() or first is not None and first["content"] == system:
             return prompt
         if first is not None:
             raise BadRow("two system messages", self._column("system"), "a system column and a system message", "one")
@@ -326,15 +332,15 @@ class _Fields:
         return [number_of(value, name, textual) for value in values]
 
 
-def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, str]:
+def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:
     """A response beside its prompt, of turns or text: the turns before it, None where it is plain text, and its own."""
     turns = turns_of(value, field, answer=to_turns)
     if turns is not None:
         return last_turn(turns, field)
-    return _transcript(value, field) or (None, value)
+    return _transcript(value, field) or (None, {"role": "assistant", "content": value})
 
 
-def _whole(value: Any, field: str) -> tuple[Messages, str]:
+def _whole(value: Any, field: str) -> tuple[Messages, dict]:
     """Prompt and response of a whole conversation: turns or an HH transcript."""
     turns = turns_of(value, field)
     if turns is not None:
@@ -345,11 +351,11 @@ def _whole(value: Any, field: str) -> tuple[Messages, str]:
                  "give the prompt in a column of its own")
 
 
-def _transcript(text: str, field: str) -> tuple[Messages, str] | None:
+def _transcript(text: str, field: str) -> tuple[Messages, dict] | None:
     parsed = parse_transcript(text)
     if parsed is None:
         return None
     messages, response, _ = parsed
     if "\n\nHuman:" in response:
         raise BadRow("not an assistant turn", field, "a human's turn last", "an assistant's turn last")
-    return messages, response
+    return messages, {"role": "assistant", "content": response}

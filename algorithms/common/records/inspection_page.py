@@ -96,6 +96,7 @@ def terminal(report: dict[str, Any]) -> str:
     lines += [f"  filtered {number(count)}: {name}" for name, count in report["filtered"].items()]
     lines += [f"  skipped {number(count)} times: {what}" for what, count in report["skipped"].items()]
     lines += [f"  columns not read in {path}: {', '.join(names)}" for path, names in report["ignored_columns"].items()]
+    lines += [f"  further key of {number(count)} turns: {name}" for name, count in report["turn_keys"].items()]
     lines += [f"  {name} made from: {source}" for name, source in report["fallbacks"].items()]
     lines += [f"  source {name}: {_source(counts)}" for name, counts in list(report["sources"].items())[:SOURCES]]
     if len(report["sources"]) > SOURCES:

@@ -15,9 +15,9 @@ from .columns import OPTIONAL, Layout, check
 from .groups import Groups
 from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
-from .record import Record
+from .record import Record, further
 from .refused import RefusedRows, cut
-from .values import BadRow, Skipped, cell, kind, text_of
+from .values import BadRow, Skipped, cell, further_keys, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
@@ -45,6 +45,8 @@ class LoadReport:
     blank_lines: int = 0
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
+    turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: 0 alone
+    unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
     fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
     sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
 
@@ -111,6 +113,7 @@ class Loader:
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
+        self._turn_keys: Counter[str] = Counter()
 
     def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
         """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
@@ -125,6 +128,7 @@ class Loader:
                 break
         self.report.kinds = dict(self._kinds)
         self.report.filtered, self.report.skipped = dict(self._filtered), dict(self._skipped)
+        self.report.turn_keys = dict(self._turn_keys)
         if self.report.dropped and not (self.drop and self.report.kept):
             raise DataError(self._listing(), self.report.refused)
         if not self.report.kept:
@@ -160,8 +164,9 @@ class Loader:
                 self.report.kept += 1
                 self.report.strict_pairs += record.strict_pair_count
                 self._kinds[record_kind(record)] += 1
-                yield Record(record.prompt, record.responses, record.scores,
-                             {"source": source.path, "line": unit.lines[0], **record.meta})
+                asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
+                self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
+                yield replace(record, meta={"source": source.path, "line": unit.lines[0], **record.meta})
 
     def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
         """The groups of a file, which is read at least twice."""
@@ -327,7 +332,9 @@ def _typed(record: Record) -> Record:
             if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
                 raise BadRow("wrong type", "prompt", f"the turn {show(turn)} in the mapper's record",
                              'turns of the form {"role": text, "content": text}', "correct the row or the mapper")
-        prompt = [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+        prompt = [{"role": turn["role"], "content": turn["content"],
+                   **further_keys(turn, ("role", "content"), turn["role"], "prompt")} for turn in prompt]
+        prompt = [turn for turn in prompt if turn["role"] != "system" or turn["content"].strip()]
     elif not isinstance(prompt, str):
         refuse("prompt", prompt, "text or a list of turns")
     if not isinstance(record.responses, (list, tuple)):
@@ -349,7 +356,21 @@ def _typed(record: Record) -> Record:
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRow("mapper error", "meta", f"{type(error).__name__}: {error}", "what JSON can hold",
                      "correct the mapper") from None
-    return replace(record, prompt=prompt, responses=list(record.responses), scores=scores)
+    return replace(record, prompt=prompt, responses=list(record.responses), scores=scores, extras=_typed_extras(record))
+
+
+def _typed_extras(record: Record) -> list[dict] | None:
+    """The further keys of the responses' turns in a mapper's record; raises BadRow."""
+    if record.extras is None:
+        return None
+    if not isinstance(record.extras, list) or not all(isinstance(extra, dict) for extra in record.extras):
+        raise BadRow("wrong type", "extras", f"{show(record.extras)} in the mapper's record",
+                     "a list of objects, or None", "correct the mapper")
+    extras = [further_keys(extra, (), "assistant", "extras") for extra in record.extras]
+    if any("weight" in extra for extra in extras):
+        raise BadRow("nothing to learn", "extras", "the weight 0 in the mapper's record", "responses to learn from",
+                     "leave the response out in the mapper")
+    return extras if any(extras) else None
 
 
 def _listed(lines: list[str], count: int) -> str:

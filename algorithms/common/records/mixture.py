@@ -77,7 +77,8 @@ class Mixture:
             log.warning("gold: the sources differ in it; the mixture has none")
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
-                        measure=MeasureByOrigin(measures) if measures else None)
+                        measure=MeasureByOrigin(measures) if measures else None,
+                        on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
 
     def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
         """One training set: each source's quota, the sources shuffled among each other."""
@@ -258,13 +259,13 @@ def _marked(record: Record, name: str) -> Record:
     inner = {key: record.meta[key] for key in ("origin", "inner") if key in record.meta}
     meta = {key: value for key, value in record.meta.items() if key not in inner}
     meta |= {"origin": name} | ({"inner": inner} if inner else {})
-    return Record(record.prompt, record.responses, record.scores, meta)
+    return replace(record, meta=meta)
 
 
 def _as_before(record: Record) -> Record:
     """A marked record as its source gave it."""
     meta = {key: value for key, value in record.meta.items() if key not in ("origin", "inner")}
-    return Record(record.prompt, record.responses, record.scores, meta | record.meta.get("inner", {}))
+    return replace(record, meta=meta | record.meta.get("inner", {}))
 
 
 def _same(golds: list) -> bool:

@@ -34,6 +34,7 @@ class DataSets:
     choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in ``meta["groups"]``
     are the figures it counts in.
     measure: (record, response, finished) → what a sampled response to an evaluated record shows, by the figure's name.
+    on_bad_row: error | drop, for rows that the run's chat template or tokenizer cannot use.
     """
 
     preferences: Records
@@ -46,6 +47,13 @@ class DataSets:
     gold: Gold | None = None
     choices: Records | None = None
     measure: Measure | None = None
+    on_bad_row: str = "error"
+
+
+def view_sets(view: str) -> tuple[str, str]:
+    """The names of the sets that a view is of: training, held out."""
+    return {"demonstrations": ("demonstrations", "evaluation"), "prompts": ("prompts", "tuning")}.get(
+        view, ("preferences", "heldout"))
 
 
 def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
@@ -167,7 +175,7 @@ class FileData:
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
         return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
-                        heldout=rated(heldout), tuning=Records.from_list([]), report=report)
+                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, on_bad_row=self.on_bad_row)
 
     def _sources(self) -> list[Source | Hub]:
         if not self.path:
@@ -195,6 +203,8 @@ def _log_report(report: LoadReport):
         log.warning("skipped %d times: %s", count, what)
     for name, count in report.filtered.items():
         log.info("filtered %d rows: %s", count, name)
+    for name, count in report.turn_keys.items():
+        log.info("further key of %d turns: %r", count, name)
     for path, names in report.ignored_columns.items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
