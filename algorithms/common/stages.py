@@ -246,7 +246,7 @@ class Bench:
         scored = self._scored(source)
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
-        description = {"stage": self.store.key("trained", stage), "seed": self.seed,
+        description = {"stage": self.store.key("trained", stage), "stream": seed,
                        "eval": plain(self.eval),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
@@ -271,9 +271,10 @@ class Bench:
 
     def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too."""
-        description = {"algorithm": self._own(algorithm), "model": self._model_description(), "eval": plain(self.eval),
-                       "questions": self._questions_description(), "seed": self.seed, **self._measured_by(algorithm)}
-        seed = streams.answers(self.seed, streams.row_identity({"model": description["model"]}), self.eval.sampling)
+        model = self._model_description()
+        seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+                       "questions": self._questions_description(), "stream": seed, **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path) -> None:
             with self._memory("evaluation of the base"):
