@@ -14,17 +14,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from algorithms.common.inference.comparisons import holm, p_values
-from algorithms.common.inference.intervals import (
-    SHARE,
-    Estimate,
-    Matrix,
-    ShareContrasts,
-    contrast,
-    contrast_to_model,
-    share,
-)
-from algorithms.common.inference.planning import smallest_shown
+from algorithms.common.evaluation.inference.comparisons import holm, p_values
+from algorithms.common.evaluation.inference.intervals import (SHARE, Estimate, Matrix, ShareContrasts, contrast,
+                                                               contrast_to_model, share)
+from algorithms.common.evaluation.inference.planning import smallest_shown
 
 QUESTION = ("record", "variant")
 THINGS = "things asked about"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from algorithms.common.inference.wording import about, listed
+from algorithms.common.evaluation.inference.wording import about, listed
 from benchmarks.flan_figures import Difference, Family
 from benchmarks.flan_tables import (
     MARK,

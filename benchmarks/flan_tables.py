@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from algorithms.common.inference.intervals import Estimate
+from algorithms.common.evaluation.inference.intervals import Estimate
 from benchmarks.flan_figures import QUESTION, Difference, Family, accuracy, difference
 from benchmarks.tables import plain
 

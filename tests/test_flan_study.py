@@ -9,10 +9,10 @@ import pytest
 
 from command_line import invoke
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.inference.intervals import SHARE, Matrix, contrast_to_model, share
-from algorithms.common.inference.intervals import difference as shares_differ
-from algorithms.common.instructions.task_file import read_task
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.evaluation.inference.intervals import SHARE, Matrix, contrast_to_model, share
+from algorithms.common.evaluation.inference.intervals import difference as shares_differ
+from algorithms.common.data.instructions.task_file import read_task
 from benchmarks.flan_figures import Family, accuracy, difference
 from benchmarks.flan_page import findings, holds, page, write
 from benchmarks.flan_study import Study, StudiedTasks, arms, check, round_robin
