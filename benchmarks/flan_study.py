@@ -1,14 +1,15 @@
 """Does instruction tuning do what FLAN reports? Declared comparisons over tasks in clusters (`task=study`).
 
     trained     tuned on all tasks: accuracy on their rows that were not tuned on
-    clusters    tuned on all clusters but one (Wei et al. 2021, arXiv 2109.01652, §2.2): accuracy on that one, against the
-                un-tuned model in the same form and in the form it knows best, and against tuning with random answers
+    clusters    tuned on all clusters but one (Wei et al. 2021, arXiv 2109.01652, §2.2): accuracy on that one, against
+                the un-tuned model in the same form and in the form it knows best, and against tuning with random
+                answers
     tasks       accuracy on held-out clusters by the number of tasks tuned on (ibid. §4.1), over nested draws of tasks
-    reasoning   chain of thought on held-out tasks after tuning without it, with direct answers in its place, and with it
-                (Chung et al. 2022, arXiv 2210.11416, §4); the other examples stay as many
+    reasoning   chain of thought on held-out tasks after tuning without it, with direct answers in its place, and with
+                it (Chung et al. 2022, arXiv 2210.11416, §4); the other examples stay as many
 
 Every tuned model is a kept stage, so a study that was stopped goes on where it was. What was answered is written to
-answers.parquet, and everything printed is made from it (`flan_tables.py`).
+answers.parquet, and everything printed is made from it (`flan_page.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from algorithms.common.data.instructions.task_finding import find_tasks
 from algorithms.common.support.secrets import Mask
 from algorithms.common.data.records import DataSets, Record, Records
 from algorithms.common.runs.settings import Settings, settings
-from benchmarks.flan_tables import write
+from benchmarks.flan_page import write
 
 if TYPE_CHECKING:  # planning and reading a study need no model
     from algorithms.common.evaluation.evaluate import Evaluation
@@ -58,7 +59,7 @@ class Study:
     sizes: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     draws: int = 5  # of the tasks tuned on
     reasoning_share: float = 0.25  # of all examples, where they are mixed in
-    reasoning_states: list[str] = field(default_factory=list)  # tasks whose answers rationales tell: no "other tasks" there
+    reasoning_states: list[str] = field(default_factory=list)  # tasks whose answers rationales tell: no "other tasks"
     seeds: int = 3  # mixtures, orders and answers drawn anew
     workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
 
@@ -69,7 +70,8 @@ class Study:
         if not 0 < self.reasoning_share < 1:
             raise ConfigError(f"study.reasoning_share: found {self.reasoning_share}; expected a share between 0 and 1")
         if any(size < 1 for size in self.sizes):
-            raise ConfigError(f"study.sizes: found {self.sizes}; expected numbers of tasks from 1 (0 is the un-tuned model)")
+            raise ConfigError(f"study.sizes: found {self.sizes}; expected numbers of tasks from 1 "
+                              "(0 is the un-tuned model)")
 
 
 @dataclass
@@ -148,14 +150,15 @@ def check(data: StudiedTasks, files: list[TaskFile]) -> None:
     """ConfigError for data that the declared study cannot be made of, before anything is tuned."""
     if data.examples is None:
         raise ConfigError("data.examples: found null; expected a number: a study tunes every model on as many")
-    for key, usual in (("only", None), ("heldout_clusters", []), ("exclusions", {}), ("cot_examples", 0), ("labels", "true_answers")):
+    fields = {"only": None, "heldout_clusters": [], "exclusions": {}, "cot_examples": 0, "labels": "true_answers"}
+    for key, usual in fields.items():
         if getattr(data, key) != usual:
-            raise ConfigError(f"data.{key}: found {getattr(data, key)!r}; expected {usual!r}, a study sets it for every model; "
-                              "fix: change data.study, or task=run for one model")
+            raise ConfigError(f"data.{key}: found {getattr(data, key)!r}; expected {usual!r}, a study sets it for "
+                              "every model; fix: change data.study, or task=run for one model")
     for cluster in dict.fromkeys((*data.study.clusters, *data.study.curve_heldout)):
         if not any(file.options is not None for file in files if file.cluster == cluster):
-            raise ConfigError(f"data.study: found the cluster {cluster}, none of whose tasks has options; expected clusters "
-                              "whose questions can be ranked")
+            raise ConfigError(f"data.study: found the cluster {cluster}, none of whose tasks has options; expected "
+                              "clusters whose questions can be ranked")
 
 
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
@@ -167,11 +170,11 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     chosen, mask = settings(config), Mask(config)
     from algorithms.common.support.memory import released
 
-    with released():
-        with _one_thread():
-            answers, samples, told = _answers(chosen, folder, mask)
+    with released(), _one_thread():
+        answers, samples, told = _answers(chosen, folder, mask)
     head = results.header(name, chosen.seed, mask, overrides)
-    results.write_json(folder / "study.json", mask.hide({**head, **told, "study": dataclasses.asdict(chosen.data.study)}))
+    study = dataclasses.asdict(chosen.data.study)
+    results.write_json(folder / "study.json", mask.hide({**head, **told, "study": study}))
     for frame, file in ((answers, "answers.parquet"), (samples, "samples.parquet")):
         with results.whole(folder / file) as path:
             frame.to_parquet(path, index=False)
@@ -193,7 +196,8 @@ class _Room:
         chosen = self.chosen
         settings_of = dataclasses.replace(chosen.eval, prompts=max(1, len(data.evaluation)))
         store = tasks.store_of(chosen.stages)
-        return Bench(chosen.model, chosen.trainer, settings_of, data, seed, store, chosen.reward, self.folder, self.mask.hide)
+        return Bench(chosen.model, chosen.trainer, settings_of, data, seed, store, chosen.reward, self.folder,
+                     self.mask.hide)
 
     def answer(self, arm: Arm) -> tuple[DataSets, Evaluation, float]:
         """The arm's questions, its answers (kept, as its model is) and the seconds that tuning took."""
@@ -215,7 +219,7 @@ def _prepare(room: _Room, arm: Arm) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of floats depend on how many threads add them: with one in every process, answers do not depend on ``workers``."""
+    """Sums of floats depend on how many threads add them: with one each, answers do not depend on ``workers``."""
     import torch
 
     threads = torch.get_num_threads()
@@ -249,7 +253,7 @@ def _answers(chosen: Settings, folder: Path, mask: Mask) -> tuple[pd.DataFrame, 
         if workers == 1:
             log.info("%d of %d: %s", number, len(planned), arm.name)
         data, evaluation, took = room.answer(arm)
-        seconds[data.demonstrations.fingerprint, arm.seed] = took  # all tasks are the largest of the curve and of the clusters
+        seconds[data.demonstrations.fingerprint, arm.seed] = took  # the curve may share a model with the clusters
         asked.add(data)
         questions.append(_questions(evaluation.choices, data, arm))
         samples.append(_samples(evaluation.measured, data, arm))

@@ -9,8 +9,9 @@ from algorithms.common.evaluation.inference.claims import Answer, Claim, examine
 from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, Verdict, against, all_pairs, compare,
                                                                  crossed_p, holm, score_margin)
 from algorithms.common.evaluation.inference.crossed import linearised, mean_squares, shrunk
-from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Matrix, difference,
-                                                               mean, perplexity, share, with_seed_spread)
+from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Matrix, contrast,
+                                                               contrast_to_model, difference, mean, perplexity, share,
+                                                               with_seed_spread)
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed, smallest_shown
 from algorithms.common.evaluation.inference.resampling import bootstrap, calibration_error
 from algorithms.common.evaluation.inference.shares import wilson
@@ -111,6 +112,18 @@ def test_differences_by_hand():
     assert ends(found) == pytest.approx((-0.001302, -0.026047, 0.013534), abs=1e-6)
     found = difference(Matrix.of(ONES), Matrix.of(ONES), SHARE)
     assert ends(found) == pytest.approx((0, -0.014784, 0.014784), abs=1e-6)
+
+
+def test_one_model_counts_once_however_many_seeds_are_compared_with_it():
+    """5 seeds × 64 ones reach z²/(n + z²) below 1, n = 320·(z/t)² = 159.5; 64 zeros z²/(64 + z²) above 0."""
+    ones, zeros = Matrix.of(np.ones((5, 64))), Matrix.of(np.zeros((1, 64)))
+    (low,), (high,) = contrast_to_model(ones, zeros).interval(0.05)
+    assert (low, high) == pytest.approx((1 - np.hypot(0.02352, 0.05662), 1), abs=1e-4)
+    values = np.random.default_rng(0).integers(0, 2, (2, 64))
+    one, other = Matrix.of(values[:1]), Matrix.of(values[1:])
+    assert contrast_to_model(one, other).interval(0.05) == contrast(one, other, SHARE).interval(0.05), "two models"
+    with pytest.raises(ValueError, match="the model has 5 rows; expected 1"):
+        contrast_to_model(zeros, ones)
 
 
 def test_holm_and_shrunk_variances_by_hand():

@@ -4,7 +4,7 @@ With one seed an interval is for new prompts and this trained model: the method'
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -197,6 +197,21 @@ def contrast(first: Matrix, second: Matrix, kind: Kind = MEAN) -> Contrasts:
     numerator = np.stack([first.numerator, second.numerator])
     denominator = np.stack([first.denominator, second.denominator])
     return kind.contrasts(numerator, denominator, np.array([0]), np.array([1]))
+
+
+def contrast_to_model(first: Matrix, model: Matrix) -> ShareContrasts:
+    """A share minus that of one model, (1, P), which is no draw of seeds: the one that all seeds start from. K = 1.
+
+    Its answers count once, however many seeds are compared with it.
+    """
+    seeds = first.shape[0]
+    if model.shape[0] != 1:
+        raise ValueError(f"the model has {model.shape[0]} rows; expected 1, of its own answers")
+    repeated = Matrix(model.numerator.repeat(seeds, 0), model.denominator.repeat(seeds, 0), model.unit)
+    found = contrast(first, repeated, SHARE)
+    times = np.array([1, seeds])
+    once = found.methods._replace(answers=found.methods.answers / times, cells=found.methods.cells / times)
+    return replace(found, methods=once)
 
 
 def difference(first: Matrix, second: Matrix, kind: Kind = MEAN, level: float = 0.95) -> Estimate:
