@@ -9,13 +9,13 @@ from torch import tensor
 
 from algorithms.common.batches import collate
 from algorithms.common.errors import ConfigError, DataError, TrainingError
+from algorithms.common.inference.resampling import calibration_error
 from algorithms.common.loop import fit, run_losses
 from algorithms.common.optim import Recipe
 from algorithms.common.records import DataSets, LoadReport, Records, rated
 from algorithms.common.records.record import Record
 from algorithms.common.sampling import Sampling, sample
 from algorithms.common.seeds import derive, permutation
-from algorithms.common.statistics import calibration_error
 from algorithms.common.template import Example
 from algorithms.reward_model import (RatingModel, RewardModel, centering_penalty, expected_rating, mean_over_pairs, moments,
                                      pairwise_loss, ranking_loss)
@@ -138,7 +138,7 @@ def test_calibration_error():
     assert found.mean == pytest.approx(2 * 0.45 / 6) and found.n == 6 and found.low <= found.mean <= found.high
     assert calibration_error([0.0, 0.0], ["a", "a"]).mean == 0, "a model that knows nothing and says so"
     assert calibration_error([1e4, -1e4], ["a", "a"]).mean == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="3 values but 2 clusters"):
+    with pytest.raises(ValueError, match="clusters 2; expected finite logits, one of each per pair"):
         calibration_error([0.0] * 3, ["a", "b"])
 
 

@@ -16,7 +16,7 @@ from torch import tensor
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, FromRecords, Sampled
 from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import metrics
+from algorithms.common.metrics import metrics
 from algorithms.common.loop import run_losses
 from algorithms.common.records import Records
 from algorithms.common.records.record import Record
@@ -250,6 +250,7 @@ def test_the_candidates_rewards_stand_beside_the_policys(bench):
     found = metrics(method, bench().evaluate(method, RECIPE), None)
     mean, top = found["candidates/mean"], found["candidates/best"]
     assert mean.n == top.n == 12 and mean.mean < top.mean and "reward/proxy" in found
+    assert mean.unit == "training prompts" and mean.low < mean.mean < mean.high
     assert mean.mean > 6, "the reward counts letters"
 
 

@@ -12,7 +12,7 @@ from test_stages import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_dat
 from algorithms.best_of_n import BestOfN
 from algorithms.common import stages, streams
 from algorithms.common.algorithm import Need
-from algorithms.common.evaluation import metrics
+from algorithms.common.metrics import metrics
 from algorithms.common.models import Lora
 from algorithms.common.records import Record, Records
 from algorithms.common.rewards import RewardSource, Trained

@@ -35,7 +35,7 @@ from .records import DataSets, Records, data_view, pairs, rated
 from .rewards import RewardSource, Scorer
 from .roles import BASE
 from .seeds import derive
-from .store import Store
+from .store import Store, content_hash
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
@@ -339,6 +339,16 @@ class Bench:
         of that stage has, under these settings of the evaluation."""
         need: Need | None = algorithm.needs.get("reference")
         return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
+
+    def start(self, algorithm: Algorithm) -> dict:
+        """Where training started. kind: that stage's method or ``base``; None for a method that has no reference.
+        identity: of its settings, which seeds share."""
+        if "reference" not in algorithm.needs:
+            return {"kind": None, "identity": None}
+        need = algorithm.needs["reference"]
+        settings = self.description(need.algorithm, need.recipe) if need else {"model": self._model_description()}
+        kind = type(need.algorithm).__module__.rpartition(".")[2] if need else "base"
+        return {"kind": kind, "identity": content_hash(streams.row_identity(self.hide(settings)))}
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
