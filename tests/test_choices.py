@@ -162,7 +162,7 @@ def test_the_evaluation_answers_the_questions_and_measures_the_samples(models):
     records = Records.from_list([Record(f"a hotel {i}", [" was near"], None, {"topic": "t", "origin": "ab"[i % 2]}) for i in range(4)])
     empty = Records.from_list([])
     data = DataSets(empty, empty, empty, records, empty, empty, LoadReport(), choices=Records.from_list(QUESTIONS), measure=has_an_e)
-    config = EvalConfig(prompts=4, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
+    config = EvalConfig(prompts=4, samples=1, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
     result = evaluate(PLAIN, models, data, config, 0, has_reference=False, scorer=None)
     assert len(result.choices) == 3 and set(result.measured["figure"]) <= {"e", "e/t"}
     found = metrics(PLAIN, result, None)

@@ -257,7 +257,7 @@ def test_candidates_are_scored_and_the_best_is_picked(models):
             return [[row] for row in sample(models, self.role, prompts, sampling, seed, n=3, keys=keys)]
 
     prompts = records(Record(" a film", [], None, {}), Record(" a book", [], None, {}))
-    config = EvalConfig(prompts=2, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=4)
+    config = EvalConfig(prompts=2, samples=1, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=4)
     scorer = lambda responses: [float(sum(r.ids)) for r in responses]  # noqa: E731
     found = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)
     assert len(found) == 6 and found["picked"].sum() == 2

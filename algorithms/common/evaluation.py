@@ -42,7 +42,7 @@ class EvalConfig:
     """What the reported evaluation does."""
 
     prompts: int = 256  # held-out prompts, or as many as there are
-    samples: int = 1  # answers per prompt, of every row and of the start; 1 where decoding is greedy
+    samples: int = 2  # answers per prompt, of every row and of the start; 1 where decoding is greedy
     pairs: int = 512  # held-out pairs, or as many as there are
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
