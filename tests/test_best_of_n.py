@@ -131,7 +131,8 @@ def test_numbers_below_one_are_refused():
 def frame(proxy, gold):
     prompts, n = len(proxy), len(proxy[0])
     return pd.DataFrame({"prompt_id": np.repeat([f"p{i}" for i in range(prompts)], n),
-                         "proxy": pd.array(np.ravel(proxy), dtype="Float64"), "gold": pd.array(np.ravel(gold), dtype="Float64")})
+                         "proxy": pd.array(np.ravel(proxy), dtype="Float64"),
+                         "gold": pd.array(np.ravel(gold), dtype="Float64")})
 
 
 def figures(n, samples):
