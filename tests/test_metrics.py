@@ -12,13 +12,13 @@ from test_evaluation import PLAIN, evaluation, frame
 from test_stages import EVAL, RECIPE, make_bench, make_data, on_sft
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import EvalConfig
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.evaluation.evaluate import EvalConfig
 from algorithms.common.figures import Figure, Known
-from algorithms.common.metrics import estimate, estimates, figures, metrics, wins
-from algorithms.common.results import write_figures
-from algorithms.common.sampling import Sampling, sample
-from algorithms.common.store import Store
+from algorithms.common.evaluation.metrics import estimate, estimates, figures, metrics, wins
+from algorithms.common.runs.results import write_figures
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.store import Store
 from algorithms.sft import SFT
 from training_setup import two_roles
 
@@ -113,7 +113,7 @@ def test_rows_are_written_and_read_as_they_are(tmp_path):
 
 
 def test_prompts_are_read_once_and_the_first_answers_do_not_depend_on_how_many_there_are(make_models, monkeypatch):
-    import algorithms.common.sampling as sampling
+    import algorithms.common.models.sampling as sampling
 
     models, prompts, keys = two_roles(make_models()), [[5, 6, 7], [8, 9]], ["a", "b"]
     read, prefill = [], sampling.prefill

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Iterator, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .batches import Batch, counts
-from .optim import Recipe
-from .template import Example
+from .data.batches import Batch, counts
+from .training.optim import Recipe
+from .data.template import Example
 
 if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
     import pandas as pd
 
     from .context import Context
     from .figures import Figure, Known
-    from .models import ModelConfig, Models
-    from .rewards import RewardSource
-    from .sampling import Sample, Sampling
+    from .models.model import ModelConfig, Models
+    from .rewards.sources import RewardSource
+    from .models.sampling import Sample, Sampling
 
 
 class Term(NamedTuple):
@@ -139,7 +139,7 @@ class Algorithm:
 
     def fit(self, context: "Context") -> None:
         """Train; default: the common loop."""
-        from .loop import fit
+        from .training.loop import fit
 
         fit(self, context)
 
@@ -169,7 +169,7 @@ class Algorithm:
         Of an answer's candidates the evaluation picks the best by the reward source. The first answers are the same,
         however many are asked for. keys: (P,), name the prompts' random streams. Default: one candidate.
         """
-        from .sampling import sample
+        from .models.sampling import sample
 
         drawn = sample(models, self.role, prompts, sampling, seed, n=answers, keys=keys)
         return [[[one] for one in of_prompt] for of_prompt in drawn]

@@ -1,0 +1,270 @@
+"""The common evaluation: every algorithm answers the same held-out prompts, as often each.
+
+Answers are sampled, and scored by the gold reward where the data has one; ``metrics.py`` compares them prompt by prompt
+with those of the model that training started from, which are other, independent draws (``streams.py``).
+
+KL to the reference is KL(q ‖ r): q the policy as it was sampled, with everything that warps it, r the reference at the
+same temperature, untruncated. It is measured twice: k1 (the log-ratio of the sampled response, Schulman 2020) and
+exactly over the vocabulary at every sampled state. Greedy decoding has none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..algorithm import Algorithm
+from ..data.batches import Batch
+from .choices import rank_options
+from ..support.errors import ConfigError, TrainingError
+from ..logprobs import exact_kl, token_logprobs
+from ..models.model import Models
+from ..data.records import Record, pairs, prompt_hash
+from ..rewards.sources import Response, Scorer
+from ..models.sampling import Sampling, sampled_logprobs, tempered
+from ..data.template import Example
+
+if TYPE_CHECKING:
+    from ..data.records import DataSets, Gold, Measure, Records
+
+log = logging.getLogger(__name__)
+CHUNK = 256  # states whose two rows of logits exist at the same time
+DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
+
+
+@dataclass
+class EvalConfig:
+    """What the reported evaluation does."""
+
+    prompts: int = 256  # held-out prompts, or as many as there are
+    samples: int = 2  # answers per prompt, of every row and of the start; 1 where decoding is greedy
+    pairs: int = 512  # held-out pairs, or as many as there are
+    split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
+    batch_size: int = 16  # rows in one scoring pass
+    proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
+
+    def __post_init__(self):
+        if self.split not in ("evaluation", "tuning"):
+            raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
+        for key in ("prompts", "samples", "pairs", "batch_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
+        if self.samples > 1 and self.sampling.temperature == 0:
+            log.info("eval.samples: %d, but greedy answers to a prompt are all the same; one is made", self.samples)
+            self.samples = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sampled answers, and what each record of held-out data shows."""
+
+    samples: pd.DataFrame  # one row per candidate, see sample_frame; empty for what is no policy
+    likelihood: pd.DataFrame  # nll: −log π(y|x) of each held-out demonstration in nats, tokens, prompt_id, origin
+    # chosen, rejected: how held-out pairs are scored; *_length in tokens; logit: log-odds of chosen, where modelled;
+    # gold_*, where the data has one; empty where the method cannot rank
+    pairs: pd.DataFrame
+    choices: pd.DataFrame = field(default_factory=pd.DataFrame)  # questions with options, see choices.rank_options
+    # prompt_id, figure, value: what the data's measure found in each answer
+    measured: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass
+class Spent:
+    """What answering every prompt once, and scoring these answers, took: the mean over the answers of a prompt."""
+
+    seconds: float = 0.0
+    tokens_sampled: int = 0
+    reward_queries: int = 0
+    resident_models: int = 0
+
+
+def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
+             scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
+    """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
+
+    seed: of the answers alone, the row's own (``streams.py``).
+    """
+    frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
+    if algorithm.role == "policy":
+        prompts = evaluated_prompts(data, config)
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent)
+        if data.gold is not None:
+            frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
+        if data.measure is not None:
+            measured = measured_frame(data.measure, prompts, frame)
+        if data.choices is not None and len(data.choices):
+            choices = rank_options(models, "policy", data.choices, config.batch_size)
+        likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
+    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs)
+    return Evaluation(frame, likelihood, judged, choices, measured)
+
+
+def measured_frame(measure: Measure, prompts: Records, samples: pd.DataFrame) -> pd.DataFrame:
+    """One row per figure that an answer counts in, by its picked candidate."""
+    rows, records = [], {record.key: record for record in prompts}
+    picked = samples[samples["picked"]]
+    for key, response, finished in zip(picked["prompt_id"], picked["response"], picked["finished"]):
+        rows += [(key, name, float(value)) for name, value in measure(records[key], response, bool(finished)).items()]
+    return pd.DataFrame(rows, columns=["prompt_id", "figure", "value"])
+
+
+def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
+    source = {"evaluation": data.evaluation, "tuning": data.tuning}[config.split]
+    if not len(source):
+        told = f"eval.split: found {config.split}, but the data holds no such prompts"
+        if config.split == "tuning":
+            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, or "
+                              "data=reviews")
+        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one prompt")
+    return source.select(range(min(config.prompts, len(source))))
+
+
+def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
+                 has_reference: bool, scorer: Scorer | None, spent: Spent | None = None) -> pd.DataFrame:
+    """Every prompt's answers, one row per candidate: most methods give an answer one, else the best by proxy is picked.
+
+    sample: the number of the answer, candidate: that within it, picked: whether it is the answer. For log-probabilities
+    and KL see ``divergence``. They are of the picked candidates alone; the KL is None where there was a choice: the
+    log-ratio of a response that was picked is no sample of a KL.
+    """
+    records, template = list(prompts), models.template
+    models.used.clear()
+    started = time.monotonic()
+    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
+    answers = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records], config.samples)
+    drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
+             for number, candidates in enumerate(of_prompt) for candidate, one in enumerate(candidates)]
+    shown = [template.prompt_text(record.prompt) for record in records]
+    responses = []
+    for index, _, _, one in drawn:
+        record, text = records[index], template.clean_response(records[index].prompt, template.decode(one.ids))
+        responses.append(Response(shown[index], text, ids[index], one.ids, one.finished, record.key, record.prompt,
+                                  record.meta))
+    scores = scorer(responses) if scorer is not None else None
+    if spent is not None:
+        spent.seconds, spent.resident_models = (time.monotonic() - started) / config.samples, len(models.used)
+        spent.tokens_sampled = round(sum(len(r.ids) for r in responses) / config.samples)
+        spent.reward_queries = len(scores or []) // config.samples
+    frame = pd.DataFrame({
+        "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
+        "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],
+        "response": [r.text for r in responses], "gold": pd.array([None] * len(responses), dtype="Float64"),
+        "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
+        "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
+    frame["picked"] = True
+    frame["origin"] = [r.meta.get("origin") for r in responses]
+    if frame["candidate"].any():
+        best = frame.groupby(["prompt_id", "sample"], sort=False)["proxy"].idxmax()  # ties: the first drawn
+        frame["picked"] = frame.index.isin(best)
+    _add_divergence(frame, models, responses, config, has_reference)
+    return frame
+
+
+def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
+                    has_reference: bool) -> None:
+    """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
+    picked = [index for index, flag in enumerate(frame["picked"]) if flag]
+    sampling = config.sampling if len(picked) == len(frame) else None
+    columns = {name: [None] * len(frame) for name in DIVERGENCE}
+    for start in range(0, len(picked), config.batch_size):
+        part = picked[start:start + config.batch_size]
+        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
+                                for r in (responses[i] for i in part)])
+        for name, values in divergence(models, batch, sampling, has_reference).items():
+            for index, value in zip(part, values):
+                columns[name][index] = value
+    broken = sum(not math.isfinite(columns["logprob_policy"][index]) for index in picked)
+    if broken:
+        raise TrainingError(f"evaluation: found log-probabilities that are not finite for {broken} of {len(picked)} "
+                            "responses; expected finite ones: training broke the policy; fix: lower recipe.lr")
+    for name, values in columns.items():
+        frame[name] = values
+
+
+@torch.no_grad()
+def divergence(models: Models, batch: Batch, sampling: Sampling | None, has_reference: bool) -> dict[str, list]:
+    """Columns of B responses, in nats, each summed over the tokens; None for what there is not.
+
+    logprob_policy, logprob_reference: log π(y|x) and log π_ref(y|x) of the models themselves, at temperature 1 and
+    untruncated. kl_k1: Σ_t log q(y_t|s_t) − log r(y_t|s_t). kl_exact: Σ_t KL(q(·|s_t) ‖ r(·|s_t)), over what q draws.
+    q: the policy as ``sampling`` draws from it; r: the reference at its temperature, untruncated. None: no KL is asked.
+    """
+    where = batch.mask[:, 0]  # (B, T)
+    flat = batch.source[:, 0][where]  # (N,)
+    states = models.policy.hidden_states(batch).flatten(0, 1)[flat]  # (N, H)
+    ref_states = models.reference.hidden_states(batch).flatten(0, 1)[flat] if has_reference else None
+    labels, steps = batch.labels[:, 0][where], where.nonzero()[:, 1]  # (N,) each
+    columns: dict[str, list[Tensor]] = {name: [] for name in DIVERGENCE}
+    for start in range(0, len(flat), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits, drawn = models.policy.head(states[part]), labels[part]
+        columns["logprob_policy"].append(token_logprobs(logits, drawn))
+        if ref_states is None:
+            continue
+        ref_logits = models.reference.head(ref_states[part])
+        columns["logprob_reference"].append(token_logprobs(ref_logits, drawn))
+        if sampling is None or sampling.temperature == 0:
+            continue
+        q = sampled_logprobs(logits, drawn, steps[part], models.template.stop_ids, sampling)  # (N, V)
+        ref_logits = tempered(ref_logits, sampling.temperature)
+        columns["kl_k1"].append(q.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) - token_logprobs(ref_logits, drawn))
+        columns["kl_exact"].append(exact_kl(q, ref_logits))
+    sums = {}
+    for name, column in columns.items():
+        sums[name] = [None] * len(batch)
+        if column:
+            values = torch.zeros(where.shape, device=where.device).masked_scatter(where, torch.cat(column))
+            sums[name] = values.sum(-1).tolist()
+    return sums
+
+
+@torch.no_grad()
+def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
+    """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
+    nll, tokens = [], []
+    for start in range(0, len(records), batch_size):
+        part = [record.taking([0], judged=False) for record in records[start:start + batch_size]]
+        batch = models.collate([models.tokenize(record) for record in part])
+        nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
+        tokens += batch.mask.sum((-1, -2)).tolist()
+    return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
+                         "origin": [record.meta.get("origin") for record in records]})
+
+
+@torch.no_grad()
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None,
+                  limit: int | None = None) -> pd.DataFrame:
+    """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
+    records = list(islice(pairs(heldout), limit))
+    examples = [models.tokenize(record) for record in records]
+    rows: list[list[float]] = []
+    logits: list[float] = []
+    for start in range(0, len(examples), batch_size):
+        batch = models.collate(examples[start:start + batch_size])
+        scores = algorithm.score(models, batch)  # (B, 2)
+        if scores is None:
+            break
+        rows += torch.cat([scores, batch.mask.sum(-1)], 1).tolist()  # (B, 4)
+        certain = algorithm.preference_logits(scores)  # (B,)
+        logits += certain.tolist() if certain is not None else []
+    frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
+    if not len(frame):
+        return frame
+    frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
+    frame["origin"] = [record.meta.get("origin") for record in records]
+    if logits:
+        frame["logit"] = logits
+    if gold is not None:
+        prompts = [models.template.prompt_text(record.prompt) for record in records]
+        for k, name in enumerate(("gold_chosen", "gold_rejected")):
+            frame[name] = gold(prompts, [r.responses[k] for r in records], [e.finished[k] for e in examples])
+    return frame
