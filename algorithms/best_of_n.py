@@ -26,11 +26,11 @@ from torch import Tensor
 from .common.algorithm import Algorithm
 from .common.context import Context
 from .common.support.errors import ConfigError
+from .common.figures import Figure, Known
 from .common.training.loop import write_report
 from .common.support.memory import reset_peak_memory
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
-from .common.evaluation.statistics import Estimate, bootstrap
 
 
 def kl_bound(n: int) -> float:
@@ -63,7 +63,7 @@ def expected_best(scores: Tensor, n: int, values: Tensor | None = None) -> Tenso
 @dataclass
 class BestOfN(Algorithm):
     view: str = "prompts"
-    n: int = 16  # samples per answer
+    n: int = 16  # candidates of an answer
 
     uses_reward: ClassVar[bool] = True
     works_when_asked: ClassVar[bool] = True
@@ -78,31 +78,29 @@ class BestOfN(Algorithm):
         reset_peak_memory(context.models.device)
         write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
 
-    def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str]
-                ) -> list[list[Sample]]:
-        return sample(models, self.role, prompts, sampling, seed, n=self.n, keys=keys)
+    def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str],
+                answers: int = 1) -> list[list[list[Sample]]]:
+        """(P, ``answers``, n): the samples of a prompt in the order of their streams, n by n."""
+        drawn = sample(models, self.role, prompts, sampling, seed, n=answers * self.n, keys=keys)
+        return [[of_prompt[first:first + self.n] for first in range(0, len(of_prompt), self.n)] for of_prompt in drawn]
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> dict[str, Estimate]:
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known]:
         """The bound at n, and the curve of all smaller n at their bounds: ``reward/gold@4``, ``kl/bound@4``."""
-        prompts = len(picked)
-        found = {"kl/bound": _known(kl_bound(self.n), prompts)}
-        proxy = _by_prompt(samples["proxy"], prompts)
+        prompts = picked["prompt_id"].nunique()
+        found: list[Figure | Known] = [Known.constant("kl/bound", kl_bound(self.n), prompts)]
+        proxy = self._by_answer(samples["proxy"])
         for n in _curve(self.n):
-            found[f"kl/bound@{n}"] = _known(kl_bound(n), prompts)
+            found.append(Known.constant(f"kl/bound@{n}", kl_bound(n), prompts))
             for name in ("proxy", "gold"):
                 if samples[name].notna().all():
-                    best = expected_best(proxy, n, _by_prompt(samples[name], prompts))
-                    found[f"reward/{name}@{n}"] = bootstrap(best.numpy())
+                    best = expected_best(proxy, n, self._by_answer(samples[name]))  # (answers,)
+                    found.append(Figure.of(f"reward/{name}@{n}", samples["prompt_id"].iloc[::self.n], best.numpy()))
         return found
 
-
-def _known(value: float, count: int) -> Estimate:
-    return Estimate(value, value, value, count)
-
-
-def _by_prompt(column: pd.Series, prompts: int) -> Tensor:
-    """(prompts, N), the last drawn first: of equals ``expected_best`` then takes the first drawn, as the evaluation."""
-    return torch.from_numpy(column.to_numpy(np.float64).reshape(prompts, -1)[:, ::-1].copy())
+    def _by_answer(self, column: pd.Series) -> Tensor:
+        """(answers, n), the last drawn first: of equals ``expected_best`` then takes the first drawn, as the evaluation
+        does."""
+        return torch.from_numpy(column.to_numpy(np.float64).reshape(-1, self.n)[:, ::-1].copy())
 
 
 def _curve(n: int) -> list[int]:

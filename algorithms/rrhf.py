@@ -26,11 +26,12 @@ from .common.data.batches import Batch
 from .common.candidates import Candidates
 from .common.context import Context
 from .common.support.errors import ConfigError
+from .common.figures import Known
+from .common.evaluation.inference.resampling import bootstrap
 from .common.logprobs import length_normalized
 from .common.training.loop import visited
 from .common.support.memory import release
 from .common.models.model import ModelConfig, Models
-from .common.evaluation.statistics import Estimate, bootstrap
 from .common.data.template import Example
 
 if TYPE_CHECKING:  # a source is opened elsewhere
@@ -116,8 +117,8 @@ class RRHF(Algorithm):
         for key, value in made.cost.items():
             setattr(context.meter, key, value)
         rewards = made.frame.groupby("prompt")["score"]
-        self._measured = {"candidates/mean": bootstrap(rewards.mean()).to_dict(),
-                          "candidates/best": bootstrap(rewards.max()).to_dict()}
+        self._measured = {"candidates/mean": _over_prompts(rewards.mean()),
+                          "candidates/best": _over_prompts(rewards.max())}
         context.reward = None  # a reward model of its own goes before training begins
         release()
         super().fit(context)
@@ -141,12 +142,22 @@ class RRHF(Algorithm):
         """(B, K): p of eq. 1, by which the method ranks."""
         return length_normalized(models.policy.token_logprobs(batch), batch.mask, length_penalty=self.length_penalty)
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> dict[str, Estimate]:
-        """The rewards of what it learned from, over its training prompts: the mean and the best candidate's."""
-        return {name: Estimate(**value) for name, value in self._measured.items()}
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Known]:
+        """The rewards of what it learned from, over its training prompts: the mean and the best candidate's.
+
+        Other seeds may see other training prompts, so there are no rows to join.
+        """
+        return [Known(name, **found, kind="resampled", unit="training prompts")
+                for name, found in self._measured.items()]
 
     def state_dict(self) -> dict[str, Any]:
         return self._measured
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._measured = state
+
+
+def _over_prompts(rewards: pd.Series) -> dict[str, float]:
+    """Mean of one number per prompt with its interval, and how many there are."""
+    found = bootstrap(rewards.to_numpy(float)[:, None], lambda sums: sums[:, 0] / len(rewards))
+    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}

@@ -23,7 +23,8 @@ CONF = ROOT / "conf"
 
 # the smallest run that goes through every room
 MICRO = ["data=reviews", "data.demonstrations=32", "data.preferences=32", "data.prompts=8", "data.evaluation=8",
-         "data.tuning=8", "recipe.steps=2", "recipe.batch_size=4", "eval.prompts=4", "eval.sampling.max_new_tokens=8",
+         "data.tuning=8", "recipe.steps=2", "recipe.batch_size=4", "eval.prompts=4", "eval.samples=2",
+         "eval.sampling.max_new_tokens=8",
          "trainer.progress=false", "model.lora.r=4"]
 MICRO_DPO = ["algorithm=dpo", *MICRO, "algorithm.needs.reference.recipe.steps=2"]
 

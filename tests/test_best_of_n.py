@@ -17,10 +17,11 @@ from torch import tensor
 from algorithms.best_of_n import BestOfN, expected_best, kl_bound
 from algorithms.common.algorithm import Need
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.evaluate import metrics
+from algorithms.common.figures import Known
+from algorithms.common.evaluation.inference.intervals import Estimate
+from algorithms.common.evaluation.metrics import metrics
 from algorithms.common.rewards.sources import RewardSource, checked
 from algorithms.common.models.sampling import Sampling, sample
-from algorithms.common.evaluation.statistics import Estimate
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT
 from benchmarks import tables
@@ -129,32 +130,51 @@ def test_numbers_below_one_are_refused():
 
 def frame(proxy, gold):
     prompts, n = len(proxy), len(proxy[0])
-    return pd.DataFrame({"prompt_id": np.repeat(range(prompts), n), "proxy": pd.array(np.ravel(proxy), dtype="Float64"),
+    return pd.DataFrame({"prompt_id": np.repeat([f"p{i}" for i in range(prompts)], n),
+                         "proxy": pd.array(np.ravel(proxy), dtype="Float64"),
                          "gold": pd.array(np.ravel(gold), dtype="Float64")})
+
+
+def figures(n, samples):
+    return {one.name: one for one in BestOfN(n=n).figures(samples, samples.iloc[::n])}
 
 
 def test_the_curve():
     samples = frame([[.3, -.2, 1.1, .7, 0.]] * 2, [[.5, -.1, .4, .9, .2], [1.5, .9, 1.4, 1.9, 1.2]])
-    found = BestOfN(n=5).figures(samples, samples.iloc[:2])
+    found = figures(5, samples)
     assert {name.partition("@")[2] for name in found} == {"", "1", "2", "4", "5"}
-    assert found["reward/gold@2"].mean == pytest.approx((.55 + 1.55) / 2) and found["reward/gold@2"].n == 2
-    assert found["reward/proxy@5"].mean == pytest.approx(1.1)
+    rows = found["reward/gold@2"].rows
+    assert rows["prompt_id"].tolist() == ["p0", "p1"] and rows["denominator"].tolist() == [1, 1]
+    assert rows["numerator"].tolist() == pytest.approx([.55, 1.55])
+    assert found["reward/proxy@5"].rows["numerator"].tolist() == pytest.approx([1.1, 1.1])
     bound = kl_bound(4)
-    assert found["kl/bound@4"] == Estimate(bound, bound, bound, 2) and found["kl/bound"].mean == kl_bound(5)
+    assert found["kl/bound@4"] == Known("kl/bound@4", bound, bound, bound, 2, "constant")
+    assert found["kl/bound"].mean == kl_bound(5)
+
+
+def test_the_curve_of_several_answers_is_the_mean_of_theirs():
+    """Never over the candidates of two answers: at n it is the reward of the answers themselves."""
+    samples = frame([[.3, -.2, 1.1, .7, 0., 5., 1., 2., 3., 4.]], [[.5, -.1, .4, .9, .2, 1., 2., 3., 4., 5.]])
+    found = figures(5, samples)
+    assert found["kl/bound"].n == 1
+    whole = found["reward/gold@5"].rows.iloc[0]
+    assert (whole["numerator"], whole["denominator"]) == (pytest.approx(.4 + 1.), 2)  # picked by 1.1 and by 5
+    half = found["reward/gold@2"].rows.iloc[0]  # ascending by proxy 2 3 4 5 1, weights 0 .1 .2 .3 .4
+    assert half["numerator"] == pytest.approx(.55 + (.3 + .8 + 1.5 + .4))
 
 
 def test_without_gold_the_curve_has_none():
-    found = BestOfN(n=2).figures(frame([[1., 2.]], [[None, None]]), pd.DataFrame([0]))
+    found = figures(2, frame([[1., 2.]], [[None, None]]))
     assert set(found) == {"kl/bound", "kl/bound@1", "kl/bound@2", "reward/proxy@1", "reward/proxy@2"}
 
 
 def test_of_equals_the_curve_ends_at_the_first_drawn_as_the_evaluation_does():
-    found = BestOfN(n=3).figures(frame([[1., 1., 0.]], [[7., 8., 9.]]), pd.DataFrame([0]))
-    assert found["reward/gold@3"].mean == 7.0
+    found = figures(3, frame([[1., 1., 0.]], [[7., 8., 9.]]))
+    assert found["reward/gold@3"].rows["numerator"].tolist() == [7.0]
 
 
 def test_the_curve_is_in_the_csv_and_not_in_the_table(tmp_path):
-    one = Estimate(1.0, 1.0, 1.0, 4)
+    one = Estimate(1.0, 1.0, 1.0, 4, "prompts", seeds=1)
     tables.write(Table([Row("best_of_n", {}, (0,), estimates={"reward/gold": one, "reward/gold@4": one})], []), tmp_path)
     assert "@" not in (tmp_path / "table.md").read_text() and "reward/gold@4.mean" in (tmp_path / "table.csv").read_text()
 
@@ -173,12 +193,15 @@ def test_n_samples_of_one_prefill(make_models, monkeypatch):
     monkeypatch.setattr(sampling, "prefill", lambda m, prompts, *rest: read.extend(prompts) or prefill(m, prompts, *rest))
     drawn = BestOfN(n=6).respond(models, prompts, config, 3, keys)
     assert sorted(read) == sorted(prompts), "each prompt was read once"
-    assert [len(row) for row in drawn] == [6, 6]
-    assert len({tuple(one.ids) for one in drawn[0]}) > 1
-    assert [row[:1] for row in drawn] == sample(models, "policy", prompts, config, 3, keys=keys)
-    read.clear()
-    assert BestOfN(n=6).respond(models, prompts, Sampling(max_new_tokens=5, batch_size=4), 3, keys) == drawn
-    assert sorted(read) == sorted(prompts), "also where they are decoded in two rounds"
+    assert [[len(answer) for answer in row] for row in drawn] == [[6], [6]]
+    assert len({tuple(one.ids) for one in drawn[0][0]}) > 1
+    assert [row[0][:1] for row in drawn] == sample(models, "policy", prompts, config, 3, keys=keys)
+    for settings in (Sampling(max_new_tokens=5, batch_size=4), config):  # decoded in several rounds, or at once
+        read.clear()
+        assert BestOfN(n=6).respond(models, prompts, settings, 3, keys) == drawn
+        assert BestOfN(n=2).respond(models, prompts, settings, 3, keys, answers=3) == [
+            [row[0][:2], row[0][2:4], row[0][4:]] for row in drawn], "two by two of the same samples"
+        assert sorted(read) == sorted([*prompts, *prompts]), "however many answers there are"
 
 
 @dataclasses.dataclass
@@ -227,6 +250,24 @@ def test_the_best_is_picked_and_has_no_measured_kl(folder):
     assert found["reward/proxy@1"].mean == pytest.approx(lengths.mean().mean())
     assert "kl/k1" not in found and "kl/exact" not in found and found["kl/bound"].mean == kl_bound(5)
     assert "reward/gold_minus_sft" in found
+
+
+def test_several_answers_are_each_the_best_of_their_own_candidates(folder):
+    here, once = bench(folder, eval=dataclasses.replace(EVAL, samples=3)), bench(folder)
+    method = on_sft(5)
+    result, first = here.evaluate(method, RECIPE), once.evaluate(method, RECIPE)
+    samples = result.samples
+    assert len(samples) == 4 * 3 * 5 and samples["picked"].sum() == 4 * 3
+    for _, group in samples.groupby(["prompt_id", "sample"]):
+        assert group["candidate"].tolist() == [0, 1, 2, 3, 4] and group["picked"].sum() == 1
+        assert group.loc[group["picked"], "length"].item() == group["length"].max()
+    alone = samples[samples["sample"] == 0].reset_index(drop=True)
+    assert alone["response"].equals(first.samples["response"]) and alone["picked"].equals(first.samples["picked"])
+    found = metrics(method, result, here.baseline(method))
+    assert found["reward/gold@5"].mean == pytest.approx(found["reward/gold"].mean)
+    assert found["reward/gold"].n == 4 and found["kl/bound"].mean == kl_bound(5)
+    assert here.cost(method, RECIPE)["reward_queries"] == once.cost(method, RECIPE)["reward_queries"] == 4 * 5
+    assert here.cost(method, RECIPE)["tokens_sampled"] == round(samples["length"].sum() / 3), "what one answer takes"
 
 
 def test_best_of_one_is_the_supervised_policy_answering_anew(folder):

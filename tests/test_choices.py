@@ -7,8 +7,8 @@ import torch
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.evaluation.choices import choice_figures, rank_options
-from algorithms.common.evaluation.evaluate import Evaluation, evaluate, measured_frame, metrics
-from algorithms.common.evaluation.evaluate import EvalConfig
+from algorithms.common.evaluation.evaluate import EvalConfig, Evaluation, evaluate, measured_frame
+from algorithms.common.evaluation.metrics import estimate, figures, metrics
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.models.sampling import Sampling
 
@@ -57,6 +57,7 @@ def test_the_option_with_the_largest_summed_logprob_is_the_answer(models, tmp_pa
     assert frame["record"].tolist() == [record.key for record in QUESTIONS], "in the records' order, whatever the batches"
     assert frame["groups"].tolist() == [["plain", "plain/a"], ["plain"], []]
     assert frame["unit"][0] == "film" and len(frame["unit"][2]) == 16 and frame["origin"].tolist() == ["a", "b", "b"]
+    assert frame["unit"][2] == frame["prompt_id"][2] and frame["prompt_id"].nunique() == 3
 
 
 def test_a_model_that_never_stops_is_judged_by_the_options_alone(models, monkeypatch):
@@ -98,15 +99,21 @@ def test_options_that_tie_share_the_point(models):
     assert frame["correct"][0] == (0.5 if np.argmax(naive(models, Record("x", [" bad", " good"]))) else 0.0)
 
 
-def test_accuracy_of_groups_by_hand_with_units_resampled():
+def test_accuracy_of_groups_by_hand_a_row_per_unit():
     frame = pd.DataFrame({"correct": [1.0, 0.0, 1.0, 1.0], "correct_with_end": [0.0, 0.0, 0.0, 1.0],
-                          "unit": ["p", "p", "q", "r"],
+                          "unit": ["p", "p", "q", "r"], "prompt_id": ["p1", "p2", "q1", "r1"],
                           "groups": [["a"], ["a", "a/x"], ["a"], []]})
-    found = choice_figures(frame)
+    made = choice_figures(frame)
+    assert made[0].rows.values.tolist() == [["p", 1.0, 2.0], ["q", 1.0, 1.0], ["r", 1.0, 1.0]]
+    found = {figure.name: estimate(figure) for figure in made}
     assert found["accuracy/choices"].mean == 0.75 and found["accuracy/choices"].n == 3
     assert found["accuracy/a"].mean == pytest.approx(2 / 3) and found["accuracy/a"].n == 2
     assert found["accuracy/a/x"].mean == 0.0
     assert found["accuracy_with_end/choices"].mean == 0.25 and found["accuracy_with_end/a"].mean == 0.0
+    assert found["accuracy_with_end/a"].high > 0.3, "none of three"
+    assert 0 < found["accuracy/choices"].low < found["accuracy/choices"].high < 1
+    assert {one.unit for one in found.values()} == {"subjects"}
+    assert {one.unit for one in choice_figures(frame.assign(unit=frame["prompt_id"]))} == {"prompts"}
 
 
 def has_an_e(record, response, finished):
@@ -125,17 +132,38 @@ def test_what_a_response_shows_is_averaged_by_figure_and_compared_with_the_start
     before = measured_frame(has_an_e, records[::-1], samples(["he", "x", "y"], [False, False, True], keys[::-1]))
     assert after[["figure", "value"]].values.tolist() == [["e", 1.0], ["e/t", 1.0], ["e", 0.0], ["e", 1.0], ["e/t", 1.0]]
     empty = pd.DataFrame()
-    found = metrics(PLAIN, Evaluation(empty, empty, empty, measured=after), Evaluation(empty, empty, empty, measured=before))
+    whole = Evaluation(empty, empty, empty, measured=after), Evaluation(empty, empty, empty, measured=before)
+    found, made = metrics(PLAIN, *whole), figures(PLAIN, *whole)
     assert found["e"].mean == pytest.approx(2 / 3) and found["e"].n == 3
     assert found["e_minus_sft"].mean == pytest.approx(1 / 3)  # by prompt: (1 − 0) + (0 − 0) + (1 − 1)
-    assert found["e/t_minus_sft"].n == 1, "prompts that both have: the first"
+    assert made["e/t_minus_sft"].rows.values.tolist() == [[keys[0], 0.0, 1.0]], "prompts that both have: the first"
+    assert "e/t_minus_sft" not in found, "one difference has no interval"
+    assert (made["e"].kind, made["e_minus_sft"].kind) == ("share", "mean")
+    assert found["e/t"].mean == 1.0 and found["e/t"].low < 0.5, "two of two"
+
+
+def test_what_several_answers_show_is_averaged_within_their_prompt():
+    records = [Record(f"p{i}", [], None, {"topic": "t"}) for i in range(2)]
+    keys = [record.key for record in records]
+    found = measured_frame(has_an_e, records, samples(["be", "no", "he", "me"], [True, True, False, True],
+                                                      [keys[0], keys[0], keys[1], keys[1]]))
+    empty = pd.DataFrame()
+    made = figures(PLAIN, Evaluation(empty, empty, empty, measured=found), None)
+    assert made["e"].rows.values.tolist() == [[keys[0], 1.0, 2.0], [keys[1], 2.0, 2.0]]
+    assert made["e/t"].rows.values.tolist() == [[keys[0], 2.0, 2.0], [keys[1], 1.0, 1.0]], "of finished answers alone"
+
+
+def test_a_measure_with_other_values_than_0_and_1_is_no_share():
+    found = pd.DataFrame({"prompt_id": list("ab"), "figure": "words", "value": [0.0, 3.0]})
+    empty = pd.DataFrame()
+    assert figures(PLAIN, Evaluation(empty, empty, empty, measured=found), None)["words"].kind == "mean"
 
 
 def test_the_evaluation_answers_the_questions_and_measures_the_samples(models):
     records = Records.from_list([Record(f"a hotel {i}", [" was near"], None, {"topic": "t", "origin": "ab"[i % 2]}) for i in range(4)])
     empty = Records.from_list([])
     data = DataSets(empty, empty, empty, records, empty, empty, LoadReport(), choices=Records.from_list(QUESTIONS), measure=has_an_e)
-    config = EvalConfig(prompts=4, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
+    config = EvalConfig(prompts=4, samples=1, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
     result = evaluate(PLAIN, models, data, config, 0, has_reference=False, scorer=None)
     assert len(result.choices) == 3 and set(result.measured["figure"]) <= {"e", "e/t"}
     found = metrics(PLAIN, result, None)

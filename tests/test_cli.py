@@ -143,13 +143,18 @@ def test_a_run_leaves_its_result(micro):
     result = strict((folder / "result.json").read_text())
     assert {"schema", "status", "algorithm", "seed", "config", "commit", "versions", "device", "data", "evaluation", "cost",
             "budget", "overrides"} <= set(result)
-    assert (result["schema"], result["status"], result["algorithm"], result["seed"]) == (1, "complete", "dpo", 0)
+    assert (result["schema"], result["status"], result["algorithm"], result["seed"]) == (2, "complete", "dpo", 0)
+    assert result["samples"] == 2 and result["start"]["kind"] == "sft" and len(result["start"]["identity"]) > 16
     assert result["device"].startswith(f"cpu {'with' if cpu_has_bf16() else 'without'} bf16, ")
     assert {"read", "dropped", "truncated"} <= set(result["data"])
     for name in ("reward/gold", "reward/gold_minus_sft", "win_rate/sft", "kl/k1", "kl/exact", "length/mean", "eos_rate",
                  "distinct_2", "perplexity/heldout"):
         figure = result["evaluation"][name]
-        assert set(figure) == {"mean", "low", "high", "n"} and figure["low"] <= figure["mean"] <= figure["high"]
+        assert set(figure) == {"mean", "low", "high", "n", "unit", "seeds", "kind"} and figure["seeds"] == 1
+        assert figure["low"] <= figure["mean"] <= figure["high"]
+        assert figure["kind"] != "share" or 0 <= figure["low"] < figure["high"] <= 1, name
+    kinds = {name: figure["kind"] for name, figure in result["evaluation"].items()}
+    assert (kinds["eos_rate"], kinds["perplexity/heldout"], kinds["kl/exact"]) == ("share", "perplexity", "mean")
     cost = {"seconds", "tokens_trained", "tokens_sampled", "reward_queries", "labels", "peak_memory_bytes", "resident_models",
             "trainable_parameters"}
     assert cost | {"stages"} <= set(result["cost"])
@@ -157,14 +162,53 @@ def test_a_run_leaves_its_result(micro):
     assert "reference" in result["cost"]["stages"] and cost <= set(result["cost"]["stages"]["reference"])
     assert result["config"]["recipe"]["steps"] == 2 and "recipe.steps=2" in result["overrides"]
     assert {"torch", "transformers", "peft", "python"} <= set(result["versions"])
-    assert "reward/gold" in ended.out and f"results: {folder}" in ended.out and "Traceback" not in ended.err
+    assert re.search(r"^  reward/gold  .*\[.*\]  +4 prompts$", ended.out, re.MULTILINE)
+    assert re.search(r"^  perplexity/heldout  .*  4 demonstrations$", ended.out, re.MULTILINE)
+    assert "hold for this trained model" in ended.out and f"results: {folder}" in ended.out
+    assert "Traceback" not in ended.err
 
 
 def test_a_run_leaves_its_samples(micro):
     frame = pd.read_parquet(micro[0] / "samples.parquet")
-    assert len(frame) == 4
+    assert len(frame) == 4 * 2 and frame["sample"].tolist() == [0, 1] * 4 and set(frame["candidate"]) == {0}
     assert {"prompt", "response", "gold", "logprob_policy", "logprob_reference", "length", "finished"} <= set(frame.columns)
     assert frame["length"].between(0, 8).all() and (frame["logprob_policy"] < 0).all()
+
+
+def test_the_figures_are_those_that_the_samples_give(micro, tmp_path):
+    """By plain Python, from both runs' samples.parquet: the method's, and that of the stage it started from."""
+    folder, stages, _ = micro
+    ended = invoke("algorithm=sft", *MICRO, "recipe.batch_size=32", f"stages.folder={stages}",
+                   f"hydra.run.dir={tmp_path}/sft")
+    assert ended.status == 0, ended.err
+    mine, start = (pd.read_parquet(one / "samples.parquet").to_dict("records") for one in (folder, tmp_path / "sft"))
+    prompts = sorted({row["prompt_id"] for row in mine})
+
+    def of(rows, prompt, column="gold"):
+        return [float(row[column]) for row in rows if row["prompt_id"] == prompt]
+
+    def won(first, second):
+        return 1.0 if first > second else 0.5 if first == second else 0.0
+
+    expected = {
+        "reward/gold": {prompt: (sum(of(mine, prompt)), 2) for prompt in prompts},
+        "length/mean": {prompt: (sum(of(mine, prompt, "length")), 2) for prompt in prompts},
+        "eos_rate": {prompt: (sum(of(mine, prompt, "finished")), 2) for prompt in prompts},
+        "kl/exact": {prompt: (sum(of(mine, prompt, "kl_exact")), 2) for prompt in prompts},
+        "reward/gold_minus_sft": {prompt: (sum(of(mine, prompt)) / 2 - sum(of(start, prompt)) / 2, 1)
+                                  for prompt in prompts},
+        "win_rate/sft": {prompt: (sum(won(a, b) for a in of(mine, prompt) for b in of(start, prompt)) / 4, 1)
+                         for prompt in prompts}}
+    written = pd.read_parquet(folder / "figures.parquet").to_dict("records")
+    told = strict((folder / "result.json").read_text())["evaluation"]
+    for name, rows in expected.items():
+        found = {row["prompt_id"]: (row["numerator"], row["denominator"]) for row in written if row["figure"] == name}
+        assert found.keys() == rows.keys()
+        assert all(found[prompt] == pytest.approx(rows[prompt]) for prompt in prompts), name
+        ratio = sum(top for top, _ in rows.values()) / sum(bottom for _, bottom in rows.values())
+        assert told[name]["mean"] == pytest.approx(ratio) and told[name]["n"] == 4
+    by_rows = {name for name, one in told.items() if one["kind"] in ("mean", "share", "perplexity")}
+    assert {row["figure"] for row in written} == by_rows == told.keys() - {"calibration/error"}
 
 
 def test_a_run_leaves_its_training_metrics(micro):

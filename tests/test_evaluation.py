@@ -9,9 +9,9 @@ import torch
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.evaluate import (EvalConfig, Evaluation, distinct_2, divergence, evaluate,
-                                                    evaluated_prompts, heldout_likelihood, heldout_pairs, metrics,
-                                                    sample_frame)
+from algorithms.common.evaluation.evaluate import (EvalConfig, Evaluation, divergence, evaluate, evaluated_prompts,
+                                                    heldout_likelihood, heldout_pairs, sample_frame)
+from algorithms.common.evaluation.metrics import distinct_2, figures, metrics
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.data.template import Example
@@ -160,14 +160,15 @@ def test_what_cannot_be_measured_is_absent():
 
 
 def test_only_the_picked_candidates_count():
-    samples = frame([0.0, 9.0, 5.0, 1.0], picked=[False, True, True, False], prompt_id=["p0", "p0", "p1", "p1"], sample=[0, 1, 0, 1])
+    samples = frame([0.0, 9.0, 5.0, 1.0], picked=[False, True, True, False], prompt_id=["p0", "p0", "p1", "p1"],
+                    candidate=[0, 1, 0, 1])
     assert metrics(PLAIN, evaluation(samples), None)["reward/gold"].mean == 7.0
 
 
 def test_pairs_and_perplexity_by_hand():
     pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": [5, 5, 1, 1],
                           "rejected_length": [1, 1, 5, 5], "prompt_id": list("abcd")})
-    likelihood = pd.DataFrame({"nll": [math.log(2) * 3, math.log(2) * 5], "tokens": [3, 5]})
+    likelihood = pd.DataFrame({"prompt_id": ["a", "b"], "nll": [math.log(2) * 3, math.log(2) * 5], "tokens": [3, 5]})
     found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs, likelihood=likelihood), None)
     assert found["accuracy/heldout"].mean == 0.625  # hit, miss, tie, hit
     assert found["accuracy/chosen_longer"].mean == 0.5 and found["accuracy/chosen_shorter"].mean == 0.75
@@ -197,7 +198,7 @@ def test_distinct_2():
 def test_distinct_2_holds_for_scripts_without_spaces(text, value):
     """我爱 ABC 我爱: 我爱, 爱ABC, ABC我, 我爱."""
     assert distinct_2(text) == (value if value is None else pytest.approx(value))
-    found = metrics(PLAIN, evaluation(frame([None], response=text)), None)
+    found = metrics(PLAIN, evaluation(frame([None, None], response=text)), None)
     assert ("distinct_2" in found) == (value is not None)
 
 
@@ -250,16 +251,17 @@ def test_no_more_pairs_are_scored_than_asked_for(models):
 
 def test_candidates_are_scored_and_the_best_is_picked(models):
     class Two(Algorithm):
-        def respond(self, models, prompts, sampling, seed, keys):
+        def respond(self, models, prompts, sampling, seed, keys, answers=1):
             from algorithms.common.models.sampling import sample
 
-            return sample(models, self.role, prompts, sampling, seed, n=3, keys=keys)
+            return [[row] for row in sample(models, self.role, prompts, sampling, seed, n=3, keys=keys)]
 
     prompts = records(Record(" a film", [], None, {}), Record(" a book", [], None, {}))
-    config = EvalConfig(prompts=2, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=4)
+    config = EvalConfig(prompts=2, samples=1, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=4)
     scorer = lambda responses: [float(sum(r.ids)) for r in responses]  # noqa: E731
     found = sample_frame(Two(view="prompts"), models, prompts, config, 0, True, scorer)
     assert len(found) == 6 and found["picked"].sum() == 2
+    assert found["candidate"].tolist() == [0, 1, 2] * 2 and set(found["sample"]) == {0}
     assert found["kl_exact"].isna().all() and found["logprob_reference"].notna().sum() == 2
     for _, group in found.groupby("prompt_id"):
         assert group.loc[group["picked"], "proxy"].item() == group["proxy"].max()

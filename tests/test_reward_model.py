@@ -9,13 +9,13 @@ from torch import tensor
 
 from algorithms.common.data.batches import collate
 from algorithms.common.support.errors import ConfigError, DataError, TrainingError
+from algorithms.common.evaluation.inference.resampling import calibration_error
 from algorithms.common.training.loop import fit, run_losses
 from algorithms.common.training.optim import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, rated
 from algorithms.common.data.records.record import Record
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.support.seeds import derive, permutation
-from algorithms.common.evaluation.statistics import calibration_error
 from algorithms.common.data.template import Example
 from algorithms.reward_model import (RatingModel, RewardModel, centering_penalty, expected_rating, mean_over_pairs, moments,
                                      pairwise_loss, ranking_loss)
@@ -138,7 +138,7 @@ def test_calibration_error():
     assert found.mean == pytest.approx(2 * 0.45 / 6) and found.n == 6 and found.low <= found.mean <= found.high
     assert calibration_error([0.0, 0.0], ["a", "a"]).mean == 0, "a model that knows nothing and says so"
     assert calibration_error([1e4, -1e4], ["a", "a"]).mean == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="3 values but 2 clusters"):
+    with pytest.raises(ValueError, match="clusters 2; expected finite logits, one of each per pair"):
         calibration_error([0.0] * 3, ["a", "b"])
 
 

@@ -16,7 +16,7 @@ from torch import tensor
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, FromRecords, Sampled
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.evaluate import metrics
+from algorithms.common.evaluation.metrics import metrics
 from algorithms.common.training.loop import run_losses
 from algorithms.common.data.records import Records
 from algorithms.common.data.records.record import Record
@@ -250,6 +250,7 @@ def test_the_candidates_rewards_stand_beside_the_policys(bench):
     found = metrics(method, bench().evaluate(method, RECIPE), None)
     mean, top = found["candidates/mean"], found["candidates/best"]
     assert mean.n == top.n == 12 and mean.mean < top.mean and "reward/proxy" in found
+    assert mean.unit == "training prompts" and mean.low < mean.mean < mean.high
     assert mean.mean > 6, "the reward counts letters"
 
 

@@ -44,7 +44,7 @@ RECIPE = Recipe(lr=1e-2, batch_size=4, steps=3)
 MODEL = ModelConfig(name=str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention="eager",
                     gradient_checkpointing=False, max_length=96, max_prompt_length=48)
 TRAINER = TrainerConfig(mixed_precision="no", progress=False, checkpoint_every=1)
-EVAL = EvalConfig(prompts=4, batch_size=4, sampling=Sampling(max_new_tokens=6))
+EVAL = EvalConfig(prompts=4, samples=1, batch_size=4, sampling=Sampling(max_new_tokens=6))
 
 
 def make_data(seed: int = 0) -> DataSets:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
     import pandas as pd
 
     from .context import Context
+    from .figures import Figure, Known
     from .models.model import ModelConfig, Models
     from .rewards.sources import RewardSource
     from .models.sampling import Sample, Sampling
-    from .evaluation.statistics import Estimate
 
 
 class Term(NamedTuple):
@@ -162,12 +162,17 @@ class Algorithm:
         """Optimiser groups; default: the trained role at the recipe's learning rate."""
         return [{"params": list(models.role(self.role).parameters().values()), "lr": recipe.lr}]
 
-    def respond(self, models: "Models", prompts: list[list[int]], sampling: "Sampling", seed: int, keys: list[str]
-                ) -> "list[list[Sample]]":
-        """Candidates for each prompt (token ids); the evaluation picks the best by the reward source. Default: one."""
+    def respond(self, models: "Models", prompts: list[list[int]], sampling: "Sampling", seed: int, keys: list[str],
+                answers: int = 1) -> "list[list[list[Sample]]]":
+        """(P, ``answers``, candidates): every prompt, token ids, is answered several times, independently.
+
+        Of an answer's candidates the evaluation picks the best by the reward source. The first answers are the same,
+        however many are asked for. keys: (P,), name the prompts' random streams. Default: one candidate.
+        """
         from .models.sampling import sample
 
-        return sample(models, self.role, prompts, sampling, seed, keys=keys)
+        drawn = sample(models, self.role, prompts, sampling, seed, n=answers, keys=keys)
+        return [[[one] for one in of_prompt] for of_prompt in drawn]
 
     def score(self, models: "Models", batch: Batch) -> Tensor | None:
         """(B, K): how this method ranks responses, for those that can; None for those that cannot."""
@@ -177,9 +182,10 @@ class Algorithm:
         """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
         return None
 
-    def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "dict[str, Estimate]":
-        """Figures of its own, from all evaluated candidates and the picked ones; common ones of that name give way."""
-        return {}
+    def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "list[Figure | Known]":
+        """Figures of its own, from all evaluated candidates and from the picked ones, a row an answer (see
+        ``evaluation.sample_frame``); common ones of that name give way."""
+        return []
 
     def content(self) -> dict[str, Any]:
         """Identity of the files that its settings name: a kept stage depends on what they hold, not on names alone."""

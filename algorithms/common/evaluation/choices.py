@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import statistics
+from ..figures import Figure
 from ..data.records import Records, prompt_hash
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def rank_options(models: "Models", role: str, records: Records, batch_size: int) -> pd.DataFrame:
     """One row per question, in the records' order.
 
-    correct: 1 if the picked option is right, else 0; options that tie share it. margin: log-probability of the best right
-    option less that of the best wrong one, in nats. correct_with_end, margin_with_end: the same, the end token counted.
-    groups: the figures it counts in. unit: what is resampled as one, ``meta["unit"]`` or the prompt. origin: the part
-    of a mixture it comes from.
+    correct: 1 if the picked option is right, else 0; options that tie share it. margin: log-probability of the best
+    right option less that of the best wrong one, in nats. correct_with_end, margin_with_end: the same, the end token
+    counted. groups: the figures it counts in. unit: what it asks about, ``meta["unit"]`` or the prompt; answers to
+    questions about one are not independent. prompt_id: the prompt. origin: the part of a mixture it comes from.
     """
     examples = [models.tokenize(record) for record in records]
     order = sorted(range(len(examples)), key=lambda i: examples[i].length)  # little padding
@@ -52,6 +52,7 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
         "record": [example.record for example in examples], **columns,
         "groups": [list(meta.get("groups", [])) for meta, _ in metas],
         "unit": [str(meta.get("unit", prompt)) for meta, prompt in metas],
+        "prompt_id": [prompt for _, prompt in metas],
         "origin": [meta.get("origin") for meta, _ in metas]})
 
 
@@ -63,16 +64,14 @@ def _judged(logprobs: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return correct, of_right - of_wrong
 
 
-def choice_figures(frame: pd.DataFrame, seed: int = 0) -> dict[str, statistics.Estimate]:
-    """``accuracy/choices`` of all questions and ``accuracy/<group>`` of every group, units resampled; then
-    ``accuracy_with_end/…`` of the same."""
+def choice_figures(frame: pd.DataFrame) -> list[Figure]:
+    """``accuracy/choices`` of all questions and ``accuracy/<group>`` of every group, a row per unit; then
+    ``accuracy_with_end/…`` of the same. Units are prompts, or subjects where several questions are about one."""
     rows: dict[str, list[int]] = defaultdict(list)
     for index, groups in enumerate(frame["groups"]):
         for group in ("choices", *groups):
             rows[group].append(index)
-    found = {}
-    for ending in ("", "_with_end"):
-        for group, members in rows.items():
-            correct, units = frame[f"correct{ending}"].iloc[members], frame["unit"].iloc[members].tolist()
-            found[f"accuracy{ending}/{group}"] = statistics.cluster_bootstrap(correct, units, seed)
-    return found
+    unit = "prompts" if (frame["unit"] == frame["prompt_id"]).all() else "subjects"
+    return [Figure.of(f"accuracy{ending}/{group}", frame["unit"].iloc[members], frame[f"correct{ending}"].iloc[members],
+                      kind="share", unit=unit)
+            for ending in ("", "_with_end") for group, members in rows.items()]

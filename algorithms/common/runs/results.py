@@ -1,17 +1,18 @@
-"""What a run writes: result.json, samples.parquet, metrics.jsonl and rollouts.jsonl."""
+"""What a run writes: result.json, figures.parquet, samples.parquet, metrics.jsonl and rollouts.jsonl."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.checkout import commit
 from ..support.errors import UserError, is_full
+from ..figures import COLUMNS, Figure, Known
 from ..support.secrets import Mask
 from ..support.provenance import installed
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..data.records.refused import RefusedRows
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
 
@@ -86,6 +87,17 @@ def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path |
 def write_samples(folder: Path, samples: pd.DataFrame) -> None:
     with whole(folder / "samples.parquet") as file:
         samples.to_parquet(file, index=False)
+
+
+def write_figures(folder: Path, figures: Iterable[Figure | Known]) -> None:
+    """figures.parquet: ``figure, prompt_id, numerator, denominator``, the rows of all figures that have some."""
+    import pandas as pd
+
+    none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
+                                                            for name in COLUMNS}})
+    rows = [one.rows.assign(figure=one.name) for one in figures if isinstance(one, Figure)]
+    with whole(folder / "figures.parquet") as file:
+        (pd.concat(rows, ignore_index=True) if rows else none)[list(none)].to_parquet(file, index=False)
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:

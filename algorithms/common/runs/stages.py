@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterator
 from . import measuring, streams, training
 from ..algorithm import Algorithm, Need
 from ..context import TrainerConfig
+from ..support.digests import content_hash
 from ..support.errors import ConfigError
 from ..evaluation.evaluate import EvalConfig, Evaluation, evaluated_prompts
 from ..training.loop import nothing_held_out
@@ -289,6 +290,16 @@ class Bench:
         of that stage has, under these settings of the evaluation."""
         need: Need | None = algorithm.needs.get("reference")
         return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
+
+    def start(self, algorithm: Algorithm) -> dict:
+        """Where training started. kind: that stage's method or ``base``; None for a method that has no reference.
+        identity: of its settings, which seeds share."""
+        if "reference" not in algorithm.needs:
+            return {"kind": None, "identity": None}
+        need = algorithm.needs["reference"]
+        settings = self.description(need.algorithm, need.recipe) if need else {"model": self._model_description()}
+        kind = type(need.algorithm).__module__.rpartition(".")[2] if need else "base"
+        return {"kind": kind, "identity": content_hash(streams.row_identity(self.hide(settings)))}
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same

@@ -35,8 +35,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from ..evaluation.evaluate import metrics
     from ..models.export import HEAD
+    from ..evaluation.metrics import estimates, figures
     from .hand_over import export, model_card
     from .stages import Bench
     from ..data.template import Template
@@ -51,21 +51,26 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    figures = {key: value.to_dict() for key, value in metrics(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm)).items()}
+    found = figures(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm))
+    shown = {key: {**one.to_dict(), "kind": found[key].kind} for key, one in estimates(found).items()}
+    if alone := [key for key in found if key not in shown]:
+        log.info("of one unit, which has no interval, so in figures.parquet alone: %s", ", ".join(alone))
     fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
     report = data.report.to_dict()
     report["truncated"] = fit["truncated"]
-    result = {**head, "data": report, "evaluation": figures, "cost": bench.cost(chosen.algorithm, chosen.recipe),
+    result = {**head, "data": report, "evaluation": shown, "start": bench.start(chosen.algorithm),
+              "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
               "budget": {"equal": chosen.budget.equal}}
     results.write_samples(folder, evaluation.samples)
+    results.write_figures(folder, found.values())
     results.copy_metrics(stage, folder)
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
         "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
-        "seed": chosen.seed, "commit": head["commit"]}, figures, peft=chosen.model.lora is not None,
+        "seed": chosen.seed, "commit": head["commit"]}, shown, peft=chosen.model.lora is not None,
         answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
     results.write_json(folder / "result.json", mask.hide(result))
-    _show(name, figures, folder)
+    _show(name, shown, folder)
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
@@ -99,8 +104,13 @@ def _show(name: str, figures: dict, folder: Path) -> None:
     for key, value in figures.items():
         if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
             continue
-        print(f"  {key:24s} {value['mean']:9.4f}   [{value['low']:.4f}, {value['high']:.4f}]   n={value['n']}")
-    print(f"\nresults: {folder}")
+        line = f"  {key:24s} {value['mean']:9.4f}"
+        if value["kind"] != "constant":
+            interval = f"[{value['low']:.4f}, {value['high']:.4f}]"
+            line += f"   {interval:22s}   {value['n']} {value['unit']}"
+        print(line)
+    print("\nIntervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
+          f"\nresults: {folder}")
 
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:

@@ -68,7 +68,8 @@ def linearised(numerator: ArrayLike, denominator: ArrayLike) -> NDArray:
     """
     numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     ratio = (numerator.sum((-2, -1)) / denominator.sum((-2, -1)))[..., None, None]
-    return ratio + (numerator - ratio * denominator) / denominator.mean((-2, -1), keepdims=True)
+    mean = denominator.mean((-2, -1), keepdims=True)
+    return numerator / mean + ratio * (1 - denominator / mean)  # in this order exact where denominators are equal
 
 
 def shrunk(squares: MeanSquares) -> MeanSquares:

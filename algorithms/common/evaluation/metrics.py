@@ -1,0 +1,154 @@
+"""The figures of an evaluation, each made of rows by prompt, and each with its interval for this trained model.
+
+What cannot be measured is absent, not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from ..algorithm import Algorithm
+from .choices import choice_figures
+from .evaluate import Evaluation
+from ..figures import Figure, Known
+from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
+from .inference.resampling import calibration_error
+from ..data.records.words import units
+
+KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
+
+
+def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Figure | Known]:
+    """By name. start: the same evaluation of the model that training started from, where that was a trained stage."""
+    found: list[Figure | Known] = []
+    if len(result.samples):
+        picked = result.samples[result.samples["picked"]].reset_index(drop=True)
+        found += _sample_figures(picked, None if start is None else start.samples[start.samples["picked"]])
+        found += algorithm.figures(result.samples, picked)
+    if len(result.measured):
+        found += _measured_figures(result.measured, None if start is None else start.measured)
+    if len(result.choices):
+        found += choice_figures(result.choices)
+    if len(result.likelihood):
+        found += [Figure.of(name, part["prompt_id"], part["nll"], part["tokens"], "perplexity", "demonstrations")
+                  for name, part in _by_origin("perplexity/heldout", result.likelihood)]
+    if len(result.pairs):
+        found += _pair_figures(result.pairs)
+    return {figure.name: figure for figure in found}
+
+
+def estimate(figure: Figure | Known) -> Estimate | None:
+    """With its interval of 95 % for this trained model and other prompts; None where a single row has none."""
+    if isinstance(figure, Known):
+        return Estimate(figure.mean, figure.low, figure.high, figure.n, figure.unit, seeds=1)
+    if len(figure.rows) < 2 and figure.kind != "share":
+        return None
+    matrix = Matrix(*(figure.rows[[name]].to_numpy().T for name in ("numerator", "denominator")), figure.unit)  # (1, P)
+    return KINDS[figure.kind].estimate(matrix, 0.95)
+
+
+def estimates(found: dict[str, Figure | Known]) -> dict[str, Estimate]:
+    """Of those that have an interval."""
+    return {name: one for name, figure in found.items() if (one := estimate(figure)) is not None}
+
+
+def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Estimate]:
+    """Figures by name with their intervals."""
+    return estimates(figures(algorithm, result, start))
+
+
+def _by_origin(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """The name with the whole frame, and where the data is a mixture ``name/<origin>`` with each of its parts."""
+    parts = list(frame.groupby("origin")) if "origin" in frame else []
+    return [(name, frame), *((f"{name}/{origin}", part) for origin, part in parts if len(parts) > 1)]
+
+
+def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
+    """By name, a share where all values are 0 or 1; and ``<name>_minus_sft`` on the prompts that the start has too."""
+    found = []
+    for name, part in frame.groupby("figure", sort=False):
+        kind = "share" if part["value"].isin((0, 1)).all() else "mean"
+        figure = Figure.of(name, part["prompt_id"], part["value"], kind=kind)
+        found.append(figure)
+        if start is not None and len(start):
+            before = start[start["figure"] == name]
+            difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), f"{name}_minus_sft")
+            found += [difference] if len(difference.rows) else []
+    return found
+
+
+def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
+    """Of the answers to each prompt, one row of both frames an answer.
+
+    reward/gold, reward/proxy: scores; ``_minus_sft``: less the start's on the same prompts, so the difference of two
+    rows as printed. win_rate/sft: see ``wins``; the answers and the start's are independent draws. kl/k1, kl/exact: the
+    columns of ``divergence``, nats. length/mean: tokens. eos_rate: share of the answers that end by themselves.
+    """
+    prompts, found = frame["prompt_id"], []
+    for name in ("gold", "proxy"):
+        if frame[name].notna().all():
+            found += [_mean_score(label, part, name) for label, part in _by_origin(f"reward/{name}", frame)]
+            if start is not None and start[name].notna().all():
+                whole = _mean_score(f"reward/{name}", frame, name)
+                found.append(whole.less(_mean_score(whole.name, start, name), f"reward/{name}_minus_sft"))
+    if start is not None and frame["gold"].notna().all():
+        found.append(wins("win_rate/sft", frame, start, "gold"))
+    for name in ("k1", "exact"):
+        if frame[f"kl_{name}"].notna().all():
+            found.append(Figure.of(f"kl/{name}", prompts, frame[f"kl_{name}"]))
+    found.append(Figure.of("length/mean", prompts, frame["length"]))
+    found.append(Figure.of("eos_rate", prompts, frame["finished"], kind="share"))
+    distinct = pd.Series([distinct_2(text) for text in frame["response"]], dtype=float)
+    if (there := distinct.notna()).any():
+        found.append(Figure.of("distinct_2", prompts[there], distinct[there]))
+    return found
+
+
+def _mean_score(name: str, frame: pd.DataFrame, column: str) -> Figure:
+    return Figure.of(name, frame["prompt_id"], frame[column].to_numpy(np.float64))
+
+
+def wins(name: str, frame: pd.DataFrame, other: pd.DataFrame, column: str) -> Figure:
+    """Per prompt the share of pairs, of all its answers in either frame, in which the first has the higher ``column``.
+
+    Ties count half.
+    """
+    pairs = frame[["prompt_id", column]].merge(other[["prompt_id", column]], on="prompt_id", suffixes=("", "_other"))
+    sign = np.sign(pairs[column].to_numpy(np.float64) - pairs[f"{column}_other"].to_numpy(np.float64))
+    rows = Figure.of(name, pairs["prompt_id"], (sign + 1) / 2).rows
+    return Figure.of(name, rows["prompt_id"], rows["numerator"] / rows["denominator"], kind="share")
+
+
+def _pair_figures(frame: pd.DataFrame) -> list[Figure | Known]:
+    """On held-out pairs, a prompt's together: how often the scores agree with the labels, and with gold; ties half.
+
+    Accuracy apart by which response is longer, since a scorer may only like length. Calibration: whether the method's
+    own probability that the chosen response is preferred, σ(logit), is how often it is.
+    """
+    sign = np.sign(frame["chosen"] - frame["rejected"])  # 1: chosen above rejected
+    frame = frame.assign(hits=(sign + 1) / 2)
+    longer = frame["chosen_length"] - frame["rejected_length"]
+    parts = [*_by_origin("accuracy/heldout", frame), ("accuracy/chosen_longer", frame[longer > 0]),
+             ("accuracy/chosen_shorter", frame[longer < 0])]
+    if "gold_chosen" in frame:
+        truth = np.sign(frame["gold_chosen"] - frame["gold_rejected"])
+        parts.append(("accuracy/gold", frame.assign(hits=(sign * truth + 1) / 2)[truth != 0]))
+    found: list[Figure | Known] = [Figure.of(name, part["prompt_id"], part["hits"], kind="share")
+                                   for name, part in parts if len(part)]
+    if "logit" in frame:
+        error = calibration_error(frame["logit"], frame["prompt_id"].tolist())
+        found.append(Known("calibration/error", error.mean, error.low, error.high, error.n, "resampled"))
+    return found
+
+
+def distinct_2(text: str) -> float | None:
+    """Share of distinct pairs of neighbouring units in a response; None where it has no pair. 1: no pair stands twice.
+
+    A unit is a word between spaces, or a character of a script that is written without them (``records.words.units``).
+    """
+    found = units(text)
+    pairs = list(zip(found, found[1:]))
+    return len(set(pairs)) / len(pairs) if pairs else None
