@@ -10,7 +10,7 @@ from torch import tensor
 from algorithms.common.data.batches import collate
 from algorithms.common.support.errors import ConfigError, DataError, TrainingError
 from algorithms.common.training.loop import fit, run_losses
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, rated
 from algorithms.common.data.records.record import Record
 from algorithms.common.models.sampling import Sampling, sample

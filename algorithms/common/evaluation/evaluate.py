@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import statistics
-from ..algorithm import Algorithm
+from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
 from .choices import choice_figures, rank_options
 from ..support.errors import ConfigError, TrainingError
@@ -31,7 +31,6 @@ from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
 from ..data.records import Record, pairs, prompt_hash
 from ..data.records.words import units
-from ..rewards.sources import Response, Scorer
 from ..models.sampling import Sampling, sampled_logprobs, tempered
 from ..data.template import Example
 
