@@ -23,12 +23,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.algorithm import Algorithm
-from .common.context import Context
+from .common.algorithm import Algorithm, Context
 from .common.support.errors import ConfigError
 from .common.figures import Figure, Known
-from .common.training.loop import write_report
-from .common.support.memory import reset_peak_memory
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
 
@@ -75,8 +72,6 @@ class BestOfN(Algorithm):
 
     def fit(self, context: Context) -> None:
         """Nothing: the policy stays the copy of the reference that it starts as."""
-        reset_peak_memory(context.models.device)
-        write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
 
     def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str],
                 answers: int = 1) -> list[list[list[Sample]]]:

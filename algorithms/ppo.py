@@ -21,26 +21,21 @@ Drops    the EMA of the policy, TRL's ratio guard; a score after the end token a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterator
+from typing import Iterator
 
 import torch
 from torch import Tensor
 
-from .common.algorithm import Examples, Loss, Term
+from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
 from .common.data.batches import Batch
-from .common.context import Context
 from .common.support.errors import ConfigError
-from .common.training.loop import batch_indices
 from .common.models.model import ModelConfig, Models
-from .common.training.optim import Recipe
 from .common.policy_gradient import explained_variance, gae, masked_mean, squared_errors, whiten
 from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored, check_choices, check_numbers,
                               columns)
 from .common.support.seeds import derive
 from .common.data.template import Example
-
-if TYPE_CHECKING:  # a source is asked for its needs only
-    from .common.rewards.sources import RewardSource
+from .common.data.tokenized import batch_indices
 
 
 def _no_start(found: str) -> ConfigError:
@@ -129,7 +124,7 @@ class PPO(PolicyGradient):
                       (("value_clip",), lambda x: x > 0, "a finite number above 0"),
                       (("gamma", "lam"), lambda x: 0 <= x <= 1, "a number in [0, 1]"))
 
-    def check(self, source: "RewardSource | None", model: ModelConfig) -> None:
+    def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":
             return
         needs = [self.needs.get("reward"), *(source.needs().values() if source else ())]

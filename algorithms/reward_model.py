@@ -29,13 +29,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from .common.algorithm import Algorithm, Loss, Term
+from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
-from .common.context import Context
 from .common.support.errors import ConfigError, DataError, TrainingError
-from .common.training.loop import visited
 from .common.models.model import Models
-from .common.rollouts import at_once
 from .common.models.sampling import Sampling, sample
 from .common.support.seeds import derive, permutation
 from .common.data.template import Example
@@ -132,8 +129,9 @@ class ResponseModel(Algorithm):
         chosen = permutation(len(prompts), context.seed, "normalization")[:self.normalize_on]
         records = [prompts[index] for index in chosen]
         ids = [models.prompt_ids(record.prompt, self.max_new_tokens) for record in records]
-        drawn = sample(models, models.reference.name, ids, Sampling(max_new_tokens=self.max_new_tokens, batch_size=at_once(context)),
-                       derive(context.seed, "normalization"), keys=[record.key for record in records])
+        settings = Sampling(max_new_tokens=self.max_new_tokens, batch_size=context.at_once)
+        drawn = sample(models, models.reference.name, ids, settings, derive(context.seed, "normalization"),
+                       keys=[record.key for record in records])
         context.meter.tokens_sampled += sum(len(one.ids) for one, in drawn)
         return [Example(prompt, [one.ids], [one.finished], None, record.key)
                 for record, prompt, (one,) in zip(records, ids, drawn)]
@@ -216,7 +214,7 @@ class RatingModel(ResponseModel):
         return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
 
     def fit(self, context: Context) -> None:
-        for index in visited(len(context.examples), context.recipe, context.seed):
+        for index in context.visited():
             self._check(context.examples[index])
         for example in context.heldout:
             self._check(example)

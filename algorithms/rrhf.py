@@ -15,27 +15,22 @@ Drops    candidates drawn anew while training (their "OP-32"), which needs a KL 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.algorithm import Algorithm, Examples, Loss, Term
+from .common.algorithm import Algorithm, Context, Examples, Loss, RewardSource, Term
 from .common.data.batches import Batch
 from .common.candidates import Candidates
-from .common.context import Context
 from .common.support.errors import ConfigError
 from .common.figures import Known
 from .common.evaluation.inference.resampling import bootstrap
 from .common.logprobs import length_normalized
-from .common.training.loop import visited
 from .common.support.memory import release
 from .common.models.model import ModelConfig, Models
 from .common.data.template import Example
-
-if TYPE_CHECKING:  # a source is opened elsewhere
-    from .common.rewards.sources import RewardSource
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
 
@@ -100,7 +95,7 @@ class RRHF(Algorithm):
         chosen = self.view in ("demonstrations", "preferred") and self.candidates.takes_responses
         return (self.view,) if chosen or self.candidates.scores == "records" else ()
 
-    def check(self, source: "RewardSource | None", model: ModelConfig) -> None:
+    def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         self.candidates.check(self.view)
 
     def content(self) -> dict[str, Any]:
@@ -108,7 +103,7 @@ class RRHF(Algorithm):
 
     def fit(self, context: Context) -> None:
         """Make the candidates of the records that training will see, then train on them."""
-        seen = sorted(visited(len(context.examples), context.recipe, context.seed))
+        seen = context.visited()
         made = self.candidates.make(context, [context.records[i] for i in seen], [context.examples[i] for i in seen])
         for index, example in zip(seen, made.examples):
             context.examples[index] = example

@@ -20,9 +20,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .common.algorithm import Algorithm, Examples, Loss, Term
+from .common.algorithm import Algorithm, Context, Examples, Loss, Term
 from .common.data.batches import Batch
-from .common.context import Context
 from .common.support.errors import ConfigError
 from .common.models.model import Models
 from .common.data.template import Example

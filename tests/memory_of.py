@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.training import references
 from algorithms.common.models.model import ModelConfig, Models
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records.record import Record
-from algorithms.common.rewards.sources import Response
+from algorithms.common.algorithm import Response
 from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example
 from algorithms.dpo import DPO

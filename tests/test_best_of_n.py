@@ -15,12 +15,12 @@ from test_stages import EVAL, RECIPE, make_bench, make_data
 from torch import tensor
 
 from algorithms.best_of_n import BestOfN, expected_best, kl_bound
-from algorithms.common.algorithm import Need
+from algorithms.common.algorithm import Need, RewardSource
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.figures import Known
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.metrics import metrics
-from algorithms.common.rewards.sources import RewardSource, checked
+from algorithms.common.rewards.sources import checked
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT

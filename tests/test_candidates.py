@@ -15,7 +15,8 @@ from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, 
 from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.data.records.record import Record
-from algorithms.common.rewards.sources import RewardSource, checked
+from algorithms.common.algorithm import RewardSource
+from algorithms.common.rewards.sources import checked
 from algorithms.common.models.sampling import Sample, Sampling, sample
 from algorithms.common.runs.settings import settings
 from algorithms.rrhf import RRHF

@@ -16,7 +16,7 @@ from algorithms.common.data.batches import collate, counts
 from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.training.loop import run_losses
 from algorithms.common.models.model import Lora, ModelConfig, Models
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
 from algorithms.common.data.records.record import Record, parse_transcript
 from algorithms.common.runs.stages import Bench

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.model import Lora
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import TOP, settings
 

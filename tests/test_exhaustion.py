@@ -18,7 +18,7 @@ from algorithms.common.runs import results
 from algorithms.common.support.errors import TrainingError, UserError
 from algorithms.common.training.loop import fit
 from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import Records, cache_folder, set_cache_folder
 from algorithms.common.data.records.record import Record
 from algorithms.sft import SFT

@@ -1,4 +1,4 @@
-"""Who may know whom, read from the source: common knows no algorithm, algorithms know only common, nobody knows run.py."""
+"""Who may know whom, read from the source: the rooms and their floors; common knows no algorithm; nobody knows run.py."""
 
 import ast
 import re
@@ -58,6 +58,102 @@ def at_top(module: ast.AST):
 
 def within(imports: set[str], *packages: str) -> set[str]:
     return {one for one in imports for package in packages if one == package or one.startswith(package + ".")}
+
+
+# The rooms: a file at the top of algorithms/ or of algorithms/common, or a folder there; benchmarks are one
+
+
+FLOORS = (  # a room knows rooms beneath its own floor only; imports for types and imports in functions count too
+    ("support", "logprobs", "policy_gradient", "figures"),
+    ("data", "recipe"),
+    ("models", "records"),
+    ("algorithm",),
+    ("training", "rewards"),
+    ("rollouts", "candidates"),
+    ("evaluation",),
+    ("runs", *(path.stem for path in METHODS)),
+    ("benchmarks",),
+    ("run",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(name: str) -> str:
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["algorithms", "common"] else parts[1] if parts[0] == "algorithms" else parts[0]
+
+
+@cache
+def file_graph() -> dict[str, set[str]]:
+    """Module → the project's modules that it imports anywhere; a package stands for its own file alone."""
+    files = {module(path): path for path in PROJECT if tree(path).body}
+    return {name: (imported(path) & set(files)) - {name} for name, path in files.items()}
+
+
+def room_graph(files: dict[str, set[str]]) -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {}
+    for name, targets in files.items():
+        graph.setdefault(room(name), set()).update({room(target) for target in targets} - {room(name)})
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of nodes that all reach one another."""
+
+    @cache
+    def reached(node: str) -> frozenset[str]:
+        seen, waiting = set(), [node]
+        while waiting:
+            fresh = graph.get(waiting.pop(), set()) - seen
+            seen |= fresh
+            waiting += fresh
+        return frozenset(seen)
+
+    inside = [node for node in graph if node in reached(node)]
+    return [set(one) for one in {frozenset(b for b in inside if b in reached(a) and a in reached(b)) for a in inside}]
+
+
+def heights(graph: dict[str, set[str]]) -> dict[str, int]:
+    """Each room's floor, from 1, as its imports have it; of a graph without circles."""
+
+    @cache
+    def height(one: str) -> int:
+        return 1 + max(map(height, graph[one]), default=0)
+
+    return {one: height(one) for one in graph}
+
+
+def test_circles_and_heights_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [{"b", "c"}]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert heights({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 3, "b": 2, "c": 1}
+    assert file_graph()["algorithms.common.runs.measuring"] >= {"algorithms.common.runs.material"}  # for types
+    assert "algorithms.common.models.export" in file_graph()["algorithms.common.algorithm"]  # in a function
+
+
+@pytest.mark.parametrize("one", sorted(room_graph(file_graph())))
+def test_a_room_knows_rooms_beneath_it_only(one):
+    assert one in FLOOR, "a room that no floor has"
+    assert {other for other in room_graph(file_graph())[one] if FLOOR[other] >= FLOOR[one]} == set()
+
+
+def test_no_circles_between_files():
+    assert circles(file_graph()) == []
+
+
+def test_the_house_stays_small():
+    graph = room_graph(file_graph())
+    assert circles(graph) == []
+    methods = {path.stem for path in METHODS}  # each may come with arrows of its own
+    assert sum(len(graph[one]) for one in graph.keys() - methods) < 50, "arrows between rooms"
+    assert max(len(graph[one]) for one in methods) <= 8
+    assert max(heights(graph).values()) <= 9, "floors"
+    assert len([path for path in COMMON if path.parent.name == "common" and path.name != "__init__.py"]) <= 14
 
 
 def test_there_is_something_to_look_at():

@@ -16,11 +16,13 @@ import torch
 
 from algorithms.common.training import checkpoints
 from algorithms.common.algorithm import Algorithm, Loss, Term
-from algorithms.common.context import Tokenized, TrainerConfig
+from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
+from algorithms.common.recipe import TrainerConfig
 from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
+from algorithms.common.training.loop import evaluate_loss, fit, micro_batches
 from algorithms.common.models.model import Lora
-from algorithms.common.training.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from algorithms.common.recipe import Recipe
+from algorithms.common.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.data.records import Record, Records
 from algorithms.common.support.seeds import derive, permutation, uniforms
 from algorithms.common.data.template import Example
@@ -115,8 +117,8 @@ def test_the_last_step_takes_what_is_left():
 def test_visited():
     part = Recipe(lr=1, batch_size=4, steps=2)
     walk = {*batch_indices(100, 4, 8, 0, 1), *batch_indices(100, 4, 8, 1, 1)}
-    assert visited(100, part, 1) == walk and len(walk) == 8
-    assert visited(6, part, 1) == set(range(6))
+    assert visited(100, part.total_records(100), 1) == walk and len(walk) == 8
+    assert visited(6, part.total_records(6), 1) == set(range(6))
 
 
 def test_streams_are_independent():
@@ -558,7 +560,7 @@ def test_what_is_kept_of_the_examples_changes_nothing(make_models, tmp_path, mon
         fit(SFT(), context)
         report = json.loads((context.target / "fit.json").read_text())
         found.append((lines(context.target), report["records"], report["truncated"]))
-    whole, seen = [models.tokenize(record) for record in records], visited(12, context.recipe, context.seed)
+    whole, seen = [models.tokenize(record) for record in records], context.visited()
     assert found[0] == found[1] and len(seen) == 8
     assert found[0][1:] == (12, sum(whole[index].truncated for index in seen)), "truncated ones are counted of those trained on"
     assert 0 < found[0][2] < sum(example.truncated for example in whole)
@@ -569,7 +571,7 @@ def test_a_record_that_is_never_visited_may_be_one_that_cannot_be_tokenised(make
     models.add_role("policy", trainable=True, seed=1)
     records = Records.from_list([Record(f"the film {i}", [" was good"]) for i in range(20)])
     recipe = Recipe(lr=1e-2, batch_size=2, steps=2)
-    unseen = sorted(set(range(20)) - visited(20, recipe, 3))
+    unseen = sorted(set(range(20)) - visited(20, recipe.total_records(20), 3))
 
     def tokenize(record: Record) -> Example:
         assert record.prompt not in {f"the film {i}" for i in unseen}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from algorithms.common.context import Meter
+from algorithms.common.algorithm import Meter
 from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
 from algorithms.common.models.model import Lora, ModelConfig
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.data.records import Record
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted

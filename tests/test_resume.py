@@ -18,7 +18,7 @@ from algorithms.common.training import checkpoints
 from algorithms.common.support.errors import TrainingError
 from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from command_line import MICRO, invoke

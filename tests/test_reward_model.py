@@ -11,7 +11,7 @@ from algorithms.common.data.batches import collate
 from algorithms.common.support.errors import ConfigError, DataError, TrainingError
 from algorithms.common.evaluation.inference.resampling import calibration_error
 from algorithms.common.training.loop import fit, run_losses
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, rated
 from algorithms.common.data.records.record import Record
 from algorithms.common.models.sampling import Sampling, sample

@@ -16,7 +16,7 @@ from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.support import provenance
-from algorithms.common.algorithm import Need
+from algorithms.common.algorithm import Need, Response, RewardSource
 from algorithms.common.candidates import Candidates, Sampled
 from algorithms.common.rewards.classifier import Classifier, of_equal_length
 from algorithms.common.support.errors import ConfigError, TrainingError
@@ -24,7 +24,7 @@ from algorithms.common.models.export import frozen_role
 from algorithms.common.models.model import Lora
 from algorithms.common.data.records import DataSets, Records
 from algorithms.common.data.records.record import Record
-from algorithms.common.rewards.sources import (Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted,
+from algorithms.common.rewards.sources import (Function, Gold, Trained, TrainedOwn, Weighted,
                                                 checked)
 from algorithms.common.runs.stages import Bench
 from algorithms.common.support.store import Store

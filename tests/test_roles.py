@@ -12,6 +12,7 @@ from torch import nn
 from algorithms.common.models import model as models_module
 from algorithms.common.models import precision
 from algorithms.common.data.batches import collate
+from algorithms.common.support.checkout import project
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.logprobs import chunked_token_logprobs
 from algorithms.common.models.model import (Lora, ModelConfig, Models, disable_dropout, load_base, model_digest,
@@ -381,7 +382,7 @@ def save_llama(folder, hidden):
     LlamaForCausalLM(LlamaConfig(vocab_size=1525, hidden_size=hidden, num_hidden_layers=2, intermediate_size=128,
                                  num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
                      ).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(models_module.PROJECT / "benchmarks/lab/reviews").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(project() / "benchmarks/lab/reviews").save_pretrained(folder)
     return folder
 
 

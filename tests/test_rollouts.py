@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from algorithms.common.models import sampling
-from algorithms.common.context import Meter
+from algorithms.common.algorithm import Meter
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.policy_gradient import RunningMoments
 from algorithms.common.data.records import Record
 from algorithms.common.rollouts import Estimates, PolicyGradient, generate

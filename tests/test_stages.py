@@ -17,13 +17,13 @@ import torch
 from algorithms.best_of_n import BestOfN
 from algorithms.common.runs import measuring
 from algorithms.common.algorithm import Algorithm, Need
-from algorithms.common.context import TrainerConfig
+from algorithms.common.recipe import TrainerConfig
 from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.evaluation.evaluate import EvalConfig
 from algorithms.common.training.loop import fit
 from algorithms.common.support.memory import released
 from algorithms.common.models.model import Lora, ModelConfig
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.data.records.record import Record
 from algorithms.common.training.references import StoredLogprobs

@@ -11,11 +11,11 @@ from test_stages import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_dat
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.runs import stages, streams
-from algorithms.common.algorithm import Need
+from algorithms.common.algorithm import Need, RewardSource
 from algorithms.common.evaluation.metrics import metrics
 from algorithms.common.models.model import Lora
 from algorithms.common.data.records import Record, Records
-from algorithms.common.rewards.sources import RewardSource, Trained
+from algorithms.common.rewards.sources import Trained
 from algorithms.common.models.sampling import Sampling
 from algorithms.common.support.seeds import derive, uniforms
 from algorithms.common.support.store import Store

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from algorithms.common.models.export import save_role
-from algorithms.common.training.loop import batch_indices, fit
+from algorithms.common.data.tokenized import batch_indices
+from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora, ModelConfig, Models
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.data.template import Example
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT

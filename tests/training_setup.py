@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.context import Context, TrainerConfig
+from algorithms.common.algorithm import Context, TrainerConfig
 from algorithms.common.models.model import Models
-from algorithms.common.training.optim import Recipe
+from algorithms.common.recipe import Recipe
 from algorithms.common.support.store import Store
+from algorithms.common.training.loop import fit
 from algorithms.common.data.template import Example
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def make_context(models: Models, folder: Path, data: list[Example], recipe: Reci
         (folder / name).mkdir(parents=True, exist_ok=True)
     settings = {"mixed_precision": "no", "progress": False, **trainer}
     return Context(models, recipe or Recipe(lr=1e-2, batch_size=4, epochs=2.0), TrainerConfig(**settings), data,
-                   list(heldout), seed, folder / "work", folder / "target", Store(folder / "store"),
+                   list(heldout), seed, folder / "work", folder / "target", Store(folder / "store"), fit,
                    run_folder=folder / "run")
 
 

@@ -1,28 +1,33 @@
-"""The interface of an algorithm. Most define ``loss`` and one or two of the others.
+"""The contract: what an algorithm is, what it is given, and what it gives. Most define ``loss`` and one or two others.
 
 An algorithm is a dataclass of its method's constants; its fields are the keys of its YAML. Learning rate, batch and
-steps are not the method's: they live in a recipe, chosen by the model's scale.
+steps are not the method's: they live in a recipe, chosen by the model's scale. What scores responses is known here by
+its base alone, and the loop as a function that the context carries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Iterator, NamedTuple, Protocol
 
 from torch import Tensor
 
 from .data.batches import Batch, counts
-from .training.optim import Recipe
 from .data.template import Example
+from .data.tokenized import Tokenized, visited
+from .models.model import ModelConfig, Models
+from .recipe import Recipe, TrainerConfig
 
-if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
+if TYPE_CHECKING:  # named here, not run: reading data, sampling and keeping stages are no part of what training computes
     import pandas as pd
 
-    from .context import Context
+    from .data.records import DataSets, Messages, Record, Records
     from .figures import Figure, Known
-    from .models.model import ModelConfig, Models
-    from .rewards.sources import RewardSource
     from .models.sampling import Sample, Sampling
+    from .support.store import Store
 
 
 class Term(NamedTuple):
@@ -65,7 +70,7 @@ class Experience(Protocol):
 class Examples:
     """The experience of every method that learns from records as they are."""
 
-    models: "Models"
+    models: Models
     examples: list[Example]
     pack: bool = False  # several records in a row
 
@@ -85,14 +90,142 @@ class Examples:
         return {}
 
 
+@dataclass(frozen=True)
+class Response:
+    """One response to score, as text and as token ids."""
+
+    prompt: str  # rendered
+    text: str
+    prompt_ids: list[int]
+    ids: list[int]  # with the end token when finished
+    finished: bool
+    record: str  # key, for messages
+    source: str | list[dict] | None = None  # the record's prompt before rendering; None: the same text
+    meta: dict = field(default_factory=dict)  # the record's
+
+    @property
+    def turns(self) -> str | list[dict]:
+        """The prompt for whoever renders it anew: plain text or messages."""
+        return self.prompt if self.source is None else self.source
+
+
+Scorer = Callable[[list[Response]], list[float]]  # one finite number each
+
+
 @dataclass
 class Need:
     """A stage an algorithm or a reward source stands on: another algorithm, trained by a recipe."""
 
-    algorithm: "Algorithm"
+    algorithm: Algorithm
     recipe: Recipe
 
     model: ClassVar[Any] = None  # a ModelConfig, for a base of its own; None: the run's
+
+
+class RewardSource:
+    """What responses are scored by, as it is configured; opened over the models of a stage it becomes a scorer."""
+
+    @property
+    def reads_meta(self) -> bool:
+        """Whether its scores depend on the records' meta, which is no part of their keys."""
+        return False
+
+    def needs(self) -> dict[str, Need]:
+        """Stages to train first, by name. Over the run's base each becomes its algorithm's frozen role."""
+        return {}
+
+    def content(self) -> Any:
+        """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
+        return {}
+
+    def asks(self, data: DataSets) -> list[Callable]:
+        """Functions of the data that score in its place: a kept stage depends on their code too."""
+        return []
+
+    def check(self, data: DataSets) -> None:
+        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+
+    def load(self, models: Models, folders: dict[str, Path], data: DataSets, batch_size: int) -> Scorer:
+        """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
+        from .models.export import frozen_role
+
+        for name, need in self.needs().items():
+            role = need.algorithm.role
+            if need.model is None and role not in models.roles.names():
+                frozen_role(models, role, folders[name])
+        return self.open(models, folders, data, batch_size)
+
+    def open(self, models: Models, folders: dict[str, Path], data: DataSets, batch_size: int) -> Scorer:
+        """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
+        raise NotImplementedError
+
+
+@dataclass
+class Meter:
+    """What a stage used besides training tokens; kept in checkpoints."""
+
+    tokens_sampled: int = 0
+    reward_queries: int = 0
+    seconds: float = 0.0  # of what came before the loop: candidates, the reference's log-probabilities
+    peak_memory_bytes: int = 0  # of candidates
+
+
+@dataclass
+class Context:
+    """Models, data, settings and folders of one stage."""
+
+    models: Models
+    recipe: Recipe
+    trainer: TrainerConfig
+    examples: Sequence[Example]  # the algorithm's view of the training data, as tokens
+    heldout: Sequence[Example]  # the same view of held-out data
+    seed: int
+    work: Path  # checkpoints; survives kills
+    target: Path  # what the stage leaves behind
+    store: Store
+    loop: Callable[[Algorithm, Context], None]  # takes all steps: what ``Algorithm.fit`` calls
+    name: str = "training"  # for the progress bar and trackers
+    run_folder: Path | None = None  # trackers write here
+    data: DataSets | None = None
+    records: Records | None = None  # what ``examples`` are the tokens of, in the same order
+    heldout_records: Records | None = None  # the same of ``heldout``
+    identity: dict = field(default_factory=dict)  # content of what it stands on: model, needs, reward
+    reward: Scorer | None = None  # where the algorithm uses one
+    meter: Meter = field(default_factory=Meter)
+    step: int = 0  # of the loop, 0-based: what random streams derive from
+
+    def visited(self) -> list[int]:
+        """Indices of the examples that training will see at all."""
+        count = len(self.examples)
+        return sorted(visited(count, self.recipe.total_records(count), self.seed))
+
+    @property
+    def at_once(self) -> int:
+        """Sequences to decode together so that their cache stays below the activations of an update.
+
+        A token's cache is 2 · layers · kv_width numbers. Checkpointed, its activations are layers · width and one layer
+        whole; else every layer keeps some ten times its width.
+        """
+        return self.trainer.micro_batch_size * (2 if self.models.config.gradient_checkpointing else 8)
+
+    @cached_property
+    def demonstrations(self) -> Tokenized:
+        """Those of the data, for what learns from them beside its view."""
+        return Tokenized(self.data.demonstrations, self.models.tokenize)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Records, int]]:
+        sets = [records for records in (self.records, self.heldout_records) if records is not None]
+        return {record.key: (records, index) for records in sets for index, record in enumerate(records)}
+
+    def record(self, key: str) -> Record:
+        """The record with that key."""
+        records, index = self._places[key]
+        return records[index]
+
+    def prompt(self, record: str) -> str | Messages:
+        """The prompt, as text or messages, of the record with that key."""
+        return self.record(record).prompt
 
 
 @dataclass
@@ -128,26 +261,24 @@ class Algorithm:
         """Whether the assistant's turns in a prompt are learned as responses are."""
         return False
 
-    def check(self, source: "RewardSource | None", model: "ModelConfig") -> None:
+    def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked
         before anything is trained. Default: nothing is refused."""
 
-    def add_roles(self, models: "Models", seed: int) -> None:
+    def add_roles(self, models: Models, seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""
         start = models.reference.name if "reference" in self.needs else None
         models.add_role(self.role, trainable=True, like=start, seed=seed)
 
-    def fit(self, context: "Context") -> None:
+    def fit(self, context: Context) -> None:
         """Train; default: the common loop."""
-        from .training.loop import fit
+        context.loop(self, context)
 
-        fit(self, context)
-
-    def experience(self, context: "Context", examples: list[Example]) -> Experience:
+    def experience(self, context: Context, examples: list[Example]) -> Experience:
         """What happens before gradients; default: nothing, the records themselves."""
         return Examples(context.models, examples)
 
-    def loss(self, models: "Models", batch: Any) -> "Loss | Iterator[Loss]":
+    def loss(self, models: Models, batch: Any) -> Loss | Iterator[Loss]:
         """The terms of a micro-batch. An iterator's losses are differentiated one by one: one graph lives at a time."""
         raise NotImplementedError(f"{type(self).__name__} trains, so it needs a loss")
 
@@ -155,15 +286,15 @@ class Algorithm:
         """Whether to leave this experience, decided on a whole minibatch's losses and metrics before its step."""
         return False
 
-    def finish(self, context: "Context") -> None:
+    def finish(self, context: Context) -> None:
         """After the last step: what is measured on the trained model and kept in ``state_dict``."""
 
-    def parameter_groups(self, models: "Models", recipe: Recipe) -> list[dict]:
+    def parameter_groups(self, models: Models, recipe: Recipe) -> list[dict]:
         """Optimiser groups; default: the trained role at the recipe's learning rate."""
         return [{"params": list(models.role(self.role).parameters().values()), "lr": recipe.lr}]
 
-    def respond(self, models: "Models", prompts: list[list[int]], sampling: "Sampling", seed: int, keys: list[str],
-                answers: int = 1) -> "list[list[list[Sample]]]":
+    def respond(self, models: Models, prompts: list[list[int]], sampling: Sampling, seed: int, keys: list[str],
+                answers: int = 1) -> list[list[list[Sample]]]:
         """(P, ``answers``, candidates): every prompt, token ids, is answered several times, independently.
 
         Of an answer's candidates the evaluation picks the best by the reward source. The first answers are the same,
@@ -174,7 +305,7 @@ class Algorithm:
         drawn = sample(models, self.role, prompts, sampling, seed, n=answers, keys=keys)
         return [[[one] for one in of_prompt] for of_prompt in drawn]
 
-    def score(self, models: "Models", batch: Batch) -> Tensor | None:
+    def score(self, models: Models, batch: Batch) -> Tensor | None:
         """(B, K): how this method ranks responses, for those that can; None for those that cannot."""
         return None
 
@@ -182,7 +313,7 @@ class Algorithm:
         """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
         return None
 
-    def figures(self, samples: "pd.DataFrame", picked: "pd.DataFrame") -> "list[Figure | Known]":
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known]:
         """Figures of its own, from all evaluated candidates and from the picked ones, a row an answer (see
         ``evaluation.sample_frame``); common ones of that name give way."""
         return []

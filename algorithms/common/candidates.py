@@ -18,15 +18,14 @@ from typing import Callable, NamedTuple
 
 import pandas as pd
 
+from .algorithm import Context, Response
 from .models.beam import diverse_beams
-from .context import Context
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
 from .models.model import ModelConfig, Models, model_digest
 from .support.provenance import code_of, versions
 from .data.records import Record
-from .rewards.sources import Response
 from .models.roles import BASE
 from .models.sampling import Sample, Sampling, sample
 from .support.seeds import derive

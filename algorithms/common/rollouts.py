@@ -14,16 +14,14 @@ from typing import Any, Callable, ClassVar
 import torch
 from torch import Tensor
 
-from .algorithm import SAMPLE, Algorithm, Examples, Loss, Term
+from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch
 from .support.clock import Clock
-from .context import Context
 from .support.errors import ConfigError
 from .models.model import Models, Role
 from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
                               kl_figures, kl_penalty, ratio_metrics, reward_figures, score_figures, shape_rewards,
                               shape_scores, surrogates, whiten)
-from .rewards.sources import Response
 from .models.sampling import Sampling, sample
 from .support.seeds import derive
 from .data.template import Example
@@ -92,25 +90,16 @@ class Rollouts(Examples):
 # From prompts to columns of numbers
 
 
-def at_once(context: Context) -> int:
-    """Sequences to decode together so that their cache stays below the activations of an update.
-
-    A token's cache is 2 · layers · kv_width numbers. Checkpointed, its activations are layers · width and one layer
-    whole; else every layer keeps some ten times its width.
-    """
-    return context.trainer.micro_batch_size * (2 if context.models.config.gradient_checkpointing else 8)
-
-
 def generate(context: Context, role: str, examples: list[Example], *, max_new_tokens: int, temperature: float,
              samples: int = 1, batch_size: int | None = None) -> list[Example]:
     """``samples`` responses to each prompt by pure sampling: anything that warps it would draw from another policy.
 
     examples: bare prompts; those too long to leave room for ``max_new_tokens`` are cut. batch_size: by default
-    ``at_once``.
+    ``Context.at_once``.
     """
     models = context.models
     prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
-    settings = Sampling(max_new_tokens, temperature, batch_size=batch_size or at_once(context))
+    settings = Sampling(max_new_tokens, temperature, batch_size=batch_size or context.at_once)
     drawn = sample(models, role, prompts, settings, derive(context.seed, "rollout", context.step), n=samples)
     if torch.is_grad_enabled():  # what is watched while training is no part of what training takes
         context.meter.tokens_sampled += sum(len(one.ids) for responses in drawn for one in responses)

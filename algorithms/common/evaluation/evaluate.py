@@ -21,14 +21,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..algorithm import Algorithm
+from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
 from ..data.records import Record, pairs, prompt_hash
-from ..rewards.sources import Response, Scorer
 from ..models.sampling import Sampling, sampled_logprobs, tempered
 from ..data.template import Example
 

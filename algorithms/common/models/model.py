@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import precision
 from ..data.batches import Batch, attention_mask, collate
+from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
@@ -28,7 +29,6 @@ from ..data.template import Example, Template
 
 log = logging.getLogger(__name__)
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that is optional
-PROJECT = Path(__file__).resolve().parents[3]
 
 
 @dataclass
@@ -90,7 +90,7 @@ class ModelConfig:
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
-        for path in (Path(self.name).expanduser(), PROJECT / self.name):
+        for path in (Path(self.name).expanduser(), project() / self.name):
             if path.is_dir():
                 return str(path.resolve())
         return self.name

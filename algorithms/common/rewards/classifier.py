@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..algorithm import Response, RewardSource, Scorer
+from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from ..models.families import position_limit
-from ..models.model import PROJECT, Models
+from ..models.model import Models
 from ..data.records import render_transcript
-from .sources import Response, RewardSource, Scorer, checked, counted
+from .sources import checked, counted
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -67,7 +69,7 @@ class Classifier(RewardSource):
         self._told_of_cut = False
 
     def folder(self) -> str:
-        for path in (Path(self.name), PROJECT / self.name):
+        for path in (Path(self.name), project() / self.name):
             if path.is_dir():
                 return str(path.resolve())
         return self.name

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
-from ..algorithm import Algorithm, Need
+from ..algorithm import Algorithm, Need, Recipe, Response, RewardSource, Scorer
 from ..support.errors import ConfigError, TrainingError
 from ..models.model import ModelConfig, Models
-from ..training.optim import Recipe
 from ..data.records import Record
 from ..data.template import Example
 
@@ -30,66 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LARGEST = torch.finfo(torch.float32).max  # training computes in float32, where anything above is infinite
-
-
-@dataclass(frozen=True)
-class Response:
-    """One response to score, as text and as token ids."""
-
-    prompt: str  # rendered
-    text: str
-    prompt_ids: list[int]
-    ids: list[int]  # with the end token when finished
-    finished: bool
-    record: str  # key, for messages
-    source: str | list[dict] | None = None  # the record's prompt before rendering; None: the same text
-    meta: dict = field(default_factory=dict)  # the record's
-
-    @property
-    def turns(self) -> str | list[dict]:
-        """The prompt for whoever renders it anew: plain text or messages."""
-        return self.prompt if self.source is None else self.source
-
-
-Scorer = Callable[[list[Response]], list[float]]
-
-
-class RewardSource:
-    """Base of the sources."""
-
-    @property
-    def reads_meta(self) -> bool:
-        """Whether its scores depend on the records' meta, which is no part of their keys."""
-        return False
-
-    def needs(self) -> dict[str, Need]:
-        """Stages to train first, by name. Over the run's base each becomes its algorithm's frozen role."""
-        return {}
-
-    def content(self) -> Any:
-        """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
-        return {}
-
-    def asks(self, data: "DataSets") -> list[Callable]:
-        """Functions of the data that score in its place: a kept stage depends on their code too."""
-        return []
-
-    def check(self, data: "DataSets") -> None:
-        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
-
-    def load(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
-        from ..models.export import frozen_role
-
-        for name, need in self.needs().items():
-            role = need.algorithm.role
-            if need.model is None and role not in models.roles.names():
-                frozen_role(models, role, folders[name])
-        return self.open(models, folders, data, batch_size)
-
-    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
-        raise NotImplementedError
 
 
 def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:

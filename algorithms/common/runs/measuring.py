@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..algorithm import Algorithm
+from ..algorithm import Algorithm, RewardSource
 from ..evaluation.evaluate import Evaluation, Spent, evaluate
 from ..models.export import frozen_role
 from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..models.roles import BASE
 
-if TYPE_CHECKING:
-    from ..rewards.sources import RewardSource
-    from .stages import Bench
+if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
+    from .material import Material
 
 
-def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
+def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
             source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path) -> None:
     """Fill ``target`` with the evaluation of a trained stage and what it cost; inputs, scored: see ``training``."""
     started = time.monotonic()
@@ -41,7 +40,7 @@ def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], 
     (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
-def measure_base(bench: Bench, algorithm: Algorithm, seed: int, target: Path) -> None:
+def measure_base(bench: Material, algorithm: Algorithm, seed: int, target: Path) -> None:
     """Fill ``target`` with the evaluation of the base as it came."""
     bench.models.clear_roles()
     bench.models.alias("policy", BASE)

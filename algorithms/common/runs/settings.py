@@ -18,12 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from ..support.errors import ConfigError
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
-    from ..algorithm import Algorithm
-    from ..context import TrainerConfig
+    from ..algorithm import Algorithm, Recipe, RewardSource, TrainerConfig
     from ..evaluation.evaluate import EvalConfig
     from ..models.model import ModelConfig
-    from ..training.optim import Recipe
-    from ..rewards.sources import RewardSource
 
 
 @dataclass

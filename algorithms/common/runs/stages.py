@@ -12,28 +12,24 @@ import functools
 import json
 import sys
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from . import measuring, streams, training
-from ..algorithm import Algorithm, Need
-from ..context import TrainerConfig
+from ..algorithm import Algorithm, Need, Recipe, RewardSource
 from ..support.digests import content_hash
 from ..support.errors import ConfigError
-from ..evaluation.evaluate import EvalConfig, Evaluation, evaluated_prompts
+from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..training.loop import nothing_held_out
 from ..support.secrets import MASK, is_secret
 from ..support.memory import no_memory_explained
-from ..models.model import ModelConfig, Models, load_tokenizer, model_digest
-from ..training.optim import Recipe
+from ..models.model import ModelConfig
 from ..models.precision import autocast_dtype, pick_device
 from ..support.provenance import code_of, enclosed, versions
-from ..data.records import DataSets, Records, data_view, ranked, rated, view_sets
-from ..rewards.sources import RewardSource
-from ..support.store import Store
-from ..data.template import Template
+from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
+from .material import Material
 
 
 def plain(value: Any) -> Any:
@@ -71,41 +67,10 @@ def _function(value: Any) -> str | dict:
 
 
 @dataclass
-class Bench:
-    """One model, one set of data, one seed: where stages are built."""
+class Bench(Material):
+    """Where stages are built."""
 
-    model: ModelConfig
-    trainer: TrainerConfig
-    eval: EvalConfig
-    data: DataSets
-    seed: int
-    store: Store
-    reward: RewardSource | None = None
-    run_folder: Path | None = None
     hide: Callable[[dict], dict] = lambda description: description  # takes secrets out of what the store writes down
-    _views: dict[str, tuple[Records, Records]] = dataclasses.field(default_factory=dict, init=False, repr=False)
-
-    def view(self, view: str) -> tuple[Records, Records]:
-        """A view is made once: keys ask for it again and again."""
-        if view not in self._views:
-            self._views[view] = data_view(self.data, view)
-        return self._views[view]
-
-    @cached_property
-    def tokenizer(self):
-        return load_tokenizer(self.model)
-
-    @cached_property
-    def template(self) -> Template:
-        return Template(self.tokenizer, self.model.chat_template, self.model.template_arguments)
-
-    @cached_property
-    def models(self) -> Models:
-        return Models(self.model, self.trainer.mixed_precision, tokenizer=self.tokenizer)
-
-    @cached_property
-    def base_digest(self) -> str:
-        return model_digest(self.model)
 
     def _model_description(self) -> dict:
         settings = plain(self.model)

@@ -9,24 +9,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..training import references
-from ..algorithm import Algorithm
-from ..context import Context, Meter, Tokenized
-from ..models.export import frozen_role, role_digest, save_role
-from ..training.loop import visited
-from ..training.optim import Recipe
-from ..support.seeds import derive
+from ..algorithm import Algorithm, Context, Recipe, RewardSource
 from ..data.template import Example
+from ..data.tokenized import Tokenized
+from ..models.export import frozen_role, role_digest, save_role
+from ..support.memory import reset_peak_memory
+from ..support.seeds import derive
+from ..training import loop, references
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # named here, not run: what a bench is made of stands in the key itself
     from ..models.model import Models
-    from ..rewards.sources import RewardSource
-    from .stages import Bench
+    from .material import Material
 
 log = logging.getLogger(__name__)
 
 
-def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+def train(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
           source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
           work: Path) -> None:
     """Fill ``target`` with a trained stage: the role's weights, state.json, and what the algorithm writes.
@@ -34,12 +32,15 @@ def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, 
     inputs: the stages of its roles; scored: those that the reward source stands on; identity: what the stage stands on.
     """
     context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+    reset_peak_memory(context.models.device)
     algorithm.fit(context)
+    if not (target / "fit.json").exists():  # it takes no steps
+        loop.write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
     save_role(context.models, algorithm.role, target)
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
 
-def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
              source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
              work: Path) -> Context:
     train, heldout = bench.view(algorithm.view)
@@ -53,17 +54,17 @@ def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
     tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
     examples = Tokenized(train, tokenize)
     watched = [tokenize(record) for record in heldout] if bench.trainer.evaluate_every else []
-    seen = [] if algorithm.works_when_asked else sorted(visited(len(examples), recipe, bench.seed))
+    context = Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store, loop.fit,
+                      name, bench.run_folder, bench.data, train, heldout, identity, scorer)
+    seen = [] if algorithm.works_when_asked else context.visited()
     for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
         examples[index]
-    meter = Meter()
     if algorithm.stores_reference:
-        meter.seconds = _store_reference(bench, inputs["reference"], (examples[index] for index in seen), watched)
-    return Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store, name,
-                   bench.run_folder, bench.data, train, heldout, identity, scorer, meter)
+        context.meter.seconds = _store_reference(bench, inputs["reference"], (examples[i] for i in seen), watched)
+    return context
 
 
-def _store_reference(bench: Bench, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
+def _store_reference(bench: Material, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
     """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
     models: Models = bench.models
     identity = references.identity(models, bench.base_digest, role_digest(folder) if folder else None)

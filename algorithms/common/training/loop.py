@@ -17,23 +17,21 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Iterator
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from . import checkpoints
-from ..algorithm import SAMPLE, Algorithm, Experience, Loss
+from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
 from ..support.clock import Clock
-from ..context import Context
 from ..support.errors import TrainingError
 from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
-from .optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from ..support.seeds import derive, permutation
 from ..data.template import Example
+from ..data.tokenized import batch_indices
 from .trackers import Trackers
 
 log = logging.getLogger(__name__)
@@ -49,30 +47,6 @@ class _NotFinite(FloatingPointError):
     def __init__(self, indices: list[int]):
         super().__init__(indices)
         self.indices = indices
-
-
-@lru_cache(maxsize=2)
-def _order(records: int, seed: int, epoch: int) -> np.ndarray:
-    """One epoch's order; kept, since every step of the epoch asks for it."""
-    return permutation(records, seed, "order", epoch)
-
-
-def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: int) -> list[int]:
-    """Records of a 0-based step: a walk of ``limit`` records through one permutation an epoch, epochs without a gap."""
-    start, stop = step * batch_size, min((step + 1) * batch_size, limit)
-    chosen: list[int] = []
-    while start < stop:
-        epoch, offset = divmod(start, records)
-        take = min(stop - start, records - offset)
-        chosen += _order(records, seed, epoch)[offset:offset + take].tolist()
-        start += take
-    return chosen
-
-
-def visited(records: int, recipe: Recipe, seed: int) -> set[int]:
-    """Records that training will see at all."""
-    limit = recipe.total_records(records)
-    return set(batch_indices(records, limit, limit, 0, seed)) if limit < records else set(range(records))
 
 
 def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
@@ -355,7 +329,7 @@ def write_report(context: Context, lines: list[dict], seconds: float, steps: int
         _write_lines(context.target / "rollouts.jsonl",
                      [{"step": line["step"], **sample} for line, sample in zip(lines, shown)])
     models, meter, records = context.models, context.meter, len(context.examples) if steps else 0
-    seen = visited(records, context.recipe, context.seed) if steps else ()
+    seen = context.visited() if steps else ()
     report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
               "tokens_sampled": meter.tokens_sampled, "reward_queries": meter.reward_queries,
               "trainable_parameters": trainable,

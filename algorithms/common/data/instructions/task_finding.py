@@ -6,12 +6,11 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from ...support.checkout import project
 from ...support.errors import ConfigError
 from .task_file import TaskFile, read_task
 
 log = logging.getLogger(__name__)
-
-PROJECT = Path(__file__).resolve().parents[4]
 
 
 def find_tasks(given: list[str] | str | None) -> list[TaskFile]:
@@ -42,7 +41,7 @@ def find_tasks(given: list[str] | str | None) -> list[TaskFile]:
 
 def _yamls(given: str) -> list[str]:
     """The YAMLs of one entry, sorted."""
-    for path in (given, os.path.join(PROJECT, given)):
+    for path in (given, os.path.join(project(), given)):
         pattern = os.path.join(glob.escape(path), "*.yaml") if os.path.isdir(path) else path
         if found := [path] if os.path.isfile(path) else sorted(glob.glob(pattern)):
             return found

@@ -6,13 +6,10 @@ JSON Lines stream. Of the others the text is held: an array's rows are decoded o
 import json
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...support.errors import DataError
-from .lines import Row, data_error, lines, show, whole_text
-
-if TYPE_CHECKING:
-    from .readers import Source
+from .lines import File, Row, data_error, lines, show, whole_text
 
 LISTED = 8                      # lists of an object that a message names
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -60,7 +57,7 @@ def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
     raise data_error(path, line, "row", found, "one valid JSON value", fix)
 
 
-def json_lines(source: "Source", gz: bool) -> Iterator[Row]:
+def json_lines(source: File, gz: bool) -> Iterator[Row]:
     """One JSON value on a line; blank lines are counted."""
     for number, line in lines(source, gz):
         start = _SPACE.match(line).end()
@@ -74,7 +71,7 @@ def json_lines(source: "Source", gz: bool) -> Iterator[Row]:
         yield Row(number, value)
 
 
-def optional_keys(source: "Source", gz: bool, names: set[str]) -> set[str]:
+def optional_keys(source: File, gz: bool, names: set[str]) -> set[str]:
     """Those of the names that are a key of some row.
 
     What seems to hold none is not decoded, nor what follows a broken row.
@@ -93,18 +90,18 @@ def optional_keys(source: "Source", gz: bool, names: set[str]) -> set[str]:
     return found
 
 
-def _lines_with(source: "Source", gz: bool, key: re.Pattern) -> Iterator[Any]:
+def _lines_with(source: File, gz: bool, key: re.Pattern) -> Iterator[Any]:
     for number, line in lines(source, gz):
         if key.search(line):
             yield _decode(source.path, number, line, _SPACE.match(line).end())[0]
 
 
-def _rows_with(source: "Source", gz: bool, key: re.Pattern) -> Iterator[Any]:
+def _rows_with(source: File, gz: bool, key: re.Pattern) -> Iterator[Any]:
     if key.search(whole_text(source, gz)[0]):
         yield from (row.value for row in json_file(source, gz))
 
 
-def json_file(source: "Source", gz: bool) -> Iterator[Row]:
+def json_file(source: File, gz: bool) -> Iterator[Row]:
     """The rows of an array, or of the list `source.rows` of an object, numbered from 1."""
     text, broken = whole_text(source, gz)
     number = 0
@@ -118,7 +115,7 @@ def json_file(source: "Source", gz: bool) -> Iterator[Row]:
         raise broken(number + 1)
 
 
-def _array(source: "Source", text: str) -> Iterator[Any]:
+def _array(source: File, text: str) -> Iterator[Any]:
     row = 1
 
     def refuse(found: str):
@@ -147,7 +144,7 @@ def _array(source: "Source", text: str) -> Iterator[Any]:
         refuse("more text after the array")
 
 
-def _no_array(source: "Source", text: str, at: int) -> DataError:
+def _no_array(source: File, text: str, at: int) -> DataError:
     """Of an object where an array was expected: which of its lists may be meant."""
     value, end = _decode(source.path, 1, text, at)
     lists = _lists(value)
@@ -160,7 +157,7 @@ def _no_array(source: "Source", text: str, at: int) -> DataError:
     return data_error(source.path, 1, "file", found, "a JSON array of objects", fix)
 
 
-def _within(source: "Source", text: str) -> Iterator[Any]:
+def _within(source: File, text: str) -> Iterator[Any]:
     at = _SPACE.match(text).end()
     if at == len(text):
         return
@@ -190,7 +187,7 @@ def _lists(top: dict[str, Any]) -> dict[str, list]:
     return {name: value for name, value in found.items() if any(isinstance(one, dict) for one in value)} or found
 
 
-def _named(source: "Source", lists: dict[str, list]) -> str:
+def _named(source: File, lists: dict[str, list]) -> str:
     named = [f"{show(name)} ({len(value)})" for name, value in lists.items()]
     more = ", …" if len(named) > LISTED else ""
     return "lists at " + ", ".join(named[:LISTED]) + more if named else f"no list that {source.key('rows')} can name"

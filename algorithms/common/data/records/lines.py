@@ -7,12 +7,9 @@ import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ...support.errors import DataError
-
-if TYPE_CHECKING:
-    from .readers import Source
 
 _MAGIC = (
     (b"\x1f\x8b", "gzip data", "name the file .gz"),
@@ -28,6 +25,21 @@ class Row(NamedTuple):
 
     line: int
     value: Any
+
+
+class File(Protocol):
+    """A file to read, and the options it is read with: what is asked of ``readers.Source``."""
+
+    path: str
+    rows: str | None
+    blank_lines: int
+
+    @property
+    def kind(self) -> str: ...
+
+    def key(self, name: str) -> str: ...
+
+    def option(self, name: str, value: str) -> str: ...
 
 
 def data_error(path: str, line: int, field: str, found: str, expected: str, fix: str) -> DataError:
@@ -59,7 +71,7 @@ def override(key: str, value: str) -> str:
     return shlex.quote(f"{key}={value}")
 
 
-def lines(source: "Source", gz: bool) -> Iterator[tuple[int, str]]:
+def lines(source: File, gz: bool) -> Iterator[tuple[int, str]]:
     """Decoded lines, split at line feeds only, which they keep; a byte order mark is left out."""
     number = 0
     try:
@@ -77,7 +89,7 @@ def lines(source: "Source", gz: bool) -> Iterator[tuple[int, str]]:
         raise _unreadable(source.path, number + 1, error) from None
 
 
-def whole_text(source: "Source", gz: bool) -> tuple[str, Callable[[int], DataError] | None]:
+def whole_text(source: File, gz: bool) -> tuple[str, Callable[[int], DataError] | None]:
     """All text that can be read, and what broke it (a function of the row it is met at) or None."""
     data, broken = bytearray(), None
     try:
@@ -113,7 +125,7 @@ def _not_utf8(path: str, line: int, error: UnicodeDecodeError) -> DataError:
                       "UTF-8 text", "convert the file: iconv -f ENCODING -t UTF-8")
 
 
-def _check_start(source: "Source", data: bytes):
+def _check_start(source: File, data: bytes):
     packed = source.kind.endswith(".gz")
     formats = {} if packed else {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
     for magic, name, fix in _MAGIC:
