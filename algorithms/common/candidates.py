@@ -223,7 +223,8 @@ class Candidates:
             raise ConfigError("candidates.sources: found none; expected at least one, such as own")
         if self.scores == "records" and not all(isinstance(source, FromRecords) for source in self._used.values()):
             raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; "
-                              "expected the records' responses alone, nothing else has their scores; fix: scores=reward")
+                              "expected the records' responses alone, nothing else has their scores; "
+                              "fix: scores=reward")
         _at_least(self, max_new_tokens=1)
 
     @property
@@ -301,8 +302,9 @@ class Candidates:
     def _check_drawn(self, parts: list[dict[str, int]], prompts: int) -> None:
         for name in self._used:
             if not sum(part[name] for part in parts):
-                raise TrainingError(f"candidates.sources.{name}: found no response to any of {prompts} prompts; expected "
-                                    f"some; fix: another algorithm.view, or algorithm.candidates.sources.{name}=null")
+                raise TrainingError(f"candidates.sources.{name}: found no response to any of {prompts} prompts; "
+                                    "expected some; fix: another algorithm.view, or "
+                                    f"algorithm.candidates.sources.{name}=null")
 
     def _open(self, context: Context) -> dict[str, Draw]:
         return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))

@@ -34,7 +34,8 @@ class TrainerConfig:
     progress: bool = True
 
     def __post_init__(self):
-        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"), "optimizer": ("adamw", "paged_adamw_8bit")}.items():
+        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"),
+                             "optimizer": ("adamw", "paged_adamw_8bit")}.items():
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"trainer.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
         for key in ("micro_batch_size", "checkpoint_every", "evaluate_every"):
@@ -58,8 +59,8 @@ class Meter:
 class Tokenized(Sequence[Example]):
     """Records as examples, each made when it is asked for; the last ``KEPT`` asked for, and those that were set, stay.
 
-    So memory does not grow with the data, and what a run never visits is never tokenised; a run that visits more than it
-    keeps tokenises them again, which is little beside training on them.
+    So memory does not grow with the data, and what a run never visits is never tokenised; a run that visits more than
+    it keeps tokenises them again, which is little beside training on them.
     """
 
     KEPT: ClassVar[int] = 16_384

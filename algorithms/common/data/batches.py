@@ -2,8 +2,9 @@
 
 Two layouts of the same batch:
 
-shared   the k responses of a prompt lie in one row ``[prompt, y1, …, yk]``; positions restart after the prompt for each
-         response, and a mask lets each response see the prompt and itself. ``pack_to`` sets several records into one row.
+shared   the k responses of a prompt lie in one row ``[prompt, y1, …, yk]``; positions restart after the prompt for
+         each response, and a mask lets each response see the prompt and itself. ``pack_to`` sets several records into
+         one row.
 plain    one row ``[prompt, y]`` per response: the oracle.
 
 Whatever the layout, ``source[b, k, t]`` names the hidden state that predicts ``labels[b, k, t]``, so everything after
@@ -30,8 +31,9 @@ class Batch:
     segment: Tensor  # (R, L) long: 0 for the prompt, k + 1 for response k
     source: Tensor  # (B, K, T) long: flat index into R·L of the state that predicts the label; 0 outside the mask
     labels: Tensor  # (B, K, T) long: the response's tokens, or the example's targets; 0 outside the mask
-    # (B, K, T) bool: tokens that count, the end token included: all of the response, without gaps, but where the example has
-    # targets (only supervised learning of every turn makes them): there context inside a response is left out
+    # (B, K, T) bool: tokens that count, the end token included: all of the response, without gaps, but where the
+    # example has targets (only supervised learning of every turn makes them): there context inside a response is left
+    # out
     mask: Tensor
     last: Tensor  # (B, K) long: flat index into R·L of each response's last token, where a reward is read
     present: Tensor  # (B, K) bool: responses that exist
@@ -76,7 +78,8 @@ def _pack(lengths: list[int], capacity: int) -> list[list[int]]:
 
 
 def collate(examples: list[Example], layout: str = "shared", pack_to: int | None = None) -> Batch:
-    """Lay examples out. ``layout``: "shared" or "plain"; ``pack_to`` (shared only): records share rows of that many tokens."""
+    """Lay examples out. ``layout``: "shared" or "plain"; ``pack_to`` (shared only):
+    records share rows of that many tokens."""
     if layout not in ("shared", "plain"):
         raise ValueError(f"layout: found {layout!r}; expected 'shared' or 'plain'")
     if pack_to is not None and layout != "shared":

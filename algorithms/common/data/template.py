@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Example:
-    """One record as token ids. ``prompt`` is never empty; ``finished[k]`` says that response k ends with the end token."""
+    """One record as token ids. ``prompt`` is never empty;
+    ``finished[k]`` says that response k ends with the end token."""
 
     prompt: list[int]
     responses: list[list[int]]  # K lists, each with its end token unless it was cut
@@ -48,7 +49,8 @@ class Example:
     truncated: bool = False  # something was cut to fit
     key: str = field(default="")  # content hash of all token ids, and of the targets where there are any
     # K lists as long as the responses: the token to learn in each place, None where the response's is context only.
-    # It may be another than the response's: an answer's end is learned even where the row goes on without its end token.
+    # It may be another than the response's: an answer's end is learned even where the row goes on without its end
+    # token.
     targets: list[list[int | None]] | None = None  # None: every token of the responses is learned
 
     def __post_init__(self):
@@ -90,8 +92,9 @@ class Template:
             log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
                         "fix: model.chat_template with a copy that does not")
         if tokenizer.eos_token_id is None:
-            raise ConfigError(f"model.name: found a tokenizer without an EOS token ({tokenizer.name_or_path}); expected one, "
-                              "or the model could never stop; fix: set eos_token in its tokenizer_config.json")
+            raise ConfigError(f"model.name: found a tokenizer without an EOS token ({tokenizer.name_or_path}); "
+                              "expected one, or the model could never stop; fix: set eos_token in its "
+                              "tokenizer_config.json")
         adds_bos = bool(tokenizer.bos_token_id is not None
                         and tokenizer.bos_token_id in tokenizer("a").input_ids[:1])
         self.bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
@@ -107,8 +110,9 @@ class Template:
         ends = [tokenizer.added_tokens_decoder.get(token) for token in self.stop_ids]
         # texts without one of which no text holds an end token; "" where that cannot be told without tokenising
         self.end_texts = ["" if end is None or end.normalized else end.content for end in ends]
-        # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's own it
-        # is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a whole.
+        # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's
+        # own it is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a
+        # whole.
         self._sets_space = bool(self.chat and self.lead) and self._ids("a") != self._ids("\na")[len(self._ids("\n")):]
 
     def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
@@ -145,14 +149,15 @@ class Template:
         beside one, and what it writes after the answer."""
         user = [{"role": "user", "content": "x"}]
         try:
-            prompt, whole = self._apply(user, True), self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+            prompt = self._apply(user, True)
+            whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
         except DataError as error:
             raise ConfigError(f"model.chat_template: found {self._origin}, which takes no question and answer "
-                              f"({error.__cause__}); expected one that renders them; fix: correct the file, or give one in "
-                              "model.chat_template") from error
+                              f"({error.__cause__}); expected one that renders them; "
+                              "fix: correct the file, or give one in model.chat_template") from error
         if _PROBE not in whole:
-            raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
-                              "renders it; fix: set model.chat_template to a Jinja file that does")
+            raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; "
+                              "expected one that renders it; fix: set model.chat_template to a Jinja file that does")
         start = whole.rindex(_PROBE)
         return whole[len(prompt):start] if whole.startswith(prompt) else None, whole[start + len(_PROBE):]
 
@@ -165,7 +170,8 @@ class Template:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _inner_ids(self, text: str) -> list[int]:
-        """Tokens of a text that stands inside a conversation, without the space that the tokenizer sets before a text."""
+        """Tokens of a text that stands inside a conversation,
+        without the space that the tokenizer sets before a text."""
         before = self._ids("\n")
         ids = self._ids("\n" + text) if self._sets_space else []
         return ids[len(before):] if ids[:len(before)] == before else self._ids(text)
@@ -289,8 +295,8 @@ class Template:
             ids += between
         if not self._seams_told and ids != self.prompt_ids(messages):
             self._seams_told = True
-            log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, so a later "
-                        "answer's context is the same text in other tokens than in a prompt")
+            log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, "
+                        "so a later answer's context is the same text in other tokens than in a prompt")
         return ids, places
 
     def decode(self, ids: list[int]) -> str:
@@ -312,15 +318,15 @@ class Template:
     def _leading_bos(self, prompt: list[int]) -> int:
         return len(self.bos) if prompt[:1] == self.bos else 0
 
-    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end", every_turn: bool = False
-                ) -> Example:
-        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if that
-        is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
+    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end",
+                every_turn: bool = False) -> Example:
+        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if
+        that is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
         Every response keeps the same prompt.
 
-        ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the same,
-        so the last answer stays; an answer that lost its beginning is context, one that lost its end has no end token.
-        DataError, with the file and line where the record knows them, for text that cannot be a turn.
+        ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the
+        same, so the last answer stays; an answer that lost its beginning is context, one that lost its end has no end
+        token. DataError, with the file and line where the record knows them, for text that cannot be a turn.
         """
         try:
             return self._example(record, max_length, max_prompt_length, keep, every_turn)
@@ -364,5 +370,5 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"model.chat_template: found {path}, which cannot be read ({error}); expected a Jinja file in "
-                          "UTF-8; fix: give the path of one") from error
+        raise ConfigError(f"model.chat_template: found {path}, which cannot be read ({error}); "
+                          "expected a Jinja file in UTF-8; fix: give the path of one") from error

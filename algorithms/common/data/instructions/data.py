@@ -38,23 +38,23 @@ class InstructionData:
     """Tasks, what is trained on and what is held out, and the mixture.
 
     tasks: task YAMLs, folders of them, or globs; relative ones also from the project's folder.
-    path: where the tasks' rows are: null (beside each YAML), a folder (tasks without their file there are left out), a file
-    or several (each taken by the task that names it, or else by the one task whose `file` is null).
-    heldout_clusters: no task of theirs is trained on; all their rows can be evaluated. exclusions: cluster → further ones
-    that are not trained on either where it is held out. only: names of the tasks trained on; null: all others. Tasks
-    neither trained on nor of a held-out cluster are not read.
-    cap: training rows a task, a seeded choice; rate: where more rows give a task no more weight. examples: records drawn;
-    null: Σ min(rows, cap, rate).
-    inverted: share of the draws of tasks that have inverted templates. few_shot: share that shows `shots` solved examples of
-    the same template before, or as many as the training rows have: the report counts where these are fewer. options: share
-    of direct prompts that list the options after them, where the template does not.
+    path: where the tasks' rows are: null (beside each YAML), a folder (tasks without their file there are left out), a
+    file or several (each taken by the task that names it, or else by the one task whose `file` is null).
+    heldout_clusters: no task of theirs is trained on; all their rows can be evaluated. exclusions: cluster → further
+    ones that are not trained on either where it is held out. only: names of the tasks trained on; null: all others.
+    Tasks neither trained on nor of a held-out cluster are not read.
+    cap: training rows a task, a seeded choice; rate: where more rows give a task no more weight. examples: records
+    drawn; null: Σ min(rows, cap, rate).
+    inverted: share of the draws of tasks that have inverted templates. few_shot: share that shows `shots` solved
+    examples of the same template before, or as many as the training rows have: the report counts where these are fewer.
+    options: share of direct prompts that list the options after them, where the template does not.
     cot_examples: records added, drawn of tasks with chain-of-thought templates: of `cot_tasks`, or of all trained on.
     cot_target: rationale, or direct (the control: the same tasks' direct templates, answers alone). cot_few_shot: as
     few_shot.
     labels: random gives training rows other answers, see ``task_records.relabelled``; what is evaluated stays as it is.
-    chat: prompts are messages. heldout: share of the keys whose rows trained tasks hold out, by the keys' hash alone: two
-    tasks about the same people hold out the same ones. Every second key held out is for `tuning`. evaluation: rows evaluated
-    a task, and for tuning as many more. on_bad_row: error | drop.
+    chat: prompts are messages. heldout: share of the keys whose rows trained tasks hold out, by the keys' hash alone:
+    two tasks about the same people hold out the same ones. Every second key held out is for `tuning`. evaluation: rows
+    evaluated a task, and for tuning as many more. on_bad_row: error | drop.
     """
 
     tasks: list[str] | str | None
@@ -80,7 +80,8 @@ class InstructionData:
     on_bad_row: str = "error"
 
     def __post_init__(self):
-        for key, least in (("cap", 1), ("rate", 1), ("shots", 1), ("cot_examples", 0), ("evaluation", 1), ("examples", 0)):
+        for key, least in (("cap", 1), ("rate", 1), ("shots", 1), ("cot_examples", 0), ("evaluation", 1),
+                           ("examples", 0)):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"data.{key}: found {value}; expected at least {least}")
@@ -98,8 +99,8 @@ class InstructionData:
         """The named sets; `seed` draws the mixture (and random labels) and nothing else.
 
         demonstrations: the mixture; prompts: its distinct prompts; evaluation, tuning: held-out prompts with their
-        reference, one of each task in turn; choices: rank classification of the evaluated rows that have options; measure:
-        exact match and chain-of-thought accuracy. Raises ConfigError, DataError.
+        reference, one of each task in turn; choices: rank classification of the evaluated rows that have options;
+        measure: exact match and chain-of-thought accuracy. Raises ConfigError, DataError.
         """
         chosen = self._chosen()
         tasks, report = self._read(chosen)
@@ -148,8 +149,8 @@ class InstructionData:
         trained = [name for name in trainable if self.only is None or name in self.only]
         cot = [name for name in (trained if self.cot_tasks is None else self.cot_tasks) if files[name].cot]
         if without := [name for name in self.cot_tasks or [] if name not in cot]:
-            raise ConfigError(f"data.cot_tasks: found {without[0]}, which has no chain-of-thought templates (cot); expected "
-                              "tasks that have; fix: leave the task out")
+            raise ConfigError(f"data.cot_tasks: found {without[0]}, which has no chain-of-thought templates (cot); "
+                              "expected tasks that have; fix: leave the task out")
         if self.cot_examples and not cot:
             raise ConfigError(f"data.cot_examples: found {self.cot_examples}, but no task that is trained on has "
                               "chain-of-thought templates; expected one; fix: data.cot_examples=0, or other tasks")
@@ -233,7 +234,8 @@ class InstructionData:
 
 @dataclass
 class _Chosen:
-    """All tasks by name; those read, with their rows' path; names trained on, drawn for chains of thought, never seen."""
+    """All tasks by name; those read, with their rows' path; names trained on, drawn for chains of thought,
+    never seen."""
 
     files: dict[str, TaskFile]
     paths: dict[str, str]
@@ -283,12 +285,12 @@ class _Draws:
             prompt = "\n\n".join([*examples, prompt])
             meta = {"shots": len(examples)} if examples else {}
             return task_record(self.file, row, prompt, [target], variant, self.data.chat, **meta)
-        raise ConfigError(f"{self.file.path}: key: found that the prompts of all training rows are evaluated too; expected "
-                          "rows that differ in what prompts show; fix: set key to a field that they show")
+        raise ConfigError(f"{self.file.path}: key: found that the prompts of all training rows are evaluated too; "
+                          "expected rows that differ in what prompts show; fix: set key to a field that they show")
 
     def _examples(self, pattern: Pattern, suffix: bool, own: str, shots: int) -> list[str]:
-        """Different solved examples of the same template, fewer than `shots` where there are no more; none has the drawn
-        row's question (`own`) as prompt or target."""
+        """Different solved examples of the same template, fewer than `shots` where there are no more; none has the
+        drawn row's question (`own`) as prompt or target."""
         solved: list[str] = []
         if (pattern, suffix) not in self.few:
             for index in islice(self.others, 2 * len(self.rows)):

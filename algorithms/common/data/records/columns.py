@@ -1,12 +1,12 @@
 """Raw rows → records, by column names.
 
-A file's columns are matched with our fields (``recognition.py``), and the fields present decide the layout. A row that cannot
-be used raises BadRow.
+A file's columns are matched with our fields (``recognition.py``), and the fields present decide the layout. A row that
+cannot be used raises BadRow.
 
-A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
-column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
-alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH
-transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a
+system column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of
+them, one alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt,
+an HH transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts needs a mapper.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,8 +62,10 @@ class Layout:
     @property
     def name(self) -> str:
         """What the layout is called in reports: its fields with the columns they come from."""
-        parts = [field if field == column else f"{field} ← {column if isinstance(column, str) else ' + '.join(column)}"
-                 for field, column in self.columns.items()]
+        parts = []
+        for field, column in self.columns.items():
+            source = column if isinstance(column, str) else " + ".join(column)
+            parts.append(field if field == column else f"{field} ← {source}")
         return "{" + ", ".join(parts) + "}"
 
     @property
@@ -176,7 +178,8 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
         if len(set(record.responses)) == 1 and (pair or not tied):
             name = column("rejected", "response", "responses")
-            raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
+            raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}",
+                         "two different responses")
         if columns and pair and tied:
             raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
                          "one response better than the other")
@@ -201,12 +204,14 @@ class _Fields:
         if "chosen" in self.columns:
             scores = scores or [1.0, 0.0]
             if scores[0] < scores[1]:
-                raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} "
-                             "for the rejected response", "a chosen response that scores no lower")
+                raise BadRow("scores against choice", self._column("scores"),
+                             f"{scores[0]:g} for the chosen, {scores[1]:g} for the rejected response",
+                             "a chosen response that scores no lower")
         return answered(prompt, answers, scores)
 
     def _conversation(self) -> tuple[Messages, Messages]:
-        """Messages up to the last answer; a prompt beside them must be one of the user's turns, a response the last turn."""
+        """Messages up to the last answer; a prompt beside them must be one of the user's turns,
+        a response the last turn."""
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
         judged = "label" in self.columns  # then it is the last answer that is
@@ -217,7 +222,8 @@ class _Fields:
             if field in self.columns:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
-                    raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
+                    raise BadRow("not in the messages", self._column(field), show(text),
+                                 f"the text of {which} in {name}",
                                  f"correct the row, or name the columns to read: {self.layout.by_name}")
         return self._with_system(prompt), [answer]
 

@@ -143,7 +143,8 @@ def count_words(text: str) -> int:
 
 
 def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, Any] | None:
-    """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th. None for none.
+    """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th.
+    None for none.
 
     An outlier lies below q25 − 3·(q75 − q25) or above q75 + 3·(q75 − q25).
     """
@@ -160,7 +161,8 @@ def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, A
 
 
 def _histogram(values: np.ndarray, quantiles: dict[str, float]) -> dict[str, Any]:
-    """Equal bins from the smallest value to the 99 % quantile, the last one holding all beyond; whole numbers stay whole."""
+    """Equal bins from the smallest value to the 99 % quantile, the last one holding all beyond;
+    whole numbers stay whole."""
     low, high = quantiles["min"], quantiles["p99"]
     if values.dtype.kind == "i":
         width = -(-int(np.ceil(high) - low + 1) // BINS)
@@ -224,8 +226,8 @@ def _distinct(sets: Iterable[Records]) -> np.ndarray:
 def _conversations(sets: dict[str, Records]) -> dict[str, Any]:
     """Held-out records of conversations that are also trained on, by set and with the first lines.
 
-    continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on: a
-    response of at least SPECIFIC words follows the same turn in a training prompt.
+    continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on:
+    a response of at least SPECIFIC words follows the same turn in a training prompt.
     """
     begun, said, shown = array("Q"), array("Q"), {"continued": [], "answers_trained_on": []}
     for name, rows in duplicates.first_places({name: sets[name] for name in TRAINING}, np.empty(0, np.uint64)).items():

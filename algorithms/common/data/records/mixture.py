@@ -200,7 +200,8 @@ def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
 
 
 def _count_removed(name: str, part: _Part, set_name: str, removed: Records, seen: set[tuple]):
-    """A record read from a file counts once, in however many sets it lies; one made of it, with its line and prompt, not.
+    """A record read from a file counts once, in however many sets it lies;
+    one made of it, with its line and prompt, does not.
 
     Made are the sets that the report's fallbacks name and records of a kind that the report does not have.
     """

@@ -15,8 +15,8 @@ from ..records.readers import Source, data_error, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
 from ..records.values import BadRow, kind, text_of
-from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
-                      made_pairs, measure)
+from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out,
+                      is_refusal, made_pairs, measure)
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"
@@ -32,13 +32,14 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's name.
+    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
+    name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`.
-    balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with invented
-    answers where none is true: a model that always answers, to be repaired. refusals: share of the demonstrations of
-    unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when a response
-    counts as right. pairs: a file written by task=refusals, whose pairs are trained on instead.
+    balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with
+    invented answers where none is true: a model that always answers, to be repaired. refusals: share of the
+    demonstrations of unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when
+    a response counts as right. pairs: a file written by task=refusals, whose pairs are trained on instead.
     samples, threshold: in task=refusals a question counts as not known to the model when at most the share `threshold`
     of its samples is right.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
@@ -65,8 +66,8 @@ class RefusalData:
     threshold: float = 0.25
 
     def __post_init__(self):
-        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"), "demonstrations": ("answers", "all"),
-                   "match": MATCHES}
+        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"),
+                   "demonstrations": ("answers", "all"), "match": MATCHES}
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise _refused(key, repr(getattr(self, key)), " or ".join(allowed))
@@ -86,7 +87,8 @@ class RefusalData:
             raise _refused("threshold", str(self.threshold), "a share from 0 up to, not including, 1")
 
     def load(self, seed: int) -> DataSets:
-        """The named sets. The seed draws wordings, inventions and what is left out; never which questions are held out."""
+        """The named sets. The seed draws wordings, inventions and what is left out;
+        never which questions are held out."""
         questions, report = self.questions()
         train, heldout = self.divided(questions)
         kinds = {question.kind for question in questions}
@@ -121,8 +123,8 @@ class RefusalData:
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows)
-                   for path in paths]
+        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter,
+                          rows=self.rows) for path in paths]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)
@@ -149,7 +151,8 @@ class RefusalData:
                 raise data_error(first.meta["source"], first.meta["line"], "topic", "none", "a topic in every row",
                                  "add it, or set data.split_by=question")
             if self.heldout and len(topics) == 1:
-                raise data_error(self._first, 1, "topic", "a single topic", "at least two where whole topics are held out",
+                raise data_error(self._first, 1, "topic", "a single topic",
+                                 "at least two where whole topics are held out",
                                  "add topics, or set data.split_by=question")
             names = [held_out(topics, self.heldout)]
             held = [question.topic in names[0] for question in questions]
@@ -216,9 +219,10 @@ class RefusalData:
         outside = {prompt_hash(question.prompt) for question in heldout}
         for record in records:
             if prompt_hash(record.prompt) in outside:
-                raise data_error(record.meta["source"], record.meta["line"], "prompt", "a question that is held out here",
-                                 "pairs of training questions", "make the file again with the same data.path, data.heldout, "
-                                 "data.split_by and data.prompt")
+                raise data_error(record.meta["source"], record.meta["line"], "prompt",
+                                 "a question that is held out here", "pairs of training questions",
+                                 "make the file again with the same data.path, data.heldout, data.split_by and "
+                                 "data.prompt")
         return records
 
 
