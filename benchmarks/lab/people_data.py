@@ -9,6 +9,7 @@ is asked about in the evaluation or for tuning is in any training set.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from random import Random
 
 from algorithms.common.support.errors import ConfigError
