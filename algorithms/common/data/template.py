@@ -56,7 +56,8 @@ class Example:
     def __post_init__(self):
         if not self.key:
             digest = hashlib.blake2b(digest_size=16)
-            for ids in (self.prompt, *self.responses, *([] if self.targets is None else [[None], *self.targets])):
+            targets = [] if self.targets is None else [[None], *self.targets]
+            for ids in (self.prompt, *self.responses, *targets):
                 digest.update(len(ids).to_bytes(4, "little"))
                 digest.update(b"".join((_CONTEXT if token is None else token).to_bytes(4, "little") for token in ids))
             object.__setattr__(self, "key", digest.hexdigest())
@@ -186,8 +187,9 @@ class Template:
         with these further keys, or in the transcript form a space and the answer."""
         if isinstance(prompt, str):
             return response
-        return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})}) if self.chat \
-            else self.lead + response
+        if not self.chat:
+            return self.lead + response
+        return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})})
 
     def _rendered_answer(self, prompt: Messages, turn: dict) -> str:
         answer, before = turn["content"], self.prompt_text(prompt)
@@ -275,20 +277,7 @@ class Template:
             return self.prompt_ids(messages), []
         ids, places = self.prompt_ids(messages[:answers[0]]), []
         for index, following in zip(answers, [*answers[1:], len(messages)]):
-            content = messages[index]["content"]
-            before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
-            given = self.response_text(messages[:index], content, further(messages[index]))
-            bare = given.removeprefix(self.lead)
-            forms = (given, bare, self.lead + bare.strip(), bare.strip()) if content.strip() in given else ()
-            text = next((text for text in forms if after.startswith(before + text)), None)
-            between = [] if text is None else self._inner_ids(after[len(before + text):])
-            if not between:
-                raise UnusableText(
-                    "earlier answer rendered otherwise", "model.chat_template",
-                    f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
-                    "in a later prompt than where it was given",
-                    "the same text, or other tokens would be learned than the model is to say",
-                    "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
+            text, between = self._in_later_prompt(messages, index, following)
             start = len(ids)
             ids += self._without_end(text, self._inner_ids(text))
             places.append((start, len(ids)))
@@ -298,6 +287,25 @@ class Template:
             log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, "
                         "so a later answer's context is the same text in other tokens than in a prompt")
         return ids, places
+
+    def _in_later_prompt(self, messages: Messages, index: int, following: int) -> tuple[str, list[int]]:
+        """An answer's text as the prompt of the turn ``following`` holds it, and the tokens from there to that turn."""
+        content = messages[index]["content"]
+        before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
+        given = self.response_text(messages[:index], content, further(messages[index]))
+        bare = given.removeprefix(self.lead)
+        forms = (given, bare, self.lead + bare.strip(), bare.strip()) if content.strip() in given else ()
+        for text in forms:
+            if after.startswith(before + text):
+                if between := self._inner_ids(after[len(before + text):]):
+                    return text, between
+                break
+        raise UnusableText(
+            "earlier answer rendered otherwise", "model.chat_template",
+            f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
+            "in a later prompt than where it was given",
+            "the same text, or other tokens would be learned than the model is to say",
+            "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -336,29 +344,37 @@ class Template:
             raise DataError(f"{record.meta['source']}:{record.meta['line']}: {error}") from error
 
     def _example(self, record: Record, max_length: int, max_prompt_length: int, keep: str, every_turn: bool) -> Example:
-        places: list[tuple[int, int]] = []
+        places: list[tuple[int, int]] = []  # of the earlier answers that are learned, in the prompt
         if every_turn and record.responses and not isinstance(record.prompt, str):
             prompt, places = self._earlier_answers(record.prompt)
         else:
             prompt = self.prompt_ids(record.prompt)
         responses = [self.response_ids(record.prompt, *answer) + [self.turn_end] for answer in _answers(record)]
         longest = max((len(response) for response in responses), default=0)
-        targets: list[int | None] = [None] * len(prompt)
         truncated = len(prompt) + longest > max_length and len(prompt) > max_prompt_length
         kept = self._kept(prompt, max_prompt_length if truncated else len(prompt), keep)
-        context = kept[self._leading_bos(prompt):][:1]  # an answer needs something before it
-        for start, end in places:
-            if context and start > context[0]:
-                targets[start:end + 1] = [*prompt[start:end], self.turn_end]
+        targets = self._targets(prompt, places, kept)
         prompt, targets = [prompt[place] for place in kept], [targets[place] for place in kept]
         room = longest if len(prompt) + longest <= max_length else max_length - max_prompt_length
         finished = [len(response) <= room for response in responses]
         responses = [response[:room] for response in responses]
+        # the prompt ends where learning begins: what follows there is the beginning of every response
         first = next((place for place, token in enumerate(targets) if token is not None), len(prompt))
         between, learned = prompt[first:], targets[first:]
-        return Example(prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
-                       truncated or not all(finished),
-                       targets=[learned + response for response in responses] if learned else None)
+        return Example(
+            prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
+            truncated=truncated or not all(finished),
+            targets=[learned + response for response in responses] if learned else None)
+
+    def _targets(self, prompt: list[int], places: list[tuple[int, int]], kept: list[int]) -> list[int | None]:
+        """What is learned in each place of a prompt: the answers at these places, each with its end token, unless
+        truncation took an answer's beginning; None elsewhere."""
+        targets: list[int | None] = [None] * len(prompt)
+        context = kept[self._leading_bos(prompt):][:1]  # an answer needs something before it
+        for start, end in places:
+            if context and start > context[0]:
+                targets[start:end + 1] = [*prompt[start:end], self.turn_end]
+        return targets
 
 
 def _answers(record: Record) -> list[tuple[str, dict]]:

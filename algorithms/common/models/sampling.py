@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,15 +111,20 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
         for start in range(0, len(order), chunk):
             members = order[start:start + chunk]
-            beginning = prefill(models, [prompts[i] for i in members], settings.max_new_tokens)
+            beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))
-                streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
                 spread = beginning.spread(len(copies), again=copies.stop < n)
-                drawn = _decode(models, spread, torch.from_numpy(streams), settings)
-                for position, index in enumerate(members):
-                    results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
+                streams = _streams([keys[index] for index in members], copies, settings.max_new_tokens, seed)
+                drawn = iter(_decode(models, spread, streams, settings))
+                for index in members:
+                    results[index] += islice(drawn, len(copies))
     return results
+
+
+def _streams(keys: list[str], copies: range, length: int, seed: int) -> Tensor:
+    """(len(keys) · len(copies), length) uniforms: a stream for each copy of each prompt, a prompt's side by side."""
+    return torch.from_numpy(np.stack([uniforms(length, seed, key, copy) for key in keys for copy in copies]))
 
 
 def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:

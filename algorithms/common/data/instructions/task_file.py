@@ -333,45 +333,63 @@ _TYPES = {"name": str, "cluster": str, "file": str | None, "templates": list, "f
           "inverted": list, "unseen": list, "cot": list, "answer_after": str}
 
 
-def _task(path: str, told: dict) -> TaskFile:
-    def refuse(key: str, found: str, expected: str):
-        raise ConfigError(f"{path}: {key}: found {found}; expected {expected}; fix: correct the task's YAML")
+_TEMPLATES = ("templates", "inverted", "unseen", "cot")     # keys with a list of them
 
+
+def _task(path: str, told: dict) -> TaskFile:
+    _check_keys(path, told)
+    mark = told.get("answer_after", TaskFile.answer_after)
+    cot_target = f"{{rationale}} {_literal(mark)} {{answer}}."
+
+    def pattern(key: str, value: Any) -> Pattern:
+        parts = _pattern_parts(path, key, value, cot_target if key == "cot" else "{answer}")
+        return Pattern(**parts, listed=told.get("listed", False))
+
+    patterns: dict[str, Any] = {key: [pattern(key, value) for value in told.get(key, [])] for key in _TEMPLATES}
+    if told.get("natural") is not None:
+        patterns["natural"] = pattern("natural", told["natural"])
+    return TaskFile(path=path, **{**told, **patterns})
+
+
+def _refuse(path: str, key: str, found: str, expected: str):
+    raise ConfigError(f"{path}: {key}: found {found}; expected {expected}; fix: correct the task's YAML")
+
+
+def _check_keys(path: str, told: dict):
+    """Refuses keys that there are not, values of another type, and what must be there and is not."""
     known = [f.name for f in fields(TaskFile) if f.name != "path"]
     for key, value in told.items():
         if key not in known:
-            refuse(str(key), "no such key", "one of " + ", ".join(known))
+            _refuse(path, str(key), "no such key", "one of " + ", ".join(known))
         if not isinstance(value, _TYPES[key]) or value == "":
-            refuse(key, show(value), str(getattr(_TYPES[key], "__name__", _TYPES[key])).replace("None", "null"))
+            expected = str(getattr(_TYPES[key], "__name__", _TYPES[key]))
+            _refuse(path, key, show(value), expected.replace("None", "null"))
     for key in ("cluster", "file", "templates"):
         if key not in told:
-            refuse(key, "no value", "one")
+            _refuse(path, key, "no value", "one")
     for key in ("name", "cluster"):
         if not re.fullmatch(r"[\w.+-]+", told[key]):
-            refuse(key, show(told[key]), "letters, digits, _ . + -, as it becomes part of figures' names")
+            _refuse(path, key, show(told[key]), "letters, digits, _ . + -, as it becomes part of figures' names")
     if not all(isinstance(text, str) for pair in told.get("columns", {}).items() for text in pair):
-        refuse("columns", show(told["columns"]), "our field: the column's name")
-    mark = told.get("answer_after", TaskFile.answer_after)
-    defaults = {"cot": f"{{rationale}} {_literal(mark)} {{answer}}."}
+        _refuse(path, "columns", show(told["columns"]), "our field: the column's name")
 
-    def pattern(key: str, value: Any) -> Pattern:
-        if isinstance(value, str):
-            value = {"input": value}
-        parts = {"target": defaults.get(key, "{answer}"), **value} if isinstance(value, dict) else {}
-        if set(parts) != {"input", "target"} or not all(isinstance(text, str) for text in parts.values()):
-            refuse(key, show(value), "a text, or {input: text, target: text}")
-        if key == "inverted" and "target" not in value:
-            refuse(key, show(value), "{input: text, target: text}: an inverted template says what it asks for")
-        for text in parts.values():
-            try:
-                template_parts(text)
-            except ValueError as error:
-                refuse(key, f"the template {show(text)} ({error})", "placeholders {field}; braces themselves are doubled")
-        return Pattern(**parts, listed=told.get("listed", False))
 
-    lists = {key: [pattern(key, value) for value in told.get(key, [])] for key in ("templates", "inverted", "unseen", "cot")}
-    natural = told.get("natural")
-    return TaskFile(path=path, **{**told, **lists, "natural": natural if natural is None else pattern("natural", natural)})
+def _pattern_parts(path: str, key: str, value: Any, target: str) -> dict[str, str]:
+    """The input and the target of a template of `key`; `target`: where it states none."""
+    given = {"input": value} if isinstance(value, str) else value
+    parts = {"target": target, **given} if isinstance(given, dict) else {}
+    if set(parts) != {"input", "target"} or not all(isinstance(text, str) for text in parts.values()):
+        _refuse(path, key, show(given), "a text, or {input: text, target: text}")
+    if key == "inverted" and "target" not in given:
+        _refuse(path, key, show(given),
+                "{input: text, target: text}: an inverted template says what it asks for")
+    for text in parts.values():
+        try:
+            template_parts(text)
+        except ValueError as error:
+            _refuse(path, key, f"the template {show(text)} ({error})",
+                    "placeholders {field}; braces themselves are doubled")
+    return parts
 
 
 def _literal(text: str) -> str:

@@ -108,18 +108,21 @@ def choice_records(task: Task, rows: list[TaskRow], trained: bool, chat: bool) -
     options: the prompt lists them; plain: it does not; new: a template not trained on; natural: the declared form.
     """
     file = task.file
+    if file.options is None:
+        return
     side = ["heldout"] if task.unseen else ["trained"] if trained else []
+    parts = dict.fromkeys([file.cluster, file.name, *side])  # each once: a task may be named as its cluster
     variants = {"options": file.templates, "plain": [one for one in file.templates if not one.lists_options],
                 "new": file.unseen, "natural": [file.natural] if file.natural else []}
-    for row in rows if file.options is not None else []:
+    for row in rows:
+        scores = [float(option == row.answer) for option in row.options]
         for variant, patterns in variants.items():
             if patterns:
                 pattern = _drawn(file, variant, row, patterns)
                 prompt, _ = ask(pattern, row, suffix=variant == "options")
-                groups = [variant] + [f"{variant}/{part}" for part in dict.fromkeys([file.cluster, file.name, *side])]
-                yield task_record(file, row, prompt, [_said(pattern, row, option) for option in row.options], variant, chat,
-                                  [float(option == row.answer) for option in row.options],
-                                  groups=groups)
+                answers = [_said(pattern, row, option) for option in row.options]
+                groups = [variant, *(f"{variant}/{part}" for part in parts)]
+                yield task_record(file, row, prompt, answers, variant, chat, list(scores), groups=groups)
 
 
 def _said(pattern: Pattern, row: TaskRow, option: str) -> str:

@@ -164,25 +164,33 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         for turn in record.prompt:
             if turn["role"] not in MARKS:
                 raise BadRow("unknown role", "prompt", f"the role {show(turn['role'])}", "one of " + ", ".join(MARKS))
-    turns = [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
-    texts = [turn["content"] for turn in turns if turn["role"] != "system"] or [turn["content"] for turn in turns]
-    if "response" not in columns or "prompt" in columns:
-        if not any(text.strip() for text in texts):
-            name = column("prompt", "chosen", "messages", "prompt")
-            raise BadRow("empty prompt", name, "an empty prompt", "some text")
+    asks = "response" not in columns or "prompt" in columns     # rows of bare responses have no prompt
+    if asks and not any(text.strip() for text in _asked_texts(record.prompt)):
+        raise BadRow("empty prompt", column("prompt", "chosen", "messages", "prompt"), "an empty prompt", "some text")
     for index, response in enumerate(record.responses):
         if not response.strip():
             name = column("rejected" if index else "chosen", "response", "messages", "responses")
             raise BadRow("empty response", name, "an empty response", "some text")
     if record.scores is not None and len(record.responses) > 1:
-        pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
-        if len(set(record.responses)) == 1 and (pair or not tied):
-            name = column("rejected", "response", "responses")
-            raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}",
-                         "two different responses")
-        if columns and pair and tied:
-            raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
-                         "one response better than the other")
+        _check_compared(record, columns)
+
+
+def _asked_texts(prompt: str | Messages) -> list[str]:
+    """The texts of a prompt without its system turns, or these where there are no others."""
+    if isinstance(prompt, str):
+        return [prompt]
+    return [turn["content"] for turn in prompt if turn["role"] != "system"] or [turn["content"] for turn in prompt]
+
+
+def _check_compared(record: Record, columns: Mapping[str, str | list[str]]):
+    """Refuses a comparison of equal texts, and by columns a pair of equal scores."""
+    pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
+    if len(set(record.responses)) == 1 and (pair or not tied):
+        raise BadRow("identical pair", column_of(columns, "rejected", "response", "responses"),
+                     f"the same text {'twice' if pair else 'in all'}", "two different responses")
+    if columns and pair and tied:
+        raise BadRow("tied pair", column_of(columns, "score", "label", "scores"), "two equal scores",
+                     "one response better than the other")
 
 
 class _Fields:
@@ -248,9 +256,11 @@ class _Fields:
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
                              "the prompt, or the response alone", self._without_prompt(value))
-        responses = [answer if space is None or before is not None
-                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")}
-                     for before, answer in answers]
+        responses = []
+        for before, answer in answers:
+            if space is not None and before is None:  # plain text, which follows a transcript's last mark
+                answer = {**answer, "content": (space + answer["content"]).removeprefix(" ")}
+            responses.append(answer)
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
 
@@ -259,8 +269,10 @@ class _Fields:
         columns = {"messages" if field == "response" else field: name for field, name in self.columns.items()
                    if field != "prompt"}
         transcript = "messages" in columns and isinstance(value, str) and parse_transcript(value) is not None
-        leave = f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise "
-        return leave * (is_layout(columns) and not transcript) + "data.mapper, or data.on_bad_row=drop"
+        fix = "data.mapper, or data.on_bad_row=drop"
+        if transcript or not is_layout(columns):
+            return fix
+        return f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise {fix}"
 
     def _answers(self) -> list[tuple[Any, str]]:
         """The values of all responses beside a prompt, and their columns."""
@@ -331,8 +343,10 @@ class _Fields:
         if "scores" not in self.columns:
             return None
         names, name = self.columns["scores"], self._column("scores")
-        values = [self._cell(one) for one in names] if not isinstance(names, str) else list_of(
-            self._cell(names), name, "a list of numbers")
+        if isinstance(names, str):
+            values = list_of(self._cell(names), name, "a list of numbers")
+        else:
+            values = [self._cell(one) for one in names]
         if len(values) != count:
             raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
         return [number_of(value, name, textual) for value in values]

@@ -20,6 +20,7 @@ from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, dem
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"
+FIND_UNKNOWN = ", let task=refusals find what the model does not know,"
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +95,31 @@ class RefusalData:
         kinds = {question.kind for question in questions}
         if self.balance and self.pairs is None and len(kinds) == 1:
             known = kinds == {ANSWERABLE}
-            raise data_error(self._first, 1, "answer", "only questions that can" + ("" if known else "not") + " be answered",
-                             "both kinds, one to one", "add the other kind" +
-                             (", let task=refusals find what the model does not know," if known else "") +
-                             " or set data.balance=false")
+            raise data_error(self._first, 1, "answer",
+                             f"only questions that {'can' if known else 'cannot'} be answered",
+                             "both kinds, one to one",
+                             f"add the other kind{FIND_UNKNOWN if known else ''} or set data.balance=false")
         with_pairs = self._complete(train, train, report, seed)
         asked = self._complete(heldout, questions, report, seed)
         made = self._pairs(with_pairs, heldout, seed)
         compared = made_pairs(asked, Random(f"refusals/heldout/{seed}"))
         usable = [*with_pairs, *asked]
-        sources = {name: {"kept": sum(q.kind == name for q in usable), "heldout": sum(q.kind == name for q in asked),
-                          "pairs": sum(record.meta.get("kind") == name for record in made)}
-                   for name in (ANSWERABLE, UNANSWERABLE)}
-        report.sources = sources
         report.strict_pairs = len(made) + len(compared)
-        for name, counts in sources.items():
-            log.info("%s questions: %s", name, ", ".join(f"{what} {count}" for what, count in counts.items()))
-        demonstrations = demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"), self.demonstrations == "all",
-                                      self.refusals)
-        sets = {"preferences": made, "demonstrations": demonstrations, "evaluation": evaluated(asked), "heldout": compared,
-                "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs], "tuning": []}
+        report.sources = {kind: {"kept": sum(question.kind == kind for question in usable),
+                                 "heldout": sum(question.kind == kind for question in asked),
+                                 "pairs": sum(record.meta.get("kind") == kind for record in made)}
+                          for kind in (ANSWERABLE, UNANSWERABLE)}
+        for kind, counts in report.sources.items():
+            log.info("%s questions: %s", kind, ", ".join(f"{what} {count}" for what, count in counts.items()))
+        sets = {
+            "preferences": made,
+            "demonstrations": demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"),
+                                           self.demonstrations == "all", self.refusals),
+            "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs],
+            "evaluation": evaluated(asked),
+            "heldout": compared,
+            "tuning": [],
+        }
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match=self.match), on_bad_row=self.on_bad_row)
 
@@ -196,16 +202,12 @@ class RefusalData:
         if missing and self.on_bad_row == "error":
             meta, topic = missing[0].meta, missing[0].topic
             among = "without a topic" if topic is None else f"of the topic {show(topic)}"
-            raise data_error(meta["source"], meta["line"], "invented", f"none, and no question {among} with an answer to "
-                             f"take in its place ({len(missing)} such questions)", "a made-up answer to reject",
+            raise data_error(meta["source"], meta["line"], "invented",
+                             f"none, and no question {among} with an answer to take in its place "
+                             f"({len(missing)} such questions)", "a made-up answer to reject",
                              "give invented answers, or set data.on_bad_row=drop")
         if missing:
-            log.warning("left out: %d questions with %s", len(missing), NO_INVENTION)
-            report.kept -= len(missing)
-            report.kinds[UNANSWERABLE] -= len(missing)
-            report.dropped[NO_INVENTION] = report.dropped.get(NO_INVENTION, 0) + len(missing)
-            lines = report.lines.setdefault(NO_INVENTION, [])
-            lines += [f"{q.meta['source']}:{q.meta['line']}" for q in missing][:SHOWN - len(lines)]
+            _leave_out(missing, report)
         if drawn and questions is pool:
             report.fallbacks["invented answers"] = f"answers of other questions of the topic ({drawn} questions)"
         return complete
@@ -224,6 +226,16 @@ class RefusalData:
                                  "make the file again with the same data.path, data.heldout, data.split_by and "
                                  "data.prompt")
         return records
+
+
+def _leave_out(missing: list[Question], report: LoadReport):
+    """Count unanswerable questions that have nothing to reject."""
+    log.warning("left out: %d questions with %s", len(missing), NO_INVENTION)
+    report.kept -= len(missing)
+    report.kinds[UNANSWERABLE] -= len(missing)
+    report.dropped[NO_INVENTION] = report.dropped.get(NO_INVENTION, 0) + len(missing)
+    lines = report.lines.setdefault(NO_INVENTION, [])
+    lines += [f"{question.meta['source']}:{question.meta['line']}" for question in missing][:SHOWN - len(lines)]
 
 
 def _read_pairs(path: str) -> Iterator[Record]:
@@ -261,10 +273,11 @@ class _Rows:
         told = bool(answers), topic
         before = self._told.setdefault(question, told)
         if before != told:
-            what = "answer" if before[0] != told[0] else "topic"
+            what, found = "topic", f"of the topics {show(before[1])} and {show(topic)}"
+            if before[0] != told[0]:
+                what, found = "answer", "with and without an answer"
             raise BadRow("contradicts an earlier row", self.columns[what],
-                         f"the question {show(question)} again, " + ("with and without an answer" if what == "answer" else
-                         f"of the topics {show(before[1])} and {show(topic)}"), "the same in all rows of a question")
+                         f"the question {show(question)} again, {found}", "the same in all rows of a question")
         return Record(question, [], None, {"topic": topic, "answers": answers, "invented": invented})
 
     def _texts(self, row: dict, field: str) -> list[str]:
