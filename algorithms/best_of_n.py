@@ -4,11 +4,12 @@ al. 2021, arXiv 2112.09332, WebGPT).
 Keeps    n independent samples of the supervised policy; the arg-max of the reward, ties to the first drawn; the
          unbiased estimate of every smaller n from one set of N samples (WebGPT, appendix I; Gao et al. 2022, arXiv
          2210.10760).
-Changes  log n − (n−1)/n is reported as what it is, an upper bound of KL(best-of-n ‖ π), π as it is sampled. Distinct
-         rewards do not make it the divergence itself: it is approached only in the limit where also the probability of
-         every single response vanishes; a response that keeps some leaves a gap (Beirami et al. 2024, arXiv 2401.01879,
-         §3: for two equally likely outcomes the divergence stays below log 2, while the bound grows with n). The
-         log-ratio of picked responses estimates no KL of the policy, so kl/k1 and kl/exact are absent for n > 1.
+Changes  log n − (n−1)/n is reported as what it is, an upper bound of KL(best-of-n ‖ π), π as it is sampled.
+         Distinct rewards do not make it the divergence itself: it is approached only in the limit where also the
+         probability of every single response vanishes; a response that keeps some leaves a gap (Beirami et al. 2024,
+         arXiv 2401.01879, §3: for two equally likely outcomes the divergence stays below log 2, while the bound grows
+         with n). The log-ratio of picked responses estimates no KL of the policy, so kl/k1 and kl/exact are absent for
+         n > 1.
 Drops    training: the policy is the supervised one, and all its cost is paid at each answer.
 """
 
@@ -31,7 +32,8 @@ from .common.models.sampling import Sample, Sampling, sample
 
 
 def kl_bound(n: int) -> float:
-    """KL(best-of-n ‖ π) ≤ log n − (n−1)/n, in nats; nearly so where no response is likely and rewards are distinct."""
+    """KL(best-of-n ‖ π) ≤ log n − (n−1)/n, in nats;
+    nearly so where no response is likely and rewards are distinct."""
     if n < 1:
         raise ValueError(f"n is {n}; expected at least 1")
     return math.log(n) - (n - 1) / n
@@ -41,8 +43,8 @@ def expected_best(scores: Tensor, n: int, values: Tensor | None = None) -> Tenso
     """What best-of-n gains, from N ≥ n samples a row: (B, N) → (B,), the mean over all subsets of size n.
 
     The best of a subset is picked by ``scores``, (B, N), and counted by ``values``, (B, N), default ``scores``. In
-    stable ascending order the i-th sample is the best of C(i−1, n−1) of the C(N, n) subsets, so of equals the later one
-    wins; samples are exchangeable, so that is no bias. n = 1: the mean; n = N: the best. ValueError for another n.
+    stable ascending order the i-th sample is the best of C(i−1, n−1) of the C(N, n) subsets, so of equals the later
+    one wins; samples are exchangeable, so that is no bias. n = 1: the mean; n = N: the best. ValueError for another n.
     """
     values = scores if values is None else values
     total = scores.shape[-1]

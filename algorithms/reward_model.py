@@ -44,14 +44,15 @@ def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | Non
 
 
 def mean_over_pairs(values: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """(B, K, K), (B, K), (B, K) → (B,): mean of values[i, j] over scores[i] > scores[j], both in the mask; none → 0."""
+    """(B, K, K), (B, K), (B, K) → (B,): mean of values[i, j] over scores[i] > scores[j], both in the mask;
+    none → 0."""
     better = (scores.unsqueeze(2) > scores.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)  # (B, K, K): i above j
     return torch.where(better, values, 0).sum((1, 2)) / better.sum((1, 2)).clamp(min=1)
 
 
 def ranking_loss(rewards: Tensor, scores: Tensor, mask: Tensor, *, margin: float = 0.0) -> Tensor:
-    """InstructGPT eq. 1, (B, K) → (B,): the mean of −log σ(r_i − r_j − margin · (s_i − s_j)) over the strictly ordered
-    pairs of a row; none → 0. What stands outside the mask does not matter.
+    """InstructGPT eq. 1, (B, K) → (B,): the mean of −log σ(r_i − r_j − margin · (s_i − s_j)) over the
+    strictly ordered pairs of a row; none → 0. What stands outside the mask does not matter.
     """
     rewards, scores = torch.where(mask, rewards, 0), torch.where(mask, scores, 0)
     asked = margin * (scores.unsqueeze(2) - scores.unsqueeze(1))  # (B, K, K)
@@ -177,7 +178,8 @@ class RewardModel(ResponseModel):
             "rewards/mean": rewards.detach()[present]})
 
     def finish(self, context: Context) -> None:
-        """The normalisation goes into the head, so that a critic which starts as a copy predicts what it is scored by."""
+        """The normalisation goes into the head, so that a critic which starts as a copy predicts
+        what it is scored by."""
         super().finish(context)
         head = context.models.role(self.role).scalar
         with torch.no_grad():
@@ -189,13 +191,15 @@ class RewardModel(ResponseModel):
         return torch.where(batch.present, self.rewards(models, batch), 0)
 
     def preference_logits(self, scores: Tensor) -> Tensor:
-        """r_1 − r_2 in the units of training: normalised rewards would make every model as sure as its rewards are spread."""
+        """r_1 − r_2 in the units of training: normalised rewards would make every model as sure
+        as its rewards are spread."""
         return self.std * (scores[:, 0] - scores[:, 1])
 
 
 @dataclass
 class RatingModel(ResponseModel):
-    """A classifier of the records' scores, whole ratings lowest … lowest + bins − 1; reward: the expected rating."""
+    """A classifier of the records' scores, whole ratings lowest … lowest + bins − 1; reward:
+    the expected rating."""
 
     view: str = "rated"
     bins: int = 5

@@ -38,9 +38,9 @@ class SFT(Algorithm):
         if self.turns not in ("last", "all"):
             raise ConfigError(f"algorithm.turns: found {self.turns!r}; expected last or all")
         if self.every_turn and self.train_on_prompt:
-            raise ConfigError("algorithm.train_on_prompt: found true with algorithm.turns=all; expected one of the two: "
-                              "the prompt's tokens include its answers; fix: algorithm.turns=last, or "
-                              "algorithm.train_on_prompt=false")
+            raise ConfigError("algorithm.train_on_prompt: found true with algorithm.turns=all; "
+                              "expected one of the two: the prompt's tokens include its answers; "
+                              "fix: algorithm.turns=last, or algorithm.train_on_prompt=false")
 
     @property
     def every_turn(self) -> bool:
@@ -63,6 +63,7 @@ class SFT(Algorithm):
 
 
 def with_prompt(example: Example) -> Example:
-    """The same text with everything after its first token to be learned (the first has nothing to be predicted from)."""
+    """The same text with everything after its first token to be learned (the first has nothing to
+    be predicted from)."""
     first, rest = example.prompt[:1], example.prompt[1:]
     return replace(example, prompt=first, responses=[rest + response for response in example.responses], key="")

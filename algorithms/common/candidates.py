@@ -29,7 +29,7 @@ from .data.records import Record
 from .models.roles import BASE
 from .models.sampling import Sample, Sampling, sample
 from .support.seeds import derive
-from .data.template import Example
+from .data.template import Example, Template
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses
@@ -93,8 +93,8 @@ class Sampled(Source):
             found: list[list[Candidate]] = [[] for _ in prompts]
             for number, temperature in enumerate(self.temperatures):
                 settings = Sampling(new_tokens, temperature, self.top_p, batch_size=self.batch_size)
-                drawn = sample(context.models, "reference", [p.ids for p in prompts], settings, derive(seed, number),
-                               n=self.count, keys=[p.record.key for p in prompts])
+                drawn = sample(context.models, "reference", [one.ids for one in prompts], settings,
+                               derive(seed, number), n=self.count, keys=[one.record.key for one in prompts])
                 for of_prompt, prompt, samples in zip(found, prompts, drawn):
                     of_prompt += _own(context.models, prompt, samples)
             return found
@@ -118,7 +118,7 @@ class DiverseBeams(Source):
 
     def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            found = diverse_beams(context.models, "reference", [p.ids for p in prompts], beams=self.beams,
+            found = diverse_beams(context.models, "reference", [one.ids for one in prompts], beams=self.beams,
                                   groups=self.groups, penalty=self.penalty, max_new_tokens=new_tokens,
                                   batch_size=self.batch_size)
             return [_own(context.models, prompt, samples) for prompt, samples in zip(prompts, found)]
@@ -150,11 +150,12 @@ class OtherModel(Source):
             text = other.template.decode(one.ids)
             cut = _before_turn(other, record, text)
             text = other.template.clean_response(record.prompt, text if cut is None else cut)
-            return _retokenised(context.models, record, text, one.finished or cut is not None, new_tokens, len(one.ids))
+            finished = one.finished or cut is not None
+            return _retokenised(context.models, record, text, finished, most=new_tokens, sampled=len(one.ids))
 
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            ids = [other.prompt_ids(p.record.prompt, new_tokens) for p in prompts]
-            drawn = sample(other, BASE, ids, settings, seed, n=self.count, keys=[p.record.key for p in prompts])
+            ids = [other.prompt_ids(one.record.prompt, new_tokens) for one in prompts]
+            drawn = sample(other, BASE, ids, settings, seed, n=self.count, keys=[one.record.key for one in prompts])
             return [[translated(prompt.record, one) for one in samples] for prompt, samples in zip(prompts, drawn)]
 
         return draw
@@ -166,8 +167,8 @@ class FromRecords(Source):
 
     def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            return [[Candidate(ids, over) for ids, over in zip(example.responses, example.finished)]
-                    for _, example, _ in prompts]
+            return [[Candidate(ids, finished) for ids, finished in zip(one.example.responses, one.example.finished)]
+                    for one in prompts]
 
         return draw
 
@@ -176,26 +177,29 @@ def _own(models: Models, prompt: Prompt, samples: list[Sample]) -> list[Candidat
     """This model's samples; one that goes on with a turn of the user's is cut there, and then it has ended."""
     found = []
     for one in samples:
+        length = len(one.ids)
         cut = _before_turn(models, prompt.record, models.template.decode(one.ids))
         if cut is None:
-            found.append(Candidate(one.ids, one.finished, len(one.ids)))
+            found.append(Candidate(one.ids, one.finished, sampled=length))
         else:
             text = models.template.clean_response(prompt.record.prompt, cut)
-            found.append(_retokenised(models, prompt.record, text, True, len(one.ids), len(one.ids)))
+            found.append(_retokenised(models, prompt.record, text, finished=True, most=length, sampled=length))
     return found
 
 
 def _before_turn(models: Models, record: Record, text: str) -> str | None:
     """A generated text up to the next turn of a transcript; None where there is none, or turns are tokens there."""
-    found = None if isinstance(record.prompt, str) or models.template.chat else _TURN.search(text)
-    return text[:found.start()] if found else None
+    transcript = not isinstance(record.prompt, str) and not models.template.chat
+    turn = _TURN.search(text) if transcript else None
+    return text[:turn.start()] if turn else None
 
 
 def _retokenised(models: Models, record: Record, text: str, finished: bool, most: int, sampled: int) -> Candidate:
     """A text as this model's tokens, at most so many of them beside the end token."""
     ids = models.template.response_ids(record.prompt, text)
-    finished = finished and len(ids) <= most
-    return Candidate([*ids[:most], models.template.turn_end] if finished else ids[:most], finished, sampled)
+    if len(ids) > most or not finished:
+        return Candidate(ids[:most], False, sampled)
+    return Candidate([*ids, models.template.turn_end], True, sampled)
 
 
 @dataclass
@@ -221,8 +225,8 @@ class Candidates:
         if not self._used:
             raise ConfigError("candidates.sources: found none; expected at least one, such as own")
         if self.scores == "records" and not all(isinstance(source, FromRecords) for source in self._used.values()):
-            raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; "
-                              "expected the records' responses alone, nothing else has their scores; fix: scores=reward")
+            raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; expected "
+                              "the records' responses alone, nothing else has their scores; fix: scores=reward")
         _at_least(self, max_new_tokens=1)
 
     @property
@@ -276,63 +280,65 @@ class Candidates:
 
     def _build(self, context: Context, prompts: list[Prompt], target: Path, work: Path) -> None:
         log.info("candidates: %d prompts from %s", len(prompts), ", ".join(self._used))
-        frames, costs, draws = [], [], {}
-        for start in range(0, len(prompts), PART):
-            rows, cost = work / f"{start}.parquet", work / f"{start}.json"
-            if not cost.is_file():
+        parts = [_Part.of(work, start) for start in range(0, len(prompts), PART)]
+        draws: dict[str, Draw] = {}
+        for part in parts:
+            if not part.whole:
                 began = time.monotonic()
                 draws = draws or self._open(context)
-                frame, took = self._part(context, draws, start, prompts[start:start + PART])
-                took["seconds"] = time.monotonic() - began
-                frame.to_parquet(rows, index=False)
-                temporary = cost.with_suffix(".writing")
-                temporary.write_text(json.dumps(took), encoding="utf-8")
-                temporary.replace(cost)  # last: it says that the part is whole
-            frames.append(pd.read_parquet(rows))
-            costs.append(json.loads(cost.read_text(encoding="utf-8")))
+                frame, cost = self._made(context, draws, part.start, prompts[part.start:part.start + PART])
+                part.save(frame, {**cost, "seconds": time.monotonic() - began})
+        costs = [part.cost() for part in parts]
         self._check_drawn([cost.pop("drawn") for cost in costs], len(prompts))
         draws.clear()  # another model goes before training begins
         release()
-        pd.concat(frames).to_parquet(target / "candidates.parquet", index=False)
-        together = {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
-        (target / "cost.json").write_text(json.dumps(together), encoding="utf-8")
+        pd.concat([part.frame() for part in parts]).to_parquet(target / "candidates.parquet", index=False)
+        (target / "cost.json").write_text(json.dumps(_together(costs)), encoding="utf-8")
 
     def _check_drawn(self, parts: list[dict[str, int]], prompts: int) -> None:
         for name in self._used:
             if not sum(part[name] for part in parts):
-                raise TrainingError(f"candidates.sources.{name}: found no response to any of {prompts} prompts; expected "
-                                    f"some; fix: another algorithm.view, or algorithm.candidates.sources.{name}=null")
+                raise TrainingError(f"candidates.sources.{name}: found no response to any of {prompts} prompts; "
+                                    "expected some; fix: another algorithm.view, "
+                                    f"or algorithm.candidates.sources.{name}=null")
 
     def _open(self, context: Context) -> dict[str, Draw]:
         return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
                 for name, source in self._used.items()}
 
-    def _part(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]
+    def _made(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]
               ) -> tuple[pd.DataFrame, dict]:
+        """The scored candidates of these prompts, numbered from ``start``, and what they cost but for the time."""
         models = context.models
         reset_peak_memory(models.device)
         drawn = {name: draw(prompts) for name, draw in draws.items()}
+        numbered = dict(enumerate(prompts, start))
         rows = []
-        for index, prompt in enumerate(prompts):
-            seen: set[str] = set()
-            for name, found in drawn.items():
-                for number, one in enumerate(found[index]):
-                    text = models.template.clean_response(prompt.record.prompt, models.template.decode(one.ids))
-                    if text in seen:
-                        continue
-                    seen.add(text)
-                    own = self.scores == "records" and prompt.example.scores is not None
-                    rows.append({"prompt": start + index, "source": name, "response": text, "ids": one.ids,
-                                 "finished": one.finished, "score": prompt.example.scores[number] if own else None})
-            if not seen:
-                raise TrainingError(f"candidates: found none for record {prompt.record.key} from {', '.join(drawn)}; "
-                                    "expected responses; fix: algorithm.view=ranked, or another source")
+        for number, prompt in numbered.items():
+            of_prompt = {name: found[number - start] for name, found in drawn.items()}
+            rows += self._distinct(models.template, number, prompt, of_prompt)
         frame = pd.DataFrame(rows)
-        queries = self._score(context, frame, {start + index: prompt for index, prompt in enumerate(prompts)})
-        given = {name: sum(map(len, found)) for name, found in drawn.items()}
-        sampled = sum(one.sampled for found in drawn.values() for of_prompt in found for one in of_prompt)
-        return frame, {"tokens_sampled": sampled, "reward_queries": queries, "drawn": given,
+        queries = self._score(context, frame, numbered)
+        given = {name: [one for of_prompt in found for one in of_prompt] for name, found in drawn.items()}
+        return frame, {"tokens_sampled": sum(one.sampled for found in given.values() for one in found),
+                       "reward_queries": queries, "drawn": {name: len(found) for name, found in given.items()},
                        "peak_memory_bytes": peak_memory_bytes(models.device)}
+
+    def _distinct(self, template: Template, number: int, prompt: Prompt, candidates: dict[str, list[Candidate]]
+                  ) -> list[dict]:
+        """A row for every candidate of a prompt whose text no earlier one has; ``candidates``: by source."""
+        scores = prompt.example.scores if self.scores == "records" else None
+        rows: dict[str, dict] = {}  # by text
+        for name, found in candidates.items():
+            for place, one in enumerate(found):
+                text = template.clean_response(prompt.record.prompt, template.decode(one.ids))
+                if text not in rows:
+                    rows[text] = {"prompt": number, "source": name, "response": text, "ids": one.ids,
+                                  "finished": one.finished, "score": None if scores is None else scores[place]}
+        if not rows:
+            raise TrainingError(f"candidates: found none for record {prompt.record.key} from {', '.join(candidates)}; "
+                                "expected responses; fix: algorithm.view=ranked, or another source")
+        return list(rows.values())
 
     def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt]) -> int:
         """Fill in the scores; returns how many were asked for."""
@@ -343,13 +349,50 @@ class Candidates:
                 raise TrainingError(f"candidates: found no scores in record {first}; expected scored responses; "
                                     "fix: algorithm.view=ranked, or scores=reward")
             return 0
-        template, responses = context.models.template, []
-        for row in frame.itertuples():
-            record, _, ids = prompts[row.prompt]
-            responses.append(Response(template.prompt_text(record.prompt), row.response, ids, row.ids, row.finished,
-                                      record.key, record.prompt, record.meta))
-        frame["score"] = context.reward(responses)
+        frame["score"] = context.reward([_judged(context.models.template, prompts[row.prompt], row)
+                                         for row in frame.itertuples()])
         return len(frame)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The saved candidates of up to PART prompts, from the prompt ``start`` on."""
+
+    start: int
+    rows_file: Path
+    cost_file: Path
+
+    @classmethod
+    def of(cls, work: Path, start: int) -> "_Part":
+        return cls(start, work / f"{start}.parquet", work / f"{start}.json")
+
+    @property
+    def whole(self) -> bool:
+        return self.cost_file.is_file()
+
+    def save(self, frame: pd.DataFrame, cost: dict) -> None:
+        frame.to_parquet(self.rows_file, index=False)
+        temporary = self.cost_file.with_suffix(".writing")
+        temporary.write_text(json.dumps(cost), encoding="utf-8")
+        temporary.replace(self.cost_file)  # last: it says that the part is whole
+
+    def frame(self) -> pd.DataFrame:
+        return pd.read_parquet(self.rows_file)
+
+    def cost(self) -> dict:
+        return json.loads(self.cost_file.read_text(encoding="utf-8"))
+
+
+def _together(costs: list[dict[str, float]]) -> dict[str, float]:
+    """What all parts cost: memory is used again, the rest adds up."""
+    return {key: (max if key == "peak_memory_bytes" else sum)(cost[key] for cost in costs) for key in costs[0]}
+
+
+def _judged(template: Template, prompt: Prompt, row: NamedTuple) -> Response:
+    """A candidate's row as a reward takes it."""
+    record = prompt.record
+    return Response(template.prompt_text(record.prompt), row.response, prompt.ids, row.ids, row.finished,
+                    record.key, record.prompt, record.meta)
 
 
 def _example(prompt: Prompt, rows: pd.DataFrame) -> Example:

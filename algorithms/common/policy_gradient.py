@@ -23,7 +23,8 @@ ESTIMATORS = {  # of KL(π ‖ π_ref) from y ∼ π, with u = log π_ref − lo
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T). ValueError for an unknown estimator."""
+    """Per-token estimates of KL(π ‖ π_ref) in nats: (B, T), (B, T) → (B, T).
+    ValueError for an unknown estimator."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: found {estimator!r}; expected one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[estimator](ref_logprobs - logprobs)
@@ -76,7 +77,8 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
 
 def surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float
                ) -> tuple[Tensor, Tensor]:
-    """(B, T) each → −A ρ and −A clip(ρ, 1 − ε, 1 + ε), (B, T) each, with ρ = π/π_old; 0 outside the mask.
+    """(B, T) each → −A ρ and −A clip(ρ, 1 − ε, 1 + ε), (B, T) each, with ρ = π/π_old;
+    0 outside the mask.
 
     1707.06347 eq. 7, negated, is the mean of the larger one over the mask.
     """
@@ -169,7 +171,8 @@ def shape_scores(scores: Tensor, finished: Tensor, moments: RunningMoments, *, s
 
 
 def kl_figures(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
-    """KL(π ‖ π_ref) in nats, a response's sum, mean over responses; a token's entropy, as −log π of what was drawn."""
+    """KL(π ‖ π_ref) in nats, a response's sum, mean over responses; a token's entropy,
+    as −log π of what was drawn."""
     sums = {name: torch.where(mask, kl_penalty(logprobs, ref_logprobs, name), 0).sum(-1).mean().item()
             for name in ("k1", "k3")}
     return {"kl/k1": sums["k1"], "kl/k3": sums["k3"], "policy/entropy": -masked_mean(logprobs, mask).item()}

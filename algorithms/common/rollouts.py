@@ -1,4 +1,5 @@
-"""Rollouts: prompts → sampled responses → scores and per-token columns; and the base of methods that learn from them.
+"""Rollouts: prompts → sampled responses → scores and per-token columns;
+and the base of methods that learn from them.
 
 K responses to a prompt are prefilled once, share its row, and stay together in a minibatch. Nothing with a vocabulary
 axis outlives a chunk of the head: what is kept of B prompts is (B, K, T) numbers.
@@ -198,7 +199,7 @@ class PolicyGradient(Algorithm):
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off, as in the papers
     missing_eos: str = "subtract"  # subtract | replace: what the penalty does to the score of an unfinished response
     missing_eos_penalty: float = 1.0
-    target_kl: float | None = None  # a batch is left before a step with KL(π_old ‖ π) above 1.5 times this; null: never
+    target_kl: float | None = None  # a batch is left before a step with KL(π_old ‖ π) over 1.5 × this; null: never
     temperature: float = 1.0  # of the rollouts, and of every log-probability; the evaluation has its own
     max_new_tokens: int = 56  # of a rollout
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
@@ -293,7 +294,8 @@ class PolicyGradient(Algorithm):
         return Loss({"policy": Term(losses.sum(), per="tokens")}, metrics)
 
     def surrogate(self, logprobs: Tensor, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, K, T) log π → the clipped loss of every token (1707.06347 eq. 7), (B, K, T), and how far π has moved."""
+        """(B, K, T) log π → the clipped loss of every token (1707.06347 eq. 7), (B, K, T),
+        and how far π has moved."""
         old, advantages, mask = minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask
         plain, clipped = surrogates(logprobs, old, advantages, mask, clip=self.clip)  # (B, K, T) each
         return torch.maximum(plain, clipped), {"policy/clip_fraction": (clipped > plain)[mask].float(),

@@ -3,8 +3,8 @@
 The thresholds were declared before any task was measured. A task is admitted if
 
     natural     the un-tuned base is right on at least .85 of its rows, asked in the corpus' own form, and
-    tuned       a model tuned on the task's own cluster is right on at least .80 of its held-out rows (of a quarter of the
-                keys).
+    tuned       a model tuned on the task's own cluster is right on at least .80 of its held-out rows (of a quarter of
+                the keys).
 
 Right is rank classification: the option with the largest summed log-probability of " " + option + EOS. `tuned` is the
 mean of prompts that list the options and prompts that do not. A task of worked reasoning is asked to reason instead:

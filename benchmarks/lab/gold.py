@@ -2,7 +2,8 @@
 
 The text (prompt + response) is parsed into clauses; with n clauses,
 
-    gold = Σ credit / √(n + 2) − 2·off − 3·(repeated + repeated_adjectives + unparsed) − conjunctions − [no EOS]
+    gold = Σ credit / √(n + 2) − 2·off − 3·(repeated + repeated_adjectives + unparsed)
+           − conjunctions − [no EOS]
 
 where a clause's credit is modifier × adjective (or the event's or closing's score), off is the share of clauses about
 another domain than the prompt's, repeated the share that tells an aspect or event again, repeated_adjectives the share

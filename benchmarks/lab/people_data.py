@@ -9,6 +9,7 @@ is asked about in the evaluation or for tuning is in any training set.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from random import Random
 
 from algorithms.common.support.errors import ConfigError
@@ -18,7 +19,8 @@ from algorithms.common.data.refusals.wording import (ANSWERABLE, UNANSWERABLE, Q
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated
-WORDINGS = (    # of words that the pretrained model has read: it cannot spell others, and a few pairs do not teach it to
+# of words that the pretrained model has read: it cannot spell others, and a few pairs do not teach it to
+WORDINGS = (
     "The question has no answer.", "The book has no answer to it.", "It is more than they told me.",
     "It is more than the book told me.",
 )
@@ -33,8 +35,8 @@ class PeopleData:
     people: of each kind, to train on. dialogues: how often each of their questions is asked, by other speakers, in the
     demonstrations; comparisons: in the pairs.
     demonstrations: answers | all: also invented answers about the unknown, a model that answers everything.
-    refusals: share of the demonstrations about the unknown that decline: a start that can, and mostly does not. At 0 it never
-    does, and preferences alone hardly change that; at 1 supervised fine-tuning is itself the remedy.
+    refusals: share of the demonstrations about the unknown that decline: a start that can, and mostly does not. At 0 it
+    never does, and preferences alone hardly change that; at 1 supervised fine-tuning is itself the remedy.
     """
 
     people: int = 16
@@ -46,10 +48,11 @@ class PeopleData:
     def __post_init__(self):
         for name, most in (("people", TRAIN), ("dialogues", DIALOGUES), ("comparisons", DIALOGUES)):
             if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(f"data.{name}: found {getattr(self, name)}; expected a whole number from 1 to {most}; "
-                                  f"fix: set data.{name} to such a number")
+                raise ConfigError(f"data.{name}: found {getattr(self, name)}; expected a whole number from 1 to "
+                                  f"{most}; fix: set data.{name} to such a number")
         if not 0 <= self.refusals <= 1:
-            raise ConfigError(f"data.refusals: found {self.refusals}; expected a share from 0 to 1; fix: set data.refusals")
+            raise ConfigError(f"data.refusals: found {self.refusals}; expected a share from 0 to 1; "
+                              "fix: set data.refusals")
         if self.demonstrations not in DEMONSTRATIONS:
             raise ConfigError(f"data.demonstrations: found {self.demonstrations!r}; expected answers or all; "
                               "fix: set data.demonstrations to one of them")
@@ -71,8 +74,9 @@ class PeopleData:
         }
         count = sum(map(len, sets.values()))
         report = LoadReport(read=count, kept=count, strict_pairs=len(sets["preferences"]) + len(sets["heldout"]))
-        report.sources = {kind: {"pairs": sum(one.kind == kind for one in compared),
-                                 "heldout": sum(one.kind == kind for one in test)} for kind in (ANSWERABLE, UNANSWERABLE)}
+        for kind in (ANSWERABLE, UNANSWERABLE):
+            report.sources[kind] = {"pairs": sum(one.kind == kind for one in compared),
+                                    "heldout": sum(one.kind == kind for one in test)}
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match="exact"))
 
@@ -86,11 +90,11 @@ def divided() -> tuple[list[str], list[str]]:
 def _questions(which: slice, dialogues: int, random: Random) -> Iterator[Question]:
     """Every topic of every person, `dialogues` times, each time between other speakers; known and unknown in turn."""
     pairs = [(speaker, other) for speaker in SPEAKERS for other in SPEAKERS if speaker != other]
-    for names in zip(*(people[which] for people in divided()), strict=True):
-        for topic in TOPICS:
-            for name in names:
-                for speaker, other in random.sample(pairs, dialogues):
-                    known = (f"{answer(topic, name)}.",) if name in PEOPLE else ()
-                    invented = tuple(f"{one}." for one in TOPICS[topic].candidates)
-                    yield Question(dialogue(question(topic, name), speaker, other), topic, known, () if known else invented,
-                                   {"person": name})
+    known, unknown = divided()
+    for names in zip(known[which], unknown[which], strict=True):
+        for topic, name in product(TOPICS, names):
+            answers = (f"{answer(topic, name)}.",) if name in PEOPLE else ()
+            invented = () if answers else tuple(f"{one}." for one in TOPICS[topic].candidates)
+            for speaker, other in random.sample(pairs, dialogues):
+                asked = dialogue(question(topic, name), speaker, other)
+                yield Question(asked, topic, answers, invented, {"person": name})

@@ -2,8 +2,9 @@
 
 Two layouts of the same batch:
 
-shared   the k responses of a prompt lie in one row ``[prompt, y1, …, yk]``; positions restart after the prompt for each
-         response, and a mask lets each response see the prompt and itself. ``pack_to`` sets several records into one row.
+shared   the k responses of a prompt lie in one row ``[prompt, y1, …, yk]``; positions restart after the prompt for
+         each response, and a mask lets each response see the prompt and itself. ``pack_to`` sets several records into
+         one row.
 plain    one row ``[prompt, y]`` per response: the oracle.
 
 Whatever the layout, ``source[b, k, t]`` names the hidden state that predicts ``labels[b, k, t]``, so everything after
@@ -12,7 +13,8 @@ the backbone is the same code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +32,8 @@ class Batch:
     segment: Tensor  # (R, L) long: 0 for the prompt, k + 1 for response k
     source: Tensor  # (B, K, T) long: flat index into R·L of the state that predicts the label; 0 outside the mask
     labels: Tensor  # (B, K, T) long: the response's tokens, or the example's targets; 0 outside the mask
-    # (B, K, T) bool: tokens that count, the end token included: all of the response, without gaps, but where the example has
-    # targets (only supervised learning of every turn makes them): there context inside a response is left out
+    # (B, K, T) bool: tokens that count, the end token included: all of the response, without gaps, but where the
+    # example has targets (only supervised learning of every turn makes them): there context in a response is left out
     mask: Tensor
     last: Tensor  # (B, K) long: flat index into R·L of each response's last token, where a reward is read
     present: Tensor  # (B, K) bool: responses that exist
@@ -64,84 +66,121 @@ def _padded(rows: list[list[int]], value: int) -> Tensor:
 
 def _pack(lengths: list[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing: indices of items per bin; an item longer than the capacity has a bin of its own."""
-    bins: list[tuple[int, list[int]]] = []
+    bins: list[list[int]] = []
+    filled: list[int] = []  # of each bin
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        fitting = [(used, number) for number, (used, _) in enumerate(bins) if used + lengths[index] <= capacity]
+        fitting = [number for number, used in enumerate(filled) if used + lengths[index] <= capacity]
         if fitting:
-            used, number = max(fitting)
-            bins[number] = (used + lengths[index], [*bins[number][1], index])
+            fullest = max(fitting, key=lambda number: (filled[number], number))
+            filled[fullest] += lengths[index]
+            bins[fullest].append(index)
         else:
-            bins.append((lengths[index], [index]))
-    return [sorted(items) for _, items in bins]
+            filled.append(lengths[index])
+            bins.append([index])
+    return [sorted(members) for members in bins]
+
+
+class _Place(NamedTuple):
+    """Where a response lies: its row, and the columns of its prompt's last token and of its own first."""
+
+    row: int
+    prompt_end: int
+    start: int
+
+
+@dataclass
+class _Row:
+    """A row as it grows, token by token: ids, and for each token its position, its record and its segment."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+
+    def add(self, tokens: list[int], position: int, group: int, segment: int) -> None:
+        """Append tokens of one segment; the first of them has that position."""
+        self.ids += tokens
+        self.positions += range(position, position + len(tokens))
+        self.groups += [group] * len(tokens)
+        self.segments += [segment] * len(tokens)
+
+
+_Piece = tuple[int, list[int]]  # a record, and those of its responses that share one copy of its prompt
 
 
 def collate(examples: list[Example], layout: str = "shared", pack_to: int | None = None) -> Batch:
-    """Lay examples out. ``layout``: "shared" or "plain"; ``pack_to`` (shared only): records share rows of that many tokens."""
+    """Lay examples out. ``layout``: "shared" or "plain";
+    ``pack_to`` (shared only): records share rows of that many tokens."""
     if layout not in ("shared", "plain"):
         raise ValueError(f"layout: found {layout!r}; expected 'shared' or 'plain'")
     if pack_to is not None and layout != "shared":
         raise ValueError("pack_to needs layout='shared': several records in a row are told apart by its mask")
-    # pieces: (record, the responses that lie in this piece)
-    if layout == "plain":
-        rows = [[(b, [k])] for b, example in enumerate(examples) for k in range(len(example.responses))]
-    elif pack_to is None:
-        rows = [[(b, list(range(len(example.responses))))] for b, example in enumerate(examples)]
-    else:
-        rows = [[(b, list(range(len(examples[b].responses)))) for b in members]
-                for members in _pack([example.length for example in examples], pack_to)]
-
-    input_ids, positions, groups, segments = [], [], [], []
-    starts: dict[tuple[int, int], tuple[int, int, int]] = {}  # (b, k) → row, column of prompt's last token, of y's first
-    for number, row in enumerate(rows):
-        ids, position, group, segment = [], [], [], []
-        for b, members in row:
-            example = examples[b]
-            width = len(example.prompt)
-            ids += example.prompt
-            position += range(width)
-            segment += [0] * width
-            prompt_end = len(ids) - 1
-            for k in members:
-                response = example.responses[k]
-                starts[b, k] = (number, prompt_end, len(ids))
-                ids += response
-                position += range(width, width + len(response))
-                segment += [k + 1] * len(response)
-            group += [b] * (len(ids) - len(group))
-        input_ids.append(ids)
-        positions.append(position)
-        groups.append(group)
-        segments.append(segment)
-
-    width = max(len(ids) for ids in input_ids)
-    size = max(len(example.responses) for example in examples)
-    longest = max((len(response) for example in examples for response in example.responses), default=0)
-    shape = (len(examples), size, longest)
-    source, labels = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    mask = torch.zeros(shape, dtype=torch.bool)
-    present, finished = torch.zeros(shape[:2], dtype=torch.bool), torch.zeros(shape[:2], dtype=torch.bool)
-    scores, last = torch.full(shape[:2], float("nan")), torch.zeros(shape[:2], dtype=torch.long)
-    for (b, k), (number, prompt_end, start) in starts.items():
-        response = examples[b].responses[k]
-        length = len(response)
-        present[b, k], finished[b, k] = True, examples[b].finished[k]
-        if examples[b].scores is not None:
-            scores[b, k] = examples[b].scores[k]
-        if length:
-            targets = examples[b].targets[k] if examples[b].targets is not None else response
-            learned = torch.tensor([token is not None for token in targets])  # (length,)
-            before = torch.tensor([prompt_end, *range(start, start + length - 1)])  # (length,) columns
-            labels[b, k, :length] = torch.tensor([token or 0 for token in targets])
-            mask[b, k, :length] = learned
-            source[b, k, :length] = (number * width + before) * learned
-            last[b, k] = number * width + start + length - 1
+    pieces = _plain(examples) if layout == "plain" else _shared(examples, pack_to)
+    rows, places = _laid_out(examples, pieces)
     return Batch(
-        input_ids=_padded(input_ids, 0), position_ids=_padded(positions, 0),
-        group=_padded(groups, -1), segment=_padded(segments, 0),
-        source=source, labels=labels, mask=mask, last=last, present=present, finished=finished, scores=scores,
+        input_ids=_padded([row.ids for row in rows], 0), position_ids=_padded([row.positions for row in rows], 0),
+        group=_padded([row.groups for row in rows], -1), segment=_padded([row.segments for row in rows], 0),
+        **_responses(examples, places, width=max(len(row.ids) for row in rows)),
         keys=tuple(example.key for example in examples), records=tuple(example.record for example in examples),
-        simple=all(len(row) == 1 and len(row[0][1]) <= 1 for row in rows),
+        simple=all(len(row) == 1 and len(row[0][1]) <= 1 for row in pieces),
     )
+
+
+def _plain(examples: list[Example]) -> list[list[_Piece]]:
+    """Each response in a row of its own."""
+    return [[(b, [k])] for b, example in enumerate(examples) for k in range(len(example.responses))]
+
+
+def _shared(examples: list[Example], pack_to: int | None) -> list[list[_Piece]]:
+    """Each record in a row of its own, or with ``pack_to`` several in one."""
+    pieces = [(b, list(range(len(example.responses)))) for b, example in enumerate(examples)]
+    if pack_to is None:
+        return [[piece] for piece in pieces]
+    return [[pieces[b] for b in members] for members in _pack([example.length for example in examples], pack_to)]
+
+
+def _laid_out(examples: list[Example], pieces: list[list[_Piece]]) -> tuple[list[_Row], dict[tuple[int, int], _Place]]:
+    """The rows, and where response k of record b lies in them, by (b, k)."""
+    rows, places = [], {}
+    for number, row_pieces in enumerate(pieces):
+        row = _Row()
+        for b, members in row_pieces:
+            prompt, responses = examples[b].prompt, examples[b].responses
+            row.add(prompt, position=0, group=b, segment=0)
+            prompt_end = len(row.ids) - 1
+            for k in members:
+                places[b, k] = _Place(number, prompt_end, start=len(row.ids))
+                row.add(responses[k], position=len(prompt), group=b, segment=k + 1)
+        rows.append(row)
+    return rows, places
+
+
+def _responses(examples: list[Example], places: dict[tuple[int, int], _Place], width: int) -> dict[str, Tensor]:
+    """The (B, K) and (B, K, T) tensors of a Batch, by name; rows are ``width`` tokens long."""
+    most = max(len(example.responses) for example in examples)
+    longest = max((len(response) for example in examples for response in example.responses), default=0)
+    of_responses, of_tokens = (len(examples), most), (len(examples), most, longest)
+    source, labels = torch.zeros(of_tokens, dtype=torch.long), torch.zeros(of_tokens, dtype=torch.long)
+    mask = torch.zeros(of_tokens, dtype=torch.bool)
+    present, finished = torch.zeros(of_responses, dtype=torch.bool), torch.zeros(of_responses, dtype=torch.bool)
+    scores, last = torch.full(of_responses, float("nan")), torch.zeros(of_responses, dtype=torch.long)
+    for (b, k), (row, prompt_end, start) in places.items():
+        example, response = examples[b], examples[b].responses[k]
+        present[b, k], finished[b, k] = True, example.finished[k]
+        if example.scores is not None:
+            scores[b, k] = example.scores[k]
+        if not response:
+            continue
+        length, end = len(response), start + len(response) - 1
+        targets = response if example.targets is None else example.targets[k]
+        learned = torch.tensor([token is not None for token in targets])  # (length,)
+        before = torch.tensor([prompt_end, *range(start, end)])  # (length,): the column before each token
+        labels[b, k, :length] = torch.tensor([token or 0 for token in targets])
+        mask[b, k, :length] = learned
+        source[b, k, :length] = (row * width + before) * learned
+        last[b, k] = row * width + end
+    return {"source": source, "labels": labels, "mask": mask, "last": last,
+            "present": present, "finished": finished, "scores": scores}
 
 
 def attention_mask(batch: Batch, attention: str, dtype: torch.dtype) -> Tensor | None:

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Example:
-    """One record as token ids. ``prompt`` is never empty; ``finished[k]`` says that response k ends with the end token."""
+    """One record as token ids. ``prompt`` is never empty;
+    ``finished[k]`` says that response k ends with the end token."""
 
     prompt: list[int]
     responses: list[list[int]]  # K lists, each with its end token unless it was cut
@@ -48,13 +49,15 @@ class Example:
     truncated: bool = False  # something was cut to fit
     key: str = field(default="")  # content hash of all token ids, and of the targets where there are any
     # K lists as long as the responses: the token to learn in each place, None where the response's is context only.
-    # It may be another than the response's: an answer's end is learned even where the row goes on without its end token.
+    # It may be another than the response's: an answer's end is learned even where the row goes on without its end
+    # token.
     targets: list[list[int | None]] | None = None  # None: every token of the responses is learned
 
     def __post_init__(self):
         if not self.key:
             digest = hashlib.blake2b(digest_size=16)
-            for ids in (self.prompt, *self.responses, *([] if self.targets is None else [[None], *self.targets])):
+            targets = [] if self.targets is None else [[None], *self.targets]
+            for ids in (self.prompt, *self.responses, *targets):
                 digest.update(len(ids).to_bytes(4, "little"))
                 digest.update(b"".join((_CONTEXT if token is None else token).to_bytes(4, "little") for token in ids))
             object.__setattr__(self, "key", digest.hexdigest())
@@ -90,8 +93,9 @@ class Template:
             log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
                         "fix: model.chat_template with a copy that does not")
         if tokenizer.eos_token_id is None:
-            raise ConfigError(f"model.name: found a tokenizer without an EOS token ({tokenizer.name_or_path}); expected one, "
-                              "or the model could never stop; fix: set eos_token in its tokenizer_config.json")
+            raise ConfigError(f"model.name: found a tokenizer without an EOS token ({tokenizer.name_or_path}); "
+                              "expected one, or the model could never stop; fix: set eos_token in its "
+                              "tokenizer_config.json")
         adds_bos = bool(tokenizer.bos_token_id is not None
                         and tokenizer.bos_token_id in tokenizer("a").input_ids[:1])
         self.bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
@@ -107,8 +111,9 @@ class Template:
         ends = [tokenizer.added_tokens_decoder.get(token) for token in self.stop_ids]
         # texts without one of which no text holds an end token; "" where that cannot be told without tokenising
         self.end_texts = ["" if end is None or end.normalized else end.content for end in ends]
-        # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's own it
-        # is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a whole.
+        # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's
+        # own it is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a
+        # whole.
         self._sets_space = bool(self.chat and self.lead) and self._ids("a") != self._ids("\na")[len(self._ids("\n")):]
 
     def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
@@ -145,14 +150,15 @@ class Template:
         beside one, and what it writes after the answer."""
         user = [{"role": "user", "content": "x"}]
         try:
-            prompt, whole = self._apply(user, True), self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
+            prompt = self._apply(user, True)
+            whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
         except DataError as error:
             raise ConfigError(f"model.chat_template: found {self._origin}, which takes no question and answer "
-                              f"({error.__cause__}); expected one that renders them; fix: correct the file, or give one in "
-                              "model.chat_template") from error
+                              f"({error.__cause__}); expected one that renders them; "
+                              "fix: correct the file, or give one in model.chat_template") from error
         if _PROBE not in whole:
-            raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
-                              "renders it; fix: set model.chat_template to a Jinja file that does")
+            raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; "
+                              "expected one that renders it; fix: set model.chat_template to a Jinja file that does")
         start = whole.rindex(_PROBE)
         return whole[len(prompt):start] if whole.startswith(prompt) else None, whole[start + len(_PROBE):]
 
@@ -165,7 +171,8 @@ class Template:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _inner_ids(self, text: str) -> list[int]:
-        """Tokens of a text that stands inside a conversation, without the space that the tokenizer sets before a text."""
+        """Tokens of a text that stands inside a conversation,
+        without the space that the tokenizer sets before a text."""
         before = self._ids("\n")
         ids = self._ids("\n" + text) if self._sets_space else []
         return ids[len(before):] if ids[:len(before)] == before else self._ids(text)
@@ -180,8 +187,9 @@ class Template:
         with these further keys, or in the transcript form a space and the answer."""
         if isinstance(prompt, str):
             return response
-        return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})}) if self.chat \
-            else self.lead + response
+        if not self.chat:
+            return self.lead + response
+        return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})})
 
     def _rendered_answer(self, prompt: Messages, turn: dict) -> str:
         answer, before = turn["content"], self.prompt_text(prompt)
@@ -269,29 +277,35 @@ class Template:
             return self.prompt_ids(messages), []
         ids, places = self.prompt_ids(messages[:answers[0]]), []
         for index, following in zip(answers, [*answers[1:], len(messages)]):
-            content = messages[index]["content"]
-            before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
-            given = self.response_text(messages[:index], content, further(messages[index]))
-            bare = given.removeprefix(self.lead)
-            forms = (given, bare, self.lead + bare.strip(), bare.strip()) if content.strip() in given else ()
-            text = next((text for text in forms if after.startswith(before + text)), None)
-            between = [] if text is None else self._inner_ids(after[len(before + text):])
-            if not between:
-                raise UnusableText(
-                    "earlier answer rendered otherwise", "model.chat_template",
-                    f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
-                    "in a later prompt than where it was given",
-                    "the same text, or other tokens would be learned than the model is to say",
-                    "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
+            text, between = self._in_later_prompt(messages, index, following)
             start = len(ids)
             ids += self._without_end(text, self._inner_ids(text))
             places.append((start, len(ids)))
             ids += between
         if not self._seams_told and ids != self.prompt_ids(messages):
             self._seams_told = True
-            log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, so a later "
-                        "answer's context is the same text in other tokens than in a prompt")
+            log.warning("algorithm.turns=all: the tokenizer merges text across the ends of some earlier answers, "
+                        "so a later answer's context is the same text in other tokens than in a prompt")
         return ids, places
+
+    def _in_later_prompt(self, messages: Messages, index: int, following: int) -> tuple[str, list[int]]:
+        """An answer's text as the prompt of the turn ``following`` holds it, and the tokens from there to that turn."""
+        content = messages[index]["content"]
+        before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
+        given = self.response_text(messages[:index], content, further(messages[index]))
+        bare = given.removeprefix(self.lead)
+        forms = (given, bare, self.lead + bare.strip(), bare.strip()) if content.strip() in given else ()
+        for text in forms:
+            if after.startswith(before + text):
+                if between := self._inner_ids(after[len(before + text):]):
+                    return text, between
+                break
+        raise UnusableText(
+            "earlier answer rendered otherwise", "model.chat_template",
+            f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
+            "in a later prompt than where it was given",
+            "the same text, or other tokens would be learned than the model is to say",
+            "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -312,15 +326,15 @@ class Template:
     def _leading_bos(self, prompt: list[int]) -> int:
         return len(self.bos) if prompt[:1] == self.bos else 0
 
-    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end", every_turn: bool = False
-                ) -> Example:
-        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if that
-        is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
+    def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end",
+                every_turn: bool = False) -> Example:
+        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if
+        that is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
         Every response keeps the same prompt.
 
-        ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the same,
-        so the last answer stays; an answer that lost its beginning is context, one that lost its end has no end token.
-        DataError, with the file and line where the record knows them, for text that cannot be a turn.
+        ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the
+        same, so the last answer stays; an answer that lost its beginning is context, one that lost its end has no end
+        token. DataError, with the file and line where the record knows them, for text that cannot be a turn.
         """
         try:
             return self._example(record, max_length, max_prompt_length, keep, every_turn)
@@ -330,29 +344,37 @@ class Template:
             raise DataError(f"{record.meta['source']}:{record.meta['line']}: {error}") from error
 
     def _example(self, record: Record, max_length: int, max_prompt_length: int, keep: str, every_turn: bool) -> Example:
-        places: list[tuple[int, int]] = []
+        places: list[tuple[int, int]] = []  # of the earlier answers that are learned, in the prompt
         if every_turn and record.responses and not isinstance(record.prompt, str):
             prompt, places = self._earlier_answers(record.prompt)
         else:
             prompt = self.prompt_ids(record.prompt)
         responses = [self.response_ids(record.prompt, *answer) + [self.turn_end] for answer in _answers(record)]
         longest = max((len(response) for response in responses), default=0)
-        targets: list[int | None] = [None] * len(prompt)
         truncated = len(prompt) + longest > max_length and len(prompt) > max_prompt_length
         kept = self._kept(prompt, max_prompt_length if truncated else len(prompt), keep)
-        context = kept[self._leading_bos(prompt):][:1]  # an answer needs something before it
-        for start, end in places:
-            if context and start > context[0]:
-                targets[start:end + 1] = [*prompt[start:end], self.turn_end]
+        targets = self._targets(prompt, places, kept)
         prompt, targets = [prompt[place] for place in kept], [targets[place] for place in kept]
         room = longest if len(prompt) + longest <= max_length else max_length - max_prompt_length
         finished = [len(response) <= room for response in responses]
         responses = [response[:room] for response in responses]
+        # the prompt ends where learning begins: what follows there is the beginning of every response
         first = next((place for place, token in enumerate(targets) if token is not None), len(prompt))
         between, learned = prompt[first:], targets[first:]
-        return Example(prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
-                       truncated or not all(finished),
-                       targets=[learned + response for response in responses] if learned else None)
+        return Example(
+            prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
+            truncated=truncated or not all(finished),
+            targets=[learned + response for response in responses] if learned else None)
+
+    def _targets(self, prompt: list[int], places: list[tuple[int, int]], kept: list[int]) -> list[int | None]:
+        """What is learned in each place of a prompt: the answers at these places, each with its end token, unless
+        truncation took an answer's beginning; None elsewhere."""
+        targets: list[int | None] = [None] * len(prompt)
+        context = kept[self._leading_bos(prompt):][:1]  # an answer needs something before it
+        for start, end in places:
+            if context and start > context[0]:
+                targets[start:end + 1] = [*prompt[start:end], self.turn_end]
+        return targets
 
 
 def _answers(record: Record) -> list[tuple[str, dict]]:
@@ -364,5 +386,5 @@ def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"model.chat_template: found {path}, which cannot be read ({error}); expected a Jinja file in "
-                          "UTF-8; fix: give the path of one") from error
+        raise ConfigError(f"model.chat_template: found {path}, which cannot be read ({error}); "
+                          "expected a Jinja file in UTF-8; fix: give the path of one") from error

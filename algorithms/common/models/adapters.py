@@ -48,8 +48,8 @@ def settings_of(folder: Path) -> dict:
     told = json.loads(path.read_text(encoding="utf-8"))
     for key, expected in (("peft_type", "LORA"), ("task_type", "CAUSAL_LM")):
         if told.get(key) not in (expected, None):
-            raise ConfigError(f"adapter: found {key}={told[key]} in {folder}; expected {expected}; fix: adapter=… of a "
-                              "language model's LoRA adapter")
+            raise ConfigError(f"adapter: found {key}={told[key]} in {folder}; expected {expected}; "
+                              "fix: adapter=… of a language model's LoRA adapter")
     return told
 
 

@@ -39,7 +39,8 @@ def save_role(models: Models, name: str, folder: Path) -> None:
 
 def _save_head(role: Role, folder: Path) -> None:
     if role.scalar is not None:
-        save_file({key: value.detach().contiguous().cpu() for key, value in role.scalar.state_dict().items()}, folder / HEAD)
+        head = {key: value.detach().contiguous().cpu() for key, value in role.scalar.state_dict().items()}
+        save_file(head, folder / HEAD)
 
 
 def _load_head(role: Role, folder: Path) -> None:
@@ -70,7 +71,8 @@ def load_role(models: Models, name: str, folder: Path) -> None:
             load_state(models.roles, role.name, {key: value for key, value in tensors.items() if key not in besides})
     except (KeyError, ValueError) as error:
         raise ConfigError(f"adapter: found weights in {folder} that do not fit {models.config.name} ({error.args[0]}); "
-                          "expected the same model and model.lora they were trained with; fix: model=… and model.lora.*"
+                          "expected the same model and model.lora they were trained with; "
+                          "fix: model=… and model.lora.*"
                           ) from error
     _load_head(role, folder)
 
@@ -94,8 +96,8 @@ def weights_file(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    raise ConfigError(f"adapter: found no {' or '.join(WEIGHTS)} in {folder}; expected the folder of a run or an exported "
-                      "adapter, in safetensors (pickles such as .bin are not read); fix: adapter=outputs/…")
+    raise ConfigError(f"adapter: found no {' or '.join(WEIGHTS)} in {folder}; expected the folder of a run or an "
+                      "exported adapter, in safetensors (pickles such as .bin are not read); fix: adapter=outputs/…")
 
 
 def role_digest(folder: Path) -> str:

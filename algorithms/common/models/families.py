@@ -24,9 +24,10 @@ def check_quantized(model) -> None:
     kept = {name: p.numel() for name, p in model.named_parameters()
             if p.is_floating_point() and p.ndim > 1 and id(p) not in tables}
     if sum(kept.values()) > packed:
-        raise ConfigError(f"model.precision: found nf4, but {sum(kept.values()):,} weights of {model.config.model_type} stay "
-                          f"in 16 bits beside {packed:,} in 4 ({max(kept, key=kept.get)} and others, which no quantiser "
-                          "here takes); expected plain linear layers; fix: model.precision=bf16")
+        raise ConfigError(f"model.precision: found nf4, but {sum(kept.values()):,} weights of "
+                          f"{model.config.model_type} stay in 16 bits beside {packed:,} in 4 "
+                          f"({max(kept, key=kept.get)} and others, which no quantiser here takes); "
+                          "expected plain linear layers; fix: model.precision=bf16")
 
 
 def disable_dropout(model) -> None:
@@ -78,7 +79,8 @@ def shared_rows_refusal(model_config, max_length: int | None = None) -> str | No
 
 
 def head_logits(module, states: Tensor) -> Tensor:
-    """(N, H) last hidden states → (N, V) logits as the causal LM makes them: output layer, then what its config scales."""
+    """(N, H) last hidden states → (N, V) logits as the causal LM makes them: output layer,
+    then what its config scales."""
     text = module.config.get_text_config(decoder=True)
     logits = module.get_output_embeddings()(states)
     if getattr(text, "logit_scale", None) is not None:  # Cohere
@@ -93,8 +95,8 @@ def head_logits(module, states: Tensor) -> Tensor:
 def check_head(module, autocast) -> None:
     """A short forward of the whole model against backbone + ``head_logits``: a family that does more is refused."""
     if getattr(module, module.base_model_prefix or "-", None) is None or module.get_output_embeddings() is None:
-        raise ConfigError(f"model.name: found {module.config.model_type}, whose backbone or output layer is not where it "
-                          "says; expected a causal language model of one backbone and one output layer")
+        raise ConfigError(f"model.name: found {module.config.model_type}, whose backbone or output layer is not where "
+                          "it says; expected a causal language model of one backbone and one output layer")
     embeddings = module.get_input_embeddings().weight
     probe = torch.arange(4, device=embeddings.device).unsqueeze(0) % len(embeddings)
     with autocast:
@@ -103,8 +105,9 @@ def check_head(module, autocast) -> None:
         ours = head_logits(module, states)
     tolerance = 64 * torch.finfo(ours.dtype).eps * max(1.0, logits.abs().max().item())
     if logits.shape != ours.shape or not (logits - ours).abs().max().item() <= tolerance:
-        raise ConfigError(f"model.name: found {module.config.model_type}, which changes its logits after the output layer in "
-                          "a way this project does not know; expected a plain output layer, a scale or a soft cap")
+        raise ConfigError(f"model.name: found {module.config.model_type}, which changes its logits after the output "
+                          "layer in a way this project does not know; expected a plain output layer, "
+                          "a scale or a soft cap")
 
 
 def position_limit(model_config) -> int | None:

@@ -33,7 +33,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it
 
 @dataclass
 class Lora:
-    """LoRA: Hu et al. 2021, arXiv 2106.09685; all linear layers by default, as QLoRA (arXiv 2305.14314) found necessary."""
+    """LoRA: Hu et al. 2021, arXiv 2106.09685; all linear layers by default,
+    as QLoRA (arXiv 2305.14314) found necessary."""
 
     r: int = 16
     alpha: int = 32
@@ -80,13 +81,14 @@ class ModelConfig:
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"model.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
         if not 0 < self.max_prompt_length < self.max_length:
-            raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … max_length − 1 "
-                              f"= {self.max_length - 1}; fix: leave room for a response")
+            raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … "
+                              f"max_length − 1 = {self.max_length - 1}; fix: leave room for a response")
         if self.chat_template is not None and not Path(self.chat_template).is_file():
-            raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; fix: give its path")
+            raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; "
+                              "fix: give its path")
         if self.lora is None and self.precision == "nf4":
-            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be trained; "
-                              "fix: model.precision=bf16 or fp32, or keep model.lora")
+            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
+                              "trained; fix: model.precision=bf16 or fp32, or keep model.lora")
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
@@ -172,8 +174,8 @@ def load_base(config: ModelConfig, device: torch.device):
             device_map={"": device.index or 0} if device.type == "cuda" else {"": "cpu"})
     except (OSError, ValueError) as error:
         if "attention implementation" in str(error):
-            raise ConfigError(f"model.attention: found {config.attention}, which {config.name} does not have; expected eager; "
-                              "fix: model.attention=eager") from error
+            raise ConfigError(f"model.attention: found {config.attention}, which {config.name} does not have; "
+                              "expected eager; fix: model.attention=eager") from error
         raise _not_loaded(config, error) from error
     if loaded["missing_keys"]:
         missing = ", ".join(sorted(loaded["missing_keys"])[:3])
@@ -207,7 +209,8 @@ class Role:
         return {**self.models.roles.named_parameters(self.name), **own}
 
     def add_scalar_head(self, outputs: int = 1, like: "Role | None" = None, seed: int = 0) -> None:
-        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325; or a copy of another role's."""
+        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325;
+        or a copy of another role's."""
         hidden = self.models.roles.module.get_output_embeddings().in_features  # OPT-350m projects its last states down
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -244,8 +247,9 @@ class Role:
             backbone = getattr(module, module.base_model_prefix)
             mask = attention_mask(batch, models.config.attention, models.mask_dtype)
             # HF's own causal mask (None here) would read restarted positions as a packed row
-            return backbone(input_ids=batch.input_ids, attention_mask=mask if mask is not None else (batch.group >= 0).long(),
-                            position_ids=batch.position_ids, use_cache=False).last_hidden_state
+            mask = mask if mask is not None else (batch.group >= 0).long()
+            return backbone(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids,
+                            use_cache=False).last_hidden_state
 
     def head(self, states: Tensor) -> Tensor:
         """(N, H) → (N, V) logits."""
@@ -253,7 +257,8 @@ class Role:
             return head_logits(self.models.roles.module, states)
 
     def token_logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask. The head sees response positions only."""
+        """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask.
+        The head sees response positions only."""
         hidden = self.hidden_states(batch)
         head = self.head if temperature == 1 else lambda states: self.head(states).float() / temperature
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
@@ -271,8 +276,8 @@ class Role:
 class Models:
     """One base and its roles. ``policy`` is trained; ``reference`` is what it is held close to."""
 
-    def __init__(self, config: ModelConfig, mixed_precision: str = "auto", device: torch.device | None = None, base=None,
-                 tokenizer=None):
+    def __init__(self, config: ModelConfig, mixed_precision: str = "auto", device: torch.device | None = None,
+                 base=None, tokenizer=None):
         self.config = config
         self.device = device or precision.pick_device()
         peft_config = None if config.lora is None else config.lora.peft_config()
@@ -371,7 +376,8 @@ class Models:
         return collate(examples, self.layout, pack_to).to(self.device)
 
     def check_layout(self, examples: list[Example], role: str = "policy") -> None:
-        """Compare the fast rows with plain rows on real data; the tolerance is what another padding of plain rows does."""
+        """Compare the fast rows with plain rows on real data;
+        the tolerance is what another padding of plain rows does."""
         if self.layout == "plain" or not any(example.responses for example in examples):
             return
         answers = self.role(role)
@@ -386,6 +392,6 @@ class Models:
         # alone and truth may agree to the bit where nothing needs padding: rounding alone makes some 1e-5 in fp32
         tolerance = 4 * (alone - truth).abs().mean().item() + max(1e-4, 16 * torch.finfo(dtype).eps)
         if not difference <= tolerance:
-            raise ConfigError(f"model.rows: found shared-prefix rows that differ from plain rows by {difference:.2e} nats a token "
-                              f"for {self.config.name} ({self.hf_config.model_type}, {self.config.attention}); expected at most "
-                              f"{tolerance:.2e}; fix: model.rows=plain")
+            raise ConfigError(f"model.rows: found shared-prefix rows that differ from plain rows by {difference:.2e} "
+                              f"nats a token for {self.config.name} ({self.hf_config.model_type}, "
+                              f"{self.config.attention}); expected at most {tolerance:.2e}; fix: model.rows=plain")

@@ -11,7 +11,8 @@ log = logging.getLogger(__name__)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX); elsewhere autocast is emulated and slow."""
+    """Whether this processor multiplies bf16 in hardware (AVX512-BF16 or AMX);
+    elsewhere autocast is emulated and slow."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX512", "AVX512_BF16", "AMX"):
         return False
     info = Path("/proc/cpuinfo")
@@ -24,7 +25,8 @@ def pick_device() -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 in hardware. A GPU before Ampere (T4, V100) would emulate it, and says it can."""
+    """Whether the device multiplies bf16 in hardware. A GPU before Ampere (T4, V100) would emulate it,
+    and says it can."""
     return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
 
 

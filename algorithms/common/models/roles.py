@@ -79,8 +79,9 @@ class AdapterRoles:
                 else:
                     self._peft.add_adapter(name, copy.deepcopy(self._config))
         except ValueError as error:
-            raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); expected the names of its "
-                              "linear layers; fix: model.lora.target_modules=all-linear or [name, …]") from error
+            raise ConfigError(f"model.lora: found settings that do not fit this model ({error}); "
+                              "expected the names of its linear layers; fix: model.lora.target_modules=all-linear or "
+                              "[name, …]") from error
         self._layers = [m for m in self._base.modules() if isinstance(m, BaseTunerLayer)]
         for layer in self._layers:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class Sampling:
                                   (self.temperature >= 0, "temperature", "0 (greedy) or more"),
                                   (0 < self.top_p <= 1, "top_p", "a share in (0, 1]"),
                                   (self.top_k >= 0, "top_k", "0 (all) or more"),
-                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 … max_new_tokens"),
+                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens",
+                                   "0 … max_new_tokens"),
                                   (self.batch_size >= 1, "batch_size", "at least 1")):
             if not ok:
                 raise ConfigError(f"sampling.{key}: found {getattr(self, key)}; expected {expected}")
@@ -66,7 +68,8 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
 
 
 def sampled_logprobs(logits: Tensor, drawn: Tensor, step: Tensor, stop: list[int], settings: Sampling) -> Tensor:
-    """(N, V) logits → (N, V) log-probabilities of what each token was drawn from; −inf for what is never drawn there.
+    """(N, V) logits → (N, V) log-probabilities of what each token was drawn from;
+    −inf for what is never drawn there.
 
     All that ``_decode`` does to the model's distribution counts: temperature (above 0), top-k, top-p, and no end token
     (``stop``) among the first ``min_new_tokens``. step: (N,) places in the responses, from 0. drawn: (N,) the tokens
@@ -96,7 +99,8 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 @torch.no_grad()
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
            keys: list[str] | None = None) -> list[list[Sample]]:
-    """n samples for each prompt (lists of token ids). ``keys`` name the prompts' random streams; default: their position."""
+    """n samples for each prompt (lists of token ids). 
+    ``keys`` name the prompts' random streams; default: their position."""
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
@@ -107,15 +111,20 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
         for start in range(0, len(order), chunk):
             members = order[start:start + chunk]
-            beginning = prefill(models, [prompts[i] for i in members], settings.max_new_tokens)
+            beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))
-                streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
                 spread = beginning.spread(len(copies), again=copies.stop < n)
-                drawn = _decode(models, spread, torch.from_numpy(streams), settings)
-                for position, index in enumerate(members):
-                    results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
+                streams = _streams([keys[index] for index in members], copies, settings.max_new_tokens, seed)
+                drawn = iter(_decode(models, spread, streams, settings))
+                for index in members:
+                    results[index] += islice(drawn, len(copies))
     return results
+
+
+def _streams(keys: list[str], copies: range, length: int, seed: int) -> Tensor:
+    """(len(keys) · len(copies), length) uniforms: a stream for each copy of each prompt, a prompt's side by side."""
+    return torch.from_numpy(np.stack([uniforms(length, seed, key, copy) for key in keys for copy in copies]))
 
 
 def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:
@@ -165,7 +174,8 @@ class Prefilled(NamedTuple):
     cache: Any
 
     def spread(self, copies: int, again: bool = False) -> "Prefilled":
-        """``copies`` sequences of each, side by side; ``again``: this one is spread once more, so its cache is left alone."""
+        """``copies`` sequences of each, side by side; ``again``: this one is spread once more,
+        so its cache is left alone."""
         cache = copy.deepcopy(self.cache) if again else self.cache
         if copies > 1:
             cache.reorder_cache(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(copies))

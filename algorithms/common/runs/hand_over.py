@@ -1,5 +1,5 @@
-"""What a run or a merge hands over: weights at the top of a folder, with the tokenizer, the chat template and the end tokens
-that training used, and a model card.
+"""What a run or a merge hands over: weights at the top of a folder, with the tokenizer, the chat template and the end
+tokens that training used, and a model card.
 """
 
 from __future__ import annotations

@@ -220,8 +220,8 @@ def _unknown(config: DictConfig, key: str) -> str | None:
 def overruled(choices: Mapping[str, str | None], folders: list[Path], overrides: list[str]) -> list[str]:
     """What chosen files override in vain, because another chosen file's override of the same group counts.
 
-    choices: group, as it is overridden → choice; folders: where Hydra found them; overrides: those of the command line,
-    which are there to count.
+    choices: group, as it is overridden → choice; folders: where Hydra found them; overrides: those of the command
+    line, which are there to count.
     """
     given = {one.get_key_element().lstrip("+") for item in overrides if (one := _parsed(item))}
     wishes: dict[str, dict[str, str]] = {}  # group → file → the choice that it asks for

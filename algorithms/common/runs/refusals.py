@@ -2,8 +2,8 @@
 
 Each question with a known answer is answered several times. Where too few of the samples are right the model does not
 know: the pair prefers a refusal to one of its own wrong answers. Where it knows, its own right answer is preferred to a
-refusal. What a model "knows" is thus measured on itself (after Zhang et al. 2023, arXiv 2311.09677, and Yang et al. 2023,
-arXiv 2312.07000, who divide questions so for supervised fine-tuning).
+refusal. What a model "knows" is thus measured on itself (after Zhang et al. 2023, arXiv 2311.09677, and Yang et al.
+2023, arXiv 2312.07000, who divide questions so for supervised fine-tuning).
 """
 
 from __future__ import annotations
@@ -73,23 +73,25 @@ def refusals(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
     parts = build(config, ("trainer", "eval", "data", "model"))
     data, sampling, number = parts["data"], parts["eval"].sampling, seed(config)
     if not isinstance(data, RefusalData):
-        raise ConfigError(f"data: found {type(data).__name__}; expected a file of questions; fix: data=refusals data.path=…")
+        raise ConfigError(f"data: found {type(data).__name__}; expected a file of questions; "
+                          "fix: data=refusals data.path=…")
     source, model = adapter_of(config) if config.adapter is not None else (None, parts["model"])
     questions, report = data.questions()
     training, heldout = data.divided(questions)
     asked = [question for question in training if question.kind == ANSWERABLE]
-    log.info("%d questions with a known answer, %d samples each; not asked: %d held out, %d without an answer", len(asked),
+    log.info("%d questions with a known answer, %d samples each; not asked: %d held out, %d without an answer",
+             len(asked),
              data.samples, len(heldout), len(training) - len(asked))
     if not asked:
-        raise DataError("data.path: found no training question with an answer; expected some, or nothing shows what the "
-                        "model knows; fix: give answers")
+        raise DataError("data.path: found no training question with an answer; "
+                        "expected some, or nothing shows what the model knows; fix: give answers")
     found = _sampled(asked, model, source, parts["trainer"].mixed_precision, sampling, data.samples, number)
     pairs, counts = own_pairs(found, data.match, data.threshold, Random(f"refusals/own/{number}"))
     kept = balanced(pairs, Random(f"refusals/balance/{number}")) if data.balance else pairs
     if not kept:
         told = ", ".join(f"{what.replace('_', ' ')} {count}" for what, count in counts.items())
-        raise DataError(f"task: found no pairs to write ({told}); expected questions that the model knows and some that it "
-                        "does not; fix: more or other questions, data.threshold, or data.balance=false")
+        raise DataError(f"task: found no pairs to write ({told}); expected questions that the model knows and some "
+                        "that it does not; fix: more or other questions, data.threshold, or data.balance=false")
     kinds = Counter(record.meta["kind"] for record in kept)
     summary = {"questions": len(asked), **counts, "left_out_for_balance": len(pairs) - len(kept),
                "pairs": {kind: kinds[kind] for kind in (ANSWERABLE, UNANSWERABLE)},
@@ -101,7 +103,8 @@ def refusals(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
     print(f"\npairs: {folder / FILE}")
 
 
-def _sampled(asked: Sequence[Question], model, source: Path | None, mixed_precision: str, sampling: Sampling, count: int,
+def _sampled(asked: Sequence[Question], model, source: Path | None, mixed_precision: str, sampling: Sampling,
+             count: int,
              number: int) -> list[Answered]:
     """`count` samples to every question, by the base or, where `source` names one, by a trained policy."""
     from ..models.export import frozen_role

@@ -54,7 +54,8 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if is_full(error):
             raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
-                            "space, or set hydra.run.dir=PATH to another disk, and run the same command again") from error
+                            "space, or set hydra.run.dir=PATH to another disk, and run the same command "
+                            "again") from error
         raise
 
 

@@ -142,9 +142,9 @@ def _located(target: Any, partial: bool, path: str) -> Any:
         found = get_object(target)
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({reason}); expected {expected}, as "
-                          "MODULE.NAME; fix: correct the name, or put the module beside run.py or into a folder on "
-                          "PYTHONPATH") from error
+        raise ConfigError(f"{path}._target_: found {target!r}, which cannot be imported ({reason}); "
+                          f"expected {expected}, as MODULE.NAME; fix: correct the name, or put the module beside "
+                          "run.py or into a folder on PYTHONPATH") from error
     if isinstance(found, type) or partial and callable(found):
         return found
     fix = f"; fix: +{path}._partial_=true, where a function is wanted" if callable(found) else ""

@@ -33,7 +33,8 @@ from .material import Material
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, with their class's name, as strict JSON. It is written into the store: values of secrets are left out."""
+    """Dataclasses, with their class's name, as strict JSON. It is written into the store:
+    values of secrets are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         fields = plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
@@ -94,26 +95,29 @@ class Bench(Material):
         evaluated_prompts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
-                raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; expected a stage (an algorithm and a "
-                                  "recipe) or null; fix: leave algorithm.needs as this algorithm has it")
+                raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
+                                  "expected a stage (an algorithm and a recipe) or null; "
+                                  "fix: leave algorithm.needs as this algorithm has it")
         _, heldout = self.view(algorithm.view)
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
         for view in algorithm.reads:
             if not len(self.view(view)[0]):
-                raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these options "
-                                  "learns from too")
+                raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these "
+                                  "options learns from too")
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
             source.check(self.data)
         if algorithm.compares_logprobs and self.model.lora is not None and self.model.lora.dropout:
-            raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; expected 0 for {type(algorithm).__name__}, which "
-                              "compares log-probabilities that dropout would blur; fix: model.lora.dropout=0")
+            raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; "
+                              f"expected 0 for {type(algorithm).__name__}, which compares log-probabilities that "
+                              "dropout would blur; fix: model.lora.dropout=0")
         algorithm.check(self._source(algorithm), self.model)
         if trains and self.model.lora is None and self.model.precision == "bf16":
-            raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
-                              "keeps 8 bits of a weight and loses most steps of a small learning rate; fix: "
-                              "model.precision=fp32 (bf16 arithmetic stays, by trainer.mixed_precision), or keep model.lora")
+            raise ConfigError("model.precision: found bf16 with model.lora null; "
+                              "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
+                              "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
+                              "by trainer.mixed_precision), or keep model.lora")
         for need in self._beneath(algorithm).values():
             self.over(need.model)._check(need.algorithm)
 
@@ -156,7 +160,8 @@ class Bench(Material):
         if not (algorithm.uses_reward or always):
             return None
         if self.reward is None:
-            raise ConfigError(f"reward: found none; expected a source for {type(algorithm).__name__}; fix: reward=trained")
+            raise ConfigError(f"reward: found none; expected a source for {type(algorithm).__name__}; "
+                              "fix: reward=trained")
         return self.reward
 
     def _source_description(self, source: RewardSource) -> dict:
@@ -195,12 +200,14 @@ class Bench(Material):
     def _memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
         return no_memory_explained(lambda told: (
-            f"{name}: found no memory left on {pick_device()} ({told}); expected room for the model, for {self.eval.batch_size} "
-            f"rows in one scoring pass (eval.batch_size) and for {self.eval.sampling.batch_size} sequences decoded together "
-            "(eval.sampling.batch_size); fix: lower eval.batch_size or eval.sampling.batch_size"))
+            f"{name}: found no memory left on {pick_device()} ({told}); "
+            f"expected room for the model, for {self.eval.batch_size} rows in one scoring pass (eval.batch_size) and "
+            f"for {self.eval.sampling.batch_size} sequences decoded together (eval.sampling.batch_size); "
+            "fix: lower eval.batch_size or eval.sampling.batch_size"))
 
     def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
-        """The common evaluation of a trained stage, itself a kept stage; the algorithm knows then what training left it."""
+        """The common evaluation of a trained stage, itself a kept stage;
+        the algorithm knows then what training left it."""
         folder = self._evaluation(algorithm, recipe, name)
         state = self.train(algorithm, recipe, name) / "state.json"
         algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
@@ -232,7 +239,8 @@ class Bench(Material):
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
         asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
-        return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items() if records is not None},
+        return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items()
+                   if records is not None},
                 "gold": plain(self.data.gold), "measure": plain(self.data.measure)}
 
     def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
@@ -268,8 +276,8 @@ class Bench(Material):
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
-        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs. What two of them stand on, as
-        the policy and the reward model on supervised fine-tuning, is paid once.
+        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs. What two of them stand on,
+        as the policy and the reward model on supervised fine-tuning, is paid once.
         """
         own, *beneath = self._costs(algorithm, recipe).values()
         total = dict(own)
@@ -296,12 +304,14 @@ class Bench(Material):
     def _own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         folder = self.train(algorithm, recipe)
         fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-        own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"], "tokens_sampled": fit.get("tokens_sampled", 0),
+        own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"],
+               "tokens_sampled": fit.get("tokens_sampled", 0),
                "reward_queries": fit.get("reward_queries", 0), "labels": self._labels(algorithm),
                "peak_memory_bytes": fit["peak_memory_bytes"], "resident_models": fit["resident_models"],
                "trainable_parameters": fit["trainable_parameters"]}
         if algorithm.works_when_asked:
-            answers = json.loads((self._evaluation(algorithm, recipe, "training") / "cost.json").read_text(encoding="utf-8"))["answers"]
+            cost = self._evaluation(algorithm, recipe, "training") / "cost.json"
+            answers = json.loads(cost.read_text(encoding="utf-8"))["answers"]
             for key in ("seconds", "tokens_sampled", "reward_queries"):
                 own[key] += answers[key]
             for key in ("peak_memory_bytes", "resident_models"):

@@ -1,8 +1,8 @@
 """Which random stream a row's answers are drawn from: one of its own, named by its settings.
 
 Any two rows of a table are independent draws, also two of the same weights, and best-of-n beside the policy it samples
-from: against a member of its own n samples it would win (2n−1)/(2n), against a fresh answer it wins n/(n+1). What is no
-setting names nothing: code, libraries and device leave a row its stream. So does what only says how many prompts are
+from: against a member of its own n samples it would win (2n−1)/(2n), against a fresh answer it wins n/(n+1). What is
+no setting names nothing: code, libraries and device leave a row its stream. So does what only says how many prompts are
 asked or decoded at once: the first prompts of a longer evaluation are answered alike.
 """
 
@@ -36,7 +36,8 @@ def _over_named_stages(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_classes(part: Any) -> Any:
-    """With the shared classes by their bare names: one that moves to another module of ``common`` is the same setting."""
+    """With the shared classes by their bare names:
+    one that moves to another module of ``common`` is the same setting."""
     if isinstance(part, dict):
         return {key: _bare(value) if key == "class" else _named_classes(value) for key, value in part.items()}
     return [_named_classes(item) for item in part] if isinstance(part, list) else part

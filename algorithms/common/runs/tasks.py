@@ -65,7 +65,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.write_figures(folder, found.values())
     results.copy_metrics(stage, folder)
     card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
-        "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
+        "source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
+        "records": fit["records"],
         "seed": chosen.seed, "commit": head["commit"]}, shown, peft=chosen.model.lora is not None,
         answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
@@ -195,7 +196,8 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
     source, model = adapter_of(config)
     if model.lora is None:
-        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
+        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
+                          "fix: it needs no merging")
     import torch
 
     from ..models import adapters
@@ -205,10 +207,12 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
-                          "weights, or merging would round them again; fix: model.name=… of what it was quantised from")
+                          "weights, or merging would round them again; fix: model.name=… of what it was quantised "
+                          "from")
     template = Template(load_tokenizer(model), model.chat_template)
     # merging into 4-bit weights would requantise them
-    base = load_base(dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16"), torch.device("cpu"))
+    whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
+    base = load_base(whole, torch.device("cpu"))
     adapters.merge(base, source).save_pretrained(folder / "merged")
     hand_over(template, folder / "merged")
     print(f"merged model: {folder / 'merged'}")

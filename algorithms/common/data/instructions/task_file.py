@@ -1,13 +1,15 @@
-"""One instruction task: a YAML file with templates, and rows with named fields (FLAN, Wei et al. 2021, arXiv 2109.01652).
+"""One instruction task: a YAML file with templates, and rows with named fields.
+
+As in FLAN (Wei et al. 2021, arXiv 2109.01652).
 
     name: city                       # default: the file's stem
     cluster: qa
-    file: city.jsonl.gz              # rows: beside this YAML, or in data.path; null: a file of data.path that no task names
+    file: city.jsonl.gz              # rows: beside this YAML, or in data.path; null: a file there that no task names
     format, header, quoting, delimiter, rows    # as for data=file
     columns: {question: q}           # our field → column; empty: the file's own names. There is a field `answer`
     unescape: false                  # the two characters \\n in a field become a line break
     key: person                      # its value decides whether a row is held out; null: all that the prompts show
-    unit: person                     # what rows ask about: intervals resample it as one; null: what decides a row's side
+    unit: person                     # what rows ask about, resampled as one; null: what decides a row's side
     options: options                 # a field with a list of texts, or a list of texts; null: free answers
     listed: false                    # true: the fields' own text lists the options, so they are never added to a prompt
     natural: "..."                   # the form an un-tuned model knows best (evaluation only)
@@ -17,7 +19,8 @@
     cot: ["{question} Think step by step."]     # chain of thought; needs a field `rationale`
     answer_after: So the answer is   # what marks the answer in a chain of thought
 
-A placeholder is a field's name in braces; doubled braces are braces. {options} is FLAN's list, {choices} is "a, b or c".
+A placeholder is a field's name in braces; doubled braces are braces. {options} is FLAN's list, {choices} is
+"a, b or c".
 """
 
 import re
@@ -72,7 +75,8 @@ class TaskRow:
 
     def record(self) -> Record:
         """In the form in which rows are kept on disk; the prompt is the side, so that ``views.split`` splits by it."""
-        return Record(self.side, [], None, {"values": dict(self.values), "options": self.options and list(self.options)})
+        options = self.options and list(self.options)
+        return Record(self.side, [], None, {"values": dict(self.values), "options": options})
 
     @classmethod
     def of(cls, record: Record) -> "TaskRow":
@@ -116,11 +120,13 @@ class TaskFile:
             raise self.bad("inverted", "a template that lists the options", "the input made from the answer")
         for pattern in self.cot:
             if _literal(self.answer_after) not in pattern.target:
-                raise self.bad("cot", f"the target {show(pattern.target)}", f"answer_after ({self.answer_after!r}) in it",
+                raise self.bad("cot", f"the target {show(pattern.target)}",
+                               f"answer_after ({self.answer_after!r}) in it",
                                "give the template a target, or set answer_after")
         if isinstance(self.options, list):
             if not all(isinstance(option, str) and option.strip() for option in self.options):
-                raise self.bad("options", show(self.options), "texts", "quote them: YAML reads yes and numbers otherwise")
+                raise self.bad("options", show(self.options), "texts",
+                               "quote them: YAML reads yes and numbers otherwise")
             if len(set(self.options)) < max(len(self.options), 2):
                 raise self.bad("options", show(self.options), "two or more different texts")
         if self.columns:
@@ -201,10 +207,12 @@ class TaskFile:
         first = next(iter(self._source(path)))
         found = list(first.value) if isinstance(first.value, dict) else []
         if not found:
-            raise data_error(path, first.line, "row", kind(first.value), "an object with fields", "name every row's fields")
+            raise data_error(path, first.line, "row", kind(first.value), "an object with fields",
+                             "name every row's fields")
         if missing := sorted(set(self.columns.values()) - set(found)):
             raise data_error(path, 1, "row", "the columns " + ", ".join(map(show, found)),
-                             f"the columns of {self.path}: " + ", ".join(map(show, missing)), "correct them, or the file")
+                             f"the columns of {self.path}: " + ", ".join(map(show, missing)),
+                             "correct them, or the file")
         if not self.columns:
             self.check_fields(found)
         names = [*self.used, self.options] if isinstance(self.options, str) else self.used
@@ -285,7 +293,8 @@ def choices_text(options: Iterable[str]) -> str:
 
 
 def ask(pattern: Pattern, row: TaskRow, suffix: bool = False) -> tuple[str, str]:
-    """(prompt, target). suffix: the options follow the prompt, on lines of their own, unless the template lists them."""
+    """(prompt, target). suffix: the options follow the prompt, on lines of their own,
+    unless the template lists them."""
     prompt = fill(pattern.input, row)
     if suffix and row.options is not None and not pattern.lists_options:
         prompt += "\n" + options_block(row.options) + "\n"
@@ -309,58 +318,78 @@ def read_task(path: str) -> TaskFile:
         told = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ConfigError(f"{path}: found no YAML that can be read ({reason}); expected a task's YAML; fix: correct the "
-                          "file, or data.tasks") from None
+        raise ConfigError(f"{path}: found no YAML that can be read ({reason}); expected a task's YAML; "
+                          "fix: correct the file, or data.tasks") from None
     if not isinstance(told, dict):
-        raise ConfigError(f"{path}: found {kind(told)}; expected a task's keys (cluster, file, …); fix: correct the file")
+        raise ConfigError(f"{path}: found {kind(told)}; expected a task's keys (cluster, file, …); "
+                          "fix: correct the file")
     return _task(path, {"name": Path(path).stem, **told})
 
 
 _TYPES = {"name": str, "cluster": str, "file": str | None, "templates": list, "format": str | None, "header": bool,
-          "quoting": bool, "delimiter": str | None, "rows": str | None, "columns": dict, "unescape": bool, "key": str | None,
-          "unit": str | None, "options": str | list | None, "listed": bool, "natural": str | dict | None,
+          "quoting": bool, "delimiter": str | None, "rows": str | None, "columns": dict, "unescape": bool,
+          "key": str | None, "unit": str | None, "options": str | list | None, "listed": bool,
+          "natural": str | dict | None,
           "inverted": list, "unseen": list, "cot": list, "answer_after": str}
 
 
-def _task(path: str, told: dict) -> TaskFile:
-    def refuse(key: str, found: str, expected: str):
-        raise ConfigError(f"{path}: {key}: found {found}; expected {expected}; fix: correct the task's YAML")
+_TEMPLATES = ("templates", "inverted", "unseen", "cot")     # keys with a list of them
 
+
+def _task(path: str, told: dict) -> TaskFile:
+    _check_keys(path, told)
+    mark = told.get("answer_after", TaskFile.answer_after)
+    cot_target = f"{{rationale}} {_literal(mark)} {{answer}}."
+
+    def pattern(key: str, value: Any) -> Pattern:
+        parts = _pattern_parts(path, key, value, cot_target if key == "cot" else "{answer}")
+        return Pattern(**parts, listed=told.get("listed", False))
+
+    patterns: dict[str, Any] = {key: [pattern(key, value) for value in told.get(key, [])] for key in _TEMPLATES}
+    if told.get("natural") is not None:
+        patterns["natural"] = pattern("natural", told["natural"])
+    return TaskFile(path=path, **{**told, **patterns})
+
+
+def _refuse(path: str, key: str, found: str, expected: str):
+    raise ConfigError(f"{path}: {key}: found {found}; expected {expected}; fix: correct the task's YAML")
+
+
+def _check_keys(path: str, told: dict):
+    """Refuses keys that there are not, values of another type, and what must be there and is not."""
     known = [f.name for f in fields(TaskFile) if f.name != "path"]
     for key, value in told.items():
         if key not in known:
-            refuse(str(key), "no such key", "one of " + ", ".join(known))
+            _refuse(path, str(key), "no such key", "one of " + ", ".join(known))
         if not isinstance(value, _TYPES[key]) or value == "":
-            refuse(key, show(value), str(getattr(_TYPES[key], "__name__", _TYPES[key])).replace("None", "null"))
+            expected = str(getattr(_TYPES[key], "__name__", _TYPES[key]))
+            _refuse(path, key, show(value), expected.replace("None", "null"))
     for key in ("cluster", "file", "templates"):
         if key not in told:
-            refuse(key, "no value", "one")
+            _refuse(path, key, "no value", "one")
     for key in ("name", "cluster"):
         if not re.fullmatch(r"[\w.+-]+", told[key]):
-            refuse(key, show(told[key]), "letters, digits, _ . + -, as it becomes part of figures' names")
+            _refuse(path, key, show(told[key]), "letters, digits, _ . + -, as it becomes part of figures' names")
     if not all(isinstance(text, str) for pair in told.get("columns", {}).items() for text in pair):
-        refuse("columns", show(told["columns"]), "our field: the column's name")
-    mark = told.get("answer_after", TaskFile.answer_after)
-    defaults = {"cot": f"{{rationale}} {_literal(mark)} {{answer}}."}
+        _refuse(path, "columns", show(told["columns"]), "our field: the column's name")
 
-    def pattern(key: str, value: Any) -> Pattern:
-        if isinstance(value, str):
-            value = {"input": value}
-        parts = {"target": defaults.get(key, "{answer}"), **value} if isinstance(value, dict) else {}
-        if set(parts) != {"input", "target"} or not all(isinstance(text, str) for text in parts.values()):
-            refuse(key, show(value), "a text, or {input: text, target: text}")
-        if key == "inverted" and "target" not in value:
-            refuse(key, show(value), "{input: text, target: text}: an inverted template says what it asks for")
-        for text in parts.values():
-            try:
-                template_parts(text)
-            except ValueError as error:
-                refuse(key, f"the template {show(text)} ({error})", "placeholders {field}; braces themselves are doubled")
-        return Pattern(**parts, listed=told.get("listed", False))
 
-    lists = {key: [pattern(key, value) for value in told.get(key, [])] for key in ("templates", "inverted", "unseen", "cot")}
-    natural = told.get("natural")
-    return TaskFile(path=path, **{**told, **lists, "natural": natural if natural is None else pattern("natural", natural)})
+def _pattern_parts(path: str, key: str, value: Any, target: str) -> dict[str, str]:
+    """The input and the target of a template of `key`; `target`: where it states none."""
+    given = {"input": value} if isinstance(value, str) else value
+    parts = {"target": target, **given} if isinstance(given, dict) else {}
+    if set(parts) != {"input", "target"} or not all(isinstance(text, str) for text in parts.values()):
+        _refuse(path, key, show(given), "a text, or {input: text, target: text}")
+    if key == "inverted" and "target" not in given:
+        _refuse(path, key, show(given),
+                "{input: text, target: text}: an inverted template says what it asks for")
+    for text in parts.values():
+        try:
+            template_parts(text)
+        except ValueError as error:
+            _refuse(path, key, f"the template {show(text)} ({error})",
+                    "placeholders {field}; braces themselves are doubled")
+    return parts
 
 
 def _literal(text: str) -> str:

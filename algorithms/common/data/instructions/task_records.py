@@ -1,4 +1,5 @@
-"""Rows of instruction tasks → records: prompts with their answers, questions with options, and what a response shows."""
+"""Rows of instruction tasks → records: prompts with their answers, questions with options,
+and what a response shows."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -76,8 +77,8 @@ def is_held_out(rows: Records, share: float) -> np.ndarray:
 def heldout_rows(task: Task, count: int) -> tuple[list[TaskRow], list[TaskRow]]:
     """At most `count` rows each for the reported evaluation and for tuning.
 
-    Rows with the same key lie in the same of the two: keys take turns in the order of their hashes. A task of a held-out
-    cluster has no tuning rows.
+    Rows with the same key lie in the same of the two: keys take turns in the order of their hashes. A task of a
+    held-out cluster has no tuning rows.
     """
     hashes = task.heldout.prompt_hashes
     tuning = np.zeros(len(hashes), bool) if task.unseen else np.isin(hashes, np.unique(hashes)[1::2])
@@ -97,7 +98,8 @@ def asked_records(file: TaskFile, rows: list[TaskRow], chat: bool) -> Iterator[R
         yield task_record(file, row, prompt, [target], "options" if listed else "plain", chat, answer=row.answer)
         if file.cot:
             prompt, target = ask(_drawn(file, "cot", row, file.cot), row)
-            yield task_record(file, row, prompt, [target], "cot", chat, answer=row.answer, answer_after=file.answer_after)
+            yield task_record(file, row, prompt, [target], "cot", chat, answer=row.answer,
+                              answer_after=file.answer_after)
 
 
 def choice_records(task: Task, rows: list[TaskRow], trained: bool, chat: bool) -> Iterator[Record]:
@@ -106,18 +108,21 @@ def choice_records(task: Task, rows: list[TaskRow], trained: bool, chat: bool) -
     options: the prompt lists them; plain: it does not; new: a template not trained on; natural: the declared form.
     """
     file = task.file
+    if file.options is None:
+        return
     side = ["heldout"] if task.unseen else ["trained"] if trained else []
+    parts = dict.fromkeys([file.cluster, file.name, *side])  # each once: a task may be named as its cluster
     variants = {"options": file.templates, "plain": [one for one in file.templates if not one.lists_options],
                 "new": file.unseen, "natural": [file.natural] if file.natural else []}
-    for row in rows if file.options is not None else []:
+    for row in rows:
+        scores = [float(option == row.answer) for option in row.options]
         for variant, patterns in variants.items():
             if patterns:
                 pattern = _drawn(file, variant, row, patterns)
                 prompt, _ = ask(pattern, row, suffix=variant == "options")
-                groups = [variant] + [f"{variant}/{part}" for part in dict.fromkeys([file.cluster, file.name, *side])]
-                yield task_record(file, row, prompt, [_said(pattern, row, option) for option in row.options], variant, chat,
-                                  [float(option == row.answer) for option in row.options],
-                                  groups=groups)
+                answers = [_said(pattern, row, option) for option in row.options]
+                groups = [variant, *(f"{variant}/{part}" for part in parts)]
+                yield task_record(file, row, prompt, answers, variant, chat, list(scores), groups=groups)
 
 
 def _said(pattern: Pattern, row: TaskRow, option: str) -> str:
@@ -130,7 +135,8 @@ def _drawn(file: TaskFile, purpose: str, row: TaskRow, patterns: list[Pattern]) 
 
 
 def in_turn(parts: Iterable[Iterable[Record]], seen: set[int]) -> list[Record]:
-    """One record of each part in turn, every prompt once; prompts in `seen` are left out, the others are added to it."""
+    """One record of each part in turn, every prompt once; prompts in `seen` are left out,
+    the others are added to it."""
     records = []
     for turn in zip_longest(*parts):
         for record in turn:
@@ -156,7 +162,8 @@ def measure(record: Record, response: str, finished: bool) -> dict[str, float]:
     _, marked, after = response.rpartition(record.meta["answer_after"])
     hit = float(normal(after.strip().split("\n")[0]) == normal(record.meta["answer"]))
     reasoned = float(bool(marked))
-    return {"accuracy/cot": hit, f"accuracy/cot/{task}": hit, "rationale/cot": reasoned, f"rationale/cot/{task}": reasoned}
+    return {"accuracy/cot": hit, f"accuracy/cot/{task}": hit,
+            "rationale/cot": reasoned, f"rationale/cot/{task}": reasoned}
 
 
 def normal(text: str) -> str:

@@ -1,12 +1,12 @@
 """Raw rows → records, by column names.
 
-A file's columns are matched with our fields (``recognition.py``), and the fields present decide the layout. A row that cannot
-be used raises BadRow.
+A file's columns are matched with our fields (``recognition.py``), and the fields present decide the layout. A row that
+cannot be used raises BadRow.
 
-A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
-column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
-alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH
-transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a
+system column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of
+them, one alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt,
+an HH transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts needs a mapper.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,8 +62,10 @@ class Layout:
     @property
     def name(self) -> str:
         """What the layout is called in reports: its fields with the columns they come from."""
-        parts = [field if field == column else f"{field} ← {column if isinstance(column, str) else ' + '.join(column)}"
-                 for field, column in self.columns.items()]
+        parts = []
+        for field, column in self.columns.items():
+            source = column if isinstance(column, str) else " + ".join(column)
+            parts.append(field if field == column else f"{field} ← {source}")
         return "{" + ", ".join(parts) + "}"
 
     @property
@@ -162,24 +164,33 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         for turn in record.prompt:
             if turn["role"] not in MARKS:
                 raise BadRow("unknown role", "prompt", f"the role {show(turn['role'])}", "one of " + ", ".join(MARKS))
-    turns = [{"role": "user", "content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
-    texts = [turn["content"] for turn in turns if turn["role"] != "system"] or [turn["content"] for turn in turns]
-    if "response" not in columns or "prompt" in columns:
-        if not any(text.strip() for text in texts):
-            name = column("prompt", "chosen", "messages", "prompt")
-            raise BadRow("empty prompt", name, "an empty prompt", "some text")
+    asks = "response" not in columns or "prompt" in columns     # rows of bare responses have no prompt
+    if asks and not any(text.strip() for text in _asked_texts(record.prompt)):
+        raise BadRow("empty prompt", column("prompt", "chosen", "messages", "prompt"), "an empty prompt", "some text")
     for index, response in enumerate(record.responses):
         if not response.strip():
             name = column("rejected" if index else "chosen", "response", "messages", "responses")
             raise BadRow("empty response", name, "an empty response", "some text")
     if record.scores is not None and len(record.responses) > 1:
-        pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
-        if len(set(record.responses)) == 1 and (pair or not tied):
-            name = column("rejected", "response", "responses")
-            raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
-        if columns and pair and tied:
-            raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
-                         "one response better than the other")
+        _check_compared(record, columns)
+
+
+def _asked_texts(prompt: str | Messages) -> list[str]:
+    """The texts of a prompt without its system turns, or these where there are no others."""
+    if isinstance(prompt, str):
+        return [prompt]
+    return [turn["content"] for turn in prompt if turn["role"] != "system"] or [turn["content"] for turn in prompt]
+
+
+def _check_compared(record: Record, columns: Mapping[str, str | list[str]]):
+    """Refuses a comparison of equal texts, and by columns a pair of equal scores."""
+    pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
+    if len(set(record.responses)) == 1 and (pair or not tied):
+        raise BadRow("identical pair", column_of(columns, "rejected", "response", "responses"),
+                     f"the same text {'twice' if pair else 'in all'}", "two different responses")
+    if columns and pair and tied:
+        raise BadRow("tied pair", column_of(columns, "score", "label", "scores"), "two equal scores",
+                     "one response better than the other")
 
 
 class _Fields:
@@ -201,12 +212,14 @@ class _Fields:
         if "chosen" in self.columns:
             scores = scores or [1.0, 0.0]
             if scores[0] < scores[1]:
-                raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} "
-                             "for the rejected response", "a chosen response that scores no lower")
+                raise BadRow("scores against choice", self._column("scores"),
+                             f"{scores[0]:g} for the chosen, {scores[1]:g} for the rejected response",
+                             "a chosen response that scores no lower")
         return answered(prompt, answers, scores)
 
     def _conversation(self) -> tuple[Messages, Messages]:
-        """Messages up to the last answer; a prompt beside them must be one of the user's turns, a response the last turn."""
+        """Messages up to the last answer; a prompt beside them must be one of the user's turns,
+        a response the last turn."""
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
         judged = "label" in self.columns  # then it is the last answer that is
@@ -217,7 +230,8 @@ class _Fields:
             if field in self.columns:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
-                    raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
+                    raise BadRow("not in the messages", self._column(field), show(text),
+                                 f"the text of {which} in {name}",
                                  f"correct the row, or name the columns to read: {self.layout.by_name}")
         return self._with_system(prompt), [answer]
 
@@ -242,9 +256,11 @@ class _Fields:
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
                              "the prompt, or the response alone", self._without_prompt(value))
-        responses = [answer if space is None or before is not None
-                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")}
-                     for before, answer in answers]
+        responses = []
+        for before, answer in answers:
+            if space is not None and before is None:  # plain text, which follows a transcript's last mark
+                answer = {**answer, "content": (space + answer["content"]).removeprefix(" ")}
+            responses.append(answer)
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
 
@@ -253,8 +269,10 @@ class _Fields:
         columns = {"messages" if field == "response" else field: name for field, name in self.columns.items()
                    if field != "prompt"}
         transcript = "messages" in columns and isinstance(value, str) and parse_transcript(value) is not None
-        leave = f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise "
-        return leave * (is_layout(columns) and not transcript) + "data.mapper, or data.on_bad_row=drop"
+        fix = "data.mapper, or data.on_bad_row=drop"
+        if transcript or not is_layout(columns):
+            return fix
+        return f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise {fix}"
 
     def _answers(self) -> list[tuple[Any, str]]:
         """The values of all responses beside a prompt, and their columns."""
@@ -325,8 +343,10 @@ class _Fields:
         if "scores" not in self.columns:
             return None
         names, name = self.columns["scores"], self._column("scores")
-        values = [self._cell(one) for one in names] if not isinstance(names, str) else list_of(
-            self._cell(names), name, "a list of numbers")
+        if isinstance(names, str):
+            values = list_of(self._cell(names), name, "a list of numbers")
+        else:
+            values = [self._cell(one) for one in names]
         if len(values) != count:
             raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
         return [number_of(value, name, textual) for value in values]

@@ -2,8 +2,8 @@
 
 Lee et al. 2021, arXiv 2107.06499, find near-duplicates of training sets this way. Here a prompt is the set of its pairs
 of neighbouring words (letter case, punctuation and system messages left out), the similarity of two is
-|A ∩ B| / |A ∪ B|, and only pairs across the split count. BANDS keys of ROWS minima each meet in at least one key with
-probability 1 − (1 − J^ROWS)^BANDS: 0.998 at J = 0.8, and 0.04 at J = 0.3.
+|A ∩ B| / |A ∪ B|, and only pairs across the split count. BANDS keys of ROWS minima each meet in at least one key
+with probability 1 − (1 − J^ROWS)^BANDS: 0.998 at J = 0.8, and 0.04 at J = 0.3.
 
 Memory: about 200 bytes a held-out prompt, and the hashes of all prompts. What is cut short for time is counted.
 """
@@ -61,9 +61,12 @@ def jaccard(a: set, b: set) -> float:
     return len(a & b) / len(a | b) if a or b else 0.0
 
 
-def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], threshold: float = THRESHOLD) -> Duplicates:
+def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], threshold: float = THRESHOLD
+                    ) -> Duplicates:
     """Held-out prompts with a near-duplicate among the training prompts; equal prompts are no near-duplicates."""
-    known = np.unique(np.concatenate([np.empty(0, np.uint64), *(records.prompt_hashes for records in training.values())]))
+    hashes = [records.prompt_hashes for records in training.values()]
+    known = np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    del hashes
     places = first_places(heldout, known)
     del known
     index = _Index(heldout, places)
@@ -100,9 +103,10 @@ class _Index:
         keys, self.counts = [np.empty((0, BANDS), np.uint32)], [np.empty(0, np.int64)]
         for name in names:
             for start in range(0, len(places[name]), BATCH):
-                made = _keys([shingles(prompt) for prompt in prompts(sets[name].select(places[name][start:start + BATCH]))])
-                keys.append(made[0])
-                self.counts.append(made[1])
+                batch = sets[name].select(places[name][start:start + BATCH])
+                batch_keys, batch_counts = _keys([shingles(prompt) for prompt in prompts(batch)])
+                keys.append(batch_keys)
+                self.counts.append(batch_counts)
         keys, self.counts = np.concatenate(keys), np.concatenate(self.counts)
         self.matched = self.counts == 0        # without words there is nothing to compare
         self.order = [np.argsort(keys[:, band], kind="stable").astype(np.int32) for band in range(BANDS)]
@@ -140,7 +144,8 @@ class _Index:
             width = np.searchsorted(self.keys[band], keys[:, band], "right") - left
             width[counts == 0] = 0
             self.found.untried += int(np.maximum(width - BUCKET, 0).sum())
-            left += keys[:, band - 1] % np.maximum(width - BUCKET + 1, 1)      # of a large bucket not always the same part
+            # of a large bucket not always the same part
+            left += keys[:, band - 1] % np.maximum(width - BUCKET + 1, 1)
             width = np.minimum(width, BUCKET)
             within = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width, width)
             held = self.order[band][np.repeat(left, width) + within]

@@ -1,7 +1,9 @@
-"""Filters of rows: ``data.filter={_target_: algorithms.common.data.records.filters.at_least, _partial_: true, column: …, value: …}``.
+"""Filters of rows.
 
-A filter takes one raw row (a dict) and says whether to read it. What it refuses is counted under its name and arguments;
-a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
+    data.filter={_target_: algorithms.common.data.records.filters.at_least, _partial_: true, column: …, value: …}
+
+A filter takes one raw row (a dict) and says whether to read it. What it refuses is counted under its name and
+arguments; a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
 """
 
 from .values import BadRow, cell, number_of

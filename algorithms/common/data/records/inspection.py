@@ -58,31 +58,33 @@ def _statistics(name: str, records: Records, mask: Mask) -> dict[str, Any]:
     for record in records:
         tally.add(record)
     k = records.array("k")
-    ends = np.cumsum(k, dtype=np.int64)
+    ends = np.cumsum(k, dtype=np.int64)     # of the responses of each record, counted over all
 
-    def of_response(index: int) -> int:
-        return int(np.searchsorted(ends, index, "right"))
-
-    def place(row: int) -> str:
+    def of_record(row: int) -> str:
         return _place(name, row, records[row])
 
-    hashes = np.unique(records.prompt_hashes, return_counts=True)[1]
+    def of_response(index: int) -> str:
+        return of_record(int(np.searchsorted(ends, index, "right")))
+
+    def of_margin(index: int) -> str:
+        return of_record(tally.margin_rows[index])
+
+    same_prompt = np.unique(records.prompt_hashes, return_counts=True)[1]
     keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
     found = {
-        "records": len(records), "distinct_prompts": len(hashes), "repeated_records": len(keys) - len(np.unique(keys)),
-        "responses_per_record": _counts(k), "records_per_prompt": _counts(hashes), "origins": dict(tally.origins),
-        "prompt": {unit: summary(values, place) for unit, values in tally.prompts.items()},
-        "response": {unit: summary(values, lambda row: place(of_response(row))) for unit, values in tally.responses.items()},
+        "records": len(records), "distinct_prompts": len(same_prompt),
+        "repeated_records": len(keys) - len(np.unique(keys)),
+        "responses_per_record": _counts(k), "records_per_prompt": _counts(same_prompt), "origins": dict(tally.origins),
+        "prompt": {unit: summary(values, of_record) for unit, values in tally.prompts.items()},
+        "response": {unit: summary(values, of_response) for unit, values in tally.responses.items()},
     }
     if name == "choices":
         found |= {"right_options": _counts(tally.right), "position_of_right": _counts(tally.position),
                   "groups": dict(tally.groups)}
     else:
-        found |= {"margin": summary(tally.margins, lambda row: place(tally.margin_rows[row])), "length_bias": tally.bias(),
-                  "ties": {str(size): dict(zip(("records", "pairs", "tied_pairs", "all_tied"), tally.ties[size]))
-                           for size in sorted(tally.ties)}}
+        found |= {"margin": summary(tally.margins, of_margin), "length_bias": tally.bias(), "ties": tally.told_ties()}
     chosen = np.sort(permutation(len(records), 0, "inspection", name)[:SHOWN])
-    found["examples"] = [_example(records[row], place(row), mask) for row in chosen.tolist()]
+    found["examples"] = [_example(records[row], of_record(row), mask) for row in chosen.tolist()]
     return found
 
 
@@ -92,7 +94,7 @@ class _Tally:
     def __init__(self):
         self.prompts, self.responses = ({unit: array("i") for unit in ("characters", "words")} for _ in range(2))
         self.margins, self.margin_rows = array("d"), array("q")
-        self.ties: dict[int, list[int]] = {}
+        self.ties: dict[int, Counter[str]] = {}    # responses of a record → what is tied
         self.longer = self.shorter = self.equal = self.rows = 0
         self.origins, self.groups = Counter(), Counter()
         self.right, self.position = array("i"), array("i")
@@ -119,16 +121,21 @@ class _Tally:
         self.margins.append(min(float(scores.max()) - float(scores.min()), LARGEST))
         self.margin_rows.append(self.rows)
         lengths = np.fromiter(map(len, responses), np.int64, k)
-        better = scores[:, None] > scores
-        strict, longer = int(better.sum()), int((better & (lengths[:, None] > lengths)).sum())
+        better = scores[:, None] > scores  # (k, k): [i, j] response i above response j
+        strict = int(better.sum())
+        longer = int((better & (lengths[:, None] > lengths)).sum())
         shorter = int((better & (lengths[:, None] < lengths)).sum())
-        self.longer, self.shorter, self.equal = (self.longer + longer, self.shorter + shorter,
-                                                 self.equal + strict - longer - shorter)
-        tied = self.ties.setdefault(k, [0, 0, 0, 0])
-        for i, count in enumerate((1, k * (k - 1) // 2, k * (k - 1) // 2 - strict, strict == 0)):
-            tied[i] += int(count)
+        self.longer += longer
+        self.shorter += shorter
+        self.equal += strict - longer - shorter
+        pairs = k * (k - 1) // 2
+        self.ties.setdefault(k, Counter()).update(records=1, pairs=pairs, tied_pairs=pairs - strict,
+                                                  all_tied=int(strict == 0))
         self.right.append(int((scores > 0).sum()))
         self.position.append(int(scores.argmax()))
+
+    def told_ties(self) -> dict[str, dict[str, int]]:
+        return {str(k): dict(self.ties[k]) for k in sorted(self.ties)}
 
     def bias(self) -> dict[str, Any]:
         """Of all strictly ordered pairs; share: of those whose lengths in characters differ."""
@@ -143,7 +150,8 @@ def count_words(text: str) -> int:
 
 
 def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, Any] | None:
-    """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th. None for none.
+    """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th.
+    None for none.
 
     An outlier lies below q25 − 3·(q75 − q25) or above q75 + 3·(q75 − q25).
     """
@@ -160,7 +168,8 @@ def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, A
 
 
 def _histogram(values: np.ndarray, quantiles: dict[str, float]) -> dict[str, Any]:
-    """Equal bins from the smallest value to the 99 % quantile, the last one holding all beyond; whole numbers stay whole."""
+    """Equal bins from the smallest value to the 99 % quantile, the last one holding all beyond;
+    whole numbers stay whole."""
     low, high = quantiles["min"], quantiles["p99"]
     if values.dtype.kind == "i":
         width = -(-int(np.ceil(high) - low + 1) // BINS)
@@ -224,34 +233,56 @@ def _distinct(sets: Iterable[Records]) -> np.ndarray:
 def _conversations(sets: dict[str, Records]) -> dict[str, Any]:
     """Held-out records of conversations that are also trained on, by set and with the first lines.
 
-    continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on: a
-    response of at least SPECIFIC words follows the same turn in a training prompt.
+    continued: the messages of the prompt begin a training prompt, or a training prompt begins them. answers_trained_on:
+    a response of at least SPECIFIC words follows the same turn in a training prompt.
     """
-    begun, said, shown = array("Q"), array("Q"), {"continued": [], "answers_trained_on": []}
-    for name, rows in duplicates.first_places({name: sets[name] for name in TRAINING}, np.empty(0, np.uint64)).items():
-        for prompt in duplicates.prompts(sets[name].select(rows)):
-            begun.extend(_beginnings(prompt))
-            turns = _turns(prompt)
-            said.extend(_exchange(asked, text) for (_, asked), (role, text) in zip(turns, turns[1:]) if role == "assistant")
-    begun, said, training = np.unique(begun), np.unique(said), _distinct(sets[name] for name in TRAINING)
-    counts = {kind: {} for kind in shown}
+    training = _distinct(sets[name] for name in TRAINING)
+    begun, said = _trained_on(sets)
+    counts, shown = {"continued": {}, "answers_trained_on": {}}, {"continued": [], "answers_trained_on": []}
     for name in HELD_OUT:
-        records, own, own_rows, answers, answer_rows = sets[name], *(array("Q") for _ in range(4))
-        for row, record in enumerate(records):
-            hashes = _beginnings(record.prompt)
-            own.extend(hashes)
-            own_rows.extend([row] * len(hashes))
-            asked = _turns(record.prompt)[-1][1]
-            hashes = [_exchange(asked, text) for text in record.responses if count_words(text) >= SPECIFIC]
-            answers.extend(hashes)
-            answer_rows.extend([row] * len(hashes))
-        found = {"continued": np.union1d(np.flatnonzero(np.isin(records.prompt_hashes, begun)),
-                                         np.asarray(own_rows, np.int64)[np.isin(own, training)]),
-                 "answers_trained_on": np.unique(np.asarray(answer_rows, np.int64)[np.isin(answers, said)])}
+        records = sets[name]
+        begins = np.flatnonzero(np.isin(records.prompt_hashes, begun))
+        goes_on = _rows_with(records, _record_beginnings, training)
+        found = {"continued": np.union1d(begins, goes_on),
+                 "answers_trained_on": _rows_with(records, _record_exchanges, said)}
         for kind, rows in found.items():
             counts[kind][name] = len(rows)
             shown[kind] += [_place(name, row, records[row]) for row in rows[:SHOWN].tolist()]
     return {**counts, "lines": {kind: list(dict.fromkeys(places))[:SHOWN] for kind, places in shown.items()}}
+
+
+def _trained_on(sets: dict[str, Records]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct hashes of what training prompts begin with, and of the answers in them with what was asked before."""
+    begun, said = array("Q"), array("Q")
+    training = {name: sets[name] for name in TRAINING}
+    for name, rows in duplicates.first_places(training, np.empty(0, np.uint64)).items():
+        for prompt in duplicates.prompts(sets[name].select(rows)):
+            begun.extend(_beginnings(prompt))
+            turns = _turns(prompt)
+            for (_, asked), (role, text) in zip(turns, turns[1:]):
+                if role == "assistant":
+                    said.append(_exchange(asked, text))
+    return np.unique(begun), np.unique(said)
+
+
+def _rows_with(records: Records, hashes_of: Callable[[Record], list[int]], known: np.ndarray) -> np.ndarray:
+    """Ascending indices of the records of whose hashes one is known."""
+    hashes, rows = array("Q"), array("q")
+    for row, record in enumerate(records):
+        found = hashes_of(record)
+        hashes.extend(found)
+        rows.extend([row] * len(found))
+    return np.unique(np.asarray(rows, np.int64)[np.isin(hashes, known)])
+
+
+def _record_beginnings(record: Record) -> list[int]:
+    return _beginnings(record.prompt)
+
+
+def _record_exchanges(record: Record) -> list[int]:
+    """Of the responses that are long enough to tell something."""
+    asked = _turns(record.prompt)[-1][1]
+    return [_exchange(asked, text) for text in record.responses if count_words(text) >= SPECIFIC]
 
 
 def _beginnings(prompt: str | Messages) -> list[int]:

@@ -11,8 +11,9 @@ from ...support.terminal import printable
 from .inspection import HELD_OUT, QUANTILES, TRAINING
 
 SETS = {
-    "preferences": "judged responses trained on", "demonstrations": "responses to imitate", "prompts": "prompts to answer",
-    "evaluation": "prompts of the reported evaluation", "heldout": "judged responses of held-out prompts",
+    "preferences": "judged responses trained on", "demonstrations": "responses to imitate",
+    "prompts": "prompts to answer", "evaluation": "prompts of the reported evaluation",
+    "heldout": "judged responses of held-out prompts",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
 # the rest of the report is listed as it is
@@ -79,8 +80,8 @@ def alarms(report: dict[str, Any]) -> list[str]:
         found.append(f"{number(near['count'])} of {number(near['heldout_prompts'])} held-out prompts nearly equal a "
                      f"training prompt (Jaccard similarity of word pairs ≥ {near['threshold']})")
     if near["untried_candidates"]:
-        found.append(f"near-duplicates: {number(near['untried_candidates'])} candidates were too many to compare; the count "
-                     "is a lower bound")
+        found.append(f"near-duplicates: {number(near['untried_candidates'])} candidates were too many to compare; "
+                     "the count is a lower bound")
     return found
 
 
@@ -133,8 +134,10 @@ def _labels(name: str, found: dict[str, Any]) -> list[str]:
     tied = {k: row for k, row in found.get("ties", {}).items() if row["tied_pairs"]}
     lines += [f"  {name}: k = {k}: {number(row['tied_pairs'])} of {number(row['pairs'])} pairs tied, "
               f"{number(row['all_tied'])} of {number(row['records'])} records wholly" for k, row in tied.items()]
-    figures = {"prompts": found["prompt"]["words"], "responses": found["response"]["words"], "margins": found.get("margin")}
-    far = {label: figure["outliers"]["count"] for label, figure in figures.items() if figure and figure["outliers"]["count"]}
+    figures = {"prompts": found["prompt"]["words"], "responses": found["response"]["words"],
+               "margins": found.get("margin")}
+    outliers = {label: figure["outliers"]["count"] for label, figure in figures.items() if figure}
+    far = {label: count for label, count in outliers.items() if count}
     if far:
         lines.append(f"  {name}: far from the others in words or margin (the report names them): {_listed(far)}")
     return lines
@@ -180,7 +183,8 @@ PAGE = """\
 {% endmacro %}
 
 {% macro places(found, count) %}
-{% for place in found %}<code>{{ place }}</code>{{ ", " if not loop.last }}{% endfor %}{{ ", …" if count > found|length }}
+{% for place in found %}<code>{{ place }}</code>{{ ", " if not loop.last }}{% endfor %}{{
+  ", …" if count > found|length }}
 {% endmacro %}
 
 {% macro counts(title, values) %}
@@ -198,7 +202,8 @@ PAGE = """\
 <figure><figcaption><b>{{ label }}</b> median {{ one.median|number }}, mean {{ one.mean|number }}</figcaption>
 <svg viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="histogram: {{ label }}" preserveAspectRatio="none">
 {% for bar in one.histogram|bars %}
-<rect x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"><title>{{ bar.told }}</title></rect>
+<rect x="{{ bar.x }}" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ bar.height }}"><title>{{
+  bar.told }}</title></rect>
 {% endfor %}
 </svg>
 <div class="axis"><span>{{ one.histogram.edges[0]|number }}</span>
@@ -223,7 +228,8 @@ or above {{ out.above|number }}:
 {% macro labels(found) %}
 {% set bias = found.length_bias %}
 {% if bias.longer + bias.shorter %}
-<p>The longer response is preferred in <b>{{ bias.share|percent }}</b> of {{ (bias.longer + bias.shorter)|number }} ordered
+<p>The longer response is preferred in <b>{{ bias.share|percent }}</b> of {{
+  (bias.longer + bias.shorter)|number }} ordered
 pairs of unequal length (in characters); {{ bias.equal|number }} pairs are of equal length.</p>
 {% endif %}
 {% if found.ties %}
@@ -242,7 +248,8 @@ pairs of unequal length (in characters); {{ bias.equal|number }} pairs are of eq
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">
 <style>
-:root { --back: #fff; --fore: #1c2024; --soft: #5b6570; --line: #d8dde2; --panel: #f4f6f8; --bar: #3b6fb6; --alarm: #a32020 }
+:root { --back: #fff; --fore: #1c2024; --soft: #5b6570; --line: #d8dde2; --panel: #f4f6f8;
+  --bar: #3b6fb6; --alarm: #a32020 }
 @media (prefers-color-scheme: dark) { :root { --back: #14171a; --fore: #e4e7ea; --soft: #9aa5b0; --line: #343b42;
   --panel: #1d2226; --bar: #7aa7e6; --alarm: #ff8f85 } }
 * { box-sizing: border-box }
@@ -330,7 +337,8 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 <p>{{ split.training_prompts|number }} prompts are trained on, {{ split.heldout_prompts|number }} are held out;
 {{ split.shared_prompts|number }} are both. {{ places(split.lines, split.shared_prompts) }}</p>
 {% for kind, places in report.conversations.lines.items() if places %}
-<p>{{ kind|replace("_", " ") }}: {% for place in places %}<code>{{ place }}</code>{{ ", " if not loop.last }}{% endfor %}</p>
+<p>{{ kind|replace("_", " ") }}: {% for place in places %}<code>{{ place }}</code>{{
+  ", " if not loop.last }}{% endfor %}</p>
 {% endfor %}
 <p>{{ near.count|number }} of {{ near.heldout_prompts|number }} held-out prompts that are not trained on have a
 near-duplicate that is: at least {{ near.threshold|percent }} of both prompts' pairs of neighbouring words are shared
@@ -371,7 +379,7 @@ near-duplicate that is: at least {{ near.threshold|percent }} of both prompts' p
 </details>
 {% endfor %}
 {% endfor %}
-<p class="note">Words are what white space separates; a Chinese, Japanese or Korean character counts as one. Outliers lie
-more than three interquartile ranges below the 25&nbsp;% or above the 75&nbsp;% quantile.</p>
+<p class="note">Words are what white space separates; a Chinese, Japanese or Korean character counts as one.
+Outliers lie more than three interquartile ranges below the 25&nbsp;% or above the 75&nbsp;% quantile.</p>
 </body></html>
 """

@@ -176,14 +176,16 @@ def _within(source: File, text: str) -> Iterator[Any]:
 
 
 def _lists(top: dict[str, Any]) -> dict[str, list]:
-    """The lists in an object and in the objects within it, by dotted name: those of objects, or all where there are none."""
+    """The lists in an object and in the objects within it, by dotted name: those of objects,
+    or all where there are none."""
     found, stack = {}, [("", top)]
     while stack:
         before, value = stack.pop()
         if isinstance(value, list):
             found[before.removesuffix(".")] = value
         elif isinstance(value, dict):
-            stack += [(f"{before}{name}.", inner) for name, inner in reversed(value.items()) if name and "." not in name]
+            stack += [(f"{before}{name}.", inner) for name, inner in reversed(value.items())
+                      if name and "." not in name]
     return {name: value for name, value in found.items() if any(isinstance(one, dict) for one in value)} or found
 
 

@@ -45,7 +45,7 @@ class LoadReport:
     blank_lines: int = 0
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
-    turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: 0 alone
+    turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: only 0
     unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
     fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
     sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
@@ -96,7 +96,8 @@ class _Unit(NamedTuple):
 class Loader:
     """Reads sources one after the other and keeps the report.
 
-    columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside them.
+    columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside
+    them.
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
     that cannot be used takes its whole group with it.
@@ -310,7 +311,8 @@ def _raised(what: str, error: Exception) -> BadRow:
     """The bad row that a user's function makes of any error: its type, message and place in the function."""
     said = " ".join(str(error).split())[:200]
     trace = error.__traceback__.tb_next
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):     # around a _target_
+    # Hydra's own frames lie around a _target_
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):
         trace = trace.tb_next
     place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
     return BadRow(f"{what} error", "row", f"{type(error).__name__}{': ' * bool(said)}{said}{place}",

@@ -7,15 +7,15 @@
             raise BadRow("null", "votes", "null", "two numbers")
         return Record([{"role": "user", "content": row["question"]}], [row["a"], row["b"]], row["votes"])
 
-A mapper takes one raw row (a dict, all texts in CSV and TSV), or with ``data.group`` the list of a group's rows. It returns
-a record or a list of records, the empty list where the row has none (counted as such; None is an error). A prompt is text
-or turns with the roles system, user and assistant; higher scores are better; meta is free. What it leaves out of a row is
-a ``Skipped(what)`` in the list, counted by `what`. A tie between two responses, which a file read by columns may not
-hold, is kept: nothing learns an order from it.
+A mapper takes one raw row (a dict, all texts in CSV and TSV), or with ``data.group`` the list of a group's rows. It
+returns a record or a list of records, the empty list where the row has none (counted as such; None is an error). A
+prompt is text or turns with the roles system, user and assistant; higher scores are better; meta is free. What it
+leaves out of a row is a ``Skipped(what)`` in the list, counted by `what`. A tie between two responses, which a file
+read by columns may not hold, is kept: nothing learns an order from it.
 
-``BadRow(reason, field, found, expected, fix)`` says why a row cannot be used. Such rows are counted by `reason`; they end
-the run, or with ``data.on_bad_row=drop`` are left out. Any other exception makes a bad row too, and so does a record that
-is not as above, has no text in its prompt or a response, or twice the same response in a pair.
+``BadRow(reason, field, found, expected, fix)`` says why a row cannot be used. Such rows are counted by `reason`; they
+end the run, or with ``data.on_bad_row=drop`` are left out. Any other exception makes a bad row too, and so does a
+record that is not as above, has no text in its prompt or a response, or twice the same response in a pair.
 """
 
 import math
@@ -131,8 +131,9 @@ def shp(row: dict) -> Record:
     scores = [_number(row, "score_A"), _number(row, "score_B")]
     first = label_of(cell(row, "labels"), "labels", textual=True) == 1.0
     if not scores[1 - first] > scores[first]:
-        raise BadRow("scores against label", "labels", f"{'A' if first else 'B'} preferred, with scores {scores[0]:g} and "
-                     f"{scores[1]:g}", "more votes for the preferred comment")
+        raise BadRow("scores against label", "labels",
+                     f"{'A' if first else 'B'} preferred, with scores {scores[0]:g} and {scores[1]:g}",
+                     "more votes for the preferred comment")
     return Record(_text(row, "history"), [_text(row, "human_ref_A"), _text(row, "human_ref_B")], scores,
                   _given(row, "domain", "score_ratio"))
 
@@ -140,7 +141,8 @@ def shp(row: dict) -> Record:
 def safe_rlhf(row: dict, by: str = "better_response_id") -> Record:
     """PKU-SafeRLHF: two responses; the better one is named in the column `by`, safer_response_id for safety."""
     better = _index(row, by)
-    return Record(_text(row, "prompt"), [_text(row, "response_0"), _text(row, "response_1")], [1.0 - better, float(better)],
+    responses = [_text(row, "response_0"), _text(row, "response_1")]
+    return Record(_text(row, "prompt"), responses, [1.0 - better, float(better)],
                   _given(row, "is_response_0_safe", "is_response_1_safe"))
 
 
@@ -170,7 +172,8 @@ def stack_exchange_score(upvotes: float, accepted: bool) -> float:
 
 
 def stack_exchange(row: dict, pairs: int | None = 10) -> list[Record | Skipped]:
-    """Stack Exchange questions with all their answers, each scored by `pm_score`, or by its upvotes where there is none.
+    """Stack Exchange questions with all their answers, each scored by `pm_score`,
+    or by its upvotes where there is none.
 
     pairs: at most so many comparisons of a question, drawn by its text from those with unequal scores, each a record of
     its own; None: one record with all answers. Answers without text, or with that of one before, are left out.
@@ -328,7 +331,8 @@ def gsm_solutions(row: dict) -> Record:
 
 
 def imdb(row: dict, shortest: int = 2, longest: int = 8) -> Record:
-    """A film review, cut after a number of words between `shortest` and `longest` that its text draws: both bounds included.
+    """A film review, cut after a number of words between `shortest` and `longest` that its text draws:
+    both bounds included.
 
     The prompt is what comes before the cut; the demonstration, which begins with the space, what comes after. The label
     (1 positive, 0 negative) goes to meta. Rafailov et al. 2023 (arXiv 2305.18290 §6.1) cut after as many tokens.

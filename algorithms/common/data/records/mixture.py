@@ -82,29 +82,38 @@ class Mixture:
 
     def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
         """One training set: each source's quota, the sources shuffled among each other."""
-        sizes = {part: len(getattr(parts[part].data, name)) for part in parts}
-        given = [part for part in parts if sizes[part] and self.weights[part]]
-        counts = dict.fromkeys(parts, 0)
+        sets = {source: getattr(part.data, name) for source, part in parts.items()}
+        given = [source for source, records in sets.items() if len(records) and self.weights[source]]
+        counts = dict.fromkeys(parts, 0) | self._quotas({source: len(sets[source]) for source in given})
         if given:
-            weights = [self.weights[part] for part in given]
-            total = largest_total(weights, [sizes[part] for part in given]) if self.total is None else self.total
-            counts |= zip(given, quotas(weights, total))
-            without = [part for part in parts if self.weights[part] and part not in given]
-            log.info("%s: %s%s", name, ", ".join(f"{counts[part]} of {sizes[part]} from {part}" for part in given),
-                     f"; none in {', '.join(without)}" if without else "")
-        for part, count in counts.items():
-            repeated = max(count - sizes[part], 0)
-            if repeated:
-                log.warning("%s: %s repeats %d of its %d records to give %d (data.total=%d)", name, part, repeated,
-                            sizes[part], count, self.total)
-            parts[part].counts[name] = count
-            parts[part].counts[f"{name}_available"] = sizes[part]
-            parts[part].counts["drawn"] += count
-            parts[part].counts["repeated"] += repeated
-        drawn = {part: getattr(parts[part].data, name).select(_draw(sizes[part], counts[part], seed, name, part))
-                 for part in given}
+            told = [f"{counts[source]} of {len(sets[source])} from {source}" for source in given]
+            without = [source for source in parts if self.weights[source] and source not in given]
+            log.info("%s: %s%s", name, ", ".join(told), f"; none in {', '.join(without)}" if without else "")
+        for source, count in counts.items():
+            self._count_drawn(name, source, parts[source].counts, count, len(sets[source]))
+        drawn = {source: sets[source].select(_draw(len(sets[source]), counts[source], seed, name, source))
+                 for source in given}
         order = np.repeat(np.arange(len(drawn)), [len(records) for records in drawn.values()])
         return Records.from_list(_merged(drawn, order[permutation(len(order), seed, "mixture", name)]))
+
+    def _quotas(self, sizes: dict[str, int]) -> dict[str, int]:
+        """How many records each of the sources gives that have so many of a set, and a weight."""
+        if not sizes:
+            return {}
+        weights = [self.weights[source] for source in sizes]
+        total = largest_total(weights, list(sizes.values())) if self.total is None else self.total
+        return dict(zip(sizes, quotas(weights, total)))
+
+    def _count_drawn(self, name: str, source: str, counts: dict[str, int], drawn: int, size: int):
+        """Enter into a source's counts what it gives of a training set, and say where that repeats its records."""
+        repeated = max(drawn - size, 0)
+        if repeated:
+            log.warning("%s: %s repeats %d of its %d records to give %d (data.total=%d)", name, source, repeated, size,
+                        drawn, self.total)
+        counts[name] = drawn
+        counts[f"{name}_available"] = size
+        counts["drawn"] += drawn
+        counts["repeated"] += repeated
 
 
 @dataclass(frozen=True)
@@ -200,32 +209,36 @@ def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
 
 
 def _count_removed(name: str, part: _Part, set_name: str, removed: Records, seen: set[tuple]):
-    """A record read from a file counts once, in however many sets it lies; one made of it, with its line and prompt, not.
+    """A record read from a file counts once, in however many sets it lies;
+    one made of it, with its line and prompt, does not.
 
     Made are the sets that the report's fallbacks name and records of a kind that the report does not have.
     """
     report = part.report
     dropped, kinds = dict(report.dropped), dict(report.kinds)
     lines = {reason: list(shown) for reason, shown in report.lines.items()}
+    shown = lines.setdefault(ELSEWHERE, [])
     for record in removed:
-        line = record.meta.get("line")
+        source, line = record.meta.get("source"), record.meta.get("line")
         if line is None:
             seen.add((len(seen),))
         else:
-            origin = record.meta["source"], line, prompt_hash(record.prompt)
+            origin = source, line, prompt_hash(record.prompt)
             made = set_name in report.fallbacks or record_kind(record) not in kinds
             identity = origin if made else (*origin, record.key)
             if identity in seen:
                 continue
             seen |= {origin, identity}
         dropped[ELSEWHERE] = dropped.get(ELSEWHERE, 0) + 1
-        shown, place = lines.setdefault(ELSEWHERE, []), name if line is None else f"{record.meta['source']}:{line}"
+        place = name if line is None else f"{source}:{line}"
         if len(shown) < SHOWN and place not in shown:
             shown.append(place)
         if (kind := record_kind(record)) in kinds:
             kinds[kind] -= 1
         report.kept -= 1
         report.strict_pairs -= len(record.strict_pairs)
+    if not shown:
+        del lines[ELSEWHERE]
     report.dropped, report.lines, report.kinds = dropped, lines, kinds
 
 

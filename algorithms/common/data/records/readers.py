@@ -1,7 +1,7 @@
 """Files, folders and hub datasets → raw rows with the number of their physical line.
 
-Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also gzipped), Parquet, and folders written
-by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot be parsed is refused with a
+Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also gzipped), Parquet, and folders
+written by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot be parsed is refused with a
 :class:`DataError`; no other exception leaves a reader. All formats stream but JSON, whose text is held.
 """
 
@@ -104,8 +104,8 @@ class Source:
         kind = "a folder" if os.path.isdir(self.path) else self.kind.removesuffix(".gz")
         for name, value, kinds in (("delimiter", self.delimiter, ("csv", "tsv")), ("rows", self.rows, ("json",))):
             if value is not None and kind not in kinds:
-                raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; expected "
-                                  f"a file of the format {' or '.join(kinds)}; fix: leave it null")
+                raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; "
+                                  f"expected a file of the format {' or '.join(kinds)}; fix: leave it null")
 
 
 def check_delimiter(delimiter: str | None, key: str):
@@ -152,7 +152,8 @@ def _check_header(source: Source, number: int, names: list[str], delimiter: str)
 
 def _ragged(source: Source, number: int, found: int, expected: int) -> DataError:
     if source.quoting:
-        fix = ("quote fields that hold the delimiter, or set " + source.option("quoting", "false") + " if none are quoted")
+        fix = ("quote fields that hold the delimiter, or set " + source.option("quoting", "false")
+               + " if none are quoted")
     else:
         fix = ("leave the delimiter and line breaks out of fields, or set " + source.option("quoting", "true")
                + " if fields are quoted")
@@ -246,7 +247,8 @@ def _folder(source: Source) -> Iterator[Row]:
 class Hub:
     """A split of a dataset of the Hugging Face hub; iterating it yields rows numbered from 1.
 
-    subset: its configuration, or data_dir: a folder of its files. revision: a branch, tag or commit; None: the main one.
+    subset: its configuration, or data_dir: a folder of its files. revision: a branch, tag or commit; None: the main
+    one.
     """
 
     name: str

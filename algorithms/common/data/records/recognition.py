@@ -1,8 +1,8 @@
-"""A file's columns → its layout: by `data.columns`, or by convention (the names of TRL's dataset formats and of common
-preference sets). What could be read in two ways is refused.
+"""A file's columns → its layout: by `data.columns`, or by convention (the names of TRL's dataset formats and of
+common preference sets). What could be read in two ways is refused.
 
-By convention, comparisons are told from demonstrations and bare prompts by the names of the columns that are left over. That
-is a list of names: a judgement in a column called otherwise is ignored, and reported among the columns that were.
+By convention, comparisons are told from demonstrations and bare prompts by the names of the columns that are left over.
+That is a list of names: a judgement in a column called otherwise is ignored, and reported among the columns that were.
 """
 
 import re
@@ -52,7 +52,8 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
     else:
         readings = _readings(found)
         if several := [names for names in readings.values() if len(names) > 1]:
-            listed += ", of which " + " and ".join(f"{' and '.join(map(show, names))} mean the same" for names in several)
+            alike = [" and ".join(map(show, names)) + " mean the same" for names in several]
+            listed += ", of which " + " and ".join(alike)
         first = {field: names[0] for field, names in readings.items()}
         if alpaca := {"instruction", "input", "output"} <= set(found):
             first = {**first, "prompt": ["instruction", "input"], "response": "output"}
@@ -74,8 +75,9 @@ def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
     if telling := [name for name in left if _JUDGING.search(name) and not _ABOUT.search(name)]:
         raise data_error(
             path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
-            "no further responses or judgements", "say what is read: data.columns with chosen and rejected, or responses "
-            f"and scores; a preset of conf/data or data.mapper; or these alone, {layout.by_name}")
+            "no further responses or judgements",
+            "say what is read: data.columns with chosen and rejected, or responses and scores; a preset of conf/data "
+            f"or data.mapper; or these alone, {layout.by_name}")
 
 
 def template_parts(template: str) -> list[tuple[str, str | None]]:
@@ -93,8 +95,9 @@ def template_parts(template: str) -> list[tuple[str, str | None]]:
 def _readings(found: list[str]) -> dict[str, list[str]]:
     """Field → the columns that may be read as it.
 
-    Beside chosen and rejected a conversation is not read where there is a prompt, and the prompt where it is LLaMA-Factory's
-    `conversations`. A prompt and a response beside a conversation are taken for parts of it, which every row must confirm.
+    Beside chosen and rejected a conversation is not read where there is a prompt, and the prompt where it is
+    LLaMA-Factory's `conversations`. A prompt and a response beside a conversation are taken for parts of it, which
+    every row must confirm.
     """
     readings: dict[str, list[str]] = {}
     for name in found:
@@ -116,6 +119,8 @@ def _by_convention(readings: Mapping[str, list[str]]) -> dict[str, str]:
     alone = columns.keys() - {"system"}
     if alone == {"prompt"} and columns["prompt"] != "prompt":
         return {}
-    if alone == {"response"} and columns["response"] != "text" or len(columns) > 1 and columns.get("response") == "text":
+    if alone == {"response"} and columns["response"] != "text":
+        return {}
+    if len(columns) > 1 and columns.get("response") == "text":
         return {}
     return columns

@@ -24,9 +24,9 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 class Record:
     """A prompt with k responses and, where they were judged, k scores.
 
-    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``. A turn may hold further
-    keys (JSON-able), which a chat template may read; ``weight``, which it never sees, is 0 where an answer is not to be
-    learned.
+    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``. A turn may hold
+    further keys (JSON-able), which a chat template may read; ``weight``, which it never sees, is 0 where an answer is
+    not to be learned.
     responses: k texts; their order carries no meaning. k = 0 is a bare prompt.
     scores: one finite number for each response, higher is better, ties allowed; or None.
     meta: JSON-able; not part of the content.
@@ -101,8 +101,8 @@ class Record:
     def best(self) -> str | None:
         """The best response of this record alone: a demonstration, one with a positive score, or the top of a ranking.
 
-        What is imitated of many records, whose ratings have a scale, is the views' to say. None where there is none: bare
-        prompts, responses nobody judged, all tied. The first of several tops.
+        What is imitated of many records, whose ratings have a scale, is the views' to say. None where there is none:
+        bare prompts, responses nobody judged, all tied. The first of several tops.
         """
         if len(self.responses) == 1:
             return self.responses[0] if self.scores is None or self.scores[0] > 0 else None

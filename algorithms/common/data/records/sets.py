@@ -31,9 +31,9 @@ class DataSets:
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
     tuning: prompts to choose hyper-parameters on; may be empty.
     gold: (prompts, responses, finished) → scores, where the true reward is known.
-    choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in ``meta["groups"]``
-    are the figures it counts in.
-    measure: (record, response, finished) → what a sampled response to an evaluated record shows, by the figure's name.
+    choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in
+    ``meta["groups"]`` are the figures it counts in.
+    measure: (record, response, finished) → figure's name → what a sampled response to an evaluated record shows.
     on_bad_row: error | drop, for rows that the run's chat template or tokenizer cannot use.
     """
 
@@ -77,8 +77,8 @@ class FileData:
 
     path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
     no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
-    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir are
-    read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
+    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir
+    are read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
@@ -98,7 +98,8 @@ class FileData:
     revision: str | None = None
     data_dir: str | list[str] | None = None
     format: str | None = None
-    columns: Mapping[str, str | list[str]] | None = None    # null in YAML: Hydra adds no keys to a mapping that is there
+    # null in YAML: Hydra adds no keys to a mapping that is there
+    columns: Mapping[str, str | list[str]] | None = None
     template: str | None = None
     chat: bool = False
     header: bool = True
@@ -144,8 +145,8 @@ class FileData:
 
     def records(self) -> tuple[Records, LoadReport]:
         """All usable records and the report, before any split."""
-        loader = Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit, self.template, self.group,
-                        self.filter)
+        loader = Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit,
+                        template=self.template, group=self.group, filter=self.filter)
         found = loader.records(self._sources())
         records = Records.from_list(map(_as_chat, found) if self.chat else found)
         keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))

@@ -1,8 +1,8 @@
 """The typed values of a raw row, for layouts, mappers and filters alike; what cannot be used raises BadRow.
 
-In files of every format a list may be given as its JSON text, as it must be in CSV. Where text may stand, text is read as
-turns only if it is a JSON list of them with a user's among them, or such a list beside a prompt of turns; all other text is
-text, JSON too.
+In files of every format a list may be given as its JSON text, as it must be in CSV. Where text may stand, text is read
+as turns only if it is a JSON list of them with a user's among them, or such a list beside a prompt of turns; all other
+text is text, JSON too.
 """
 
 import json
@@ -35,7 +35,8 @@ class BadRow(Exception):
 
     def __init__(self, reason: str, field: str, found: str, expected: str, fix: str = "correct the row", row: int = 0):
         super().__init__(reason)
-        self.reason, self.field, self.found, self.expected, self.fix, self.row = reason, field, found, expected, fix, row
+        self.reason, self.field, self.row = reason, field, row
+        self.found, self.expected, self.fix = found, expected, fix
 
 
 class Skipped(NamedTuple):
@@ -54,8 +55,8 @@ def kind(value: Any) -> str:
 def cell(row: Any, name: str, whole: str | None = None) -> Any:
     """A column's value in a raw row, or a key's in an object inside it.
 
-    A name with dots that is no column goes into objects: ``question.text``; of a list of objects it is the list of their
-    values. whole: the name for messages.
+    A name with dots that is no column goes into objects: ``question.text``; of a list of objects it is the list of
+    their values. whole: the name for messages.
     """
     whole = whole or name
     if not isinstance(row, dict):
@@ -108,7 +109,8 @@ def list_of(value: Any, field: str, expected: str) -> list:
 
 
 def messages_of(value: Any, field: str) -> Messages:
-    """A list of turns as messages, see :func:`message_of`; as an object of lists too. A system turn without text is none."""
+    """A list of turns as messages, see :func:`message_of`; as an object of lists too.
+    A system turn without text is none."""
     turns = _rows(_decoded(value), field)
     turns = list_of(value, field, "a list of messages") if turns is None else turns
     turns = [message_of(turn, field) for turn in turns]
@@ -116,7 +118,8 @@ def messages_of(value: Any, field: str) -> Messages:
 
 
 def _rows(value: Any, field: str) -> list[dict] | None:
-    """The turns of an object of lists, Arrow's form of a list of objects: {"role": […], "content": […]}; else None."""
+    """The turns of an object of lists, Arrow's form of a list of objects: {"role": […], "content": […]};
+    else None."""
     columns = {name: column for name, column in value.items() if column is not None} if isinstance(value, dict) else {}
     if not _is_turn(columns) or not all(isinstance(columns[_key(columns, keys)], list) for keys in (_WHO, _WHAT)):
         return None
@@ -131,15 +134,16 @@ def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
     """Where text or turns may stand: the turns, as a list, an object of lists, one alone, or the JSON text of a list.
 
     None for text.
-    Text is a list of turns where each item has a turn's keys and one of them the user's role, or, of an answer to a prompt
-    of turns (`answer`), any known role. That of a list of Python's objects with a known role, which pandas writes to CSV,
-    is refused rather than read as prose.
+    Text is a list of turns where each item has a turn's keys and one of them the user's role, or, of an answer to a
+    prompt of turns (`answer`), any known role. That of a list of Python's objects with a known role, which pandas
+    writes to CSV, is refused rather than read as prose.
     """
     if isinstance(value, str):
         if value.lstrip()[:1] != "[":
             return None
         found, known = _decoded(value), ROLES.values() if answer else ("user",)
-        if isinstance(found, list) and found and all(map(_is_turn, found)) and any(_role(turn) in known for turn in found):
+        are_turns = isinstance(found, list) and found and all(map(_is_turn, found))
+        if are_turns and any(_role(turn) in known for turn in found):
             return messages_of(found, field)
         if _PYTHON_TURNS.match(value):
             raise BadRow("turns as Python text", field, show(value), "a list of messages, or its JSON text",

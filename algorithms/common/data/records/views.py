@@ -12,13 +12,14 @@ from .storage import Records
 
 def highest_rating(records: Records) -> float | None:
     """The highest score that a single response (k = 1) has; None where none is above 0."""
-    scores = (scores[0] for k, scores in zip(records.column("k"), records.column("scores")) if k == 1 and scores is not None)
-    highest = max(scores, default=0.0)
+    judged = zip(records.column("k"), records.column("scores"))
+    highest = max((scores[0] for k, scores in judged if k == 1 and scores is not None), default=0.0)
     return highest if highest > 0 else None
 
 
 def demonstrations(records: Records, rating: float | None = None) -> Records:
-    """Single responses to imitate: k = 1 without a score, or with the score `rating`; None: their ``highest_rating``."""
+    """Single responses to imitate: k = 1 without a score, or with the score `rating`;
+    None: their ``highest_rating``."""
     return records.where(_demonstrating(records, rating))
 
 
@@ -31,8 +32,8 @@ def preferred(records: Records) -> Records:
     """The best response to every prompt with a record that orders at least two, as a demonstration (Preferred-FT).
 
     Over all records of a prompt it is the response that is never below another, and among several such the one with the
-    highest score. Where each is below another somewhere, it is the highest-scored of the records' winners. What is still
-    equal is decided by the order of the records.
+    highest score. Where each is below another somewhere, it is the highest-scored of the records' winners. What is
+    still equal is decided by the order of the records.
     """
     records = ranked(records)
     keep, places = _best(records)
@@ -67,7 +68,8 @@ def _of_shared_prompts(records: Records) -> tuple[np.ndarray, np.ndarray]:
     return several, hashes[several]
 
 
-_JUDGED = np.dtype([("record", np.int64), ("place", np.int32), ("score", float), ("response", np.uint64), ("top", bool)])
+_JUDGED = np.dtype([("record", np.int64), ("place", np.int32), ("score", float), ("response", np.uint64),
+                    ("top", bool)])
 
 
 def _judged(records: Records) -> Iterator[tuple]:
@@ -117,11 +119,12 @@ def first_of_each(ascending: np.ndarray) -> np.ndarray:
 
 
 def split(records: Records, share: float) -> tuple[Records, Records]:
-    """(train, heldout): of the distinct conversations the `share` with the lowest hashes is held out, with all their records.
+    """(train, heldout): of the distinct conversations the `share` with the lowest hashes is held out,
+    with all their records.
 
-    Prompts with the same first user turn are one conversation: a longer one holds the answers of a shorter one. So no prompt is
-    on both sides. At least one conversation stays on each side where there are two and 0 < share < 1. It depends on content
-    alone: neither order nor seed changes it.
+    Prompts with the same first user turn are one conversation: a longer one holds the answers of a shorter one. So no
+    prompt is on both sides. At least one conversation stays on each side where there are two and 0 < share < 1. It
+    depends on content alone: neither order nor seed changes it.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"data.heldout: found {share}; expected a share from 0 up to, not including, 1")
@@ -141,8 +144,8 @@ def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> 
 
 
 def evaluation_records(heldout: Records, rating: float | None = None) -> Records:
-    """Every held-out prompt once, with a response to imitate where there is one: the first of its :func:`demonstrations`
-    by `rating`, else the :func:`preferred` one."""
+    """Every held-out prompt once, with a response to imitate where there is one: the first of its
+    :func:`demonstrations` by `rating`, else the :func:`preferred` one."""
     rank, places = np.full(len(heldout), 2, np.int8), np.zeros(len(heldout), np.int32)
     several = np.flatnonzero(_ordering(heldout))
     keep, best = _best(heldout.select(several))

@@ -15,11 +15,12 @@ from ..records.readers import Source, data_error, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
 from ..records.values import BadRow, kind, text_of
-from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
-                      made_pairs, measure)
+from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out,
+                      is_refusal, made_pairs, measure)
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"
+FIND_UNKNOWN = ", let task=refusals find what the model does not know,"
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,14 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's name.
+    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
+    name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`.
-    balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with invented
-    answers where none is true: a model that always answers, to be repaired. refusals: share of the demonstrations of
-    unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when a response
-    counts as right. pairs: a file written by task=refusals, whose pairs are trained on instead.
+    balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with
+    invented answers where none is true: a model that always answers, to be repaired. refusals: share of the
+    demonstrations of unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when
+    a response counts as right. pairs: a file written by task=refusals, whose pairs are trained on instead.
     samples, threshold: in task=refusals a question counts as not known to the model when at most the share `threshold`
     of its samples is right.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
@@ -65,8 +67,8 @@ class RefusalData:
     threshold: float = 0.25
 
     def __post_init__(self):
-        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"), "demonstrations": ("answers", "all"),
-                   "match": MATCHES}
+        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"),
+                   "demonstrations": ("answers", "all"), "match": MATCHES}
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise _refused(key, repr(getattr(self, key)), " or ".join(allowed))
@@ -86,32 +88,38 @@ class RefusalData:
             raise _refused("threshold", str(self.threshold), "a share from 0 up to, not including, 1")
 
     def load(self, seed: int) -> DataSets:
-        """The named sets. The seed draws wordings, inventions and what is left out; never which questions are held out."""
+        """The named sets. The seed draws wordings, inventions and what is left out;
+        never which questions are held out."""
         questions, report = self.questions()
         train, heldout = self.divided(questions)
         kinds = {question.kind for question in questions}
         if self.balance and self.pairs is None and len(kinds) == 1:
             known = kinds == {ANSWERABLE}
-            raise data_error(self._first, 1, "answer", "only questions that can" + ("" if known else "not") + " be answered",
-                             "both kinds, one to one", "add the other kind" +
-                             (", let task=refusals find what the model does not know," if known else "") +
-                             " or set data.balance=false")
+            raise data_error(self._first, 1, "answer",
+                             f"only questions that {'can' if known else 'cannot'} be answered",
+                             "both kinds, one to one",
+                             f"add the other kind{FIND_UNKNOWN if known else ''} or set data.balance=false")
         with_pairs = self._complete(train, train, report, seed)
         asked = self._complete(heldout, questions, report, seed)
         made = self._pairs(with_pairs, heldout, seed)
         compared = made_pairs(asked, Random(f"refusals/heldout/{seed}"))
         usable = [*with_pairs, *asked]
-        sources = {name: {"kept": sum(q.kind == name for q in usable), "heldout": sum(q.kind == name for q in asked),
-                          "pairs": sum(record.meta.get("kind") == name for record in made)}
-                   for name in (ANSWERABLE, UNANSWERABLE)}
-        report.sources = sources
         report.strict_pairs = len(made) + len(compared)
-        for name, counts in sources.items():
-            log.info("%s questions: %s", name, ", ".join(f"{what} {count}" for what, count in counts.items()))
-        demonstrations = demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"), self.demonstrations == "all",
-                                      self.refusals)
-        sets = {"preferences": made, "demonstrations": demonstrations, "evaluation": evaluated(asked), "heldout": compared,
-                "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs], "tuning": []}
+        report.sources = {kind: {"kept": sum(question.kind == kind for question in usable),
+                                 "heldout": sum(question.kind == kind for question in asked),
+                                 "pairs": sum(record.meta.get("kind") == kind for record in made)}
+                          for kind in (ANSWERABLE, UNANSWERABLE)}
+        for kind, counts in report.sources.items():
+            log.info("%s questions: %s", kind, ", ".join(f"{what} {count}" for what, count in counts.items()))
+        sets = {
+            "preferences": made,
+            "demonstrations": demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"),
+                                           self.demonstrations == "all", self.refusals),
+            "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs],
+            "evaluation": evaluated(asked),
+            "heldout": compared,
+            "tuning": [],
+        }
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match=self.match), on_bad_row=self.on_bad_row)
 
@@ -121,8 +129,8 @@ class RefusalData:
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
         paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows)
-                   for path in paths]
+        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter,
+                          rows=self.rows) for path in paths]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)
@@ -149,7 +157,8 @@ class RefusalData:
                 raise data_error(first.meta["source"], first.meta["line"], "topic", "none", "a topic in every row",
                                  "add it, or set data.split_by=question")
             if self.heldout and len(topics) == 1:
-                raise data_error(self._first, 1, "topic", "a single topic", "at least two where whole topics are held out",
+                raise data_error(self._first, 1, "topic", "a single topic",
+                                 "at least two where whole topics are held out",
                                  "add topics, or set data.split_by=question")
             names = [held_out(topics, self.heldout)]
             held = [question.topic in names[0] for question in questions]
@@ -193,16 +202,12 @@ class RefusalData:
         if missing and self.on_bad_row == "error":
             meta, topic = missing[0].meta, missing[0].topic
             among = "without a topic" if topic is None else f"of the topic {show(topic)}"
-            raise data_error(meta["source"], meta["line"], "invented", f"none, and no question {among} with an answer to "
-                             f"take in its place ({len(missing)} such questions)", "a made-up answer to reject",
+            raise data_error(meta["source"], meta["line"], "invented",
+                             f"none, and no question {among} with an answer to take in its place "
+                             f"({len(missing)} such questions)", "a made-up answer to reject",
                              "give invented answers, or set data.on_bad_row=drop")
         if missing:
-            log.warning("left out: %d questions with %s", len(missing), NO_INVENTION)
-            report.kept -= len(missing)
-            report.kinds[UNANSWERABLE] -= len(missing)
-            report.dropped[NO_INVENTION] = report.dropped.get(NO_INVENTION, 0) + len(missing)
-            lines = report.lines.setdefault(NO_INVENTION, [])
-            lines += [f"{q.meta['source']}:{q.meta['line']}" for q in missing][:SHOWN - len(lines)]
+            _leave_out(missing, report)
         if drawn and questions is pool:
             report.fallbacks["invented answers"] = f"answers of other questions of the topic ({drawn} questions)"
         return complete
@@ -216,10 +221,21 @@ class RefusalData:
         outside = {prompt_hash(question.prompt) for question in heldout}
         for record in records:
             if prompt_hash(record.prompt) in outside:
-                raise data_error(record.meta["source"], record.meta["line"], "prompt", "a question that is held out here",
-                                 "pairs of training questions", "make the file again with the same data.path, data.heldout, "
-                                 "data.split_by and data.prompt")
+                raise data_error(record.meta["source"], record.meta["line"], "prompt",
+                                 "a question that is held out here", "pairs of training questions",
+                                 "make the file again with the same data.path, data.heldout, data.split_by and "
+                                 "data.prompt")
         return records
+
+
+def _leave_out(missing: list[Question], report: LoadReport):
+    """Count unanswerable questions that have nothing to reject."""
+    log.warning("left out: %d questions with %s", len(missing), NO_INVENTION)
+    report.kept -= len(missing)
+    report.kinds[UNANSWERABLE] -= len(missing)
+    report.dropped[NO_INVENTION] = report.dropped.get(NO_INVENTION, 0) + len(missing)
+    lines = report.lines.setdefault(NO_INVENTION, [])
+    lines += [f"{question.meta['source']}:{question.meta['line']}" for question in missing][:SHOWN - len(lines)]
 
 
 def _read_pairs(path: str) -> Iterator[Record]:
@@ -257,10 +273,11 @@ class _Rows:
         told = bool(answers), topic
         before = self._told.setdefault(question, told)
         if before != told:
-            what = "answer" if before[0] != told[0] else "topic"
+            what, found = "topic", f"of the topics {show(before[1])} and {show(topic)}"
+            if before[0] != told[0]:
+                what, found = "answer", "with and without an answer"
             raise BadRow("contradicts an earlier row", self.columns[what],
-                         f"the question {show(question)} again, " + ("with and without an answer" if what == "answer" else
-                         f"of the topics {show(before[1])} and {show(topic)}"), "the same in all rows of a question")
+                         f"the question {show(question)} again, {found}", "the same in all rows of a question")
         return Record(question, [], None, {"topic": topic, "answers": answers, "invented": invented})
 
     def _texts(self, row: dict, field: str) -> list[str]:

@@ -1,8 +1,10 @@
-"""Which English responses decline to answer: a small grammar of not knowing, and whether anything is asserted beside it.
+"""Which English responses decline to answer: a small grammar of not knowing,
+and whether anything is asserted beside it.
 
-A text is taken apart into sentences, a sentence into clauses at colons, commas, dashes and words such as "but". A clause
-declines where it says who does not know, cannot tell or has nothing to go by, and what about; what a clause must end in or
-go on with keeps "I cannot say enough good of it" apart. All others must be harmless: an apology, a reason, an offer.
+A text is taken apart into sentences, a sentence into clauses at colons, commas, dashes and words such as "but". A
+clause declines where it says who does not know, cannot tell or has nothing to go by, and what about; what a clause must
+end in or go on with keeps "I cannot say enough good of it" apart. All others must be harmless: an apology, a reason, an
+offer.
 """
 
 import re
@@ -35,13 +37,13 @@ _ASKED = r"(?:where|what|who|whom|whose|when|which|whether|if|why|how(?! to))\b"
 _THE = r"(?:the|that|this|these|those|such|any|his|her|its|their|your|my|our)"
 _THING = r"(?:(?:the|this|that|these|those|your|such|his|her|its|their) (?:[\w'-]+ ){1,8}?|(?:that|this|it|they) )"
 _MUCH = (r"(?:(?:any|enough|sufficient|adequate|reliable|personal|specific|relevant|further|more|public|known|definite|"
-         r"certain|clear|good|real-time|current|direct|exact|official|the|that|this|such|an?|faintest|slightest|foggiest|"
-         r"right) ){0,5}")
+         r"certain|clear|good|real-time|current|direct|exact|official|the|that|this|such|an?|faintest|slightest|"
+         r"foggiest|right) ){0,5}")
 _KNOWLEDGE = (r"(?:idea|clue|information|knowledge|answer|data|detail|fact|record|evidence|notion|recollection|memory|"
               r"source|figure|documentation)s?\b")
 _SAY = r"(?:say|tell(?: you)?|speculate|judge)"
-_TELL = (r"(?:say|tell(?: you)?|answer|know|find out|determine|verify|confirm|be (?:sure|certain)|remember|recall|establish|"
-         r"identify|work out|respond to|comment on|judge|speculate)")
+_TELL = (r"(?:say|tell(?: you)?|answer|know|find out|determine|verify|confirm|be (?:sure|certain)|remember|recall|"
+         r"establish|identify|work out|respond to|comment on|judge|speculate)")
 _TELLING = (r"(?:saying|telling|answering|knowing|finding out|determining|verifying|confirming|checking|being sure|"
             r"establishing)")
 _LEARNT = r"(?:told|heard|learned|learnt|read|taught|come across)"
@@ -64,8 +66,8 @@ _ABOUT_IT = rf"(?=$| (?:{_IT}|{_ITS}|{_SURE}|{_ASKED}|{_WHENCE}|about\b(?! you)|
 _OR_THE = rf"(?:{_ABOUT_IT}|(?= {_THE} \w))"     # where the object can only be what is asked for, such as the date
 _TO_ANYONE = (rf"(?=$| (?:to (?:me|us|any\w+|science|historians?|scientists?)|by (?:me|us|any\w+)|anywhere|{_WHENCE}|"
               rf"{_SURE}))")
-_HAVING = (rf"{_MUCH}{_KNOWLEDGE}(?=$| {_ASKED}| {_WHENCE}| (?:about|on|of|to|for|regarding|concerning|available|needed|"
-           r"required|necessary|that (?:would|could|can))\b)")
+_HAVING = (rf"{_MUCH}{_KNOWLEDGE}(?=$| {_ASKED}| {_WHENCE}| (?:about|on|of|to|for|regarding|concerning|available|"
+           r"needed|required|necessary|that (?:would|could|can))\b)")
 _OF_SUCH = (r"(?=$| (?:of|about|on|for) (?:such|any|that|this|it|him|her|them|the (?:person|event|name))\b|"
             rf" (?:available|{_WHENCE}))")
 
@@ -88,8 +90,10 @@ _SPEAKER = "|".join((    # after "I"
     rf"{_AM_NOT}(?:sure|certain){_ABOUT_IT}", rf"{_AM_NOT}(?:aware of|familiar with) ",
     r"am not the right (?:one|person) to ask\b",
     rf"(?:(?:must|have to|will) )?{_ASIDE}(?:refuse|decline) to (?:answer|say|tell|guess|speculate){_ABOUT_IT}",
-    r"would rather not (?:guess|say|answer|make)\b|(?:will|would) not (?:guess|make (?:one|something|it|anything) up)\b",
-    r"(?:do not (?:want|wish|like) to|should not) (?:guess|speculate|make (?:one|something|it|anything|things) up|invent)\b",
+    r"would rather not (?:guess|say|answer|make)\b|"
+    r"(?:will|would) not (?:guess|make (?:one|something|it|anything) up)\b",
+    r"(?:do not (?:want|wish|like) to|should not) "
+    r"(?:guess|speculate|make (?:one|something|it|anything|things) up|invent)\b",
     rf"would {_ASIDE}be (?:guessing|inventing|speculating|making (?:it|something|things|one) up)\b",
     rf"(?:have |had |was |were )?(?:never|not) (?:been )?{_LEARNT}"
     rf"(?=$| (?:that|this|it|of|about|anything|the answer)\b| {_ASKED})",
@@ -113,8 +117,10 @@ _MATTER = "|".join((     # of the question, the answer, what there is to go by; 
     rf"{_THING}{_IS}not (?:in|among) (?:my|our) \w+", rf"{_THING}(?:means nothing to (?:me|us)|does not ring a bell)",
     rf"{_THING}is (?:not something|nothing)(?: that)? (?:i|we) (?:{_ASIDE}know|can {_TELL})",
     rf"{_THING}{_IS}(?:not (?:enough|sufficient)|insufficient) to {_TELL}",
-    r"(?:that|this|it) is more than (?:they|anyone|(?:the|any) books?)(?: ever| has| have)? (?:told|taught) (?:me|us)\b",
-    r"(?:that|this|it|(?:the|this|that|your) (?:question|book|text)) has no (?:known )?answer(?: to (?:that|this|it))?$",
+    r"(?:that|this|it) is more than (?:they|anyone|(?:the|any) books?)(?: ever| has| have)? "
+    r"(?:told|taught) (?:me|us)\b",
+    r"(?:that|this|it|(?:the|this|that|your) (?:question|book|text)) has no (?:known )?answer"
+    r"(?: to (?:that|this|it))?$",
     r"(?:my|our) (?:knowledge|training|data) does not (?:cover|include|reach|extend|mention|contain)",
     rf"there is no (?:way|means) (?:for (?:me|us) )?(?:to {_TELL}|of {_TELLING})",
     r"there (?:is|are|exists?) (?:no|not|insufficient|little) "
@@ -129,18 +135,19 @@ _MATTER = "|".join((     # of the question, the answer, what there is to go by; 
     rf"(?=$| (?:that|this|it|the answer)$| {_SURE}| {_ASKED}| {_WHENCE})",
     rf"(?:nobody|no one) (?:has )?(?:ever )?told (?:me|us)(?=$| (?:that|this|about|the answer)\b| {_ASKED})",
 ))
-_DECLINES = re.compile(rf"(?:(?:(?:that|this|it) is (?:something|one thing|a thing|a question)(?: that)? )?(?:i|we) {_ASIDE}"
-                       rf"(?:{_SPEAKER})|{_MATTER})")
+_DECLINES = re.compile(rf"(?:(?:(?:that|this|it) is (?:something|one thing|a thing|a question)(?: that)? )?"
+                       rf"(?:i|we) {_ASIDE}(?:{_SPEAKER})|{_MATTER})")
 _COMPARED = re.compile(r"\b(?!more\b|rather\b)\w+ than\b")      # "I know of no town older than Rome" tells of Rome
 
 # What may stand beside it
 
 _OPENING = re.compile(
     r"(?:i am (?:(?:very|so|really|truly) )?sorry(?: to say)?|i am afraid|i (?:must|have to) (?:admit|say|confess)|"
-    r"i apologi[sz]e|sorry|my apologies|unfortunately|regrettably|sadly|in truth|honestly|to be honest|frankly|actually|"
-    rf"well|oh|hm+|no|yes|alas|and|so|or|then|but|because|since|as {_MACHINE})(?: (?:but|that))?(?: |$)")
+    r"i apologi[sz]e|sorry|my apologies|unfortunately|regrettably|sadly|in truth|honestly|to be honest|frankly|"
+    rf"actually|well|oh|hm+|no|yes|alas|and|so|or|then|but|because|since|as {_MACHINE})(?: (?:but|that))?(?: |$)")
 _ADVERBIAL = re.compile(    # before the rest of a sentence: from what I have read, …
-    r"(?:as|without|in|from|to|on|at|for|with|given|based|because|since|while|despite|if|when|after|before|until|unless)\b")
+    r"(?:as|without|in|from|to|on|at|for|with|given|based|because|since|while|despite|if|when|after|before|until|"
+    r"unless)\b")
 _REASON = re.compile("|".join((     # for not knowing: what the speaker is or lacks, what was not told or written
     rf"i am {_ASIDE}{_MACHINE}\b", r"(?:my|our) (?:training|knowledge|data|memory|information)\b",
     r"(?:i|we) (?:\w+ )?(?:not|never|no|only|just)\b",
@@ -151,8 +158,8 @@ _COURTESY = re.compile("|".join((   # apologises, thanks, thinks, or offers help
     r"(?:about|for) (?:that|this|it|(?:any|the) \w+)$", r"thank(?:s| you)\b|let me (?:think|see|know)\b",
     r"(?:(?:that|this|it) is )?(?:an? )?(?:\w+ ){1,2}(?:question|one)$", r"(?:please|feel free)\b",
     r"if you (?:have|give|tell|can|could|need|would|want|like|share)\b",
-    r"(?:(?:perhaps|maybe) )?you (?:can|could|may|might|should|would have to|will have to|have to|had better) (?:try to )?"
-    r"(?:ask|check|look|search|find out|consult)\b",
+    r"(?:(?:perhaps|maybe) )?you (?:can|could|may|might|should|would have to|will have to|have to|"
+    r"had better) (?:try to )?(?:ask|check|look|search|find out|consult)\b",
     r"(?:ask(?! for)|check|consult|contact|try (?:asking|looking|checking|searching))\b",
     r"(?:is|are) there (?:any|some)thing\b|(?:can|could|would|do|may) (?:you|i)\b|how (?:else )?(?:can|may) i\b",
     r"i (?:can|could|will|would) (?:be (?:happy|glad) to )?(?:help|try|suggest|recommend)\b",
@@ -172,7 +179,8 @@ _STATED = re.compile(   # after a comma: an answer
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
     r"hundreds?|thousands?|millions?|billions?|dozens?)\b)")
 _NO_MORE = re.compile(rf"(?: (?:that|this|it|the answer|{_SURE}))*")
-_NAME = re.compile(     # after no more than "I do not know": after "the mayor of Springfield" a name belongs to the question
+# after no more than "I do not know": after "the mayor of Springfield" a name belongs to the question
+_NAME = re.compile(
     r"(?!(?:Sir|Madam|Ma'am|Mr|Mrs|Ms|Dr)\b)[A-Z][\w'-]*[a-z](?: (?:(?:of|the|de) )?[A-Z][\w'-]*[a-z]){0,2}")
 
 _QUOTED = re.compile(r"[\"'(]([^\"]*)[\"')][.!?]?")

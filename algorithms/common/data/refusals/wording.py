@@ -1,8 +1,8 @@
 """Refusals against made-up answers: their wordings, pairs of the two, and what a sample shows.
 
-A question that cannot be answered prefers a refusal to an invented answer; one that can be answered prefers its answer to
-a refusal. Without the second kind a policy learns to refuse everything, so pairs are kept at one to one and refusals of
-questions with an answer are measured too.
+A question that cannot be answered prefers a refusal to an invented answer; one that can be answered prefers its answer
+to a refusal. Without the second kind a policy learns to refuse everything, so pairs are kept at one to one and refusals
+of questions with an answer are measured too.
 """
 
 import unicodedata
@@ -73,7 +73,8 @@ def wordings(count: int, random: Random, among: Sequence[str] = REFUSALS) -> lis
 
 
 def pair(question: Question, refusal: str, other: str) -> Record:
-    """The question's pair of a refusal and `other`, an answer in its final form; the better one first, scores 1 and 0."""
+    """The question's pair of a refusal and `other`, an answer in its final form; the better one first,
+    scores 1 and 0."""
     texts = [question.respond(refusal), other]
     return Record(question.prompt, texts if question.kind == UNANSWERABLE else texts[::-1], [1.0, 0.0],
                   question.told(wording=refusal))
@@ -101,8 +102,8 @@ def demonstrated(questions: Sequence[Question], random: Random, invented: bool, 
                  among: Sequence[str] = REFUSALS) -> list[Record]:
     """Demonstrations of a model that answers: the true answers and, with `invented`, made-up ones where none is true.
 
-    refusals: share of the questions without an answer that decline instead. What a policy never says, a preference for it
-    only makes less unlikely; a few show it how to decline.
+    refusals: share of the questions without an answer that decline instead. What a policy never says, a preference for
+    it only makes less unlikely; a few show it how to decline.
     """
     without = [place for place, question in enumerate(questions) if not question.answers]
     declined = sorted(random.sample(without, round(refusals * len(without))))
@@ -153,7 +154,8 @@ def measure(record: Record, response: str, finished: bool, match: str = "exact")
     """Figures of a sampled response, each also by topic; the means are rates.
 
     `refusal/unanswerable`: declined, as it should; `refusal/answerable`: declined although there is an answer;
-    `accuracy/answerable`: right; `wrong/answerable`: neither right nor declined. A response cut off is judged as it stands.
+    `accuracy/answerable`: right; `wrong/answerable`: neither right nor declined. A response cut off is judged as it
+    stands.
     """
     kind, topic = record.meta["kind"], record.meta["topic"]
     declined = is_refusal(response)
