@@ -66,6 +66,7 @@ class BestOfN(Algorithm):
 
     uses_reward: ClassVar[bool] = True
     works_when_asked: ClassVar[bool] = True
+    declines: ClassVar[tuple[str, ...]] = ("micro_batches", "resume")  # it takes no steps
 
     def __post_init__(self):
         if self.n < 1:

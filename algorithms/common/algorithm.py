@@ -240,6 +240,7 @@ class Algorithm:
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
     compares_logprobs: ClassVar[bool] = False  # with one another or the reference's: they bear no dropout
     works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is of its cost
+    declines: ClassVar[tuple[str, ...]] = ()  # what it cannot claim: micro_batches (8 × 1 ≡ 1 × 8), resume (bit-equal)
 
     @property
     def reads(self) -> tuple[str, ...]:
