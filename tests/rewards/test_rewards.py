@@ -16,7 +16,6 @@ from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.support import provenance
-from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, Sampled
 from algorithms.common.rewards.classifier import Classifier, of_equal_length
 from algorithms.common.support.errors import ConfigError, TrainingError

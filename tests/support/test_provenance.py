@@ -214,15 +214,15 @@ def test_a_trained_stage_computes_with_its_method_and_no_other(method):
     own = type(method).__module__.rpartition(".")[2]
     methods = {"sft", "dpo", "ppo", "reward_model", "rrhf", "best_of_n"}
     assert found & methods == {own}
-    assert {"training", "loop", "models", "batches", "template", "roles", "optim", "logprobs", "seeds"} <= found
-    assert not found & {"evaluation", "measuring", "stages", "store", "results", "settings", "readers", "loading"}
+    assert {"training", "loop", "model", "batches", "template", "roles", "optim", "logprobs", "seeds"} <= found
+    assert not found & {"evaluate", "measuring", "stages", "store", "results", "settings", "readers", "loading"}
     assert ("sampling" in found) == (own not in ("sft", "dpo")), "these two sample nothing"
     assert ("candidates" in found) == (own == "rrhf")
 
 
 def test_an_evaluation_computes_with_what_answers_and_measures():
     found = computing(measuring.measure, SFT())
-    assert {"measuring", "evaluation", "sampling", "choices", "statistics", "models", "sft"} <= found
+    assert {"measuring", "evaluate", "sampling", "choices", "statistics", "model", "sft"} <= found
     assert not found & {"training", "loop", "stages", "store", "results", "readers", "loading"}
 
 
@@ -230,4 +230,4 @@ def test_kept_candidates_and_references():
     found = computing(Candidates())
     assert {"candidates", "sampling", "beam"} <= found and not found & {"training", "loop"}
     found = computing(StoredLogprobs)
-    assert {"references", "models", "logprobs"} <= found and not found & {"training", "loop", "sampling"}
+    assert {"references", "model", "logprobs"} <= found and not found & {"training", "loop", "sampling"}
