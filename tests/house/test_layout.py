@@ -25,7 +25,21 @@ def name(path: Path) -> str:
 
 
 def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=name)
+    """One test for all paths, which names every one that breaks the rule."""
+    def for_all(rule):
+        def test():
+            broken = []
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as error:
+                    broken.append(f"{name(path)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        test.__doc__ = rule.__doc__
+        return test
+
+    return for_all
 
 
 @cache

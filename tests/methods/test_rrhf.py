@@ -326,7 +326,7 @@ def test_bare_prompts_have_no_responses_to_give(bench):
 
 @pytest.mark.parametrize("view, sources, scores, labels", [
     ("ranked", {"data": FromRecords()}, "reward", 0), ("ranked", {"data": FromRecords()}, "records", 10),
-    ("pairs", {"data": FromRecords(), "own": Sampled(count=1)}, "reward", 0), ("rated", {"data": FromRecords()}, "records", 20),
+    ("pairs", {"data": FromRecords(), "own": Sampled(count=1)}, "reward", 0), ("rated", {"data": FromRecords()}, "records", 10),
     ("preferred", {"data": FromRecords()}, "reward", 10), ("preferred", {"own": Sampled(count=1)}, "reward", 0),
     ("prompts", {"own": Sampled(count=1)}, "reward", 0)])
 def test_labels_are_those_that_it_reads(bench, view, sources, scores, labels):
