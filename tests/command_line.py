@@ -73,14 +73,19 @@ def run_python(*arguments: str, **environment: str) -> Ended:
 
 
 @cache
-def _composed(overrides: tuple[str, ...], hydra: bool) -> DictConfig:
+def _composed(file: str, overrides: tuple[str, ...], hydra: bool = False) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+        return compose(file, overrides=list(overrides), return_hydra_config=hydra)
 
 
 def composed(*overrides: str, hydra: bool = False) -> DictConfig:
     """One job's config, a copy of one's own; without Hydra's part unless it is asked for."""
-    return copy.deepcopy(_composed(overrides, hydra))
+    return copy.deepcopy(_composed("config", overrides, hydra))
+
+
+def composed_alone(group: str, choice: str, *overrides: str) -> DictConfig:
+    """One choice, without the other groups."""
+    return copy.deepcopy(_composed(f"{group}/{choice}", overrides)[group])
 
 
 def job_overrides(*arguments: str) -> list[list[str]]:
@@ -94,6 +99,11 @@ def job_overrides(*arguments: str) -> list[list[str]]:
     params = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *single]), None)
     return jobs
+
+
+def objects_of(job: list[str]) -> list[str]:
+    """The overrides that choose a job's objects: neither its seed nor Hydra's own part does."""
+    return [item for item in job if not item.startswith(("seed=", "hydra."))]
 
 
 def choices(group: str) -> list[str]:

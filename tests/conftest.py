@@ -63,7 +63,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(ROOT / "benchmarks/lab/reviews")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_models(tokenizer):
     """Models over a random Llama in fp32: make_models(attention="sdpa", lora=None, …)."""
     import torch

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import CONF, GROUPS, choices, composed, invoke, job_overrides, run_python
+from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -47,13 +48,30 @@ def objects(node, path=""):
             yield from objects(item, f"{path}[{index}]")
 
 
+def inherited(path: Path) -> list[Path]:
+    """The files of the same group that a YAML builds on, as a preset does."""
+    return [path.with_name(f"{item}.yaml") for item in OmegaConf.load(path).get("defaults", [])
+            if isinstance(item, str) and item != "_self_" and not item.startswith("/")]
+
+
+def node_of(group: str, choice: str) -> DictConfig:
+    return (composed_alone(group, choice) if group in ("data", "recipe", "trainer")
+            else composed(override(group, choice))[group.split("/")[0]])
+
+
 # Everything composes
 
 
 EVERY_CHOICE = [(group, choice) for group in GROUPS if group not in ("task", "experiment") for choice in choices(group)]
 
 
-@pytest.mark.parametrize("group, choice", EVERY_CHOICE)
+def preset(group: str, choice: str) -> bool:
+    """Its values are composed alone below or, for data, beside its rows; the whole run around them takes longer."""
+    return group == "recipe" or group == "data" and bool(inherited(CONF / "data" / f"{choice}.yaml"))
+
+
+@pytest.mark.parametrize("group, choice", [
+    pytest.param(*item, marks=[pytest.mark.slow] if preset(*item) else []) for item in EVERY_CHOICE])
 def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice):
     chosen = settings(complete(override(group, choice)))
     assert isinstance(chosen.algorithm, Algorithm)
@@ -92,15 +110,21 @@ def test_every_task_is_a_function_of_config_name_folder_and_overrides(task):
 EXPERIMENTS = choices("experiment")
 
 
-@pytest.mark.parametrize("more", [[], ["algorithm=dpo"], ["algorithm=sft"], ["hydra.mode=RUN"], ["algorithm=sft", "hydra.mode=RUN"],
-                                  ["seed=0,1", "hydra.mode=MULTIRUN"], ["debug=verbose"]], ids=" ".join)
+@cache
+def algorithm_of(job: tuple[str, ...]) -> type:
+    return type(settings(complete(*job)).algorithm)
+
+
+@pytest.mark.parametrize("more", [
+    [], ["seed=0,1", "hydra.mode=MULTIRUN"], ["hydra.mode=RUN"], ["algorithm=sft", "hydra.mode=RUN"],
+    *(pytest.param(more, marks=pytest.mark.slow) for more in (["algorithm=dpo"], ["algorithm=sft"], ["debug=verbose"]))],
+    ids=" ".join)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_job_of_every_experiment_becomes_objects(experiment, more):
     jobs = job_overrides(f"experiment={experiment}", *more)
     algorithms = []
     for job in jobs:
-        chosen = settings(complete(*job))
-        algorithms.append(type(chosen.algorithm))
+        algorithms.append(algorithm_of(tuple(objects_of(job))))
         for item in more:
             if item.startswith("algorithm="):
                 assert get_class(composed(item).algorithm._target_) is algorithms[-1], "the command line has the last word"
@@ -126,8 +150,7 @@ EVERY_FILE = [path for path in sorted(CONF.rglob("*.yaml")) if path.parent.name 
 
 @pytest.mark.parametrize("group, choice", [item for item in EVERY_CHOICE if item[0] not in ("debug", "scale")])
 def test_a_yaml_lists_exactly_the_fields_of_its_class(group, choice):
-    group = group.split("/")[0]
-    found = list(objects(composed(override(group, choice))[group], group))
+    found = list(objects(node_of(group, choice), group.split("/")[0]))
     assert found
     for path, node, kind in found:
         assert set(node) - {"_target_"} == {f.name for f in dataclasses.fields(kind) if f.init}, path
@@ -144,12 +167,6 @@ def as_default(value, default):
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def inherited(path: Path) -> list[Path]:
-    """The files of the same group that a YAML builds on, as a preset does."""
-    return [path.with_name(f"{item}.yaml") for item in OmegaConf.load(path).get("defaults", [])
-            if isinstance(item, str) and item != "_self_" and not item.startswith("/")]
-
-
 DEFAULTS = [("algorithm", choice) for choice in ALGORITHMS]
 DEFAULTS += [("data", choice) for choice in choices("data") if not inherited(CONF / "data" / f"{choice}.yaml")]
 DEFAULTS += [("trainer", "default"), ("eval", "default")]
@@ -158,7 +175,7 @@ OWN = {"flan_cot": ["cot_examples"]}  # a preset of a class that another file ho
 
 @pytest.mark.parametrize("group, choice", DEFAULTS)
 def test_a_yaml_has_the_defaults_of_its_class(group, choice):
-    node = composed(override(group, choice))[group]
+    node = node_of(group, choice)
     kind = get_class(node._target_)
     for f in dataclasses.fields(kind):
         default = default_of(f)

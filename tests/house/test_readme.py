@@ -6,7 +6,7 @@ import sys
 import types
 
 import pytest
-from command_line import ROOT, choices, composed, job_overrides
+from command_line import ROOT, choices, composed, job_overrides, objects_of
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides
@@ -72,7 +72,7 @@ def test_every_command_composes(command, modules):
     overrides = [argument for argument in arguments if "=" in argument]
     assert set(arguments) - set(overrides) <= {"-m", "--multirun"}
     assert explain_overrides(overrides, str(ROOT / "conf")) == []
-    for job in job_overrides(*arguments):
+    for job in {tuple(objects_of(job)) for job in job_overrides(*arguments)}:
         config = composed(*job)
         assert not OmegaConf.missing_keys(config), "the reader is told every value that is needed"
         if not any(item.startswith("task=") for item in job):

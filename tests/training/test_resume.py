@@ -125,13 +125,22 @@ def test_a_failure_after_the_last_step_repeats_none(make_models, tmp_path):
 # Checkpoints that cannot be used
 
 
-@pytest.fixture
-def stopped(make_models, tmp_path):
+@pytest.fixture(scope="module")
+def once(make_models, tmp_path_factory):
     """A folder with the checkpoints of steps 3 and 4, and what the uninterrupted run gave."""
-    whole, whole_weights, _ = start(make_models, tmp_path / "whole", SFT(), 0.3, every=50)
-    _, _, context = start(make_models, tmp_path / "stopped", SFT(), 0.3, every=1, stop=5)
+    folder = tmp_path_factory.mktemp("once")
+    whole, whole_weights, _ = start(make_models, folder / "whole", SFT(), 0.3, every=50)
+    _, _, context = start(make_models, folder / "stopped", SFT(), 0.3, every=1, stop=5)
     assert [path.name for path in sorted(context.work.iterdir())] == ["step-00000003", "step-00000004"]
-    return tmp_path / "stopped", context.work, whole, whole_weights
+    return folder / "stopped", context.work.relative_to(folder / "stopped"), whole, whole_weights
+
+
+@pytest.fixture
+def stopped(once, tmp_path):
+    """A copy of it to damage."""
+    folder, work, whole, whole_weights = once
+    shutil.copytree(folder, tmp_path / "stopped")
+    return tmp_path / "stopped", tmp_path / "stopped" / work, whole, whole_weights
 
 
 def flip(path: Path, at: int) -> None:
