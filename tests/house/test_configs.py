@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.support.errors import ConfigError
@@ -205,8 +206,15 @@ def test_candidates_are_decoded_as_many_at_once_as_the_evaluation():
 
 
 def refused(*overrides: str) -> str:
+    """Values are set as Hydra reads them, in one composition of the same choices."""
+    read = OverridesParser.create().parse_overrides(list(overrides))
+    config = composed(*(one.input_line for one in read if one.key_or_group in GROUPS))
+    with open_dict(config):
+        for one in read:
+            if one.key_or_group not in GROUPS:
+                OmegaConf.update(config, one.key_or_group, one.value(), force_add=one.is_add())
     with pytest.raises(ConfigError) as caught:
-        settings(composed(*overrides))
+        settings(config)
     return str(caught.value)
 
 

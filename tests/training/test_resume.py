@@ -64,11 +64,11 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("algorithm", [SFT(), DPO(beta=0.5)], ids=["sft", "dpo"])
-@pytest.mark.parametrize("dropout, every", [(0.0, 1), (0.3, 2)])
-def test_stopped_at_any_step(make_models, tmp_path, algorithm, dropout, every):
+@pytest.mark.parametrize("dropout, every, stops", [(0.0, 1, [3]), (0.3, 2, range(1, STEPS + 1))])
+def test_stopped_at_any_step(make_models, tmp_path, algorithm, dropout, every, stops):
     whole, whole_weights, _ = start(make_models, tmp_path / "whole", algorithm, dropout, every=50)
     assert len(whole) == STEPS
-    for stop in range(1, STEPS + 1):
+    for stop in stops:
         folder = tmp_path / str(stop)
         start(make_models, folder, algorithm, dropout, every, stop)
         torch.manual_seed(stop)  # whatever the process drew before
@@ -277,23 +277,32 @@ def test_no_pickle_is_read(make_models, stopped):
 # A whole run over checkpoints with bytes flipped
 
 
-@pytest.mark.parametrize("steps", [(3,), (2, 3)], ids=["the newest", "all"])
-def test_a_run_passes_over_checkpoints_with_bytes_flipped(tmp_path, monkeypatch, steps):
-    def arguments(name: str) -> list[str]:
-        return ["algorithm=sft", *MICRO, "recipe.steps=4", "trainer.checkpoint_every=1",
-                f"stages.folder={tmp_path / 'stages' / name}", f"hydra.run.dir={tmp_path / name}"]
+def micro(name: str, folder: Path) -> list[str]:
+    return ["algorithm=sft", *MICRO, "recipe.steps=4", "trainer.checkpoint_every=1",
+            f"stages.folder={folder / 'stages' / name}", f"hydra.run.dir={folder / name}"]
 
-    assert invoke(*arguments("whole")).status == 0
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run that ended, and one that died in its last step."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert invoke(*micro("whole", folder)).status == 0
     loss, calls = SFT.loss, []
 
     def dies(*given):
         calls.append(1)
         return raises() if len(calls) == 4 else loss(*given)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SFT, "loss", dies)
         with pytest.raises(Killed):
-            invoke(*arguments("stopped"))
+            invoke(*micro("stopped", folder))
+    return folder
+
+
+@pytest.mark.parametrize("steps", [(3,), (2, 3)], ids=["the newest", "all"])
+def test_a_run_passes_over_checkpoints_with_bytes_flipped(runs, tmp_path, steps):
+    shutil.copytree(runs / "stages/stopped", tmp_path / "stages/stopped")
     (work,) = (tmp_path / "stages" / "stopped" / ".work").glob("trained-*")
     assert [path.name for path in sorted(work.iterdir())] == ["step-00000002", "step-00000003"]
     draw = random.Random(0)
@@ -301,11 +310,11 @@ def test_a_run_passes_over_checkpoints_with_bytes_flipped(tmp_path, monkeypatch,
         for path in (work / f"step-{step:08d}").iterdir():
             for _ in range(3):
                 flip(path, draw.randrange(path.stat().st_size))
-    done = invoke(*arguments("stopped"))
+    done = invoke(*micro("stopped", tmp_path))
     log = (tmp_path / "stopped" / "run.log").read_text()
     assert done.status == 0 and all(f"step-{step:08d} cannot be used" in log for step in steps)
     assert ("goes on from step 2" in log) == (steps == (3,))
-    _same_results(tmp_path / "stopped", tmp_path / "whole")
+    _same_results(tmp_path / "stopped", runs / "whole")
 
 
 # The real command, really killed
