@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -23,9 +25,8 @@ CONF = ROOT / "conf"
 
 # the smallest run that goes through every room
 MICRO = ["data=reviews", "data.demonstrations=32", "data.preferences=32", "data.prompts=8", "data.evaluation=8",
-         "data.tuning=8", "recipe.steps=2", "recipe.batch_size=4", "eval.prompts=4", "eval.samples=2",
-         "eval.sampling.max_new_tokens=8",
-         "trainer.progress=false", "model.lora.r=4"]
+         "data.tuning=8", "recipe.steps=2", "recipe.batch_size=4", "eval.prompts=4", "eval.samples=2", "eval.pairs=8",
+         "eval.sampling.max_new_tokens=8", "trainer.progress=false", "model.lora.r=4"]
 MICRO_DPO = ["algorithm=dpo", *MICRO, "algorithm.needs.reference.recipe.steps=2"]
 
 
@@ -71,10 +72,20 @@ def run_python(*arguments: str, **environment: str) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def composed(*overrides: str) -> DictConfig:
-    """One job's config, without Hydra's own part."""
+@cache
+def _composed(file: str, overrides: tuple[str, ...], hydra: bool = False) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose(file, overrides=list(overrides), return_hydra_config=hydra)
+
+
+def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+    """One job's config, a copy of one's own; without Hydra's part unless it is asked for."""
+    return copy.deepcopy(_composed("config", overrides, hydra))
+
+
+def composed_alone(group: str, choice: str, *overrides: str) -> DictConfig:
+    """One choice, without the other groups."""
+    return copy.deepcopy(_composed(f"{group}/{choice}", overrides)[group])
 
 
 def job_overrides(*arguments: str) -> list[list[str]]:
@@ -82,13 +93,17 @@ def job_overrides(*arguments: str) -> list[list[str]]:
     single = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     parser = OverridesParser.create()
     first = [item for item in single if not parser.parse_override(item).is_sweep_override()]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        hydra = compose("config", overrides=first, return_hydra_config=True).hydra
+    hydra = composed(*first, hydra=True).hydra
     if len(single) == len(arguments) and OmegaConf.select(hydra, "mode") is None or str(hydra.mode).endswith("RunMode.RUN"):
         return [single]
     params = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *single]), None)
     return jobs
+
+
+def objects_of(job: list[str]) -> list[str]:
+    """The overrides that choose a job's objects: neither its seed nor Hydra's own part does."""
+    return [item for item in job if not item.startswith(("seed=", "hydra."))]
 
 
 def choices(group: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Shared fixtures: no network, a random tiny Llama, the lab's tokenizer."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,6 +20,13 @@ def pytest_configure(config) -> None:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_are_no_garbage():
+    """Benches collect garbage between models: without this they search every imported library each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,7 +63,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(ROOT / "benchmarks/lab/reviews")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_models(tokenizer):
     """Models over a random Llama in fp32: make_models(attention="sdpa", lora=None, …)."""
     import torch

@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass, field, replace
 
-from command_line import CONF
-from hydra import compose, initialize_config_dir
+from command_line import composed_alone
+from omegaconf import OmegaConf
 
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.runs.settings import build
@@ -12,8 +12,7 @@ from algorithms.common.runs.settings import build
 
 def source(preset, *overrides) -> FileData:
     """As the command line makes it, composed without the other groups."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build(compose(f"data/{preset}", overrides=list(overrides)), ("data",))["data"]
+    return build(OmegaConf.create({"data": composed_alone("data", preset, *overrides)}), ("data",))["data"]
 
 
 @dataclass

@@ -1,0 +1,93 @@
+"""The README's commands are right: each composes, and the two that matter most are what the checks run."""
+
+import re
+import shlex
+import sys
+import types
+
+import pytest
+from command_line import ROOT, choices, composed, job_overrides, objects_of
+from omegaconf import OmegaConf
+
+from algorithms.common.runs.overrides import explain_overrides
+from algorithms.common.runs.settings import settings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"
+TEST = "pip install -e '.[test]' -c constraints.txt && pytest"
+
+
+def code_lines(text: str) -> list[str]:
+    """Lines of code blocks, fenced or indented by four spaces, without comments."""
+    lines, fenced = [], False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(re.sub(r"\s+#.*", "", line).strip())
+    return lines
+
+
+def runs(text: str) -> list[str]:
+    """Every ``python run.py`` command of a text's code blocks, without what stands before it on its line."""
+    found = [match[0].strip() for line in code_lines(text) for match in re.finditer(r"python run\.py[^&|;]*", line)]
+    return list(dict.fromkeys(found))
+
+
+COMMANDS = runs(README)
+CHECKS = runs((ROOT / ".ci/run").read_text(encoding="utf-8").replace("python", "    python"))
+
+
+def test_code_blocks_of_both_kinds_are_read():
+    text = "a `python run.py no=1`\n\n    python run.py a=1  # why\n\n```bash\nx && python run.py -m b=1,2 | tee log\n```\nnot python run.py c=1\n"
+    assert runs(text) == ["python run.py a=1", "python run.py -m b=1,2"]
+
+
+def test_the_two_commands_that_matter_stand_in_the_readme_as_they_are():
+    assert INSTALL in code_lines(README) and TEST in code_lines(README)
+    assert len(COMMANDS) > 5
+
+
+def test_the_checks_run_the_readmes_test_command():
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert TEST in [line.strip() for line in script]
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """The functions that the README shows, as the modules that its commands name."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for name, function in (("my_rows", "to_record"), ("my_reward", "exact")):
+        (text,) = [block for block in blocks if f"def {function}(" in block]
+        module = types.ModuleType(name)
+        exec(text, vars(module))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("command", COMMANDS + CHECKS)
+def test_every_command_composes(command, modules):
+    arguments = shlex.split(command.replace("…", "x"))[2:]
+    if "--help" in arguments or "--cfg" in arguments:
+        return
+    overrides = [argument for argument in arguments if "=" in argument]
+    assert set(arguments) - set(overrides) <= {"-m", "--multirun"}
+    assert explain_overrides(overrides, str(ROOT / "conf")) == []
+    for job in {tuple(objects_of(job)) for job in job_overrides(*arguments)}:
+        config = composed(*job)
+        assert not OmegaConf.missing_keys(config), "the reader is told every value that is needed"
+        if not any(item.startswith("task=") for item in job):
+            settings(config)
+
+
+@pytest.mark.parametrize("text", [README, (ROOT / "benchmarks/lab/README.md").read_text(encoding="utf-8")], ids=["README", "lab"])
+def test_every_file_that_is_linked_exists(text):
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"\w+:", target)]
+    places = (ROOT, ROOT / "benchmarks/lab")
+    assert not [target for target in targets if not any((place / target).exists() for place in places)]
+
+
+def test_every_algorithm_of_the_readme_exists_and_every_one_is_listed():
+    named = set(",".join(re.findall(r"\balgorithm=([\w,]+)", README)).split(","))
+    assert named <= set(choices("algorithm"))
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py"]
+    assert not [file for file in files if f"({file})" not in README]

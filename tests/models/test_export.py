@@ -1,0 +1,207 @@
+"""What a run leaves behind can be read back bit for bit, by this project and by the libraries people use."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from row_setup import examples, randomise
+
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
+from algorithms.common.runs.hand_over import export, model_card
+from algorithms.common.models.model import Lora
+
+BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+
+
+def trained(make_models, lora=Lora(r=4, alpha=8)):
+    """A policy that is no longer its base."""
+    models = make_models(lora=lora)
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models)
+    if lora is None:
+        with torch.no_grad():
+            for parameter in models.policy.parameters().values():
+                parameter.add_(0.01)
+    return models
+
+
+@BOTH
+def test_round_trip_is_bit_equal(make_models, tmp_path, lora):
+    models = trained(make_models, lora)
+    save_role(models, "policy", tmp_path)
+    again = make_models(lora=lora)
+    role = frozen_role(again, "reference", tmp_path)
+    own, other = models.policy.parameters(), role.parameters()
+    assert list(own) == list(other) and all(torch.equal(own[key], other[key]) for key in own)
+    assert not any(p.requires_grad for p in other.values())
+    batch = collate(examples(2))
+    assert torch.equal(models.policy.token_logprobs(batch), role.token_logprobs(batch))
+    assert not torch.equal(again.role("base").token_logprobs(batch), role.token_logprobs(batch))
+
+
+def test_peft_finds_the_adapter_on_top_of_the_folder(make_models, tmp_path):
+    from peft import PeftModel
+
+    models = trained(make_models)
+    models.add_role("value", trainable=True, seed=2)  # another role in the same base must not come along
+    save_role(models, "policy", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert not [key for key in load_file(tmp_path / "adapter_model.safetensors") if "policy" in key or "value" in key]
+    settings = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["inference_mode"] is True and settings["task_type"] == "CAUSAL_LM"
+    plain = PeftModel.from_pretrained(make_models().roles.module, str(tmp_path)).eval()
+    ids = torch.randint(5, 1000, (2, 12))
+    with torch.no_grad(), models.roles.use("policy"):
+        assert torch.equal(plain(ids).logits, models.roles.module.eval()(ids).logits)
+    assert not models.roles.peft_config("policy").inference_mode  # saving does not edit the role's own config
+
+
+def test_adapted_embeddings_come_along(make_models, tmp_path):
+    """PEFT keeps them as parameters, not as modules: their names end with the adapter's."""
+    from peft import PeftModel
+
+    models = trained(make_models, Lora(r=4, alpha=8, target_modules=["q_proj", "embed_tokens"]))
+    with torch.no_grad():
+        models.policy.parameters()["model.embed_tokens.lora_embedding_A"].normal_(std=0.1)
+        models.policy.parameters()["model.embed_tokens.lora_embedding_B"].normal_(std=0.1)
+    save_role(models, "policy", tmp_path)
+    plain = PeftModel.from_pretrained(make_models().roles.module, str(tmp_path)).eval()
+    ids = torch.randint(5, 1000, (2, 12))
+    with torch.no_grad(), models.roles.use("policy"):
+        assert torch.equal(plain(ids).logits, models.roles.module.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_full_fine_tuning_is_a_plain_model(make_models, tmp_path, tied):
+    from transformers import AutoModelForCausalLM
+
+    models = make_models(lora=None)
+    if tied:
+        models.roles.module.config.tie_word_embeddings = True
+        models.roles.module.tie_weights()
+    models.add_role("policy", trainable=True)
+    with torch.no_grad():
+        for parameter in models.policy.parameters().values():
+            parameter.add_(0.01)
+    save_role(models, "policy", tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids = torch.randint(5, 1000, (2, 12))
+    with torch.no_grad(), models.roles.use("policy"):
+        assert torch.equal(plain(ids).logits, models.roles.module.eval()(ids).logits)
+    load_role(models, "policy", tmp_path)  # and back, tied or not
+
+
+@BOTH
+def test_loading_touches_no_other_role(make_models, tmp_path, lora):
+    models = trained(make_models, lora)
+    save_role(models, "policy", tmp_path)
+    again = make_models(lora=lora)
+    again.add_role("policy", trainable=True, seed=3)
+    again.add_role("value", trainable=True, like="policy")
+    before = {key: p.detach().clone() for key, p in again.role("value").parameters().items()}
+    load_role(again, "policy", tmp_path)
+    assert all(torch.equal(before[key], p) for key, p in again.role("value").parameters().items())
+    assert all(p.requires_grad for p in again.policy.parameters().values())
+
+
+def test_no_folder_means_the_base(make_models):
+    models = make_models()
+    role = frozen_role(models, "reference", None)
+    batch = collate(examples(2))
+    assert torch.equal(role.token_logprobs(batch), models.role("base").token_logprobs(batch))
+
+
+def test_identity_is_content(make_models, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        models = make_models()
+        models.add_role("policy", trainable=True, seed=seed)
+        (tmp_path / name).mkdir()
+        save_role(models, "policy", tmp_path / name)
+    first, second, third = (role_digest(tmp_path / name) for name in "abc")
+    assert first == second != third
+
+
+# ---- wrong folders
+
+def test_a_folder_without_weights_is_refused(make_models, tmp_path):
+    with pytest.raises(ConfigError, match="adapter: found no"):
+        weights_file(tmp_path)
+    models = trained(make_models)
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(ConfigError, match="adapter: found no"):
+            load_role(models, "policy", folder)
+
+
+@pytest.mark.parametrize("other, word", [
+    (Lora(r=8, alpha=8), "r = 4, here 8"),  # copy_ would raise a RuntimeError
+    (Lora(r=4, alpha=16), "lora_alpha = 8, here 16"),  # would load, and be another model
+    (Lora(r=4, alpha=8, target_modules=["q_proj"]), "unexpected"),
+    (None, "model.lora"),
+])
+def test_other_lora_settings_are_refused(make_models, tmp_path, other, word):
+    save_role(trained(make_models), "policy", tmp_path)
+    models = make_models(lora=other)
+    models.add_role("policy", trainable=True, seed=1)
+    before = {key: p.detach().clone() for key, p in models.policy.parameters().items()}
+    with pytest.raises(ConfigError, match=word):
+        load_role(models, "policy", tmp_path)
+    assert all(torch.equal(before[key], p) for key, p in models.policy.parameters().items())
+
+
+def test_rank_one_does_not_broadcast_into_another_rank(make_models, tmp_path):
+    save_role(trained(make_models, Lora(r=1, alpha=8)), "policy", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"r": 1', '"r": 4'), encoding="utf-8")  # an edited file
+    with pytest.raises(ConfigError, match=r"expected \(4, 32\)"):
+        load_role(trained(make_models), "policy", tmp_path)
+
+
+def test_a_whole_model_is_no_adapter(make_models, tmp_path):
+    save_role(trained(make_models, None), "policy", tmp_path)
+    with pytest.raises(ConfigError, match="expected a LoRA adapter"):
+        load_role(trained(make_models), "policy", tmp_path)
+
+
+# ---- the exported folder
+
+def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
+    stage, folder = tmp_path / "stage", tmp_path / "run" / "deep"
+    stage.mkdir()
+    models = trained(make_models)
+    save_role(models, "policy", stage)
+    (stage / "metrics.jsonl").write_text("{}\n")
+    (stage / "evaluation").mkdir()
+    export(stage, folder, "# card", models.template)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_model.safetensors", "adapter_config.json", "README.md", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json"}
+    again = make_models()
+    batch = collate(examples(2))
+    assert torch.equal(frozen_role(again, "policy", folder).token_logprobs(batch), models.policy.token_logprobs(batch))
+
+
+def card(**options):
+    settings = {"base": "org/model", "method": "dpo", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
+                "results": {"reward/gold": {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}}, "peft": True,
+                "answers": True, **options}
+    return model_card(**settings)
+
+
+def test_the_card_says_what_was_measured():
+    text = card()
+    assert text.startswith('---\nbase_model: "org/model"\nlibrary_name: peft\ntags: [alignment, dpo]\n---\n')
+    assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
+    assert "library_name" not in card(peft=False)
+    assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
+
+
+def test_the_card_holds_neither_markup_nor_passwords():
+    text = card(base='x"\n<script>alert(1)</script>', data={"source": "https://me:secret@host/pairs.jsonl\n# title <img src=x>"})
+    assert "secret" not in text and "https://***@host/pairs.jsonl" in text
+    assert "<script" not in text and "<img" not in text and "\n# title" not in text
+    front = text.split("---\n")[1]
+    assert len(front.splitlines()) == 3  # a name cannot add a key

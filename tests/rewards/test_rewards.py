@@ -1,0 +1,723 @@
+"""Reward sources: what each one answers, what stops it, and that another source is another stage."""
+
+import copy
+import dataclasses
+import functools
+import importlib
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from command_line import MICRO, invoke
+
+from algorithms.best_of_n import BestOfN
+from algorithms.common.support import provenance
+from algorithms.common.algorithm import Response, RewardSource
+from algorithms.common.candidates import Candidates, Sampled
+from algorithms.common.rewards.classifier import Classifier, of_equal_length
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.models.export import frozen_role
+from algorithms.common.models.model import Lora
+from algorithms.common.data.records import DataSets, Records
+from algorithms.common.data.records.record import Record
+from algorithms.common.rewards.sources import (Function, Gold, Trained, TrainedOwn, Weighted,
+                                                checked)
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example
+from algorithms.dpo import DPO
+from algorithms.ppo import PPO
+from algorithms.reward_model import RewardModel
+from algorithms.rrhf import RRHF
+from stage_setup import LAB, MODEL, RECIPE, make_bench, make_data, on_sft
+from training_setup import pairs_file
+
+MESSAGES = [{"role": "user", "content": "How was it?"}]
+
+
+def response(text=" was good", prompt=" the room", record="r0", finished=True, **more) -> Response:
+    return Response(prompt, text, [5, 6], [7, 8, 2], finished, record, **more)
+
+
+THREE = [response(record="first"), response(" was bad", record="second"), response(" it", record="third")]
+
+
+# What a source may answer
+
+
+@pytest.mark.parametrize("values", [[1, 2.5, -3], (1.0, 2.5, -3.0), np.array([1, 2.5, -3], np.float32), torch.tensor([1, 2.5, -3]),
+                                    list(torch.tensor([1, 2.5, -3])), list(np.array([1, 2.5, -3], np.float32))], ids=lambda v: type(v).__name__)
+def test_numbers_in_any_container(values):
+    found = checked("x", lambda responses: values)(THREE)
+    assert found == [1.0, 2.5, -3.0] and all(type(value) is float for value in found)
+
+
+@pytest.mark.parametrize("values, message", [
+    ([1.0, math.nan, 3.0], "reward x: found nan for a response to record second; expected a finite number"),
+    ([1.0, 2.0, -math.inf], "reward x: found -inf for a response to record third"),
+    (torch.tensor([math.inf, 1, 2]), "found inf for a response to record first"),
+    ([1.0, None, 3.0], "found None for a response to record second"), ([1.0, "2", 3.0], "found '2' for a response to record second"),
+    ([1.0, 1e39, 3.0], r"found 1e\+39 for a response to record second; expected a finite number, at most 3.4e\+38 in size"),
+    (np.array([1.0, 2.0, -1e39]), r"found -1e\+39 for a response to record third"),
+    ([True, 1.0, 1.0], "found True for a response to record first"),
+    (torch.ones(3, 1), r"found \[1.0\] for a response to record first"), ([[1.0], [2.0], [3.0]], "record first"),
+    ([1.0, 2.0], r"found 2 scores for 3 responses; expected one each \(first record first\)"), ([], "found 0 scores for 3 responses"),
+    (torch.tensor(1.0), r"found float; expected a list of one number per response \(first record first\)"),
+    (None, "found NoneType; expected a list"), ({"a": 1}, "found dict; expected a list")], ids=repr)
+def test_anything_else_stops_with_the_record(values, message):
+    with pytest.raises(TrainingError, match=message):
+        checked("x", lambda responses: values)(THREE)
+
+
+def test_the_largest_float32_is_a_score():
+    largest = torch.finfo(torch.float32).max
+    assert checked("x", lambda responses: [largest, -largest])(THREE[:2]) == [largest, -largest]
+    with pytest.raises(TrainingError, match="found 10+ for a response to record second"):
+        checked("x", lambda responses: [0, 10**400])(THREE[:2])
+
+
+def test_no_responses_no_scores():
+    assert checked("x", lambda responses: [])([]) == []
+
+
+# Functions
+
+
+def words(prompts: list[str], responses: list[str], weight: float = 1.0) -> list[float]:
+    return [weight * len(f"{x}{y}".split()) for x, y in zip(prompts, responses, strict=True)]
+
+
+def opened(source: RewardSource, models=None, folders=None, data=None, batch_size=2):
+    return source.open(models, folders or {}, data, batch_size)
+
+
+def test_a_function_sees_prompts_and_responses():
+    assert opened(Function(words))(THREE) == [4.0, 4.0, 3.0]
+    assert opened(Function(functools.partial(words, weight=-0.5)))(THREE) == [-2.0, -2.0, -1.5]
+    with pytest.raises(TrainingError, match="reward function: found 1 scores for 3 responses"):
+        opened(Function(lambda prompts, responses: [1.0]))(THREE)
+
+
+def everything(prompts, responses, finished, meta, prompt_ids, response_ids):
+    told = (prompts, responses, finished, meta, prompt_ids, response_ids)
+    return [float(len(repr(parts))) for parts in zip(*told, strict=True)]
+
+
+def by_keyword(*, meta, responses):
+    return [float(one["answer"] in text) for one, text in zip(meta, responses, strict=True)]
+
+
+GIVEN = {"prompts": [" the room"] * 2, "responses": [" was good", " bad"], "finished": [True, False],
+         "meta": [{"answer": "good"}, {"answer": "fine"}], "prompt_ids": [[5, 6]] * 2, "response_ids": [[7, 8, 2]] * 2}
+TWO = [response(meta={"answer": "good"}), response(" bad", finished=False, meta={"answer": "fine"})]
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_function_is_given_what_it_asks_for_by_name(name):
+    told = []
+    one = {}
+    exec(f"def reward({name}):\n    told.append({name})\n    return [0.0] * len({name})", {"told": told}, one)
+    Function(one["reward"]).check(make_data())
+    assert opened(Function(one["reward"]))(TWO) == [0.0, 0.0] and told == [GIVEN[name]]
+    assert Function(one["reward"]).reads_meta == (name == "meta")
+
+
+def test_a_function_may_ask_for_several_in_any_order():
+    assert opened(Function(by_keyword))(TWO) == [1.0, 0.0]
+    assert opened(Function(everything))(TWO) == [float(len(repr(parts))) for parts in zip(*GIVEN.values())]
+    assert opened(Function(lambda meta, finished=None, other=3: [finished.count(True), other]))(TWO) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("function, value", [
+    (lambda questions, answers: [questions[0] + answers[0]], " the room was good"),
+    (lambda *given: [given[0][0]], " the room"),
+    (lambda prompt, response, meta: [prompt[0] + response[0] + meta[0]["answer"]], " the room was goodgood"),
+    (lambda xs, ys, /: [ys[0]], " was good"), (lambda prompts, responses, **more: [str(more)], "{}"),
+    (functools.partial(lambda prompts, responses, meta: [str(meta)], meta="my own"), "my own"),
+    (functools.partial(lambda weight, prompts, responses: [weight], "first"), "first")])
+def test_two_first_arguments_are_prompts_and_responses_whatever_they_are_called(function, value):
+    source = Function(function)
+    source.check(make_data())
+    with pytest.raises(TrainingError, match=re.escape(f"found {value!r} for a response")):
+        opened(source)(TWO[:1])
+
+
+@pytest.mark.parametrize("function, unknown", [
+    (lambda prompts, responses, answers: 0, "answers"), (lambda responses, answer: 0, "answer"),
+    (lambda text: 0, "text"),
+    (lambda prompts, *, reference: 0, "reference"), (lambda responses, prompts, solution, meta: 0, "solution"),
+    (math.fsum, "seq")])
+def test_a_function_that_asks_for_anything_else_is_refused(function, unknown):
+    for source in (Function(function), Weighted({"a": Function(function)}, {"a": 1.0})):
+        with pytest.raises(ConfigError, match=f"asks for {unknown}; expected only prompts, responses, finished, meta, "
+                                              f"prompt_ids, response_ids; fix: .*[+]reward.function.{unknown}=VALUE"):
+            source.check(make_data())
+
+
+def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix_works(tmp_path, monkeypatch):
+    (tmp_path / "asking.py").write_text("def reward(prompts, responses, weight):\n"
+                                        "    return [weight * len(response) for response in responses]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ["algorithm=ppo", "algorithm.critic=policy", "reward=function", "reward.function._target_=asking.reward",
+               *MICRO, f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run", "recipe.steps=1",
+               "algorithm.needs.reference.recipe.steps=1"]
+    ended = invoke(*command)
+    assert ended.status == 2 and ended.err.startswith("reward.function: found reward, which asks for weight; expected")
+    assert not list((tmp_path / "stages").glob("trained-*"))
+    ended = invoke(*command, re.search(r"\+\S+=", ended.err)[0] + "2.0")
+    assert ended.status == 0, ended.err
+
+
+HEARD: list[dict] = []
+
+
+def listening(responses, meta, prompt_ids, response_ids, finished, prompts):
+    HEARD.extend({"response": r, **m} for r, m in zip(responses, meta))
+    assert all(prompt_ids) and all(response_ids) and len(finished) == len(prompts) == len(prompt_ids)
+    return [float(len(ids)) for ids in response_ids]
+
+
+def with_answers() -> DataSets:
+    data = make_data()
+
+    def answered(records):
+        return Records.from_list([Record(one.prompt, [], None, {"answer": one.prompt.upper()}) for one in records])
+
+    return dataclasses.replace(data, prompts=answered(data.prompts), evaluation=answered(data.evaluation))
+
+
+@pytest.mark.parametrize("algorithm, sets", [
+    (PPO(critic="policy", max_new_tokens=4), ["prompts", "evaluation"]), (BestOfN(n=2), ["evaluation"]),
+    (RRHF(candidates=Candidates({"own": Sampled(count=2)}, max_new_tokens=4)), ["prompts", "evaluation"])],
+    ids=["ppo", "best_of_n", "rrhf"])
+def test_a_records_meta_reaches_the_function(algorithm, sets, tmp_path):
+    data = with_answers()
+    HEARD.clear()
+    bench_with(Store(tmp_path), Function(listening), data).evaluate(dataclasses.replace(algorithm, needs={}), RECIPE)
+    expected = {record.prompt.upper() for name in sets for record in getattr(data, name)}
+    assert {one["answer"] for one in HEARD} == expected
+
+
+def test_other_meta_is_another_stage_where_the_function_reads_it(store):
+    data = with_answers()
+    other = Records.from_list([Record(one.prompt, [], None, {"answer": "x"}) for one in data.prompts])
+    other = dataclasses.replace(data, prompts=other)
+    for function, same in ((by_keyword, False), (words, True)):
+        source = Weighted({"one": Function(function)}, {"one": 1.0})
+        keys = {store.key("trained", bench_with(store, source, one).description(PPO(critic="policy"), RECIPE))
+                for one in (data, other)}
+        assert (len(keys) == 1) == same
+
+
+def test_gold():
+    data = dataclasses.replace(make_data(), gold=lambda prompts, responses, finished: [len(y) - 10.0 * (not f) for y, f in zip(responses, finished)])
+    assert opened(Gold(), data=data)([response(" ab"), response(" ab", finished=False)]) == [3.0, -7.0]
+    Gold().check(data)
+    for source in (Gold(), Weighted({"truth": Gold()}, {"truth": 1.0})):
+        with pytest.raises(ConfigError, match="this data has no gold reward; expected data=reviews"):
+            source.check(make_data())
+
+
+def test_a_gold_reward_that_the_data_lacks_stops_before_anything_is_trained(tmp_path):
+    ended = invoke("algorithm=ppo", "reward=gold", "data=file", f"data.path={pairs_file(tmp_path / 'p.jsonl')}",
+                   f"stages.folder={tmp_path / 'stages'}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert ended.status == 2 and "this data has no gold reward" in ended.err
+    assert not list((tmp_path / "stages").glob("trained-*"))
+
+
+# Sums
+
+
+def test_a_weighted_sum():
+    source = Weighted({"length": Function(words), "ones": Function(lambda prompts, responses: [1.0] * len(prompts))},
+                      {"length": 0.5, "ones": -2.0})
+    assert opened(source)(THREE) == [0.0, 0.0, -0.5]
+
+
+def test_the_part_that_fails_is_named():
+    source = Weighted({"length": Function(words), "odd": Function(lambda prompts, responses: [math.nan] * len(prompts))},
+                      {"length": 1.0, "odd": 0.0})
+    with pytest.raises(TrainingError, match="reward function: found nan for a response to record first"):
+        opened(source)(THREE)
+
+
+TRAINED = Trained(RewardModel(), RECIPE)
+
+
+@pytest.mark.parametrize("sources, weights, message", [
+    ({}, {}, "reward.weights: found"), ({"a": Gold()}, {}, r"found \[\] for the sources \['a'\]"),
+    ({"a": Gold()}, {"b": 1.0}, r"found \['b'\] for the sources \['a'\]"), ({"a": Gold()}, {"a": math.inf}, "reward.weights.a: found inf"),
+    ({"a": Gold()}, {"a": "1"}, "reward.weights.a: found '1'"),
+    ({"a": TRAINED, "b": TRAINED}, {"a": 1.0, "b": 1.0}, "found 2 trained sources on the run's base")])
+def test_sums_that_cannot_be(sources, weights, message):
+    with pytest.raises(ConfigError, match=message):
+        Weighted(sources, weights)
+
+
+# Classifiers
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory, tokenizer):
+    """Small random classifiers with the lab's tokenizer: one logit, three classes, and one that knows no padding."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    folders = {}
+    for name, labels, pad in (("one", 1, 0), ("three", 3, 0), ("unpadded", 1, None)):
+        torch.manual_seed(len(name))
+        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
+                             num_labels=labels, pad_token_id=pad)
+        model = LlamaForSequenceClassification(config)
+        torch.nn.init.normal_(model.score.weight)
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+class OnCpu:
+    device = torch.device("cpu")
+    used: set = set()
+
+
+MIXED = [response(" was good and the staff was great", record="long"), response(" was bad", record="short"), response(" it", record="shorter")]
+
+
+def by_hand(folder, *texts: str) -> list[torch.Tensor]:
+    """Logits of every text alone, read at its last token."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        return [model.score(model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, -1]) for text in texts]
+
+
+@pytest.mark.parametrize("name", ["one", "unpadded"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_classifiers_logit_does_not_depend_on_padding(classifiers, name, batch_size):
+    found = opened(Classifier(str(classifiers[name]), input="text"), OnCpu, batch_size=batch_size)(MIXED)
+    expected = [logits.item() for logits in by_hand(classifiers[name], *[r.prompt + r.text for r in MIXED])]
+    assert found == pytest.approx(expected, abs=1e-5) and len({round(value, 4) for value in found}) == 3
+
+
+def families(size: int, end: int) -> dict:
+    """Small configurations by family, whose text model has a pad id of its own, none, the end token or any other."""
+    import transformers as hf
+
+    wide = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4}
+    narrow = {"vocab_size": size, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    return {
+        "llama, another": (hf.LlamaConfig, {**wide, "pad_token_id": 7}),
+        "llama, none": (hf.LlamaConfig, {**wide, "pad_token_id": None}),
+        "qwen2, end": (hf.Qwen2Config, {**wide, "num_key_value_heads": 4, "pad_token_id": end}),
+        "mistral, another": (hf.MistralConfig, {**wide, "num_key_value_heads": 4, "pad_token_id": 7}),
+        "gpt2, beyond": (hf.GPT2Config, {**narrow, "pad_token_id": size + 3}),
+        "gpt2, another": (hf.GPT2Config, {**narrow, "pad_token_id": 7}),
+        "neox, another": (hf.GPTNeoXConfig, {**wide, "pad_token_id": 7}),
+        "bert, another": (hf.BertConfig, {**wide, "pad_token_id": 7}),
+        "roberta, another": (hf.RobertaConfig, {**wide, "pad_token_id": 7}),
+        "xlnet, last place": (hf.XLNetConfig, {"vocab_size": size, "d_model": 32, "d_inner": 64, "n_layer": 2,
+                                               "n_head": 4})}
+
+
+@pytest.mark.parametrize("family", families(2, 0))
+def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
+    """It is what transformers gives for the text alone, whatever the pad ids of model and tokenizer are."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    kind, options = families(len(tokenizer), tokenizer.eos_token_id)[family]
+    model = AutoModelForSequenceClassification.from_config(kind(**options, num_labels=1, initializer_range=1.0)).eval()
+    model.save_pretrained(tmp_path)
+    texts = [*MIXED, response(" was kind", record="as short"), MIXED[0]]
+    for pad in (tokenizer.pad_token, tokenizer.eos_token, None):
+        for side in ("left", "right"):
+            own = copy.deepcopy(tokenizer)
+            own.pad_token, own.padding_side = pad, side
+            own.save_pretrained(tmp_path)
+            source = Classifier(str(tmp_path), input="text", max_length=64)
+            source.check(make_data())
+            with torch.no_grad():
+                alone = [model(**own(one.prompt + one.text, return_tensors="pt")).logits.item() for one in texts]
+            assert opened(source, OnCpu, batch_size=4)(texts) == pytest.approx(alone, abs=1e-4)
+            assert len({round(value, 3) for value in alone}) == 4
+
+
+def test_texts_of_equal_length_share_a_pass():
+    assert of_equal_length([3, 5, 3, 3, 5, 2], 2) == [[0, 2], [3], [1, 4], [5]]
+
+
+def test_a_family_that_counts_positions_by_its_pad_id_needs_one(tokenizer, tmp_path):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
+                           num_attention_heads=2, num_labels=1, pad_token_id=None)
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="^reward.name: found .* a roberta without pad_token_id in its config.json; "):
+        Classifier(str(tmp_path)).check(make_data())
+
+
+def test_turns_that_a_classifiers_template_refuses_are_told_before_training(classifiers, tmp_path):
+    shutil.copytree(classifiers["one"], tmp_path / "chat")
+    (tmp_path / "chat/chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    asked = Record([{"role": "system", "content": "be brief"}, *MESSAGES], [])
+    told = dataclasses.replace(make_data(), prompts=Records.from_list([asked]))
+    source = Classifier(str(tmp_path / "chat"), input="chat")
+    source.check(make_data())
+    message = (r"^reward.input: found chat, but .* refuses the turns \['system', 'user', 'assistant'\] "
+               r"\(no system here\); expected .*; fix: reward.input=pair")
+    with pytest.raises(ConfigError, match=message):
+        source.check(told)
+    dataclasses.replace(source, input="pair").check(told)
+
+
+def test_a_classs_probability(classifiers):
+    expected = [logits.softmax(-1).tolist() for logits in by_hand(classifiers["three"], *[r.prompt + r.text for r in MIXED])]
+    for label in range(3):
+        found = opened(Classifier(str(classifiers["three"]), input="text", label=label), OnCpu)(MIXED)
+        assert found == pytest.approx([row[label] for row in expected], abs=1e-5)
+
+
+def test_text_is_rendered_the_classifiers_way(classifiers, tokenizer, tmp_path):
+    """Messages are not read in the policy's markup: as a transcript, or in the classifier's own chat template."""
+    rendered = response("It was.", "<policy>How was it?</policy>", source=MESSAGES)
+    text = opened(Classifier(str(classifiers["one"]), input="text"), OnCpu)([rendered])
+    assert text == pytest.approx([by_hand(classifiers["one"], "\n\nHuman: How was it?\n\nAssistant: It was.")[0].item()], abs=1e-5)
+    folder = tmp_path / "chat"
+    folder.mkdir()
+    for path in classifiers["one"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    chat = opened(Classifier(str(folder), input="chat"), OnCpu)
+    expected = [by_hand(folder, text)[0].item() for text in ("[user]How was it?[assistant]It was.", "[user] the room[assistant] was good")]
+    assert chat([rendered, response()]) == pytest.approx(expected, abs=1e-5), "one BOS, whoever writes it"
+    with pytest.raises(ConfigError, match="reward.input: found chat, but .* has no chat template"):
+        opened(Classifier(str(classifiers["one"]), input="chat"), OnCpu)
+
+
+def test_a_long_text_keeps_its_end(classifiers):
+    long = response(" was good", " the room" * 60)
+    source = Classifier(str(classifiers["one"]), input="text", max_length=16)
+    (cut,), (whole,) = opened(source, OnCpu)([long]), opened(dataclasses.replace(source, max_length=512), OnCpu)([long])
+    (other,) = opened(source, OnCpu)([response(" was bad", " the room" * 60)])
+    assert cut != whole and cut != other
+
+
+@pytest.fixture(scope="module")
+def with_positions(tmp_path_factory, tokenizer):
+    """Small random classifiers with a table of positions: BERT's 16, and RoBERTa's 20 with padding at 2, of which 17 are read."""
+    from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+
+    folders = {}
+    for name, config, kind, options in (
+            ("bert", BertConfig, BertForSequenceClassification, {"max_position_embeddings": 16, "pad_token_id": 0}),
+            ("roberta", RobertaConfig, RobertaForSequenceClassification, {"max_position_embeddings": 20, "pad_token_id": 2})):
+        torch.manual_seed(5)
+        model = kind(config(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
+                            num_attention_heads=2, num_labels=1, initializer_range=1.0, **options))
+        folders[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.mark.parametrize("name, most", [("bert", 16), ("roberta", 17)])
+def test_no_more_tokens_than_the_classifier_has_positions(with_positions, name, most):
+    long = response(" was good" * 30, " the room" * 60)
+    source = Classifier(str(with_positions[name]), input="text", max_length=most)
+    source.check(make_data())
+    assert math.isfinite(opened(source, OnCpu)([long])[0]), "the longest that fits does"
+    for refuse in (lambda one: one.check(make_data()), lambda one: opened(one, OnCpu),
+                   lambda one: Weighted({"a": one}, {"a": 1.0}).check(make_data())):
+        with pytest.raises(ConfigError, match=rf"reward.max_length: found {most + 1}; expected at most {most}, the tokens that .* "
+                                              rf"takes; fix: reward.max_length={most}"):
+            refuse(dataclasses.replace(source, max_length=most + 1))
+
+
+def test_no_more_tokens_than_the_tokenizer_states_and_no_fewer_than_its_own(classifiers, tmp_path):
+    folder = tmp_path / "short"
+    shutil.copytree(classifiers["one"], folder)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**told, "model_max_length": 40}))
+    Classifier(str(folder), max_length=40).check(make_data())
+    with pytest.raises(ConfigError, match="reward.max_length: found 41; expected at most 40"):
+        Classifier(str(folder), max_length=41).check(make_data())
+    for kind, least in (("pair", 3), ("text", 2)):  # BOS, and a token of each text
+        Classifier(str(folder), input=kind, max_length=least).check(make_data())
+        with pytest.raises(ConfigError, match=f"reward.max_length: found {least - 1}; expected at least {least}"):
+            Classifier(str(folder), input=kind, max_length=least - 1).check(make_data())
+
+
+def test_a_pair_loses_its_prompt_and_then_its_response(classifiers, caplog):
+    """Eight tokens are BOS and seven: a response of six leaves the prompt one, of more than that each its half."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(classifiers["one"])
+    ids = {text: tokenizer(text, add_special_tokens=False).input_ids for text in (" the room", " good", " bad")}
+    assert all(len(found) <= 2 for found in ids.values()), "words of the lab"
+    prompt = ids[" the room"] * 10
+    fits, over = " good" * (6 // len(ids[" good"])), " bad" * 20
+    source = Classifier(str(classifiers["one"]), max_length=8)
+    scorer, seen = opened(source, OnCpu, batch_size=2), []
+    encode = source._encoded
+    source._encoded = lambda *given: seen.append(encode(*given)) or seen[-1]
+    together = scorer([response(fits, " the room" * 10, record="fits"), response(over, " the room" * 10, record="over"),
+                       response(over, " the room" * 10, record="again"), response(" good", " the room", record="short")])
+    response_ids, over_ids = ids[" good"] * (6 // len(ids[" good"])), ids[" bad"] * 20
+    bos = tokenizer.bos_token_id
+    assert seen[0]["input_ids"] == [bos, *prompt[-(7 - len(response_ids)):], *response_ids]
+    assert seen[1]["input_ids"] in ([bos, *prompt[-3:], *over_ids[-4:]], [bos, *prompt[-4:], *over_ids[-3:]])
+    assert seen[3]["input_ids"] == [bos, *ids[" the room"], *ids[" good"]]
+    assert [one.message for one in caplog.records if "record over has" in one.message], "said once"
+    assert len([one for one in caplog.records if "reward.max_length=8" in one.message]) == 1
+    alone = [opened(Classifier(str(classifiers["one"]), max_length=8), OnCpu, batch_size=1)([one])[0] for one in
+             (response(fits, " the room" * 10), response(over, " the room" * 10))]
+    assert together[:2] == pytest.approx(alone, abs=1e-5) and together[1] == pytest.approx(together[2], abs=1e-5)
+
+
+@pytest.mark.parametrize("name, options, message", [
+    ("three", {}, "reward.label: found None for a classifier of 3 outputs; expected a class from 0 to 2"),
+    ("three", {"label": 3}, "found 3 for a classifier of 3 outputs"), ("one", {"label": 0}, "found 0 for a classifier of 1 outputs; expected null")])
+def test_labels_that_are_not_there(classifiers, name, options, message):
+    for refuse in (lambda one: opened(one, OnCpu), lambda one: one.check(make_data())):
+        with pytest.raises(ConfigError, match=message):
+            refuse(Classifier(str(classifiers[name]), **options))
+
+
+def test_wrong_classifiers():
+    for options, message in (({"input": "json"}, "reward.input: found 'json'; expected one of pair, text, chat"),
+                             ({"precision": "fp8"}, "reward.precision"), ({"max_length": 0}, "reward.max_length"), ({"label": -1}, "reward.label")):
+        with pytest.raises(ConfigError, match=message):
+            Classifier("x", **options)
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+        opened(Classifier("/nowhere"), OnCpu)
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+        Classifier("/nowhere").content()
+
+
+# Trained sources
+
+
+def reward_model() -> RewardModel:
+    return on_sft(RewardModel, normalize_on=4, max_new_tokens=6)
+
+
+@dataclasses.dataclass
+class Asking(DPO):
+    """DPO that asks its reward source, and writes down what it was told."""
+
+    uses_reward = True
+
+    def fit(self, context):
+        self.told = context.reward([Response(text, " good", context.models.prompt_ids(text, 8), [40, 41, 2], True, text)
+                                    for text in (" the room", " the staff was")])
+        super().fit(context)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("stages"))
+
+
+def bench_with(store, source, data=None) -> Bench:
+    return make_bench(store, data, reward=source)
+
+
+def test_a_trained_source_is_the_reward_model(store):
+    source, algorithm = Trained(reward_model(), RECIPE), on_sft(Asking)
+    bench = bench_with(store, source)
+    bench.train(algorithm, RECIPE)
+    folder = bench.train(reward_model(), RECIPE)
+    assert json.loads((folder / "state.json").read_text()) == source.algorithm.state_dict() != {"mean": 0.0, "std": 1.0}
+    models = make_bench(store).models
+    frozen_role(models, "reward", folder)
+    rows = [Example(models.prompt_ids(text, 8), [[40, 41, 2]], [True], None, text) for text in (" the room", " the staff was")]
+    with torch.no_grad():
+        expected = models.role("reward").final_outputs(models.collate(rows))[:, 0, 0]  # normalised by the head itself
+    assert algorithm.told == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_source_on_a_base_of_its_own(store, tmp_path):
+    """Another folder, another LoRA rank: trained apart, with the supervised stage it stands on, and asked with its own tokens."""
+    shutil.copytree(LAB, tmp_path / "other")
+    own = dataclasses.replace(MODEL, name=str(tmp_path / "other"), lora=Lora(r=8, alpha=8))
+    source, algorithm = TrainedOwn(reward_model(), RECIPE, own), on_sft(Asking)
+    bench = bench_with(store, source)
+    bench.train(algorithm, RECIPE)
+    folder = make_bench(store, model=own).train(reward_model(), RECIPE)
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 8
+    assert "reward" not in bench.models.roles.names(), "it is no role of the policy's base"
+    scorer = source.open(bench.models, {"reward": folder}, bench.data, 2)
+    whole, cut = (scorer([response(" was good", finished=finished)])[0] for finished in (True, False))
+    assert whole != cut, "an unfinished response has no end token there either"
+    assert scorer([response(" was good", record="a"), response(" was bad and the staff was great", record="b")])[0] == pytest.approx(whole, abs=1e-4)
+    cost = bench.cost(algorithm, RECIPE)["stages"]
+    assert set(cost) == {"reference", "reward"} and set(cost["reward"]["stages"]) == {"reference"}
+
+
+def test_a_cost_counts_the_models_beside_the_runs_base(store, classifiers, monkeypatch):
+    """Policy, reference and critic of PPO, and each reward model that lies in memory with them."""
+    own = TrainedOwn(reward_model(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=2, alpha=8)))
+    classifier = Classifier(str(classifiers["one"]), max_length=64)
+    sources = {"function": (Function(words), 3), "own": (own, 4), "classifier": (classifier, 4), "trained": (Trained(reward_model(), RECIPE), 4),
+               "sum": (Weighted({"a": own, "b": classifier, "c": classifier, "d": Function(words)}, dict.fromkeys("abcd", 0.5)), 6)}
+    for name, (source, models) in sources.items():
+        method = on_sft(PPO, critic="policy", max_new_tokens=4)
+        assert bench_with(store, source).cost(method, dataclasses.replace(RECIPE, steps=1))["resident_models"] == models, name
+
+
+def test_an_answers_cost_counts_them_too(store, classifiers):
+    classifier, method = Classifier(str(classifiers["one"]), max_length=64), on_sft(BestOfN, n=2)
+    for source, models in ((Function(words), 1), (classifier, 2)):
+        assert bench_with(store, source).cost(method, RECIPE)["resident_models"] == models
+
+
+def test_a_sum_with_a_trained_part(store):
+    parts = {"trained": Trained(reward_model(), RECIPE), "length": Function(words)}
+    told = {}
+    for name, source in {"trained": parts["trained"], "sum": Weighted(parts, {"trained": 2.0, "length": 0.5})}.items():
+        algorithm = on_sft(Asking)
+        bench_with(store, source).train(algorithm, dataclasses.replace(RECIPE, lr=5e-3))  # no kept stage answers
+        told[name] = algorithm.told
+    assert told["sum"] == pytest.approx([2 * told["trained"][0] + 0.5 * 3, 2 * told["trained"][1] + 0.5 * 4], abs=1e-5)
+
+
+# Identity
+
+
+def more_words(prompts, responses):
+    return words(prompts, responses)
+
+
+def key(store, source, data=None) -> str:
+    return store.key("trained", bench_with(store, source, data).description(on_sft(Asking), RECIPE))
+
+
+def test_another_source_is_another_stage(store, classifiers):
+    sources = {
+        "gold": Gold(), "function": Function(words), "other function": Function(more_words),
+        "argument": Function(functools.partial(words, weight=2.0)), "other argument": Function(functools.partial(words, weight=3.0)),
+        "classifier": Classifier(str(classifiers["one"])), "classifier's class": Classifier(str(classifiers["three"]), label=1),
+        "other class": Classifier(str(classifiers["three"]), label=2), "rendering": Classifier(str(classifiers["one"]), input="text"),
+        "trained": TRAINED, "normalised otherwise": Trained(RewardModel(normalize_on=None), RECIPE),
+        "recipe": Trained(RewardModel(), dataclasses.replace(RECIPE, lr=3e-2)), "after sft": Trained(reward_model(), RECIPE),
+        "own": TrainedOwn(RewardModel(), RECIPE, MODEL),
+        "own rank": TrainedOwn(RewardModel(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=8, alpha=8))),
+        "sum": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 1.0}),
+        "weight": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 2.0}),
+        "part": Weighted({"a": Gold(), "b": Function(more_words)}, {"a": 1.0, "b": 1.0}),
+    }
+    keys = {name: key(store, source) for name, source in sources.items()}
+    assert len(set(keys.values())) == len(keys)
+    assert key(store, Function(words)) == keys["function"] and key(store, Trained(RewardModel(), RECIPE)) == keys["trained"]
+
+
+def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
+    def of(folder):
+        source = Classifier(str(folder))
+        return source.content(), key(store, Weighted({"a": source}, {"a": 1.0}))
+
+    folder = tmp_path / "copy"
+    shutil.copytree(classifiers["one"], folder)
+    (one, first), (copy, _) = of(classifiers["one"]), of(folder)
+    assert one == copy
+    before = of(folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert of(folder)[0] != before[0] and of(folder)[1] != before[1]
+
+
+def test_an_edited_function_is_another_reward(store, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    (tmp_path / "my_helper.py").write_text("")
+    for number, helper in ((1, ""), (2, ""), (1, ""), (1, "# a comment"), (1, "SETTING = 1")):
+        (tmp_path / "my_reward.py").write_text(
+            f"import my_helper\ndef reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+        (tmp_path / "my_helper.py").write_text(helper)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(provenance, "SOURCES", provenance.Sources())  # as a new process reads them
+        keys.append(key(store, Function(importlib.import_module("my_reward").reward)))
+    assert keys[0] == keys[2] == keys[3] and len({keys[0], keys[1], keys[4]}) == 3
+
+
+def scaled(weight: float, seen: list | None = None):
+    """A function made of settings, as a factory in a configuration makes it; it may fill what it holds."""
+    def score(prompts: list[str], responses: list[str]) -> list[float]:
+        if seen is not None:
+            seen.append(len(responses))
+        return [weight] * len(responses)
+
+    return score
+
+
+@dataclasses.dataclass
+class Scaled:
+    weight: float
+
+    def score(self, prompts: list[str], responses: list[str]) -> list[float]:
+        return [self.weight] * len(responses)
+
+    __call__ = score
+
+
+def test_what_a_function_encloses_is_part_of_it(store):
+    assert key(store, Function(scaled(1.0))) == key(store, Function(scaled(1.0))) != key(store, Function(scaled(2.0)))
+    filled = scaled(1.0, [])
+    before = key(store, Function(filled))
+    filled([], ["a"])
+    assert key(store, Function(filled)) == before, "its key does not change while it works"
+    for of in (lambda weight: Scaled(weight), lambda weight: Scaled(weight).score):
+        assert key(store, Function(of(1.0))) == key(store, Function(of(1.0))) != key(store, Function(of(2.0)))
+    with pytest.raises(ConfigError, match="content cannot be told; expected a function, a dataclass"):
+        key(store, Function(scaled(object())))
+
+
+def test_the_gold_reward_is_part_of_what_it_trains(store):
+    golds = [dataclasses.replace(make_data(), gold=functools.partial(words, weight=weight)) for weight in (1.0, 2.0)]
+    for source in (Gold(), Weighted({"gold": Gold()}, {"gold": 1.0})):
+        assert key(store, source, golds[0]) != key(store, source, golds[1])
+    assert key(store, Function(words), golds[0]) == key(store, Function(words), golds[1])
+
+
+def test_the_prompts_of_the_statistics_are_part_of_the_model(store):
+    """Its mean and deviation come from answers to them; a raw one does not depend on them."""
+    other = dataclasses.replace(make_data(), prompts=Records.from_list([Record("another:", [])]))
+    for algorithm, same in ((RewardModel(), False), (RewardModel(normalize_on=None), True)):
+        keys = [store.key("trained", make_bench(store, data).description(algorithm, RECIPE)) for data in (make_data(), other)]
+        assert (keys[0] == keys[1]) == same
+
+
+SECRET = "sk-Zx81QqLm"
+
+
+def asks_a_service(prompts, responses, api_key="", headers=None, weight=1.0):
+    assert api_key == headers["token"] == SECRET
+    return words(prompts, responses, weight)
+
+
+def test_a_secret_argument_stays_out_of_the_store(store):
+    source = Function(functools.partial(asks_a_service, api_key=SECRET, headers={"token": SECRET}, weight=4.0))
+    bench = bench_with(store, source)
+    bench.evaluate(on_sft(Asking), RECIPE)
+    manifests = [path.read_text() for path in store.folder.rglob("manifest.json")]
+    assert any("asks_a_service" in text and '"weight": 4.0' in text for text in manifests), "the other arguments are told"
+    assert not [path for path in store.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+def test_an_object_whose_content_cannot_be_told_is_refused(store):
+    class Scores:
+        def __call__(self, prompts, responses):
+            return [0.0] * len(prompts)
+
+    with pytest.raises(ConfigError, match="whose content cannot be told; expected a function, a dataclass"):
+        key(store, Function(Scores()))
