@@ -1,7 +1,7 @@
 """Runs of several seeds → figures of a row, over seeds and prompts.
 
-Never from the runs' finished intervals: each figure is a matrix, its rows the seeds and its columns the prompts that all runs
-of the table have, and goes through the estimator of its kind.
+Never from the runs' finished intervals: each figure is a matrix, its rows the seeds and its columns the prompts that
+all runs of the table have, and goes through the estimator of its kind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,16 +55,17 @@ def shared_prompts(figure: str, runs: Sequence[Result]) -> Shared:
         return Shared(kind, dict.fromkeys(seeds, everywhere), False, most)
     by_seed = {seed: _common([index for run, index in indices if run.seed == seed]) for seed in seeds}
     whole = all(len(by_seed[run.seed]) >= LEAST_SHARED * len(index) for run, index in indices)
-    apart = all(len(by_seed[one].intersection(by_seed[other])) <= MOST_OVERLAP * min(len(by_seed[one]), len(by_seed[other]))
-                for one, other in combinations(seeds, 2))
+    apart = all(len(one.intersection(other)) <= MOST_OVERLAP * min(len(one), len(other))
+                for one, other in combinations(by_seed.values(), 2))
     if len(seeds) > 1 and whole and apart and all(map(len, by_seed.values())):
         return Shared(kind, by_seed, True, most)
-    fewest, one, other = min(((len(index.intersection(another)), run.folder, second.folder)
-                              for (run, index), (second, another) in combinations(indices, 2)), key=lambda found: found[0])
+    common = [(len(index.intersection(another)), run.folder, second.folder)
+              for (run, index), (second, another) in combinations(indices, 2)]
+    fewest, one, other = min(common, key=lambda found: found[0])
     raise ReportError(
-        f"{figure}: found {len(everywhere):,} prompts that all {len(runs)} runs have, of up to {most:,} ({one} and {other} share "
-        f"{fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are compared; fix: evaluate all "
-        "with the same data, eval.prompts and eval.split, or make a table of those that were: "
+        f"{figure}: found {len(everywhere):,} prompts that all {len(runs)} runs have, of up to {most:,} ({one} and "
+        f"{other} share {fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are compared; "
+        "fix: evaluate all with the same data, eval.prompts and eval.split, or make a table of those that were: "
         "python -m benchmarks.report FOLDER… --out FOLDER")
 
 
@@ -76,7 +77,7 @@ def _asked(figure: str, run: Result) -> pd.Index:
 
 
 def matrix(figure: str, runs: Sequence[Result], shared: Shared) -> Matrix:
-    """Of runs with different seeds, in their order. Seeds with prompts of their own have one column: each seed's figure.
+    """Of runs with different seeds, in their order. Seeds with prompts of their own have one column, their figures.
 
     ValueError where nothing was measured.
     """
@@ -114,7 +115,7 @@ def _nested(found: Matrix, kind: Kind, prompts: int) -> Estimate:
     if kind is not SHARE:
         return kind.estimate(found, 0.95)
     shares = Shares.of(found.numerator, found.denominator)
-    shares = shares._replace(cells=shares.answers, prompts=np.minimum(prompts, shares.answers))  # where all answers agree
+    shares = shares._replace(cells=shares.answers, prompts=np.minimum(prompts, shares.answers))  # if all answers agree
     return found.estimate(shares.squares.mean, *shares.interval(0.05))
 
 
@@ -127,7 +128,8 @@ def _of_seeds(found: Sequence[Estimate], constant: bool) -> Estimate:
     if constant and (means == first.mean).all():
         return replace(first, seeds=seeds)
     half = float(student(seeds - 1, 0.05)) * means.std(ddof=1) / np.sqrt(seeds)
-    return Estimate(means.mean(), means.mean() - half, means.mean() + half, min(one.n for one in found), first.unit, seeds)
+    mean, n = means.mean(), min(one.n for one in found)
+    return Estimate(mean, mean - half, mean + half, n, first.unit, seeds)
 
 
 def _common(indices: Sequence[pd.Index]) -> pd.Index:

@@ -30,10 +30,10 @@ COMPARABLE = {
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
     "score/": "a judge that no method was trained on; the data has no gold reward",
-    "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals of known "
-                            "things beside it",
-    "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this score are "
-                    "favoured by it",
+    "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
+                            "of known things beside it",
+    "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
+                    "score are favoured by it",
     "accuracy/heldout": "nothing scored answers; it says how held-out pairs are ranked",
     "accuracy/choices": "nothing scored answers; it says which options are chosen",
     "perplexity/heldout": "nothing scored answers; it says how likely held-out demonstrations are",
@@ -59,7 +59,8 @@ class Declared:
                                   f"python -m benchmarks.report FOLDER… --{key} …")
             chosen[key] = value if value is not None else next(iter(found), None)
         if chosen["margin"] is not None and not chosen["margin"] > 0:
-            raise ReportError(f"report.margin: found {chosen['margin']}; expected a number above 0, in the figure's unit")
+            raise ReportError(f"report.margin: found {chosen['margin']}; expected a number above 0, in the figure's "
+                              "unit; fix: --margin 0.1")
         return cls(**chosen)
 
 
@@ -90,8 +91,9 @@ class Compared:
     notes: list[str]
 
 
-def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared, budget: str | None) -> Compared:
-    """Compares rows on the seeds and prompts that all of them have. ReportError for what cannot be compared as declared."""
+def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared,
+             budget: str | None) -> Compared:
+    """Compares rows on the seeds and prompts that all of them have. ReportError where they cannot be as declared."""
     figure, why = _figure(members, declared.figure)
     family = _family(members, declared.family)
     taking = [member for member in members if figure and member.having(figure)]
@@ -102,7 +104,8 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
                    if member not in taking] if taking else []:
         notes.append(f"Not compared: {', '.join(missing)}.")
     runs = {member.label: _ended(member) for member in members if member.lost}
-    words = paragraph(comparison, _words(figure)[0], budget if comparison.methods else None, _costs(taking or members), runs)
+    budget = budget if comparison.methods else None
+    words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
     best = comparison.best if len(taking) == len(members) else None
     return Compared(figure if pairs else None, words, pairs, best, notes)
 
@@ -113,21 +116,18 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
     declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
     if len(taking) < 2 or family and family not in labels:
-        notes += [f"Nothing was compared: {family} has no {figure}."] if family and family not in labels and taking else []
+        if taking and family and family not in labels:
+            notes.append(f"Nothing was compared: {family} has no {figure}.")
         return nothing, []
     if not seeds:
         notes.append("Nothing was compared: no seed is in all rows. Fix: run the same seeds of all.")
         return nothing, []
     notes += _seeds_note(taking, seeds, figure)
-    try:
-        figures = {member.label: matrix(figure, [run for run in member.having(figure) if run.seed in seeds], shared[figure])
-                   for member in taking}
-    except ValueError as error:
-        notes.append(f"Nothing was compared: {error}.")
-        return nothing, []
     kind, lower = ESTIMATED[shared[figure].kind], _words(figure)[1]
     margin, told = _margin(figure, shared[figure].kind, taking, margin)
     try:
+        runs = {member.label: [run for run in member.having(figure) if run.seed in seeds] for member in taking}
+        figures = {label: matrix(figure, having, shared[figure]) for label, having in runs.items()}
         comparison = compare(figures, kind, declared, margin=margin, lower_is_better=lower)
     except ValueError as error:
         notes.append(f"Nothing was compared: {error}.")
@@ -142,8 +142,8 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     notes.append(f"Pairs: {against_one}, {len(pairs)} in all, on the same seeds and prompts, row by row.")
     notes += [told, reading(comparison)]
     if any(pair.settled for pair in pairs):
-        notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a difference as "
-                     "large as the one seen with a chance of 80 %; the number rests on this run and is rough.")
+        notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
+                     "difference as large as the one seen with a chance of 80 %; the number rests on this run: roughly.")
     return comparison, pairs
 
 
@@ -151,13 +151,15 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
     """The figure to compare by, and why."""
     having: dict[str, int] = {}
     for member in members:
-        for name in dict.fromkeys(name for run in member.runs for name, one in run.evaluation.items() if one.kind in ROWS):
+        figures = {name: one.kind for run in member.runs for name, one in run.evaluation.items()}
+        for name in (name for name, kind in figures.items() if kind in ROWS):
             having[name] = having.get(name, 0) + 1
     if declared is not None and having:
         comparable = [name for name in having if _words(name)[0]]
         if declared not in comparable:
             told = ", of which neither more nor less is better" if declared in having else ""
-            raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}")
+            raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
+                              "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
         return declared, "declared"
     for least in (2, 1):
         for start, why in DEFAULTS.items():
@@ -182,7 +184,8 @@ def _family(members: Sequence[Member], family: str | None) -> str | None:
         [member.label for member in members if member.row.algorithm == family]
     if len(found) != 1:
         raise ReportError(f"report.family: found {family!r}, which names {len(found)} rows; expected all, or one of "
-                          f"{'; '.join(member.label for member in members)}")
+                          f"{'; '.join(member.label for member in members)}; fix: python -m benchmarks.report FOLDER… "
+                          "--family ROW")
     return found[0]
 
 
@@ -213,7 +216,7 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
         margin = score_margin(start) if start is not None else None
         of = "the default of scores, a tenth of the standard deviation of one answer of the start model"
     if not margin:
-        return None, "Practically equal: not said of any pair, since report.margin declares no difference that counts as none."
+        return None, "Practically equal: said of no pair, since report.margin declares no difference that is none."
     return margin, f"Practically equal: within ±{number(margin)}, {of}; report.margin declares another."
 
 
@@ -255,11 +258,13 @@ def budget_words(results: Sequence[Result]) -> str | None:
     if len(said) != 1 or not (budget := results[0].budget).get("equal"):
         return None
     if budget["equal"] != "labels":
-        rest = [f"{key} {value}" for key, value in budget.items() if key != "equal" and isinstance(value, (str, int, float))]
+        rest = [f"{key} {value}" for key, value in budget.items()
+                if key != "equal" and isinstance(value, (str, int, float))]
         return f"the same {budget['equal']}" + (f" ({', '.join(rest)})" if rest else "")
     used = {result.cost["labels"] for result in results if result.cost.get("labels")}
     if len(used) > 1:
         return None
     without = list(dict.fromkeys(result.algorithm for result in results if result.cost.get("labels") == 0))
-    of = f" ({listed(without)} {'learns' if len(without) == 1 else 'learn'} from none of them)" if used and without else ""
+    verb = "learns" if len(without) == 1 else "learn"
+    of = f" ({listed(without)} {verb} from none of them)" if used and without else ""
     return f"the same {f'{used.pop():,.0f} labelled comparisons' if used else 'labels'}{of}"

@@ -2,9 +2,10 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet) and nothing else, so a table can be made again anywhere, without
-a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one row, whose figures
-are made of all seeds' answers to the same prompts. How rows are compared is declared in the configuration's `report`.
+Reads the files that runs left (result.json, figures.parquet) and nothing else, so a table can be made again anywhere,
+without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
+row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
+the configuration.
 """
 
 import argparse
@@ -31,16 +32,16 @@ exit_code = 0  # of the process: 1 once a multirun's job has failed; run.py exit
 def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     """One row per algorithm and setting, how the rows compare, and what a reader must know.
 
-    `declared` counts over what the runs' configurations declare. ReportError where the runs cannot be put into one table.
+    `declared` counts over what the runs' configurations declare. ReportError for runs that cannot be in one table.
     """
     complete = [result for result in results if result.status == "complete"]
     shared = _shared(complete)
     members = _members(results)
     notes = [note for member in members for note in _measure(member, shared)]
-    found = compared(members, shared, Declared.of(results, declared or Declared()), budget_words(complete) if complete else None)
+    found = compared(members, shared, Declared.of(results, declared or Declared()), budget_words(complete))
     made = Table([member.row for member in members], [], found.words, found.pairs, found.figure, found.best)
-    made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared), *notes,
-                  *_starts(complete), *_data(results), *_origins(results), *_losses(members)]
+    made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
+                  *notes, *_starts(complete), *_data(results), *_origins(results), *_losses(members)]
     return made
 
 
@@ -65,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
     parser.add_argument("--out", help="where table.md, table.csv and table.tex go (default: FOLDER, if it is only one)")
-    parser.add_argument("--figure", help="compare rows by this figure, such as reward/gold (default: report.figure of the runs)")
-    parser.add_argument("--family", help="all, or the row that each is compared with, such as sft (default: report.family)")
-    parser.add_argument("--margin", type=float, help="differences within it are practically equal (default: report.margin)")
+    parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
+    parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
+    parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
     try:
         results = collect(options.folders)
@@ -101,7 +102,8 @@ def _members(results: Sequence[Result]) -> list[Member]:
             names = [result.folder.name for result in complete]
             if len(set(names)) < len(names):
                 names = [str(result.folder) for result in complete]
-            members += [Member(Row(algorithm, dict(settings), (run.seed,), name), [run]) for run, name in zip(complete, names)]
+            members += [Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
+                        for run, name in zip(complete, names)]
             complete = []
         if complete or lost:
             row = Row(algorithm, dict(settings), tuple(result.seed for result in complete))
@@ -110,15 +112,15 @@ def _members(results: Sequence[Result]) -> list[Member]:
             row.errors = [f"{_origin(result)}: {result.error}" for result in lost]
             members.append(Member(row, complete, lost))
     if len({member.label for member in members}) < len(members):
-        raise ReportError("found rows that are named alike; expected names that differ; fix: make a table of fewer folders")
+        raise ReportError("found rows named alike; expected names that differ; fix: make a table of fewer folders")
     return members
 
 
 def _varying(results: Sequence[Result]) -> list[str]:
     """Overrides that differ between runs and make them different things; absent is a value of its own."""
     keys = dict.fromkeys(key for result in results for key in result.overrides)
-    return [key for key in keys if key not in ("seed", "algorithm") and not key.startswith(("hydra.", "stages.", "report."))
-            and len({result.overrides.get(key) for result in results}) > 1]
+    return [key for key in keys if len({result.overrides.get(key) for result in results}) > 1
+            and key not in ("seed", "algorithm") and not key.startswith(("hydra.", "stages.", "report."))]
 
 
 def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -126,15 +128,16 @@ def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], 
 
 
 def _shared(complete: Sequence[Result]) -> dict[str, Shared]:
-    """The prompts that all runs have, of each figure that has rows. ReportError where runs disagree about what it is."""
+    """The prompts that all runs have, of each figure that has rows. ReportError where runs disagree what it is."""
     shared = {}
     for name in dict.fromkeys(name for run in complete for name in run.evaluation):
         having = [run for run in complete if name in run.evaluation]
-        kinds, units = ({getattr(one, part) for one in parts} for part, parts in (
-            ("kind", [run.evaluation[name] for run in having]), ("unit", [run.evaluation[name].estimate for run in having])))
+        kinds = {run.evaluation[name].kind for run in having}
+        units = {run.evaluation[name].estimate.unit for run in having}
         if len(units) > 1 or len(kinds) > 1 and kinds != {"mean", "share"}:
-            raise ReportError(f"{name}: found {listed(sorted(kinds))} of {listed(sorted(units))}; expected one kind of one unit in "
-                              "all runs; fix: run the same commands again with one version of the code")
+            told = f"{listed(sorted(kinds))} of {listed(sorted(units))}"
+            raise ReportError(f"{name}: found {told}; expected one kind of one unit in all runs; fix: run the same "
+                              "commands again with one version of the code")
         if kinds & set(ROWS):
             shared[name] = shared_prompts(name, having)
     return shared
@@ -202,16 +205,16 @@ def _meaning(members: Sequence[Member]) -> list[str]:
     counts = {len(member.runs) for member in members} - {0}
     notes = []
     if counts - {1}:
-        notes.append("Rows of several seeds: mean with its 95 % interval for new seeds and new prompts; costs are means over seeds.")
+        notes.append("Rows of several seeds: mean with its 95 % interval for new seeds and new prompts; costs are "
+                     "means over seeds.")
     if 1 in counts:
-        notes.append("Rows of one seed: 95 % interval for this trained model and new prompts; the method's other seeds are not "
-                     "covered.")
+        notes.append("Rows of one seed: 95 % interval for this trained model and new prompts; the method's other seeds "
+                     "are not covered.")
     names = {name for member in members for name in member.row.estimates}
     resampled = sorted({name for member in members for run in member.runs if len(member.runs) > 1
                         for name, one in run.evaluation.items() if one.kind == "resampled"})
     if resampled:
-        notes.append(f"Over several seeds {listed(resampled)} {'has' if len(resampled) == 1 else 'have'} an interval for new seeds on "
-                     "these prompts.")
+        notes.append(f"{listed(resampled)}: over several seeds the interval is for new seeds on these prompts.")
     if "kl/bound" in names:
         notes.append("KL (bound) is the upper bound log n − (n−1)/n of best-of-n, the other KL columns are measured.")
     if counts:

@@ -21,8 +21,8 @@ SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
-COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes", "resident_models",
-         "trainable_parameters")
+COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes",
+         "resident_models", "trainable_parameters")
 AGAIN = "fix: run the same command again; kept stages make it quick"
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 
@@ -180,11 +180,12 @@ def _of_figure(where: str, kind: str, mean: float, cells: pd.DataFrame | None) -
     if not total > 0:
         raise ReportError(f"{where}: found no rows of it in figures.parquet; expected one per prompt; {AGAIN}")
     if kind == "share" and not cells["numerator"].between(0, cells["denominator"]).all():
-        raise ReportError(f"{where}: found a numerator outside of 0 and its denominator; expected none in a share; {AGAIN}")
+        raise ReportError(f"{where}: found a share's numerator outside of 0 and its denominator; {AGAIN}")
     found = cells["numerator"].sum() / total
     found = math.exp(found) if kind == "perplexity" else found
     if not math.isclose(found, mean, rel_tol=1e-6, abs_tol=1e-9):
-        raise ReportError(f"{where}.mean: found {mean}, and {found} in figures.parquet; expected the files of one run; {AGAIN}")
+        raise ReportError(f"{where}.mean: found {mean}, and {found} in figures.parquet; expected the files of one run; "
+                          f"{AGAIN}")
     return cells
 
 
@@ -195,8 +196,9 @@ def _cells(path: Path) -> dict[str, pd.DataFrame]:
     except FileNotFoundError:
         raise ReportError(f"{path}: found no such file; expected the figures of a finished run; {AGAIN}") from None
     except (OSError, ValueError) as error:  # pyarrow's errors are of these
-        raise ReportError(f"{path}: found no Parquet that can be read ({' '.join(str(error).split())}); expected what a run "
-                          f"writes; {AGAIN}") from error
+        told = " ".join(str(error).split())
+        raise ReportError(f"{path}: found no Parquet that can be read ({told}); expected what a run writes; "
+                          f"{AGAIN}") from error
     if missing := [name for name in COLUMNS if name not in frame]:
         raise ReportError(f"{path}: {missing[0]}: found no such column; expected {', '.join(COLUMNS)}; {AGAIN}")
     for name in COLUMNS[2:]:
@@ -207,7 +209,7 @@ def _cells(path: Path) -> dict[str, pd.DataFrame]:
         raise ReportError(f"{path}: denominator: found a negative number; expected none; {AGAIN}")
     if (twice := frame.duplicated(["figure", "prompt_id"])).any():
         one = frame[twice].iloc[0]
-        raise ReportError(f"{path}: found {one['figure']} of prompt {one['prompt_id']} twice; expected one row; {AGAIN}")
+        raise ReportError(f"{path}: found {one['figure']} of prompt {one['prompt_id']} twice; expected once; {AGAIN}")
     return {name: part.set_index("prompt_id")[list(COLUMNS[2:])].astype(float)
             for name, part in frame.groupby("figure", sort=False)}
 

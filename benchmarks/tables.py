@@ -72,14 +72,16 @@ class Row:
     def label(self) -> str:
         """`dpo (beta=0.1)`."""
         settings = ", ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in self.settings.items())
-        return plain(self.algorithm + (f" ({settings})" if settings else "") + (f", {self.origin}" if self.origin else ""))
+        label = self.algorithm + (f" ({settings})" if settings else "") + (f", {self.origin}" if self.origin else "")
+        return plain(label)
 
     @property
     def runs(self) -> str:
         """`3`, or `3 of 5 (1 failed, 1 diverged)`: none is averaged away."""
         lost = ((self.failed, "failed"), (self.diverged, "diverged"))
         told = ", ".join(f"{count} {how}" for count, how in lost if count)
-        return f"{len(self.seeds)} of {len(self.seeds) + self.failed + self.diverged} ({told})" if told else str(len(self.seeds))
+        complete, total = len(self.seeds), len(self.seeds) + self.failed + self.diverged
+        return f"{complete} of {total} ({told})" if told else str(complete)
 
 
 @dataclass
@@ -128,7 +130,7 @@ class Table:
 
 @dataclass
 class _Block:
-    """Part of a table: a header and rows of cells; a cell is lines: a figure and its interval, either empty, or text."""
+    """Part of a table: a header and rows of cells; a cell is lines: a figure and its interval, either empty; text."""
 
     header: list[str]
     rows: list[list[tuple[str, ...]]]
@@ -176,11 +178,13 @@ def _pairs(table: Table) -> _Block:
     title, digits = METRICS.get(table.figure, (plain(table.figure), 3))
     title, digits = ("nats per token", 3) if title == "perplexity" else (title, digits)
     settled = any(row.settled for row in table.pairs)
-    block = _Block(["pair", f"difference in {title}", "p (Holm)", "finding", *["to settle it"] * settled], [], 1 + settled)
+    header = ["pair", f"difference in {title}", "p (Holm)", "finding", *["to settle it"] * settled]
+    block = _Block(header, [], 1 + settled)
     for row in table.pairs:
         p = "< 0.001" if row.pair.adjusted < 0.001 else _number(row.pair.adjusted, 3)
         texts = [(row.finding,), *[(row.settled,)] * settled]
-        block.rows.append([(f"{row.pair.first} − {row.pair.second}", ""), _figure(row.difference, digits), (p, ""), *texts])
+        names = (f"{row.pair.first} − {row.pair.second}", "")
+        block.rows.append([names, _figure(row.difference, digits), (p, ""), *texts])
     return block
 
 
@@ -224,8 +228,8 @@ def _csv(table: Table) -> str:
     figures = [f"{plain(name)}.{part}" for name in table.metrics for part in PARTS]
     ended = ["runs", "failed", "diverged", "seeds", "status", "best", "error"]
     difference = [f"difference.{part}" for part in PARTS]
-    pair = ["first", "second", "figure", *difference, "p", "p_holm", "verdict", "winner", "smallest_shown", "smallest_margin",
-            "finding", "to_settle"] if table.pairs else []
+    pair = ["first", "second", "figure", *difference, "p", "p_holm", "verdict", "winner", "smallest_shown",
+            "smallest_margin", "finding", "to_settle"] if table.pairs else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["kind", "algorithm", *map(plain, settings), *figures, *table.costs, *ended, *pair])
@@ -233,16 +237,16 @@ def _csv(table: Table) -> str:
         numbers = [part for name in table.metrics for part in _parts(row.estimates.get(name))]
         lost = row.failed + row.diverged
         status = "complete" if not lost else "partial" if row.seeds else "failed"
+        told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
+                "best" if table.best == row.label else "", plain("; ".join(row.errors))]
         writer.writerow(["row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
-                         *(row.costs.get(name, "") for name in table.costs), len(row.seeds) + lost, row.failed, row.diverged,
-                         _seeds(row.seeds), status, "best" if table.best == row.label else "", plain("; ".join(row.errors)),
-                         *[""] * len(pair)])
+                         *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
     before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
     for row in table.pairs:
         one = row.pair
-        writer.writerow(["pair", *before, "", "", "", _seeds(row.seeds), "", "", "", one.first, one.second, plain(table.figure),
-                         *_parts(row.difference), one.p, one.adjusted, one.verdict.value, one.winner or "", one.smallest_shown,
-                         one.smallest_margin, row.finding, row.settled])
+        found = [one.first, one.second, plain(table.figure), *_parts(row.difference), one.p, one.adjusted,
+                 one.verdict.value, one.winner or "", one.smallest_shown, one.smallest_margin, row.finding, row.settled]
+        writer.writerow(["pair", *before, "", "", "", _seeds(row.seeds), "", "", "", *found])
     return out.getvalue()
 
 

@@ -45,13 +45,14 @@ class Budget:
 class ReportConfig:
     """How the table at a sweep's end compares its rows, declared before the runs."""
 
-    figure: str | None = None  # by which; null: gold reward where the data has one, else what says most (the table says why)
-    family: str = "all"  # all pairs of rows, or the name of the row that the others are compared with: fewer say more
+    figure: str | None = None  # by which; null: gold reward where the data has one, else another; the table says why
+    family: str = "all"  # all pairs of rows, or the name of the row that the others are compared with: fewer show more
     margin: float | None = None  # differences within it are practically equal, in the figure's unit; null: its default
 
     def __post_init__(self):
         if self.margin is not None and not self.margin > 0:
-            raise ConfigError(f"report.margin: found {self.margin}; expected a number above 0, in the figure's unit, or null")
+            raise ConfigError(f"report.margin: found {self.margin}; expected a number above 0, in the figure's unit; "
+                              "fix: report.margin=null takes the figure's default")
 
 
 @dataclass
