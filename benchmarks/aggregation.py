@@ -64,8 +64,8 @@ def shared_prompts(figure: str, runs: Sequence[Result]) -> Shared:
     fewest, one, other = min(common, key=lambda found: found[0])
     raise ReportError(
         f"{figure}: found {len(everywhere):,} prompts that all {len(runs)} runs have, of up to {most:,} ({one} and "
-        f"{other} share {fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are compared; "
-        "fix: evaluate all with the same data, eval.prompts and eval.split, or make a table of those that were: "
+        f"{other} share {fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are "
+        "compared; fix: evaluate all with the same data, eval.prompts and eval.split, or make a table of those that were: "
         "python -m benchmarks.report FOLDER… --out FOLDER")
 
 

@@ -143,7 +143,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     notes += [told, reading(comparison)]
     if any(pair.settled for pair in pairs):
         notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
-                     "difference as large as the one seen with a chance of 80 %; the number rests on this run: roughly.")
+                     "difference as large as the one seen with a chance of 80 %; by this run, so roughly.")
     return comparison, pairs
 
 

@@ -38,8 +38,10 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     shared = _shared(complete)
     members = _members(results)
     notes = [note for member in members for note in _measure(member, shared)]
-    found = compared(members, shared, Declared.of(results, declared or Declared()), budget_words(complete))
-    made = Table([member.row for member in members], [], found.words, found.pairs, found.figure, found.best)
+    budget = budget_words(complete) if complete else None
+    found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
+    words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
+    made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
     made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
                   *notes, *_starts(complete), *_data(results), *_origins(results), *_losses(members)]
     return made
