@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.report import collect, table
+from benchmarks.tables import Table, write
+
 # spec of the estimators: mean 2 [−.349468, 4.349468]; less SFT 1.5 [−.308132, 3.308132], p .076587; the first row alone
 # 1.75 [−.967531, 4.467531]
 GOLD = ((1, 2, 0, 4), (2, 3, 1, 3), (0, 2, 1, 5))   # (seeds, prompts)
 START = ((0, 1, 0, 1), (1, 1, 0, 0), (0, 0, 0, 2))
 
 
-def figure(values, kind: str = "mean", prompts: Sequence[str] | None = None, weights=1.0, unit: str = "prompts") -> dict:
+def figure(values, kind: str = "mean", prompts: Sequence[str] | None = None, weights=1.0,
+           unit: str = "prompts") -> dict:
     """One value per prompt, p0, p1, … where they are not named."""
     values = np.asarray(values, dtype=float)
     return {"kind": kind, "unit": unit, "cells": pd.DataFrame({
@@ -90,3 +94,21 @@ def write_run(folder: Path, raw: dict) -> None:
         (pd.concat(cells, ignore_index=True) if cells else empty).to_parquet(folder / "figures.parquet", index=False)
     text = json.dumps({key: value for key, value in raw.items() if key != "figures"})
     (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def made(folder: Path, *results: dict) -> Table:
+    """The table of these runs."""
+    return table(collect([save(folder, *results)]))
+
+
+def markdown(folder: Path, *results: dict) -> str:
+    """Its table.md; the others lie beside it."""
+    write(made(folder, *results), folder)
+    return (folder / "table.md").read_text(encoding="utf-8")
+
+
+def seeded(name: str, matrices: dict[str, Sequence[dict]], **fields) -> list[dict]:
+    """Runs of one method: of each figure one `figure` or `known` per seed."""
+    count = len(next(iter(matrices.values())))
+    return [result(name, seed, figures={key: one[seed] for key, one in matrices.items()}, **fields)
+            for seed in range(count)]

@@ -87,7 +87,8 @@ def test_csv_exactly(tmp_path):
     assert written(tmp_path, dpo, failed("ppo", 1, "it, \"broke\""))["csv"] == (
         "kind,algorithm,algorithm.beta,kl/bound.mean,kl/bound.low,kl/bound.high,kl/bound.n,kl/bound.unit,"
         "seconds,peak_memory_bytes,runs,failed,diverged,seeds,status,best,error\n"
-        "row,dpo,0.1,0.3333333333333333,0.3333333333333333,0.3333333333333333,100,prompts,10.0,123456.0,1,0,0,3,complete,,\n"
+        "row,dpo,0.1,0.3333333333333333,0.3333333333333333,0.3333333333333333,100,prompts,10.0,123456.0,1,0,0,3,"
+        "complete,,\n"
         'row,ppo,,,,,,,,,1,1,0,,failed,,"seed 1: TrainingError: it, ""broke"""\n')
 
 
@@ -155,7 +156,8 @@ def test_a_failed_seed_neither_counts_nor_hides(tmp_path):
     diverged = failed("ppo", 3, "ppo, step 3: found a loss that is not finite; expected a finite number")
     texts = written(tmp_path, result("ppo", 0), failed("ppo", 1, "first line\n  second"), result("ppo", 2), diverged)
     (row,) = lines(texts)
-    assert (row["seeds"], row["status"], row["runs"], row["failed"], row["diverged"]) == ("0 2", "partial", "4", "1", "1")
+    told = [row[name] for name in ("seeds", "status", "runs", "failed", "diverged")]
+    assert told == ["0 2", "partial", "4", "1", "1"]
     assert "| 2 of 4 (1 failed, 1 diverged) |" in texts["md"]
     assert "- ppo, seed 1: failed: TrainingError: first line second.\n" in texts["md"]
     assert "- ppo, seed 3: diverged: TrainingError: ppo, step 3: found a loss that is not finite;" in texts["md"]
@@ -180,7 +182,8 @@ def test_all_failed_is_still_a_table(tmp_path):
     texts = written(tmp_path, failed("ppo"), failed("dpo"))
     assert texts["md"].startswith(
         "Nothing was compared. Of 1 run of ppo, 1 failed; it has no figures. "
-        "Of 1 run of dpo, 1 failed; it has no figures.\n\n| algorithm | runs |\n| :--- | ---: |\n| ppo | 0 of 1 (1 failed) |\n")
+        "Of 1 run of dpo, 1 failed; it has no figures.\n\n"
+        "| algorithm | runs |\n| :--- | ---: |\n| ppo | 0 of 1 (1 failed) |\n")
     assert "Held equal" not in texts["md"] and "interval" not in texts["md"]
 
 
@@ -416,8 +419,8 @@ def test_results_without_figures_by_prompt_are_refused(tmp_path, capsys):
     save(tmp_path, {**result(), "schema": 1})
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"{tmp_path}/0/result.json: schema: found 1, which kept no figures by prompt; expected 2; fix: run the same command "
-        "again; kept stages make it quick\n")
+        f"{tmp_path}/0/result.json: schema: found 1, which kept no figures by prompt; expected 2; fix: run the same "
+        "command again; kept stages make it quick\n")
     assert not list(tmp_path.glob("table.*"))
 
 
@@ -520,6 +523,6 @@ def test_reads_files_only():
 
 
 def test_labels_that_differ_are_not_called_equal(tmp_path):
-    runs = [result("sft", cost={"labels": 0}), result("dpo", cost={"labels": 512}), result("ppo", cost={"labels": 2048})]
+    runs = [result(name, cost={"labels": labels}) for name, labels in (("sft", 0), ("dpo", 512), ("ppo", 2048))]
     assert "- Not held equal: labels were to be, but rows used 512, 2,048." in written(tmp_path, *runs)["md"]
     assert "- Held equal: labels." in written(tmp_path / "same", runs[0], runs[1])["md"]
