@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from algorithms.common.inference.crossed import student
+from algorithms.common.inference.crossed import mean_squares, student
 from algorithms.common.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix
 from algorithms.common.inference.shares import Shares
 
@@ -140,17 +140,42 @@ def _common(indices: Sequence[pd.Index]) -> pd.Index:
     return common
 
 
-def start_answers(figure: str, runs: Sequence[Result]) -> Matrix | None:
-    """Scores of the start model's answers, (1, N), from the first run that has its own and their paired differences.
+@dataclass(frozen=True)
+class StartSpread:
+    """How much the start model's answers differ in a score."""
 
-    None where there are no two, or where a prompt has several answers, whose mean alone is known.
+    deviation: float    # standard deviation
+    single: bool        # of one answer; else of the mean of a prompt's answers, which is less
+
+
+def start_spread(figure: str, runs: Sequence[Result]) -> StartSpread | None:
+    """From what one method's runs of different seeds have: their own scores and the paired differences to their starts'.
+
+    Where a prompt has several answers, only their mean is known; how single ones differ is told by two seeds or more.
     """
-    for run in runs:
-        for name in (f"{figure}_minus_sft", f"{figure}_minus_base"):
-            if figure in run.evaluation and name in run.evaluation:
-                own, difference = run.evaluation[figure].cells, run.evaluation[name].cells
-                both = own.join(difference, rsuffix="_less", how="inner")
-                single = (both[["denominator", "denominator_less"]] == 1).all(axis=None)
-                answers = (both["numerator"] - both["numerator_less"]).to_numpy()
-                return Matrix.of(answers[None]) if single and len(both) > 1 else None
+    for name in (f"{figure}_minus_sft", f"{figure}_minus_base"):
+        having = [run for run in runs if figure in run.evaluation and name in run.evaluation]
+        if not having:
+            continue
+        frames = [_means(run, figure).to_frame("own").join(_means(run, name).rename("less"), how="inner") for run in having]
+        answers = having[0].evaluation[figure].cells["denominator"].max()
+        common = _common([frame.index for frame in frames])
+        if len(common) < 2:     # seeds with prompts of their own
+            frames, common = frames[:1], frames[0].index
+        if len(common) < 2:
+            return None
+        means = np.stack([(frame["own"] - frame["less"]).loc[common].to_numpy() for frame in frames])   # (S, P)
+        if answers == 1 or len(means) == 1:
+            return StartSpread(float(means.std(ddof=1)), bool(answers == 1))
+        squares = mean_squares(means)
+        seeds, prompts = squares.shape
+        between = max(squares.seeds - squares.rest, 0) / prompts + max(squares.prompts - squares.rest, 0) / seeds
+        return StartSpread(float(np.sqrt(between + answers * squares.rest)), True)
     return None
+
+
+def _means(run: Result, figure: str) -> pd.Series:
+    """Of each prompt that has some of it."""
+    cells = run.evaluation[figure].cells
+    cells = cells[cells["denominator"] > 0]
+    return cells["numerator"] / cells["denominator"]

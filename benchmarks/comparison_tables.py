@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from algorithms.common.inference.comparisons import (
-    SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair, Verdict, against, all_pairs, compare, score_margin)
+    SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair, Verdict, against, all_pairs, compare)
 from algorithms.common.inference.intervals import Matrix, contrast
 from algorithms.common.inference.planning import Spread, prompts_needed, seeds_needed
 from algorithms.common.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
-from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_answers
+from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .results_read import ROWS, ReportError, Result
 from .tables import PairRow, Row
 
+SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: what is practically equal in a score by default
 # What a table may be compared by: the name or its beginning, in words, and whether less is better.
 COMPARABLE = {
     "reward/gold": ("gold reward", False),
@@ -212,9 +213,10 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"
     else:
-        start = start_answers(figure, [run for member in taking for run in member.runs])
-        margin = score_margin(start) if start is not None else None
-        of = "the default of scores, a tenth of the standard deviation of one answer of the start model"
+        found = [one for member in taking if (one := start_spread(figure, member.runs))]
+        margin = SCORE_MARGIN * found[0].deviation if found else None
+        whose = "one answer" if found and found[0].single else "the mean of the answers to a prompt"
+        of = f"the default of scores, a tenth of the standard deviation of {whose} of the start model"
     if not margin:
         return None, "Practically equal: said of no pair, since report.margin declares no difference that is none."
     return margin, f"Practically equal: within ±{number(margin)}, {of}; report.margin declares another."
