@@ -65,8 +65,8 @@ def shared_prompts(figure: str, runs: Sequence[Result]) -> Shared:
     raise ReportError(
         f"{figure}: found {len(everywhere):,} prompts that all {len(runs)} runs have, of up to {most:,} ({one} and "
         f"{other} share {fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are "
-        "compared; fix: evaluate all with the same data, eval.prompts and eval.split, or make a table of those that were: "
-        "python -m benchmarks.report FOLDER… --out FOLDER")
+        "compared; fix: evaluate all with the same data, eval.prompts and eval.split, or make a table of those that "
+        "were: python -m benchmarks.report FOLDER… --out FOLDER")
 
 
 def _asked(figure: str, run: Result) -> pd.Index:
@@ -149,7 +149,7 @@ class StartSpread:
 
 
 def start_spread(figure: str, runs: Sequence[Result]) -> StartSpread | None:
-    """From what one method's runs of different seeds have: their own scores and the paired differences to their starts'.
+    """From what one method's runs of different seeds have: their scores and the paired differences to their starts'.
 
     Where a prompt has several answers, only their mean is known; how single ones differ is told by two seeds or more.
     """
@@ -157,7 +157,8 @@ def start_spread(figure: str, runs: Sequence[Result]) -> StartSpread | None:
         having = [run for run in runs if figure in run.evaluation and name in run.evaluation]
         if not having:
             continue
-        frames = [_means(run, figure).to_frame("own").join(_means(run, name).rename("less"), how="inner") for run in having]
+        parts = [(_means(run, figure).rename("own"), _means(run, name).rename("less")) for run in having]
+        frames = [pd.concat(both, axis=1, join="inner") for both in parts]
         answers = having[0].evaluation[figure].cells["denominator"].max()
         common = _common([frame.index for frame in frames])
         if len(common) < 2:     # seeds with prompts of their own

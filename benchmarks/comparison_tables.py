@@ -14,7 +14,7 @@ from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .results_read import ROWS, ReportError, Result
 from .tables import PairRow, Row
 
-SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: what is practically equal in a score by default
+SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: scores are practically equal, by default
 # What a table may be compared by: the name or its beginning, in words, and whether less is better.
 COMPARABLE = {
     "reward/gold": ("gold reward", False),

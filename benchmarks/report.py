@@ -10,6 +10,7 @@ the configuration.
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
     made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
-                  *notes, *_starts(complete), *_data(results), *_origins(results), *_losses(members)]
+                  *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+                  *_losses(members)]
     return made
 
 
@@ -248,6 +250,20 @@ def _starts(complete: Sequence[Result]) -> list[str]:
             starts.setdefault((run.seed, kind), set()).add(identity)
     odd = sorted({f"{seed} ({len(found)} of {kind})" for (seed, kind), found in starts.items() if len(found) > 1})
     return [f"Not from one start: runs of seed {', '.join(odd)} began with different models."] if odd else []
+
+
+def _other_starts(made: Table) -> list[str]:
+    """Rows whose difference to SFT is to another SFT than the table's row, so that the two rows' differ from it."""
+    sft = [row for row in made.rows if row.algorithm == "sft" and "reward/gold" in row.estimates]
+    odd = []
+    for row in made.rows:
+        own, less = (row.estimates.get(name) for name in ("reward/gold", "reward/gold_minus_sft"))
+        alike = [one.estimates["reward/gold"] for one in sft if one.seeds == row.seeds]
+        if own and less and own.n == less.n and alike and \
+                not any(math.isclose(own.mean - less.mean, one.mean, abs_tol=1e-9) for one in alike):
+            odd.append(row.label)
+    told = "is to the SFT that training began with, which is no row of this table"
+    return [f"gold − SFT of {listed(odd)} {told}."] if odd else []
 
 
 def _data(results: Sequence[Result]) -> list[str]:

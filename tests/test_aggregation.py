@@ -80,6 +80,12 @@ def test_gold_less_sft_is_the_difference_of_the_rows_as_printed(tmp_path):
     assert told(pair.difference) == numbers(difference)
 
 
+def test_a_difference_to_another_sft_than_the_rows_is_said(tmp_path):
+    text = markdown(tmp_path, *method("sft", np.add(START, 1)), *method("dpo", GOLD, START))
+    assert "- gold − SFT of dpo is to the SFT that training began with, which is no row of this table.\n" in text
+    assert "to the SFT that" not in markdown(tmp_path / "same", *method("sft", START), *method("dpo", GOLD, START))
+
+
 def test_a_single_answer_has_no_interval_and_says_so(tmp_path):
     text = markdown(tmp_path, *method("sft", [[1]]), *method("dpo", [[2]]))
     assert "- sft: no reward/gold: one answer has no interval; expected two prompts or two seeds.\n" in text
