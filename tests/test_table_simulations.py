@@ -1,4 +1,4 @@
-"""What tables say and cover, by simulation and through the functions a table calls: `pytest -m slow`. Seeds are fixed."""
+"""What tables say and cover, by simulation, through the functions a table calls: `pytest -m slow`. Fixed seeds."""
 
 from pathlib import Path
 
