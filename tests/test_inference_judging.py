@@ -22,15 +22,15 @@ from algorithms.common.inference.judging import both_orders, davidson, length_co
 WINS = np.array([[1, 1, 0, 1, 0.5, 0, 1, 1, 0, 1]])
 LONGER = np.array([[10.0, -5, -20, 15, 0, -10, 25, 5, -15, 30]])
 # Davidson 1970, JASA 65:317: i, j, i preferred, j preferred, ties
-PUDDINGS = """1 2 19 22 16; 1 3 16 19 12; 2 3 19 19 10; 1 4 18 23 13; 2 4 23 19 9; 3 4 19 20 15; 1 5 13 19 18; 2 5 16 20 12;
-    3 5 16 15 17; 4 5 17 14 16; 1 6 18 21 12; 2 6 22 20 12; 3 6 13 18 10; 4 6 14 19 18; 5 6 11 21 12"""
+PUDDINGS = """1 2 19 22 16; 1 3 16 19 12; 2 3 19 19 10; 1 4 18 23 13; 2 4 23 19 9; 3 4 19 20 15; 1 5 13 19 18;
+    2 5 16 20 12; 3 5 16 15 17; 4 5 17 14 16; 1 6 18 21 12; 2 6 22 20 12; 3 6 13 18 10; 4 6 14 19 18; 5 6 11 21 12"""
 
 
 def test_both_orders_by_hand():
     found = both_orders([1, 0, 0.5, 1, 0.5], [1, 0, 0.5, 0, 1])
     assert found.wins.tolist() == [1, 0, 0.5, 0.5, 0.5]
     assert found.inconsistent.tolist() == [0, 0, 0, 1, 1]
-    assert found.first_place.tolist() == [0.5, 0.5, 0.5, 1, 0.25]  # A won shown first and lost shown second; tie and A second
+    assert found.first_place.tolist() == [0.5, 0.5, 0.5, 1, 0.25]  # who was shown first won; A won second
     with pytest.raises(ValueError, match="verdicts are"):
         both_orders([0.7], [1])
     with pytest.raises(ValueError, match="one order"):
@@ -96,7 +96,8 @@ def test_davidsons_puddings():
     strength = np.exp(found.log_strengths)
     published = [0.1388005, 0.1729985, 0.1617420, 0.1653930, 0.1586805, 0.2023855]
     assert strength / strength.sum() == pytest.approx(published, abs=3e-5)
-    assert strength / strength.sum() == pytest.approx([0.138803, 0.173002, 0.161747, 0.165373, 0.158685, 0.202389], abs=1e-6)
+    converged = [0.138803, 0.173002, 0.161747, 0.165373, 0.158685, 0.202389]
+    assert strength / strength.sum() == pytest.approx(converged, abs=1e-6)
     assert np.exp(found.log_ties) == pytest.approx(0.746823, abs=1e-6)
     centred = [-0.17656, 0.04368, -0.02358, -0.00142, -0.04270, 0.20057]
     assert found.log_strengths - found.log_strengths.mean() == pytest.approx(centred, abs=1e-5)
@@ -112,8 +113,8 @@ def test_strengths_stay_finite():
 
 def test_strengths_are_davidsons_and_have_no_side():
     rng = np.random.default_rng(0)
-    verdicts = {pair: rng.choice([0, 0.5, 1], (2, 30), p=odds)
-                for pair, odds in {("a", "b"): [0.5, 0.2, 0.3], ("b", "c"): [0.2, 0.2, 0.6], ("a", "c"): [0.3, 0.3, 0.4]}.items()}
+    odds = {("a", "b"): [0.5, 0.2, 0.3], ("b", "c"): [0.2, 0.2, 0.6], ("a", "c"): [0.3, 0.3, 0.4]}
+    verdicts = {pair: rng.choice([0, 0.5, 1], (2, 30), p=chances) for pair, chances in odds.items()}
     found = strengths(verdicts, "abc")
     wins, ties = np.zeros((2, 3, 3))
     for (i, j), values in verdicts.items():
@@ -124,8 +125,8 @@ def test_strengths_are_davidsons_and_have_no_side():
     assert found["b"].preferred.low == pytest.approx(expit(found["b"].log_ratio.low))
     turned = strengths({pair[::-1]: 1 - values for pair, values in verdicts.items()}, "abc")
     assert ends(turned["c"].log_ratio) == pytest.approx(ends(found["c"].log_ratio))
-    back = strengths(verdicts, "cab")["a"].log_ratio
-    assert ends(back) == pytest.approx((-found["c"].log_ratio.mean, -found["c"].log_ratio.high, -found["c"].log_ratio.low))
+    back, there = strengths(verdicts, "cab")["a"].log_ratio, found["c"].log_ratio
+    assert ends(back) == pytest.approx((-there.mean, -there.high, -there.low))
     copied = strengths({pair: np.repeat(values, 2, axis=1) for pair, values in verdicts.items()}, "abc", pseudo=2.0)
     assert copied["b"].log_ratio.mean == pytest.approx(found["b"].log_ratio.mean)
 
@@ -151,8 +152,8 @@ def test_a_peak_needs_data_beyond_it_in_every_seed():
     assert (found.alpha.mean, found.beta.mean, found.beta.seeds) == (pytest.approx(1.5), pytest.approx(0.275), 2)
     shorter = distance / [[1, 1, 1, 1.5]]
     alpha, beta = coefficients(shorter, shorter * (1.5 - 0.25 * shorter), SAMPLED)
-    assert peaks(shorter, alpha, beta, SAMPLED) is None                             # the first seed ends before its peak
-    assert peaks(distance[:, 1:], alpha, beta, SAMPLED) is None                     # three distances
+    assert peaks(shorter, alpha, beta, SAMPLED) is None                     # the first seed ends before its peak
+    assert peaks(distance[:, 1:], alpha, beta, SAMPLED) is None             # three distances
     assert over_optimisation(distance, distance * (1 + 0.1 * distance), SAMPLED).peak is None
     with pytest.raises(ValueError, match="one answer"):
         over_optimisation(D, D, SAMPLED)                                            # one seed has no interval
@@ -190,7 +191,7 @@ def test_frontiers_at_equal_kl(prompts):
     crossing = at_equal_kl(frontier(3, 0, prompts, bend=1.5), frontier(1, 1, prompts), parts=(0.25, 0.95))
     assert crossing.ordering is Ordering.CROSSING
     assert at_equal_kl(high, high).ordering is Ordering.UNDECIDED
-    pointwise, together = along(high, low, points=1).differences[0], at_equal_kl(high, low, parts=(1.0, 0.5)).differences[0]
-    assert together.low < pointwise.low
+    pointwise, together = along(high, low, points=1), at_equal_kl(high, low, parts=(1.0, 0.5))
+    assert together.differences[0].low < pointwise.differences[0].low
     with pytest.raises(ValueError, match="same seeds and prompts"):
         at_equal_kl(high, frontier(1, 1, prompts + 1))

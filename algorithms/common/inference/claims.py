@@ -20,7 +20,8 @@ class Answer(Enum):
 class Claim:
     """"`better` exceeds `worse` by more than `margin`", one of a family of `claims`.
 
-    `margin` has the figure's unit: half of a paper's effect, or the lower limit of its interval; 0 claims a direction only.
+    `margin` has the figure's unit: half of a paper's effect, or the lower limit of its interval; 0 claims a direction
+    only.
     """
 
     better: str
@@ -42,7 +43,7 @@ class Finding:
     answer: Answer
     difference: Estimate            # better − worse, in the direction of the claim, at level 1 − α/K
     smallest_shown: float | None    # distance from the margin that this run would have shown; None unless undecided
-    seeds_needed: int | None        # to decide, were the difference what it seems; None unless undecided, or where none suffice
+    seeds_needed: int | None        # to decide, were the difference what it seems; None also where none suffice
 
 
 def examine(claim: Claim, better: Matrix, worse: Matrix, kind: Kind = MEAN) -> Finding:

@@ -1,7 +1,7 @@
 """Which of several methods differ: a p-value per pair, Holm's adjustment over the declared pairs, and one verdict each.
 
-A pair's p-value is the α at which its printed interval just reaches 0, so what is claimed is always a subset of the intervals
-that exclude 0.
+A pair's p-value is the α at which its printed interval just reaches 0, so what is claimed is always a subset of the
+intervals that exclude 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -108,9 +108,9 @@ def compare(figures: Mapping[str, Matrix], kind: Kind = MEAN, pairs: Sequence[tu
             alpha: float = 0.05, margin: float | None = None, lower_is_better: bool = False) -> Comparison:
     """Compares methods by a figure that all of them have on the same seeds and prompts.
 
-    `pairs` is the declared family, all pairs where it is not given; `margin`, in the figure's unit, what was declared as
-    practically no difference. From four methods and up to five seeds the seeds' variance of a pair is taken halfway to that of
-    all pairs (`crossed.shrunk`); the intervals are of those variances too.
+    `pairs` is the declared family, all pairs where it is not given; `margin`, in the figure's unit, what was declared
+    as practically no difference. From four methods and up to five seeds the seeds' variance of a pair is taken halfway
+    to that of all pairs (`crossed.shrunk`); the intervals are of those variances too.
     """
     methods = tuple(figures)
     pairs = all_pairs(methods) if pairs is None else list(pairs)
@@ -150,8 +150,9 @@ def _pairs(figures: Mapping[str, Matrix], kind: Kind, pairs: Sequence[tuple[str,
         verdict = _verdict(printed, adjusted[index], within, alpha)
         ahead = first if (value < 0) == lower_is_better else second
         winner = ahead if printed.excludes_zero else None
-        found.append(Pair(first, second, printed, float(p[index]), float(adjusted[index]), inner, verdict, winner, within,
-                          max(smallest_shown(squares.take(index), alpha / count), float(half[index]))))
+        smallest = max(smallest_shown(squares.take(index), alpha / count), float(half[index]))
+        found.append(Pair(first, second, printed, float(p[index]), float(adjusted[index]), inner, verdict, winner,
+                          within, smallest))
     return tuple(found)
 
 

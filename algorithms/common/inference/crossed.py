@@ -1,8 +1,8 @@
 """The variance of a mean over seeds and prompts, (…, S, P), and the interval for new seeds and new prompts.
 
-Each source of variation has mean squares of its own and the Student quantile of its own degrees of freedom (Banerjee 1960,
-Sankhyā 22:357; Cochran 1964, Biometrics 20:191). One quantile for both (Satterthwaite) is too short for 2 or 3 seeds.
-All functions take batches in the leading dimensions.
+Each source of variation has mean squares of its own and the Student quantile of its own degrees of freedom (Banerjee
+1960, Sankhyā 22:357; Cochran 1964, Biometrics 20:191). One quantile for both (Satterthwaite) is too short for 2 or 3
+seeds. All functions take batches in the leading dimensions.
 """
 
 from typing import NamedTuple, Self
@@ -63,8 +63,8 @@ def mean_squares(values: ArrayLike) -> MeanSquares:
 def linearised(numerator: ArrayLike, denominator: ArrayLike) -> NDArray:
     """Values (…, S, P) whose mean is r = Σ numerator / Σ denominator and whose spread is that of r.
 
-    r + (numerator − r·denominator)/mean(denominator): the ratio's influence values (Cochran 1977, Sampling Techniques, 6.3).
-    Where all denominators are 1 these are the numerators.
+    r + (numerator − r·denominator)/mean(denominator): the ratio's influence values (Cochran 1977, Sampling Techniques,
+    6.3). Where all denominators are 1 these are the numerators.
     """
     numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     ratio = (numerator.sum((-2, -1)) / denominator.sum((-2, -1)))[..., None, None]

@@ -1,7 +1,7 @@
 """Reward against distance from the start: over-optimisation curves and frontiers at equal KL.
 
-Distance is d = √KL (nats), reward R the gold reward minus the start's. Intervals are for new seeds; where rewards come prompt by
-prompt, for new prompts too. The noise of the measured KL itself is in none of them.
+Distance is d = √KL (nats), reward R the gold reward minus the start's. Intervals are for new seeds; where rewards come
+prompt by prompt, for new prompts too. The noise of the measured KL itself is in none of them.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class Form(NamedTuple):
     peak: Callable[[NDArray, NDArray], NDArray]
 
 
-SAMPLED = Form(lambda d: d, lambda alpha, beta: alpha / (2 * beta))             # best of n samples: R = d(α − βd)
-TRAINED = Form(np.log, lambda alpha, beta: np.exp(alpha / beta - 1))            # reinforcement learning: R = d(α − β ln d)
+SAMPLED = Form(lambda d: d, lambda alpha, beta: alpha / (2 * beta))     # best of n samples: R = d(α − βd)
+TRAINED = Form(np.log, lambda alpha, beta: np.exp(alpha / beta - 1))    # reinforcement learning: R = d(α − β ln d)
 
 
 def kl_of_best(n: ArrayLike) -> NDArray:
@@ -36,7 +36,7 @@ def kl_of_best(n: ArrayLike) -> NDArray:
 
 
 def coefficients(distance: ArrayLike, reward: ArrayLike, form: Form) -> tuple[NDArray, NDArray]:
-    """α and β, each (S,), by least squares through the origin: one fit per seed of `distance` and `reward`, each (S, K)."""
+    """α and β, each (S,), by least squares through the origin, seed by seed of `distance` and `reward`, each (S, K)."""
     distance, reward = np.atleast_2d(distance).astype(float), np.atleast_2d(reward).astype(float)
     if distance.shape != reward.shape or distance.shape[1] < 2 or not (distance > 0).all():
         raise ValueError(f"distances are {distance.shape}, rewards {reward.shape}; expected one of each for 2 positive "
@@ -47,7 +47,7 @@ def coefficients(distance: ArrayLike, reward: ArrayLike, form: Form) -> tuple[ND
 
 
 def peaks(distance: ArrayLike, alpha: NDArray, beta: NDArray, form: Form) -> NDArray | None:
-    """d at which each seed's curve is highest, (S,); None unless every seed has 4 distances, one of them beyond its peak."""
+    """d of each seed's highest reward, (S,); None unless every seed has 4 distances, one of them beyond its peak."""
     distance = np.atleast_2d(distance)
     if distance.shape[1] < _LEAST_DISTANCES or (beta <= 0).any():
         return None
@@ -91,8 +91,8 @@ class Frontier:
         object.__setattr__(self, "distance", np.asarray(self.distance, dtype=np.float64))
         object.__setattr__(self, "reward", np.asarray(self.reward, dtype=np.float64))
         if self.distance.ndim != 2 or self.reward.ndim != 3 or self.reward.shape[:2] != self.distance.shape:
-            raise ValueError(f"distance is {self.distance.shape}, reward {self.reward.shape}; expected seeds × distances, and "
-                             "prompts in addition")
+            raise ValueError(f"distance is {self.distance.shape}, reward {self.reward.shape}; expected seeds × "
+                             "distances, and prompts in addition")
         if not (self.distance > 0).all() or not (np.diff(np.sort(self.distance)) > 0).all():
             raise ValueError("distances of a seed are positive and differ")
 
@@ -102,9 +102,9 @@ class Frontier:
         return float(self.distance.max(1).min())
 
     def at(self, distance: float) -> NDArray:
-        """Rewards (S, P) at `distance`, by straight lines between measured points, from (0, 0) on; never beyond them."""
+        """Rewards (S, P) at `distance`, by straight lines from (0, 0) through the measured points, never beyond."""
         if not 0 < distance <= self.reach:
-            raise ValueError(f"distance is {distance}; expected one above 0 and up to {self.reach}, which all seeds reached")
+            raise ValueError(f"distance is {distance}; expected one up to {self.reach}, which all seeds reached")
         rewards = []
         for measured, reward in zip(self.distance, self.reward, strict=True):
             order = measured.argsort()
@@ -146,12 +146,12 @@ class FrontierDifference:
 
 def at_equal_kl(first: Frontier, second: Frontier, parts: tuple[float, ...] = DECLARED,
                 level: float = 0.95) -> FrontierDifference:
-    """first − second at declared `parts` of their common range of √KL, with intervals that hold together (Bonferroni)."""
+    """first − second at declared `parts` of the common range of √KL; the intervals hold together (Bonferroni)."""
     return _differences(first, second, parts, 1 - (1 - level) / len(parts))
 
 
 def along(first: Frontier, second: Frontier, points: int = 10, level: float = 0.95) -> FrontierDifference:
-    """first − second at evenly spaced distances of the common range, each interval of `level` on its own: for dominance."""
+    """first − second at evenly spaced distances of the common range, each interval on its own: for dominance."""
     return _differences(first, second, tuple(np.arange(1, points + 1) / points), level)
 
 
@@ -162,7 +162,8 @@ def _differences(first: Frontier, second: Frontier, parts: tuple[float, ...], le
     for distance in distances:
         rewards, others = first.at(distance), second.at(distance)
         if rewards.shape != others.shape:
-            raise ValueError(f"the first is {rewards.shape} but the second is {others.shape}; expected the same seeds and prompts")
+            raise ValueError(f"the first is {rewards.shape} the second {others.shape}; expected the same seeds "
+                             "and prompts")
         found.append(mean(Matrix.of(rewards - others), level))
     return FrontierDifference(distances, tuple(found))
 

@@ -53,8 +53,8 @@ class Estimate:
 class Matrix:
     """One figure of one method: what S trained models did on the same P prompts.
 
-    `numerator` and `denominator` are (S, P); the figure is Σ numerator / Σ denominator. A score has denominators 1, a rate per
-    token the tokens, an accuracy the questions that a prompt has (0 where it has none).
+    `numerator` and `denominator` are (S, P); the figure is Σ numerator / Σ denominator. A score has denominators 1, a
+    rate per token the tokens, an accuracy the questions that a prompt has (0 where it has none).
     """
 
     numerator: NDArray
@@ -167,8 +167,9 @@ class ShareContrasts:
     def interval(self, alpha: ArrayLike) -> tuple[NDArray, NDArray]:
         """Square-and-add, each interval widened to hold those of lower levels.
 
-        With 2 or 3 seeds the estimated correlation may be large by chance, and where the shares' own intervals near [0, 1] that
-        of 99 % may exclude 0 while that of 90 % does not. From 3 seeds on the 95 % intervals are hardly ever widened.
+        With 2 or 3 seeds the estimated correlation may be large by chance, and where the shares' own intervals near [0,
+        1] that of 99 % may exclude 0 while that of 90 % does not. From 3 seeds on the 95 % intervals are hardly ever
+        widened.
         """
         first, second = self.methods.take(self.first), self.methods.take(self.second)
         exact = np.broadcast_to(alpha, self.squares.mean.shape)
@@ -192,7 +193,7 @@ PERPLEXITY = Kind(perplexity, MeanContrasts.of)  # compared in nats per token
 def contrast(first: Matrix, second: Matrix, kind: Kind = MEAN) -> Contrasts:
     """first − second on the same seeds and prompts, paired: K = 1."""
     if first.shape != second.shape:
-        raise ValueError(f"the first is {first.shape} but the second is {second.shape}; expected the same seeds and prompts")
+        raise ValueError(f"the first is {first.shape}, the second {second.shape}; expected the same seeds and prompts")
     numerator = np.stack([first.numerator, second.numerator])
     denominator = np.stack([first.denominator, second.denominator])
     return kind.contrasts(numerator, denominator, np.array([0]), np.array([1]))
@@ -206,7 +207,7 @@ def difference(first: Matrix, second: Matrix, kind: Kind = MEAN, level: float = 
 
 
 def with_seed_spread(matrix: Matrix, spread: float, freedom: int, level: float = 0.95) -> Estimate:
-    """The mean of one trained model with the seed spread of another run of the recipe, to be printed with that run's name.
+    """The mean of one trained model with the seed spread of another run of the recipe, to be printed with its name.
 
     `spread` is the standard deviation of seeds, on `freedom` degrees of freedom. It covers the method as far as the two
     runs are alike.

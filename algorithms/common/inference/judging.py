@@ -44,13 +44,15 @@ class LengthControlled:
     length: float | None    # φ: what being longer does to the log-odds of winning; None where nothing was fitted
 
 
-def length_controlled(wins: ArrayLike, longer: ArrayLike, unit: str = "prompts", level: float = 0.95) -> LengthControlled:
+def length_controlled(wins: ArrayLike, longer: ArrayLike, unit: str = "prompts",
+                      level: float = 0.95) -> LengthControlled:
     """Win rate against a baseline, had both been of equal length (Dubois et al. 2024, arXiv 2404.04475).
 
-    `wins` (S, P) in [0, 1], `longer` (S, P): length of the answer minus that of the baseline's, in characters. The model is
-    logit q = θ + φ·tanh(longer / sd(longer)) under a weak prior, and the win rate σ(θ); its difficulty of instructions exists
-    for one set of them and is left out. Where all verdicts are equal there is nothing to fit, and the win rate is a share.
-    ValueError where lengths differ by more than 1.5 sd in the mean: equal length is outside the data.
+    `wins` (S, P) in [0, 1], `longer` (S, P): length of the answer minus that of the baseline's, in characters. The
+    model is logit q = θ + φ·tanh(longer / sd(longer)) under a weak prior, and the win rate σ(θ); its difficulty of
+    instructions exists for one set of them and is left out. Where all verdicts are equal there is nothing to fit, and
+    the win rate is a share. ValueError where lengths differ by more than 1.5 sd in the mean: equal length is outside
+    the data.
     """
     wins, longer = np.asarray(wins, dtype=np.float64), np.asarray(longer, dtype=np.float64)
     matrix = Matrix.of(wins, unit)
@@ -89,8 +91,8 @@ class BradleyTerry(NamedTuple):
 def davidson(wins: ArrayLike, ties: ArrayLike, pseudo: float = 1.0) -> BradleyTerry:
     """Fits `wins` (M, M), [i, j] how often i beat j, and `ties` (M, M), symmetric.
 
-    `pseudo` comparisons of every two items are added, a third won by each and a third tied: with some of them strengths are
-    finite whatever happened. ValueError where without them there is no finite maximum.
+    `pseudo` comparisons of every two items are added, a third won by each and a third tied: with some of them strengths
+    are finite whatever happened. ValueError where without them there is no finite maximum.
     """
     wins, ties = np.asarray(wins, dtype=np.float64), np.asarray(ties, dtype=np.float64)
     pairs = np.array([(i, j) for i in range(len(wins)) for j in range(i + 1, len(wins))])
@@ -111,7 +113,8 @@ def strengths(verdicts: Mapping[tuple[str, str], ArrayLike], methods: Sequence[s
               level: float = 0.95, pseudo: float = 1.0) -> dict[str, Strength]:
     """Strengths of `methods` relative to the first of them, from verdicts on the same seeds and prompts.
 
-    `verdicts` maps pairs (i, j) to (S, P) of 1 where i won, ½ tie, 0 where j did. Intervals are for new seeds and prompts.
+    `verdicts` maps pairs (i, j) to (S, P) of 1 where i won, ½ tie, 0 where j did. Intervals are for new seeds and
+    prompts.
     """
     pairs = np.array([[methods.index(name) for name in pair] for pair in verdicts])
     outcomes = np.stack([_verdicts(values) for values in verdicts.values()])                    # (K, S, P)
@@ -133,7 +136,7 @@ def strengths(verdicts: Mapping[tuple[str, str], ArrayLike], methods: Sequence[s
 
 
 def _features(pairs: NDArray, items: int) -> NDArray:
-    """(K, 3, M): the log-odds of i winning, j winning and a tie, up to a constant, in log π_1 … log π_{M−1} and log ν."""
+    """(K, 3, M): log-odds of i winning, j winning and a tie, up to a constant, in log π_1 … log π_{M−1} and log ν."""
     features = np.zeros((len(pairs), 3, items + 1))     # item 0 has a column that is dropped: its log π is 0
     rows = np.arange(len(pairs))
     for place, item in enumerate(pairs.T):

@@ -43,18 +43,20 @@ def smallest_shown(squares: MeanSquares, alpha: float = 0.05, power: float = 0.8
 
     With 3 seeds it rests on 2 degrees of freedom: good for two digits and "about".
     """
-    return _smallest(float(squares.seed_variance), float(squares.prompt_variance), squares.freedom, squares.shape[1] - 1,
-                     alpha, power)
+    return _smallest(float(squares.seed_variance), float(squares.prompt_variance), squares.freedom,
+                     squares.shape[1] - 1, alpha, power)
 
 
-def seeds_needed(difference: float, spread: Spread, prompts: int, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """Fewest seeds, at least 2, that show `difference`; None where no number up to 1,000 does: more prompts are needed."""
+def seeds_needed(difference: float, spread: Spread, prompts: int, alpha: float = 0.05,
+                 power: float = 0.8) -> int | None:
+    """Fewest seeds, at least 2, that show `difference`; None where 1,000 do not: more prompts are needed."""
     shown = lambda seeds: spread.smallest(seeds, prompts, alpha, power) <= difference  # noqa: E731
     return _fewest(shown, 2, MOST_SEEDS)
 
 
-def prompts_needed(difference: float, spread: Spread, seeds: int, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """Fewest prompts, at least 2, that show `difference`; None where no number up to 10⁷ does: more seeds are needed."""
+def prompts_needed(difference: float, spread: Spread, seeds: int, alpha: float = 0.05,
+                   power: float = 0.8) -> int | None:
+    """Fewest prompts, at least 2, that show `difference`; None where 10⁷ do not: more seeds are needed."""
     shown = lambda prompts: spread.smallest(seeds, prompts, alpha, power) <= difference  # noqa: E731
     return _fewest(shown, 2, MOST_PROMPTS)
 

@@ -1,4 +1,4 @@
-"""The bootstrap over prompts (Efron 1979, Ann. Statist. 7:1), for figures of one trained model that are no mean and no ratio.
+"""The bootstrap over prompts (Efron 1979, Ann. Statist. 7:1), for figures of one trained model that are no means.
 
 It cannot resample a handful of seeds, so nothing here is for several of them.
 """
@@ -17,12 +17,13 @@ def bootstrap(columns: ArrayLike, statistic: Callable[[NDArray], NDArray], unit:
               draws: int = 4000, seed: int = 0) -> Estimate:
     """Percentile interval of a statistic of the prompts' summed columns.
 
-    `columns` (P, C) holds what each prompt adds; `statistic` maps sums (draws, C) to figures (draws,). The interval begins or
-    ends at the figure itself where all resampled ones lie to one side of it, as those of a distance from 0 may.
+    `columns` (P, C) holds what each prompt adds; `statistic` maps sums (draws, C) to figures (draws,). The interval
+    begins or ends at the figure itself where all resampled ones lie to one side of it, as those of a distance from 0
+    may.
     """
     columns = np.asarray(columns, dtype=np.float64)
     if columns.ndim != 2 or not columns.size or not np.isfinite(columns).all():
-        raise ValueError(f"columns are {columns.shape}; expected prompts × columns of finite numbers, none of them empty")
+        raise ValueError(f"columns are {columns.shape}; expected prompts × columns of finite numbers, none empty")
     prompts = len(columns)
     rng = np.random.default_rng(seed)
     size = max(1, _BLOCK // prompts)
@@ -40,12 +41,13 @@ def calibration_error(logits: ArrayLike, clusters: Sequence[Hashable], bins: int
     """Expected calibration error of predicted preferences (Guo et al. 2017, arXiv 1706.04599), whole prompts resampled.
 
     `logits` (N,): log-odds given to what turned out to be preferred; `clusters` (N,) prompt ids. Of each pair the more
-    probable outcome is taken, its probability p = σ(|logit|) and whether it came true y (a tie: half), in equal bins of p from
-    ½ to 1: Σ_bins |Σ (p − y)| / N. It is never below 0, so noise alone makes it positive, and resampled ones more so.
+    probable outcome is taken, its probability p = σ(|logit|) and whether it came true y (a tie: half), in equal bins of
+    p from ½ to 1: Σ_bins |Σ (p − y)| / N. It is never below 0, so noise alone makes it positive, and resampled ones
+    more so.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if logits.shape != (len(clusters),) or not np.isfinite(logits).all():
-        raise ValueError(f"logits are {logits.shape}, clusters {len(clusters)}; expected finite logits, one of each per pair")
+        raise ValueError(f"logits are {logits.shape}, clusters {len(clusters)}; expected one of each per pair, finite")
     order: dict[Hashable, int] = {}
     index = np.array([order.setdefault(cluster, len(order)) for cluster in clusters])
     probability = 1 / (1 + np.exp(-np.abs(logits)))

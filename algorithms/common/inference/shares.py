@@ -1,7 +1,7 @@
 """Shares (finished answers, wins with ties half, refusals, accuracies) over seeds and prompts, (…, S, P).
 
-Wilson's interval (1927, JASA 22:209) with the effective number of answers that the crossed variance implies (Korn and Graubard
-1998, Survey Methodology 24:193): inside [0, 1], and never of zero width.
+Wilson's interval (1927, JASA 22:209) with the effective number of answers that the crossed variance implies (Korn and
+Graubard 1998, Survey Methodology 24:193): inside [0, 1], and never of zero width.
 """
 
 from typing import NamedTuple, Self
@@ -48,8 +48,8 @@ class Shares(NamedTuple):
     def effective(self, alpha: ArrayLike) -> NDArray:
         """n of a binomial share that is as uncertain, (…): p(1 − p)·z²/half², and no more than the answers.
 
-        Answers that all agree show no spread over seeds: they count as the prompts, or, with many seeds, as the fraction
-        (z/t)² of the cells.
+        Answers that all agree show no spread over seeds: they count as the prompts, or, with many seeds, as the
+        fraction (z/t)² of the cells.
         """
         share, z = self.squares.mean, normal(alpha)
         variance = self.squares.seed_variance + self.squares.prompt_variance

@@ -34,7 +34,8 @@ def paragraph(comparison: Comparison, figure: str, budget: str | None = None, co
               runs: Mapping[str, Runs] | None = None) -> str:
     """Who is better, what is undecided, the budget and the costs: a few sentences for a reader who knows no statistics.
 
-    `figure` names what was compared ("gold reward"), `budget` what all were given ("the same 2,000 labelled comparisons").
+    `figure` names what was compared ("gold reward"), `budget` what all were given ("the same 2,000 labelled
+    comparisons").
     """
     sentences = [*_compared(comparison, figure), *_spent(comparison.methods, budget, costs), *_ended(runs or {})]
     return " ".join(sentences)
@@ -58,18 +59,19 @@ def reading(comparison: Comparison) -> str:
     count, level = len(comparison.pairs), f"{100 * (1 - comparison.alpha):g} %"
     seeds, prompts = comparison.seeds, f"{comparison.prompts:,} {comparison.unit}"
     if seeds > 1:
-        text = f"Intervals are {level} and hold for new seeds and new {comparison.unit}; there are {seeds} seeds and {prompts}."
+        text = (f"Intervals are {level} and hold for new seeds and new {comparison.unit}; there are {seeds} seeds and "
+                f"{prompts}.")
     else:
-        text = (f"Intervals are {level} and hold for these trained models on new {comparison.unit}; there is 1 seed, so the "
-                f"methods' other seeds are not covered, and there are {prompts}.")
+        text = (f"Intervals are {level} and hold for these trained models on new {comparison.unit}; there is 1 seed, "
+                f"so the methods' other seeds are not covered, and there are {prompts}.")
     wrongly = f"would be said in at most {100 * comparison.alpha:g} % of tables"
     if count == 1:
         text += f' Were there no true difference, "better" {wrongly}.'
     elif count:
-        text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s adjustment); '
-                 "the intervals are of each pair alone, without that adjustment.")
+        text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s '
+                 "adjustment); the intervals are of each pair alone, without that adjustment.")
     if seeds == 2:
-        text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 where methods are compared."
+        text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 to compare methods."
     return text
 
 
@@ -98,7 +100,7 @@ def number(value: float) -> str:
     """Without an exponent, thousands grouped, three significant digits below 1,000."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:,.0f}"
-    text = f"{value:.{max(2 - floor(log10(abs(value))), 0)}f}"
+    text = f"{value:,.{max(2 - floor(log10(abs(value))), 0)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -110,7 +112,8 @@ def listed(items: Sequence[str], last: str = "and") -> str:
 def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
     by = f"By {figure}" + (" (lower is better)" if comparison.lower_is_better else "")
     if not comparison.pairs:
-        yield "There is one method, and nothing to compare it with." if len(comparison.methods) == 1 else "Nothing was compared."
+        alone = len(comparison.methods) == 1
+        yield "There is one method, and nothing to compare it with." if alone else "Nothing was compared."
         return
     by_verdict = {kind: [pair for pair in comparison.pairs if pair.verdict is kind] for kind in Verdict}
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
@@ -121,13 +124,14 @@ def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
                        f"{within} are {_pairs(equal, ' as well as ')}")
     if clauses:
         yield f"{by}, {'; '.join(clauses)}."
-    for sentence in (_alone(comparison, by_verdict[Verdict.SEEN_ALONE]), _undecided(comparison, by_verdict[Verdict.UNDECIDED])):
+    alone, undecided = by_verdict[Verdict.SEEN_ALONE], by_verdict[Verdict.UNDECIDED]
+    for sentence in (_alone(comparison, alone), _undecided(comparison, undecided)):
         if sentence:
             yield sentence if clauses else f"{by}, {sentence[0].lower()}{sentence[1:]}"
             clauses = clauses or [sentence]
     if comparison.seeds == 1:
-        yield ("Each method was trained with one seed: this is about the trained models, which another seed may order otherwise, "
-               "and not about the methods.")
+        yield ("Each method was trained with one seed: this is about the trained models, which another seed may order "
+               "otherwise, and not about the methods.")
 
 
 def _claims(comparison: Comparison, claims: Sequence[Pair]) -> str:
@@ -158,8 +162,8 @@ def _alone(comparison: Comparison, pairs: Sequence[Pair]) -> str:
     if not pairs:
         return ""
     looked_at = "that pair is" if len(pairs) == 1 else "each of these pairs is"
-    return (f"A difference between {_pairs(pairs)} is seen only where {looked_at} looked at alone, which is too little among "
-            f"{_count(len(comparison.pairs), 'comparison')}.")
+    return (f"A difference between {_pairs(pairs)} is seen only where {looked_at} looked at alone, which is too little "
+            f"among {_count(len(comparison.pairs), 'comparison')}.")
 
 
 def _undecided(comparison: Comparison, pairs: Sequence[Pair]) -> str:
@@ -208,7 +212,8 @@ def _spent(methods: Sequence[str], budget: str | None, costs: Costs | None) -> I
 
 def _ended(runs: Mapping[str, Runs]) -> Iterable[str]:
     for method, ended in runs.items():
-        lost = [f"{'all' if 1 < count == ended.total else count} {what}" for count, what in ((ended.failed, "failed"), (ended.diverged, "diverged")) if count]
+        lost = [f"{'all' if 1 < count == ended.total else count} {what}"
+                for count, what in ((ended.failed, "failed"), (ended.diverged, "diverged")) if count]
         left = ended.total - ended.failed - ended.diverged
         if lost:
             rest = f"its figures are those of the other {left}" if left else "it has no figures"
@@ -216,7 +221,9 @@ def _ended(runs: Mapping[str, Runs]) -> Iterable[str]:
 
 
 def _small(pair: Pair, comparison: Comparison) -> str:
-    return f", by less than the ±{number(comparison.margin)} that count as practically equal" if pair.within_margin else ""
+    if not pair.within_margin:
+        return ""
+    return f", by less than the ±{number(comparison.margin)} that count as practically equal"
 
 
 def _count(count: int, noun: str) -> str:
