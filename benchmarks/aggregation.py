@@ -11,9 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from algorithms.common.inference.crossed import mean_squares, student
-from algorithms.common.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix
-from algorithms.common.inference.shares import Shares
+from algorithms.common.evaluation.inference.crossed import mean_squares, student
+from algorithms.common.evaluation.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix
+from algorithms.common.evaluation.inference.shares import Shares
 
 from .results_read import ReportError, Result
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from algorithms.common.inference.comparisons import (
-    SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair, Verdict, against, all_pairs, compare)
-from algorithms.common.inference.intervals import Matrix, contrast
-from algorithms.common.inference.planning import Spread, prompts_needed, seeds_needed
-from algorithms.common.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
+from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair,
+                                                                 Verdict, against, all_pairs, compare)
+from algorithms.common.evaluation.inference.intervals import Matrix, contrast
+from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed
+from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .results_read import ROWS, ReportError, Result

@@ -18,7 +18,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from algorithms.common.inference.wording import listed
+from algorithms.common.evaluation.inference.wording import listed
 
 from .aggregation import Shared, estimate, shared_prompts
 from .comparison_tables import Declared, Member, budget_words, compared

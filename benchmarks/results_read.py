@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from algorithms.common.inference.intervals import Estimate
+from algorithms.common.evaluation.inference.intervals import Estimate
 
 SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")

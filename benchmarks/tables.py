@@ -15,8 +15,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from algorithms.common.inference.comparisons import Pair
-from algorithms.common.inference.intervals import Estimate
+from algorithms.common.evaluation.inference.comparisons import Pair
+from algorithms.common.evaluation.inference.intervals import Estimate
 
 # Metric: title and digits after the point, in the order of the columns. Others follow in the CSV under their own names.
 METRICS = {

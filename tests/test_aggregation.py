@@ -5,7 +5,7 @@ import pytest
 from report_runs import GOLD, START, figure, known, made, markdown, method, result, save, seeded
 from scipy import stats
 
-from algorithms.common.inference.intervals import PERPLEXITY, SHARE, Matrix
+from algorithms.common.evaluation.inference.intervals import PERPLEXITY, SHARE, Matrix
 from benchmarks.report import ReportError, main
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
-from algorithms.common.inference.comparisons import Verdict
-from algorithms.common.inference.crossed import mean_squares
+from algorithms.common.evaluation.inference.comparisons import Verdict
+from algorithms.common.evaluation.inference.crossed import mean_squares
 from benchmarks.report import ReportError, collect, main, table
 from benchmarks.tables import print_table, write
 

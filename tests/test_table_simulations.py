@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from algorithms.common.inference.intervals import Estimate
+from algorithms.common.evaluation.inference.intervals import Estimate
 from benchmarks.report import table
 from benchmarks.results_read import Figure, Result
 
