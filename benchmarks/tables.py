@@ -8,12 +8,15 @@ import csv
 import io
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from algorithms.common.evaluation.statistics import Estimate
+from algorithms.common.evaluation.inference.comparisons import Pair
+from algorithms.common.evaluation.inference.intervals import Estimate
 
 # Metric: title and digits after the point, in the order of the columns. Others follow in the CSV under their own names.
 METRICS = {
@@ -47,38 +50,77 @@ COSTS = {
 }
 
 
+PARTS = ("mean", "low", "high", "n", "unit")    # of a figure, in the CSV
+_WRAPPED = 40   # letters of a line of text in a cell
+
+
 @dataclass
 class Row:
-    """An algorithm under one setting: its figures by metric, its costs, or the error that it ended with."""
+    """An algorithm under one setting: its figures by metric, its costs, and the runs it was made of."""
 
     algorithm: str
     settings: dict[str, str]                    # the overrides in which rows of the table differ
-    seeds: tuple[int | None, ...]
+    seeds: tuple[int, ...]                      # of the complete runs
     origin: str = ""                            # tells apart rows that are otherwise named alike
     estimates: dict[str, Estimate] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
+    failed: int = 0                             # runs that ended with an error
+    diverged: int = 0                           # of whose training no finite numbers came
+    errors: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
-        """`dpo (beta=0.1)`; a failed job says so here, where no column can hide it."""
+        """`dpo (beta=0.1)`."""
         settings = ", ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in self.settings.items())
         label = self.algorithm + (f" ({settings})" if settings else "") + (f", {self.origin}" if self.origin else "")
-        return plain(label if self.error is None else f"{label}: failed")
+        return plain(label)
+
+    @property
+    def runs(self) -> str:
+        """`3`, or `3 of 5 (1 failed, 1 diverged)`: none is averaged away."""
+        lost = ((self.failed, "failed"), (self.diverged, "diverged"))
+        told = ", ".join(f"{count} {how}" for count, how in lost if count)
+        complete, total = len(self.seeds), len(self.seeds) + self.failed + self.diverged
+        return f"{complete} of {total} ({told})" if told else str(complete)
+
+
+@dataclass
+class PairRow:
+    """Two rows, compared."""
+
+    pair: Pair
+    difference: Estimate        # first − second, as it is printed
+    seeds: tuple[int, ...]      # that both have
+    finding: str
+    settled: str                # what would settle it; empty where it is settled
 
 
 @dataclass
 class Table:
-    """Rows, and the notes without which they would mislead."""
+    """Rows, how they compare, and the notes without which they would mislead."""
 
     rows: list[Row]
     notes: list[str]
+    words: str = ""                                     # the sentences that a table begins with
+    pairs: list[PairRow] = field(default_factory=list)
+    figure: str | None = None                           # the metric of the pairs
+    best: str | None = None                             # label of the row that was shown to be better than every other
 
     @property
     def metrics(self) -> list[str]:
         """Metrics that any row has, in the order of the columns."""
         present = {name for row in self.rows for name in row.estimates}
         return [name for name in METRICS if name in present] + sorted(present - set(METRICS))
+
+    @property
+    def shown(self) -> list[str]:
+        """Metrics with a column of their own; the others stand in the CSV alone."""
+        metrics = [name for name in self.metrics if name in METRICS]
+        if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
+            metrics = [name for name in metrics if name != "kl/k1"]
+        if "reward/gold_minus_sft" in metrics:  # where the truth is known, the paired comparison is of it
+            metrics = [name for name in metrics if name != "reward/proxy_minus_sft"]
+        return metrics
 
     @property
     def costs(self) -> list[str]:
@@ -88,10 +130,12 @@ class Table:
 
 @dataclass
 class _Block:
-    """Part of a table: a header and rows of cells; a cell is a figure and its interval, either may be empty."""
+    """Part of a table: a header and rows of cells; a cell is lines: a figure and its interval, either empty; text."""
 
     header: list[str]
-    rows: list[list[tuple[str, str]]]
+    rows: list[list[tuple[str, ...]]]
+    texts: int = 0              # last columns that hold text
+    best: int | None = None     # the row that is marked
 
 
 def plain(text: str) -> str:
@@ -116,23 +160,32 @@ def print_table(table: Table, width: int | None = None, file: TextIO | None = No
 
 
 def _blocks(table: Table) -> list[_Block]:
-    """Quality and cost: one table of both is too wide to be read."""
-    metrics = [name for name in table.metrics if name in METRICS]  # the others are in the CSV
-    if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
-        metrics = [name for name in metrics if name != "kl/k1"]
-    if "reward/gold_minus_sft" in metrics:  # where the truth is known, the paired comparison is of it
-        metrics = [name for name in metrics if name != "reward/proxy_minus_sft"]
-    titles = [METRICS[name] for name in metrics]
-    quality = _Block(["algorithm", *(title for title, _ in titles), "seeds"], [])
+    """Quality, pairs and cost: one table of all is too wide to be read."""
+    titles = [METRICS[name] for name in table.shown]
+    best = next((index for index, row in enumerate(table.rows) if table.best and row.label == table.best), None)
+    quality = _Block(["algorithm", *(title for title, _ in titles), "runs"], [], best=best)
     for row in table.rows:
-        figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(metrics, titles)]
-        seeds = str(len(row.seeds)) if row.error is None else ""
-        quality.rows.append([(row.label, ""), *figures, (seeds, "")])
+        figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(table.shown, titles)]
+        quality.rows.append([(row.label, ""), *figures, (row.runs, "")])
     cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
     for row in table.rows:
         if row.costs:
             cost.rows.append([(row.label, ""), *((_amount(row.costs.get(name), name), "") for name in table.costs)])
-    return [quality, cost] if cost.rows else [quality]
+    return [quality, *([_pairs(table)] if table.pairs else []), *([cost] if cost.rows else [])]
+
+
+def _pairs(table: Table) -> _Block:
+    title, digits = METRICS.get(table.figure, (plain(table.figure), 3))
+    title, digits = ("nats per token", 3) if title == "perplexity" else (title, digits)
+    settled = any(row.settled for row in table.pairs)
+    header = ["pair", f"difference in {title}", "p (Holm)", "finding", *["to settle it"] * settled]
+    block = _Block(header, [], 1 + settled)
+    for row in table.pairs:
+        p = "< 0.001" if row.pair.adjusted < 0.001 else _number(row.pair.adjusted, 3)
+        texts = [(row.finding,), *[(row.settled,)] * settled]
+        names = (f"{row.pair.first} − {row.pair.second}", "")
+        block.rows.append([names, _figure(row.difference, digits), (p, ""), *texts])
+    return block
 
 
 def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
@@ -155,10 +208,14 @@ def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |\n"
 
-    parts = []
+    parts = [f"{_escaped(plain(table.words))}\n"] if table.words else []
     for block in _blocks(table):
-        rule = [":---"] + ["---:"] * (len(block.header) - 1)
-        rows = [[_escaped(row[0][0]), *(" ".join(cell).strip() for cell in row[1:])] for row in block.rows]
+        rule = [":---"] + ["---:"] * (len(block.header) - 1 - block.texts) + [":---"] * block.texts
+        rows = []
+        for index, row in enumerate(block.rows):
+            label = f"**{_escaped(row[0][0])}**" if index == block.best else _escaped(row[0][0])
+            middle, texts = row[1:len(row) - block.texts], row[len(row) - block.texts:]
+            rows.append([label, *(" ".join(cell).strip() for cell in middle), *(_escaped(text) for (text,) in texts)])
         parts.append("".join(map(line, [[_escaped(title) for title in block.header], rule, *rows])))
     if table.notes:
         parts.append("".join(f"- {_escaped(plain(note))}\n" for note in table.notes))
@@ -166,31 +223,52 @@ def _markdown(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """One row per row, one column per number, full precision, in the units of result.json."""
+    """One line per row and per pair, one column per number, full precision, in the units of result.json."""
     settings = list(dict.fromkeys(key for row in table.rows for key in row.settings))
-    parts = ("mean", "low", "high", "n")
+    figures = [f"{plain(name)}.{part}" for name in table.metrics for part in PARTS]
+    ended = ["runs", "failed", "diverged", "seeds", "status", "best", "error"]
+    difference = [f"difference.{part}" for part in PARTS]
+    pair = ["first", "second", "figure", *difference, "p", "p_holm", "verdict", "winner", "smallest_shown",
+            "smallest_margin", "finding", "to_settle"] if table.pairs else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    numbers = [f"{plain(name)}.{part}" for name in table.metrics for part in parts]
-    writer.writerow(["algorithm", *map(plain, settings), *numbers, *table.costs, "seeds", "status", "error"])
+    writer.writerow(["kind", "algorithm", *map(plain, settings), *figures, *table.costs, *ended, *pair])
     for row in table.rows:
-        figures = [getattr(row.estimates[name], part) if name in row.estimates else ""
-                   for name in table.metrics for part in parts]
-        writer.writerow([plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *figures,
-                         *(row.costs.get(name, "") for name in table.costs),
-                         " ".join(str(seed) for seed in row.seeds if seed is not None),
-                         "complete" if row.error is None else "failed", plain(row.error or "")])
+        numbers = [part for name in table.metrics for part in _parts(row.estimates.get(name))]
+        lost = row.failed + row.diverged
+        status = "complete" if not lost else "partial" if row.seeds else "failed"
+        told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
+                "best" if table.best == row.label else "", plain("; ".join(row.errors))]
+        writer.writerow(["row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
+                         *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
+    before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
+    for row in table.pairs:
+        one = row.pair
+        found = [one.first, one.second, plain(table.figure), *_parts(row.difference), one.p, one.adjusted,
+                 one.verdict.value, one.winner or "", one.smallest_shown, one.smallest_margin, row.finding, row.settled]
+        writer.writerow(["pair", *before, "", "", "", _seeds(row.seeds), "", "", "", *found])
     return out.getvalue()
+
+
+def _parts(estimate: Estimate | None) -> list:
+    return [getattr(estimate, part) if estimate else "" for part in PARTS]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds))
 
 
 def _latex(table: Table) -> str:
     lines = ["% needs \\usepackage{booktabs}"]
+    lines += [f"{_tex(plain(table.words))}\\par\\medskip"] if table.words else []
     for block in _blocks(table):
-        lines += [f"\\begin{{tabular}}{{l{'r' * (len(block.header) - 1)}}}", "\\toprule",
+        columns = "r" * (len(block.header) - 1 - block.texts) + "l" * block.texts
+        lines += [f"\\begin{{tabular}}{{l{columns}}}", "\\toprule",
                   " & ".join(_tex(title) for title in block.header) + " \\\\", "\\midrule"]
-        for row in block.rows:
+        for index, row in enumerate(block.rows):
             # Figures with an interval go into mathematics, where the minus sign is one.
-            cells = [f"${figure}\\ {interval}$" if interval else _tex(figure) for figure, interval in row]
+            cells = [f"${cell[0]}\\ {cell[1]}$" if any(cell[1:]) else _tex(cell[0]) for cell in row]
+            cells[0] = f"\\textbf{{{cells[0]}}}" if index == block.best else cells[0]
             lines.append(" & ".join(cells) + " \\\\")
         lines += ["\\bottomrule", "\\end{tabular}", "\\par\\medskip"]
     lines += [f"{{\\footnotesize {_tex(plain(note))}\\par}}" for note in table.notes]
@@ -198,21 +276,33 @@ def _latex(table: Table) -> str:
 
 
 def _text(table: Table, width: int) -> str:
-    lines = []
+    lines = [*textwrap.wrap(plain(table.words), width), ""] if table.words else []
     for block in _blocks(table):
-        for part in _packed(block, width):
+        for part in _packed(_wrapped(block), width):
             lines += [*_aligned(part), ""]
     return "\n".join([*lines, *map(plain, table.notes)]) + "\n"
 
 
+def _wrapped(block: _Block) -> _Block:
+    """For a terminal: texts on several lines, the marked row with an asterisk."""
+    rows = []
+    for index, row in enumerate(block.rows):
+        label = f"{row[0][0]} *" if index == block.best else row[0][0]
+        middle, texts = row[1:len(row) - block.texts], row[len(row) - block.texts:]
+        rows.append([(label, ""), *middle, *(tuple(textwrap.wrap(text, _WRAPPED)) or ("",) for (text,) in texts)])
+    return _Block(block.header, rows, block.texts)
+
+
 def _aligned(block: _Block) -> list[str]:
-    header = [(title, "") for title in block.header]
+    header = [(title,) for title in block.header]
     widths = [max(len(text) for cell in column for text in cell) for column in zip(header, *block.rows)]
+    left = {0, *range(len(header) - block.texts, len(header))}
     lines = []
     for row in (header, *block.rows):
-        for texts in zip(*row):  # the figures, then the intervals below them
+        for texts in zip_longest(*row, fillvalue=""):  # the figures, then the intervals below them
             if any(texts):
-                cells = [texts[0].ljust(widths[0]), *(text.rjust(wide) for text, wide in zip(texts[1:], widths[1:]))]
+                cells = [text.ljust(wide) if index in left else text.rjust(wide)
+                         for index, (text, wide) in enumerate(zip(texts, widths))]
                 lines.append("  ".join(cells).rstrip())
     lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return lines
@@ -230,8 +320,9 @@ def _packed(block: _Block, width: int) -> list[_Block]:
             groups.append([])
             used = wide[0] + 2 + wide[i]
         groups[-1].append(i)
-    return [_Block([block.header[i] for i in (0, *group)], [[row[i] for i in (0, *group)] for row in block.rows])
-            for group in groups]
+    texts = len(block.header) - block.texts     # where they begin
+    return [_Block([block.header[i] for i in (0, *group)], [[row[i] for i in (0, *group)] for row in block.rows],
+                   sum(i >= texts for i in group)) for group in groups]
 
 
 def _escaped(text: str) -> str:

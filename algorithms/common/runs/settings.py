@@ -38,6 +38,20 @@ class Budget:
 
 
 @dataclass
+class ReportConfig:
+    """How the table at a sweep's end compares its rows, declared before the runs."""
+
+    figure: str | None = None  # by which; null: gold reward where the data has one, else another; the table says why
+    family: str = "all"  # all pairs of rows, or the name of the row that the others are compared with: fewer show more
+    margin: float | None = None  # differences within it are practically equal, in the figure's unit; null: its default
+
+    def __post_init__(self):
+        if self.margin is not None and not self.margin > 0:
+            raise ConfigError(f"report.margin: found {self.margin}; expected a number above 0, in the figure's unit; "
+                              "fix: report.margin=null takes the figure's default")
+
+
+@dataclass
 class Settings:
     """One run."""
 
@@ -51,9 +65,10 @@ class Settings:
     seed: int = 0
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
 
-GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget")
+GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget", "report")
 TOP = ("task", "seed", "adapter", *GROUPS)
 
 

@@ -1,0 +1,272 @@
+"""Which rows of a table differ: the declared comparison by one figure, its pairs, and the sentences that follow."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair,
+                                                                 Verdict, against, all_pairs, compare)
+from algorithms.common.evaluation.inference.intervals import Matrix, contrast
+from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed
+from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
+
+from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
+from .results_read import ROWS, ReportError, Result
+from .tables import PairRow, Row
+
+SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: scores are practically equal, by default
+# What a table may be compared by: the name or its beginning, in words, and whether less is better.
+COMPARABLE = {
+    "reward/gold": ("gold reward", False),
+    "reward/proxy": ("proxy reward", False),
+    "score/": ("a judge's score", False),
+    "win_rate/": ("win rate", False),
+    "refusal/unanswerable": ("refusals of what cannot be answered", False),
+    "refusal/answerable": ("refusals of what can be answered", True),
+    "wrong/": ("wrong answers", True),
+    "accuracy": ("accuracy", False),
+    "perplexity/": ("perplexity", True),
+}
+# Where none is declared: the first of these that two rows have, and why it is taken.
+DEFAULTS = {
+    "reward/gold": "the reward that is known to be true",
+    "score/": "a judge that no method was trained on; the data has no gold reward",
+    "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
+                            "of known things beside it",
+    "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
+                    "score are favoured by it",
+    "accuracy/heldout": "nothing scored answers; it says how held-out pairs are ranked",
+    "accuracy/choices": "nothing scored answers; it says which options are chosen",
+    "perplexity/heldout": "nothing scored answers; it says how likely held-out demonstrations are",
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """How rows are compared, as the configuration's `report` or the command line has it."""
+
+    figure: str | None = None       # None: the first of DEFAULTS
+    family: str | None = None       # all, or the name of the row that the others are compared with; None: all
+    margin: float | None = None     # in the figure's unit; None: the default of the figure's kind, where it has one
+
+    @classmethod
+    def of(cls, results: Sequence[Result], given: "Declared") -> "Declared":
+        """What was declared before the runs, where nothing is `given`. ReportError where runs disagree."""
+        chosen = {}
+        for key in (one.name for one in fields(cls)):
+            found = {result.declared.get(key): None for result in results if result.declared}
+            if (value := getattr(given, key)) is None and len(found) > 1:
+                raise ReportError(f"report.{key}: found {', '.join(map(str, found))} in these runs; expected one; fix: "
+                                  f"python -m benchmarks.report FOLDER… --{key} …")
+            chosen[key] = value if value is not None else next(iter(found), None)
+        if chosen["margin"] is not None and not chosen["margin"] > 0:
+            raise ReportError(f"report.margin: found {chosen['margin']}; expected a number above 0, in the figure's "
+                              "unit; fix: --margin 0.1")
+        return cls(**chosen)
+
+
+@dataclass
+class Member:
+    """A row and the runs it was made of."""
+
+    row: Row
+    runs: list[Result]              # complete, of different seeds in ascending order
+    lost: list[Result] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+    def having(self, figure: str) -> list[Result]:
+        return [run for run in self.runs if figure in run.evaluation]
+
+
+@dataclass
+class Compared:
+    """What the table says about its rows."""
+
+    figure: str | None              # None where nothing can be compared
+    words: str
+    pairs: list[PairRow]
+    best: str | None                # the row that was shown to be better than every other
+    notes: list[str]
+
+
+def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared,
+             budget: str | None) -> Compared:
+    """Compares rows on the seeds and prompts that all of them have. ReportError where they cannot be as declared."""
+    figure, why = _figure(members, declared.figure)
+    family = _family(members, declared.family)
+    taking = [member for member in members if figure and member.having(figure)]
+    seeds = _common_seeds(taking, figure)
+    notes = [f"Compared by {_words(figure)[0]} ({figure}): {why}."] if len(taking) > 1 else []
+    comparison, pairs = _compare(taking, seeds, shared, figure, family, declared.margin, notes)
+    if missing := [f"{member.label} ({'no ' + str(figure) if member.runs else 'no finished run'})" for member in members
+                   if member not in taking] if taking else []:
+        notes.append(f"Not compared: {', '.join(missing)}.")
+    runs = {member.label: _ended(member) for member in members if member.lost}
+    budget = budget if comparison.methods else None
+    words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
+    best = comparison.best if len(taking) == len(members) else None
+    return Compared(figure if pairs else None, words, pairs, best, notes)
+
+
+def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
+             family: str | None, margin: float | None, notes: list[str]) -> tuple[Comparison, list[PairRow]]:
+    labels = tuple(member.label for member in taking)
+    nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
+    declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
+    if len(taking) < 2 or family and family not in labels:
+        if taking and family and family not in labels:
+            notes.append(f"Nothing was compared: {family} has no {figure}.")
+        return nothing, []
+    if not seeds:
+        notes.append("Nothing was compared: no seed is in all rows. Fix: run the same seeds of all.")
+        return nothing, []
+    notes += _seeds_note(taking, seeds, figure)
+    kind, lower = ESTIMATED[shared[figure].kind], _words(figure)[1]
+    margin, told = _margin(figure, shared[figure].kind, taking, margin)
+    try:
+        runs = {member.label: [run for run in member.having(figure) if run.seed in seeds] for member in taking}
+        figures = {label: matrix(figure, having, shared[figure]) for label, having in runs.items()}
+        comparison = compare(figures, kind, declared, margin=margin, lower_is_better=lower)
+    except ValueError as error:
+        notes.append(f"Nothing was compared: {error}.")
+        return nothing, []
+    apart = shared[figure].nested and len(seeds) > 1
+    if apart:
+        unit = f"{comparison.unit} in each seed"
+        comparison = replace(comparison, prompts=shared[figure].count, unit=unit)
+    pairs = [PairRow(pair, in_each_seed(pair.difference, shared[figure]) if apart else pair.difference, tuple(seeds),
+                     verdict(pair, comparison), _settled(pair, figures, kind, comparison)) for pair in comparison.pairs]
+    against_one = f"each row with {family}" if family else "all pairs of rows"
+    notes.append(f"Pairs: {against_one}, {len(pairs)} in all, on the same seeds and prompts, row by row.")
+    notes += [told, reading(comparison)]
+    if any(pair.settled for pair in pairs):
+        notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
+                     "difference as large as the one seen with a chance of 80 %; by this run, so roughly.")
+    return comparison, pairs
+
+
+def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:
+    """The figure to compare by, and why."""
+    having: dict[str, int] = {}
+    for member in members:
+        figures = {name: one.kind for run in member.runs for name, one in run.evaluation.items()}
+        for name in (name for name, kind in figures.items() if kind in ROWS):
+            having[name] = having.get(name, 0) + 1
+    if declared is not None and having:
+        comparable = [name for name in having if _words(name)[0]]
+        if declared not in comparable:
+            told = ", of which neither more nor less is better" if declared in having else ""
+            raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
+                              "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
+        return declared, "declared"
+    for least in (2, 1):
+        for start, why in DEFAULTS.items():
+            for name, count in having.items():
+                fits = name.startswith(start) if start.endswith("/") else name == start
+                if fits and count >= least:
+                    return name, why
+    return None, ""
+
+
+def _words(figure: str | None) -> tuple[str, bool]:
+    """A figure in words, and whether less of it is better; no words for what has no better and worse."""
+    found = [told for start, told in COMPARABLE.items() if figure and figure.startswith(start)]
+    return found[0] if found else ("", False)
+
+
+def _family(members: Sequence[Member], family: str | None) -> str | None:
+    """The label of the row that the others are compared with; None for all pairs."""
+    if family in (None, "all"):
+        return None
+    found = [member.label for member in members if member.label == family] or \
+        [member.label for member in members if member.row.algorithm == family]
+    if len(found) != 1:
+        raise ReportError(f"report.family: found {family!r}, which names {len(found)} rows; expected all, or one of "
+                          f"{'; '.join(member.label for member in members)}; fix: python -m benchmarks.report FOLDER… "
+                          "--family ROW")
+    return found[0]
+
+
+def _common_seeds(taking: Sequence[Member], figure: str | None) -> list[int]:
+    seeds = [{run.seed for run in member.having(figure)} for member in taking]
+    return sorted(set.intersection(*seeds)) if seeds else []
+
+
+def _seeds_note(taking: Sequence[Member], seeds: Sequence[int], figure: str) -> list[str]:
+    more = {member.label: [run.seed for run in member.having(figure) if run.seed not in seeds] for member in taking}
+    left = [f"{label} {' '.join(map(str, others))}" for label, others in more.items() if others]
+    if not left:
+        return []
+    return [f"Compared on the seeds that all rows have ({' '.join(map(str, seeds))}); left out of the comparison: "
+            f"{', '.join(left)}."]
+
+
+def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | None) -> tuple[float | None, str]:
+    """What counts as practically equal, and the note that says so."""
+    if declared is not None:
+        return declared, f"Practically equal: within ±{number(declared)}, as declared."
+    if figure.startswith("win_rate/"):
+        margin, of = WIN_RATE_MARGIN, "the default of win rates"
+    elif kind == "share":
+        margin, of = SHARE_MARGIN, "the default of shares"
+    else:
+        found = [one for member in taking if (one := start_spread(figure, member.runs))]
+        margin = SCORE_MARGIN * found[0].deviation if found else None
+        whose = "one answer" if found and found[0].single else "the mean of the answers to a prompt"
+        of = f"the default of scores, a tenth of the standard deviation of {whose} of the start model"
+    if not margin:
+        return None, "Practically equal: said of no pair, since report.margin declares no difference that is none."
+    return margin, f"Practically equal: within ±{number(margin)}, {of}; report.margin declares another."
+
+
+def _settled(pair: Pair, figures: Mapping[str, Matrix], kind: Any, comparison: Comparison) -> str:
+    """What would show a difference as large as the one seen; nothing for a pair that is settled."""
+    if pair.verdict not in (Verdict.UNDECIDED, Verdict.SEEN_ALONE) or not pair.difference.mean:
+        return ""
+    squares = contrast(figures[pair.first], figures[pair.second], kind).squares.take(0)
+    seeds, prompts = squares.shape
+    seen, spread, alpha = abs(pair.difference.mean), Spread.of(squares), comparison.alpha / len(comparison.pairs)
+    by_prompts = prompts_needed(seen, spread, seeds, alpha) if prompts > 1 else None
+    more = f"{max(by_prompts, prompts + 1):,} {comparison.unit}" if by_prompts else ""
+    if seeds == 1:
+        return f"about {more}, for these trained models" if more else ""
+    by_seeds = seeds_needed(seen, spread, prompts, alpha)
+    parts = [f"about {max(by_seeds, seeds + 1):,} seeds"] if by_seeds else []
+    parts += [f"{'' if parts else 'about '}{more} with {seeds} seeds"] if more else []
+    return " or ".join(parts) or "no number of seeds up to 1,000"
+
+
+def _costs(members: Iterable[Member]) -> Costs | None:
+    """Seconds where all rows have them, else tokens."""
+    costs = {member.label: member.row.costs for member in members if member.runs}
+    if costs and all("seconds" in cost for cost in costs.values()):
+        return Costs("seconds", {label: cost["seconds"] for label, cost in costs.items()})
+    tokens = {label: cost.get("tokens_trained", 0) + cost.get("tokens_sampled", 0) for label, cost in costs.items()
+              if {"tokens_trained", "tokens_sampled"} & set(cost)}
+    return Costs("tokens", tokens) if tokens else None
+
+
+def _ended(member: Member) -> Runs:
+    diverged = sum(result.diverged for result in member.lost)
+    return Runs(len(member.runs) + len(member.lost), len(member.lost) - diverged, diverged)
+
+
+def budget_words(results: Sequence[Result]) -> str | None:
+    """What all rows were given ("the same 2,000 labelled comparisons"); None where that is not one thing."""
+    said = {tuple(sorted((key, str(value)) for key, value in result.budget.items())) for result in results}
+    if len(said) != 1 or not (budget := results[0].budget).get("equal"):
+        return None
+    if budget["equal"] != "labels":
+        rest = [f"{key} {value}" for key, value in budget.items()
+                if key != "equal" and isinstance(value, (str, int, float))]
+        return f"the same {budget['equal']}" + (f" ({', '.join(rest)})" if rest else "")
+    used = {result.cost["labels"] for result in results if result.cost.get("labels")}
+    if len(used) > 1:
+        return None
+    without = list(dict.fromkeys(result.algorithm for result in results if result.cost.get("labels") == 0))
+    verb = "learns" if len(without) == 1 else "learn"
+    of = f" ({listed(without)} {verb} from none of them)" if used and without else ""
+    return f"the same {f'{used.pop():,.0f} labelled comparisons' if used else 'labels'}{of}"
