@@ -203,7 +203,8 @@ def test_nobody_imports_run(path):
     assert not within(imported(path), "run")
 
 
-@each([ROOT / "benchmarks/report.py", ROOT / "benchmarks/tables.py"])
+@each([ROOT / f"benchmarks/{one}.py"
+       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
