@@ -138,7 +138,7 @@ def test_calibration_error():
     assert found.mean == pytest.approx(2 * 0.45 / 6) and found.n == 6 and found.low <= found.mean <= found.high
     assert calibration_error([0.0, 0.0], ["a", "a"]).mean == 0, "a model that knows nothing and says so"
     assert calibration_error([1e4, -1e4], ["a", "a"]).mean == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="clusters 2; expected finite logits, one of each per pair"):
+    with pytest.raises(ValueError, match="clusters 2; expected one of each per pair, finite"):
         calibration_error([0.0] * 3, ["a", "b"])
 
 

@@ -1,6 +1,7 @@
 """Bases that cannot be trained are refused by their config and tokenizer: one message, before any weights load."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -9,9 +10,14 @@ from command_line import MICRO, invoke
 from transformers import AutoTokenizer
 
 from algorithms.common.models import model as models
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.families import check_causal, position_limit
-from algorithms.common.models.model import ModelConfig, load_base, load_config, load_tokenizer
+from algorithms.common.models.model import (
+    ModelConfig,
+    load_base,
+    load_config,
+    load_tokenizer,
+)
+from algorithms.common.support.errors import ConfigError
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4}
 LLAMA = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 128}
@@ -135,7 +141,7 @@ def test_positions_by_config(kind, options, limit):
                                   "a b"])
 def test_a_path_to_nothing_is_no_hub_id(tmp_path, no_weights, name):
     message = refused(command(f"'{name}'", tmp_path))
-    assert message.startswith(f"model.name: found '{name}', and no such folder; expected the folder")
+    assert message.startswith(f"model.name: found '{os.path.expanduser(name)}', and no such folder; expected the folder")
     assert "hf auth" not in message
 
 

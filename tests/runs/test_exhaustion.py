@@ -11,19 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from algorithms.best_of_n import BestOfN
-from algorithms.common.training import checkpoints
-from algorithms.common.runs import results
-from algorithms.common.support.errors import TrainingError, UserError
-from algorithms.common.training.loop import fit
-from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
-from algorithms.common.recipe import Recipe
-from algorithms.common.data.records import Records, cache_folder, set_cache_folder
-from algorithms.common.data.records.record import Record
-from algorithms.sft import SFT
 from command_line import MICRO, invoke
 from training_setup import examples, lines, make_context, two_roles, weights
+
+from algorithms.common.data.records import Records, cache_folder, set_cache_folder
+from algorithms.common.data.records.record import Record
+from algorithms.common.recipe import Recipe
+from algorithms.common.runs import results
+from algorithms.common.support.errors import TrainingError, UserError
+from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
+from algorithms.common.training import checkpoints
+from algorithms.common.training.loop import fit
+from algorithms.sft import SFT
 
 
 @pytest.fixture
@@ -224,8 +223,7 @@ def test_the_peak_counts_from_its_reset():
     assert peak_memory_bytes(device) < start + size // 2
 
 
-@pytest.mark.parametrize("algorithm", [SFT(), BestOfN()], ids=["sft", "best-of-n"])
-def test_training_starts_a_peak_of_its_own(make_models, tmp_path, monkeypatch, algorithm):
+def test_training_starts_a_peak_of_its_own(make_models, tmp_path):
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the peak can be reset on Linux only")
     device, size = torch.device("cpu"), 400 << 20
@@ -233,7 +231,7 @@ def test_training_starts_a_peak_of_its_own(make_models, tmp_path, monkeypatch, a
     reset_peak_memory(device)
     torch.ones(size, dtype=torch.uint8)
     before = peak_memory_bytes(device)
-    algorithm.fit(context)
+    SFT().fit(context)
     assert json.loads((context.target / "fit.json").read_text())["peak_memory_bytes"] < before - size // 4
 
 

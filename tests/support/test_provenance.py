@@ -222,7 +222,7 @@ def test_a_trained_stage_computes_with_its_method_and_no_other(method):
 
 def test_an_evaluation_computes_with_what_answers_and_measures():
     found = computing(measuring.measure, SFT())
-    assert {"measuring", "evaluate", "sampling", "choices", "statistics", "model", "sft"} <= found
+    assert {"measuring", "evaluate", "sampling", "choices", "model", "sft"} <= found
     assert not found & {"training", "loop", "stages", "store", "results", "readers", "loading"}
 
 
