@@ -156,8 +156,6 @@ def test_groups_by_whole_numbers(tmp_path):
     records, report = data.records()
     assert [record.responses for record in records] == [["0", "1", "4"], ["2"], ["3"]], "1 and '1' are two groups"
     assert report.dropped == {} and report.lines == {}
-    with pytest.raises(DataError, match="a.jsonl:5: g: found more rows of 1; expected all rows of a group next to"):
-        FileData(path=data.path, group="g", mapper=data.mapper).records()
 
 
 def test_groups_of_several_files_are_apart(tmp_path):
