@@ -1,6 +1,6 @@
 """What every method owes, whoever wrote it: checks of one name in ``conf/algorithm``, on a few records of the lab.
 
-``tests/test_contract.py`` holds all methods to it, ``tests/test_contributing.py`` those that CONTRIBUTING.md shows.
+``test_contract.py`` holds all methods to it, ``test_contributing.py`` those that CONTRIBUTING.md shows.
 """
 
 from __future__ import annotations
