@@ -30,4 +30,4 @@ def trl(request: Request) -> Answer:
 
 
 SIDES = {"ours": ours, "TRL": trl}
-OPTIONS = {"TRL": [*LOADER, {"precompute_ref_log_probs": True}]}
+OPTIONS = {"TRL": [*LOADER, *({**option, "precompute_ref_log_probs": True} for option in (LOADER[0], LOADER[-1]))]}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 8  # records of an optimiser step, on every side
-RATE = 1e-4
-BETA = 0.1  # of DPO
+RATE = 1e-3  # high, so that what is computed otherwise soon shows in the losses
+BETA = 0.5  # of DPO
 CENTERING = 0.01  # of reward models
 
 

@@ -37,7 +37,7 @@ def generate(request: Request) -> Answer:
     model = adapted(request, "policy", AutoModelForCausalLM).eval()
     tokenizer = AutoTokenizer.from_pretrained(request.base, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    asked = prompts(request, lambda text: tokenizer(text, add_special_tokens=False).input_ids)
+    asked = prompts(request, lambda text: tokenizer(text).input_ids)
     option = dict(request.option)
     size = option.pop("batch_size", 64)
     if request.parity:

@@ -44,7 +44,8 @@ def ours(request: Request) -> Answer:
                "model.gradient_checkpointing=false", f"model.max_length={MAX_LENGTH}",
                f"model.max_prompt_length={MAX_PROMPT}", f"recipe.batch_size={BATCH}", "recipe.steps=2",
                f"trainer.mixed_precision={'bf16' if request.precision == 'bf16' else 'no'}",
-               "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}", f"hydra.run.dir={work / 'run'}"]
+               "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}",
+               f"hydra.run.dir={work / 'run'}"]
     return until_it_appears(command, work, "stages/.work/*/*/*.safetensors", Answer(), request.device)
 
 
