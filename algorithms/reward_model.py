@@ -160,8 +160,6 @@ class RewardModel(ResponseModel):
     margin: float = 0.0  # reward asked for per unit of score difference (Llama 2); 0: off
     centering: float = 0.01  # weight of the centring penalty; 0: off, as in InstructGPT
 
-    version: ClassVar[int] = 2  # 2: the normalisation lies in the head
-
     def __post_init__(self):
         super().__post_init__()
         if self.view not in ("pairs", "ranked"):

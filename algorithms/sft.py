@@ -47,6 +47,10 @@ class SFT(Algorithm):
     def every_turn(self) -> bool:
         return self.turns == "all"
 
+    @property
+    def learns_prompt(self) -> bool:
+        return self.train_on_prompt
+
     def experience(self, context: Context, examples: list[Example]) -> Examples:
         if self.train_on_prompt:
             examples = [with_prompt(example) for example in examples]

@@ -249,13 +249,15 @@ CASES = {
         (changed(STEER, response="Al.", helpfulness=0), [Record("Name it.", ["Al."], [0.0])]),
         (changed(STEER, helpfulness=None), Bad("null", "helpfulness"))]),
     "helpsteer2_pairs": Case([
-        (STEER, [Record("Name it.", ["Bo.", "Al."], [3.0, 4.0])]), (changed(STEER, response="Al.", helpfulness=4), GROUPED),
+        (STEER, [Record("Name it.", ["Bo.", "Al.", "Cy."], [3.0, 4.0, 1.0])]),
+        (changed(STEER, response="Al.", helpfulness=4), GROUPED),
         (changed(STEER, prompt="Tie"), [Record("Tie", ["Bo.", "Al."], [3.0, 3.0])]),
         (changed(STEER, prompt="Tie", response="Al."), GROUPED),
         (changed(STEER, prompt="One"), [Record("One", ["Bo."], [3.0])]),
         (changed(STEER, prompt="Null"), GROUPED),
         (changed(STEER, prompt="Null", helpfulness=None), Bad("null", "helpfulness", 2)),
-        (STEER, Bad("torn group", "prompt")), (changed(STEER, prompt=None), Bad("null", "prompt"))]),
+        (changed(STEER, response="Cy.", helpfulness=1), GROUPED),
+        (changed(STEER, prompt=None), Bad("null", "prompt"))]),
     "alpaca": Case([
         (ALPACA, demo("Add.\n1 and 2", "3")), (changed(ALPACA, input=""), demo("Add.", "3")),
         (changed(ALPACA, output=""), Bad("empty response", "output"))], "rows.json"),

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from algorithms.common.adapters import SavedLora, merge
 from algorithms.common.errors import ConfigError
-from algorithms.common.export import frozen_role, hand_over, save_role
+from algorithms.common.export import frozen_role, save_role
+from algorithms.common.model_card import hand_over
 from algorithms.common.models import Lora, ModelConfig, Models
 from algorithms.common.tasks import adapter_of
 from algorithms.common.template import Template

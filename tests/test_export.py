@@ -9,7 +9,8 @@ from test_shared_rows import examples, randomise
 
 from algorithms.common.batches import collate
 from algorithms.common.errors import ConfigError
-from algorithms.common.export import export, frozen_role, load_role, model_card, role_digest, save_role, weights_file
+from algorithms.common.export import frozen_role, load_role, role_digest, save_role, weights_file
+from algorithms.common.model_card import export, model_card
 from algorithms.common.models import Lora
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])

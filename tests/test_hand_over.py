@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.errors import ConfigError
-from algorithms.common.export import hand_over
+from algorithms.common.model_card import hand_over
 from algorithms.common.models import ModelConfig, load_tokenizer
 from algorithms.common.tasks import adapter_of
 from algorithms.common.template import Template

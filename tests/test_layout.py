@@ -97,7 +97,14 @@ def test_nobody_imports_run(path):
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
-    assert within(found, "algorithms") <= within(found, "algorithms.common.statistics") | {"algorithms.common"}
+    allowed = within(found, "algorithms.common.statistics", "algorithms.common.inference")
+    assert within(found, "algorithms") <= allowed | {"algorithms.common"}
+
+
+@each([path for path in COMMON if path.parent.name == "inference"])
+def test_inference_knows_numbers_only(path):
+    known = ("algorithms.common.inference", "numpy", "scipy", *sys.stdlib_module_names)
+    assert imported(path) == within(imported(path), *known)
 
 
 def test_importing_the_report_imports_no_torch():

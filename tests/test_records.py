@@ -375,7 +375,6 @@ def test_what_is_not_read_is_reported(tmp_path):
     ({"path": "a", "on_bad_row": "skip"}, "data.on_bad_row"), ({"path": "a", "limit": 0}, "data.limit"),
     ({"path": "a", "columns": {"winner": "w"}}, "found the field winner"),
     ({"path": "a", "columns": {"prompt": "w"}, "mapper": dict}, "both columns and data.mapper"),
-    ({"path": "a", "group": "g"}, "data.group: found a column and no data.mapper"),
     ({"path": "a", "delimiter": ";;"}, "data.delimiter: found ';;'; expected one character"),
     ({"name": "a/b", "rows": "x"}, "data.rows: found 'x' and no data.path; expected a file"),
     ({"name": "a/b", "delimiter": ";"}, "data.delimiter: found ';' and no data.path; expected a file"),

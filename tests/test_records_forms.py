@@ -6,6 +6,9 @@ import json
 import re
 from decimal import Decimal
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_records_layouts import CHAT_PAIR, FORM, assistant, only, system, user, write
 
@@ -208,3 +211,48 @@ def test_identical_responses_make_no_pair(tmp_path):
     records, report = FileData(path=path).records()
     made = [(pair.responses, pair.scores) for pair in pairs(records)]
     assert made == [(["x", "y"], [1.0, 0.5]), (["y", "x"], [0.5, 0.0])] and report.strict_pairs == 2
+
+
+# Turns as tables hold them
+
+
+NULLS = {"role": None, "content": None}
+UNION = [{"from": "human", "value": "p", **NULLS}, {"from": "gpt", "value": "c", **NULLS}]
+TABLES = [
+    {"conversations": UNION},
+    {"messages": [{**NULLS, "speaker": "user", "text": "p"},
+                  {"role": "assistant", "content": "c", "speaker": None, "text": None}]},
+    {"messages": {"role": ["user", "assistant"], "content": ["p", "c"]}},
+    {"messages": {"from": ["human", "gpt"], "value": ["p", "c"], "role": None, "content": None}},
+    {"prompt": {"role": ["user"], "content": ["p"]}, "response": {"role": ["assistant"], "content": ["c"]}},
+    {"prompt": [{"from": "human", "value": "p", **NULLS}], "response": [{"from": "gpt", "value": "c", **NULLS}]},
+]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "folder"])
+@pytest.mark.parametrize("row", TABLES, ids=["union", "mixed union", "lists", "union of lists", "answered lists",
+                                             "answered union"])
+def test_turns_with_the_keys_of_several_forms_or_as_an_object_of_lists(tmp_path, row, form):
+    path = tmp_path / f"a.{form}"
+    if form == "jsonl":
+        path.write_text(json.dumps(row) + "\n")
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        datasets.Dataset.from_list([row]).save_to_disk(path)
+    (record,), report = FileData(path=str(path)).records()
+    assert (record.prompt, record.responses) == ([{"role": "user", "content": "p"}], ["c"])
+    assert report.kinds == {"demonstration": 1} and not report.ignored_columns
+
+
+@pytest.mark.parametrize("turns, reason", [
+    ({"role": ["user"], "content": ["p", "c"]}, "unequal lengths"),
+    ({"role": ["user", "tool"], "content": ["p", "c"]}, "unknown role"),
+    ({"role": ["user", "assistant"], "content": ["p", None]}, "null"), ({"role": ["user", "assistant"]}, "wrong type"),
+    ([{**NULLS, "from": "human", "value": "p"}, {**NULLS, "from": None, "value": "c"}], "unknown role"),
+    ([{**NULLS, "from": "human", "value": None}, {**NULLS, "from": "gpt", "value": "c"}], "null"),
+    ({"role": [], "content": []}, "empty prompt")])
+def test_turns_of_a_table_that_cannot_be_used(tmp_path, turns, reason):
+    good = {"messages": {"role": ["user", "assistant"], "content": ["p", "c"]}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(good) + "\n" + json.dumps({"messages": turns}) + "\n")
+    assert FileData(path=str(tmp_path / "a.jsonl"), on_bad_row="drop").records()[1].dropped == {reason: 1}

@@ -326,7 +326,9 @@ def test_many_bad_rows_are_listed_by_reason_with_the_first_lines(tmp_path):
     with pytest.raises(DataError) as error:
         FileData(path=path).records()
     assert str(error.value).split("\n")[1:] == [
-        "8 of 9 rows cannot be used:", "  empty response: 7 (lines 3, 4, 5, 6, 7, …)", "  null: 1 (lines 2)",
+        "8 of 9 rows cannot be used:", "  empty response: 7 (lines 3, 4, 5, 6, 7, …)",
+        f"    {path}:3: chosen: found an empty response; expected some text; fix: correct the row",
+        "  null: 1 (lines 2)",
         "data.on_bad_row=drop would keep the other 1"]
     assert str(error.value).startswith(f"{path}:2: chosen: found null; expected text; fix: ")
 

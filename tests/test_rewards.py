@@ -1,5 +1,6 @@
 """Reward sources: what each one answers, what stops it, and that another source is another stage."""
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -14,9 +15,10 @@ import torch
 from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
+from algorithms.common import provenance
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, Sampled
-from algorithms.common.classifier import Classifier
+from algorithms.common.classifier import Classifier, of_equal_length
 from algorithms.common.errors import ConfigError, TrainingError
 from algorithms.common.export import frozen_role
 from algorithms.common.models import Lora
@@ -302,6 +304,81 @@ def test_a_classifiers_logit_does_not_depend_on_padding(classifiers, name, batch
     assert found == pytest.approx(expected, abs=1e-5) and len({round(value, 4) for value in found}) == 3
 
 
+def families(size: int, end: int) -> dict:
+    """Small configurations by family, whose text model has a pad id of its own, none, the end token or any other."""
+    import transformers as hf
+
+    wide = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4}
+    narrow = {"vocab_size": size, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    return {
+        "llama, another": (hf.LlamaConfig, {**wide, "pad_token_id": 7}),
+        "llama, none": (hf.LlamaConfig, {**wide, "pad_token_id": None}),
+        "qwen2, end": (hf.Qwen2Config, {**wide, "num_key_value_heads": 4, "pad_token_id": end}),
+        "mistral, another": (hf.MistralConfig, {**wide, "num_key_value_heads": 4, "pad_token_id": 7}),
+        "gpt2, beyond": (hf.GPT2Config, {**narrow, "pad_token_id": size + 3}),
+        "gpt2, another": (hf.GPT2Config, {**narrow, "pad_token_id": 7}),
+        "neox, another": (hf.GPTNeoXConfig, {**wide, "pad_token_id": 7}),
+        "bert, another": (hf.BertConfig, {**wide, "pad_token_id": 7}),
+        "roberta, another": (hf.RobertaConfig, {**wide, "pad_token_id": 7}),
+        "xlnet, last place": (hf.XLNetConfig, {"vocab_size": size, "d_model": 32, "d_inner": 64, "n_layer": 2,
+                                               "n_head": 4})}
+
+
+@pytest.mark.parametrize("family", families(2, 0))
+def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
+    """It is what transformers gives for the text alone, whatever the pad ids of model and tokenizer are."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    kind, options = families(len(tokenizer), tokenizer.eos_token_id)[family]
+    model = AutoModelForSequenceClassification.from_config(kind(**options, num_labels=1, initializer_range=1.0)).eval()
+    model.save_pretrained(tmp_path)
+    texts = [*MIXED, response(" was kind", record="as short"), MIXED[0]]
+    for pad in (tokenizer.pad_token, tokenizer.eos_token, None):
+        for side in ("left", "right"):
+            own = copy.deepcopy(tokenizer)
+            own.pad_token, own.padding_side = pad, side
+            own.save_pretrained(tmp_path)
+            source = Classifier(str(tmp_path), input="text", max_length=64)
+            source.check(make_data())
+            with torch.no_grad():
+                alone = [model(**own(one.prompt + one.text, return_tensors="pt")).logits.item() for one in texts]
+            assert opened(source, OnCpu, batch_size=4)(texts) == pytest.approx(alone, abs=1e-4)
+            assert len({round(value, 3) for value in alone}) == 4
+
+
+def test_texts_of_equal_length_share_a_pass():
+    assert of_equal_length([3, 5, 3, 3, 5, 2], 2) == [[0, 2], [3], [1, 4], [5]]
+
+
+def test_a_family_that_counts_positions_by_its_pad_id_needs_one(tokenizer, tmp_path):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
+                           num_attention_heads=2, num_labels=1, pad_token_id=None)
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="^reward.name: found .* a roberta without pad_token_id in its config.json; "):
+        Classifier(str(tmp_path)).check(make_data())
+
+
+def test_turns_that_a_classifiers_template_refuses_are_told_before_training(classifiers, tmp_path):
+    shutil.copytree(classifiers["one"], tmp_path / "chat")
+    (tmp_path / "chat/chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    asked = Record([{"role": "system", "content": "be brief"}, *MESSAGES], [])
+    told = dataclasses.replace(make_data(), prompts=Records.from_list([asked]))
+    source = Classifier(str(tmp_path / "chat"), input="chat")
+    source.check(make_data())
+    message = (r"^reward.input: found chat, but .* refuses the turns \['system', 'user', 'assistant'\] "
+               r"\(no system here\); expected .*; fix: reward.input=pair")
+    with pytest.raises(ConfigError, match=message):
+        source.check(told)
+    dataclasses.replace(source, input="pair").check(told)
+
+
 def test_a_classs_probability(classifiers):
     expected = [logits.softmax(-1).tolist() for logits in by_hand(classifiers["three"], *[r.prompt + r.text for r in MIXED])]
     for label in range(3):
@@ -566,11 +643,54 @@ def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
 def test_an_edited_function_is_another_reward(store, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     keys = []
-    for number in (1, 2, 1):
-        (tmp_path / "my_reward.py").write_text(f"def reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+    (tmp_path / "my_helper.py").write_text("")
+    for number, helper in ((1, ""), (2, ""), (1, ""), (1, "# a comment"), (1, "SETTING = 1")):
+        (tmp_path / "my_reward.py").write_text(
+            f"import my_helper\ndef reward(prompts, responses):\n    return [{number}.0] * len(prompts)\n")
+        (tmp_path / "my_helper.py").write_text(helper)
         importlib.invalidate_caches()
+        monkeypatch.setattr(provenance, "SOURCES", provenance.Sources())  # as a new process reads them
         keys.append(key(store, Function(importlib.import_module("my_reward").reward)))
-    assert keys[0] == keys[2] != keys[1]
+    assert keys[0] == keys[2] == keys[3] and len({keys[0], keys[1], keys[4]}) == 3
+
+
+def scaled(weight: float, seen: list | None = None):
+    """A function made of settings, as a factory in a configuration makes it; it may fill what it holds."""
+    def score(prompts: list[str], responses: list[str]) -> list[float]:
+        if seen is not None:
+            seen.append(len(responses))
+        return [weight] * len(responses)
+
+    return score
+
+
+@dataclasses.dataclass
+class Scaled:
+    weight: float
+
+    def score(self, prompts: list[str], responses: list[str]) -> list[float]:
+        return [self.weight] * len(responses)
+
+    __call__ = score
+
+
+def test_what_a_function_encloses_is_part_of_it(store):
+    assert key(store, Function(scaled(1.0))) == key(store, Function(scaled(1.0))) != key(store, Function(scaled(2.0)))
+    filled = scaled(1.0, [])
+    before = key(store, Function(filled))
+    filled([], ["a"])
+    assert key(store, Function(filled)) == before, "its key does not change while it works"
+    for of in (lambda weight: Scaled(weight), lambda weight: Scaled(weight).score):
+        assert key(store, Function(of(1.0))) == key(store, Function(of(1.0))) != key(store, Function(of(2.0)))
+    with pytest.raises(ConfigError, match="content cannot be told; expected a function, a dataclass"):
+        key(store, Function(scaled(object())))
+
+
+def test_the_gold_reward_is_part_of_what_it_trains(store):
+    golds = [dataclasses.replace(make_data(), gold=functools.partial(words, weight=weight)) for weight in (1.0, 2.0)]
+    for source in (Gold(), Weighted({"gold": Gold()}, {"gold": 1.0})):
+        assert key(store, source, golds[0]) != key(store, source, golds[1])
+    assert key(store, Function(words), golds[0]) == key(store, Function(words), golds[1])
 
 
 def test_the_prompts_of_the_statistics_are_part_of_the_model(store):

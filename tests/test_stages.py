@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import stages
+from algorithms.common import measuring
 from algorithms.common.algorithm import Algorithm, Need
 from algorithms.common.context import TrainerConfig
 from algorithms.common.errors import ConfigError, TrainingError
@@ -237,6 +237,44 @@ def test_labels_are_charged_for_every_view_that_is_read(store):
         assert make_bench(store, data, reward=source).cost(method, dataclasses.replace(RECIPE, steps=1))["labels"] == labels
 
 
+def judged(*scores: float) -> Record:
+    return Record("q", [f" answer {i}" for i in range(len(scores))], list(scores))
+
+
+RANKING, TIED, RATINGS = judged(3.0, 2.0, 2.0), judged(1.0, 1.0), [judged(1.0), judged(0.0), judged(1.0)]
+BY_RATING = {"demonstrations by rating": "single responses rated 1, the highest"}
+FROM_PAIRS = {"demonstrations": "preferred responses"}
+
+
+@pytest.mark.parametrize("records, fallbacks, labels", [
+    # 64 comparisons are as many in every view, though each has two scores
+    ([judged(1.0, 0.0)] * 64, {}, {"pairs": 64, "ranked": 64, "preferred": 64, "rated": 64, "demonstrations": 0}),
+    ([judged(1.0, 0.0)] * 64, FROM_PAIRS, {"prompts": 0}),
+    ([judged(1.0, 0.0)] * 64, FROM_PAIRS, {"pairs": 64, "rated": 64, "demonstrations": 64}),
+    # a ranking is the pairs that it orders: two of three here
+    ([RANKING], FROM_PAIRS, {"pairs": 2, "ranked": 2, "preferred": 2, "rated": 2, "demonstrations": 2}),
+    # a rating is one, read as a rating or where it says what is imitated
+    (RATINGS, {}, {"pairs": 0, "ranked": 0, "preferred": 0, "rated": 3, "demonstrations": 0}),
+    (RATINGS, BY_RATING, {"rated": 3, "demonstrations": 3}),
+    # a tie orders nothing, but is a judgement of who reads its scores
+    ([TIED], {}, {"pairs": 0, "ranked": 0, "rated": 1}),
+    ([RANKING, TIED, *RATINGS], {}, {"pairs": 2, "ranked": 2, "preferred": 2, "rated": 6}),
+], ids=["pairs", "prompts", "preferred pairs", "ranking", "ratings", "chosen by rating", "tie", "all"])
+def test_a_judgement_is_one_label_in_every_view(store, records, fallbacks, labels):
+    report = LoadReport(fallbacks=fallbacks)
+    bench = make_bench(store, dataclasses.replace(make_data(), preferences=Records.from_list(records), report=report))
+    for view, count in labels.items():
+        reading = dataclasses.make_dataclass("Reading", [("view", str, view)], bases=(Algorithm,))()
+        assert bench._labels(reading) == count, view
+
+
+def test_a_label_counts_once_for_a_method_that_reads_several_views(store):
+    data = dataclasses.replace(make_data(), preferences=Records.from_list([judged(1.0, 0.0)] * 8))
+    both = dataclasses.make_dataclass("Both", [("view", str, "rated"), ("reads", tuple, ("pairs", "demonstrations"))],
+                                      bases=(Algorithm,))()
+    assert make_bench(store, data)._labels(both) == 8
+
+
 def test_ptx_and_normalization_read_more():
     assert PPO().reads == () and PPO(ptx_coef=0.1).reads == ("demonstrations",)
     assert RewardModel().reads == ("prompts",) and RewardModel(normalize_on=None).reads == ()
@@ -360,7 +398,7 @@ def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
         assert json.loads((folder / "fit.json").read_text())["seconds"] > taken[1]
 
 
-@pytest.mark.parametrize("target, where", [(StoredLogprobs, "training"), (stages, "evaluation of training")])
+@pytest.mark.parametrize("target, where", [(StoredLogprobs, "training"), (measuring, "evaluation of training")])
 def test_no_memory_left_outside_a_step_says_what_to_lower(store, monkeypatch, target, where):
     def greedy(*_, **__):
         raise MemoryError

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from algorithms.common import store as store_module
+from algorithms.common.digests import content_hash, file_digest, folder_digest
 from algorithms.common.errors import ConfigError, UserError
-from algorithms.common.store import Store, content_hash, file_digest, folder_digest
+from algorithms.common.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = {"algorithm": "sft", "lr": 5e-4, "inputs": ["a", "b"], "seed": 0}
@@ -412,3 +414,63 @@ def test_nobody_sees_a_torn_entry(tmp_path):
         looks += 1
     assert builder.returncode == 0 and looks > len(visible) > 10
     builder.stdout.close()
+
+
+# What the log says of kept entries
+
+
+SETTINGS = {"algorithm": {"class": "SFT"}, "recipe": {"lr": 0.001, "steps": 3}, "data": "0123456789abcdef" * 2,
+            "seed": 0, "code": {"zoo.loop": "a", "zoo.method": "b"},
+            "needs": {"reference": {"code": {"zoo.loop": "a"}, "seed": 0}}}
+
+
+def changed(**parts):
+    return {**SETTINGS, **parts}
+
+
+def said(store, caplog, description, name="training"):
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        store.get("trained", description, write, name, ("algorithm.class",))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_the_log_says_once_that_a_kept_entry_is_used(store, caplog, monkeypatch):
+    monkeypatch.setattr(store_module, "commit", lambda: "0123456789abcdef+changes")
+    assert said(store, caplog, SETTINGS) == [] == said(store, caplog, SETTINGS), "made in this process"
+    later = Store(store.folder)
+    assert said(later, caplog, SETTINGS, name="") == []
+    (line,) = said(later, caplog, SETTINGS)
+    manifest = json.loads((later.get("trained", SETTINGS, refuse) / "manifest.json").read_text())
+    at = manifest["made"].replace("T", " ").replace("+00:00", " UTC")
+    assert manifest["commit"] == "0123456789abcdef+changes" and at.endswith("UTC")
+    name = later._entry("trained", SETTINGS)[0].name
+    assert line == f"training: kept stage {name} is used, made {at} at commit 0123456789+changes"
+    assert said(later, caplog, SETTINGS) == []
+
+
+@pytest.mark.parametrize("wanted, parts", [
+    (changed(recipe={"lr": 0.0005, "steps": 3}), "recipe.lr 0.001 → 0.0005"),
+    (changed(code={"zoo.loop": "c", "zoo.method": "b"}, needs={"reference": {"code": {"zoo.loop": "c"}, "seed": 0}}),
+     "code of zoo.loop"),
+    (changed(data="f" * 32), "data"),
+    (changed(recipe={"lr": 0.001, "steps": 4, "warmup": 0.1}, seed=1, code={"zoo.other": "c"}),
+     "recipe.steps 3 → 4, recipe.warmup nothing → 0.1, seed 0 → 1 and 3 more"),
+    (changed(needs={"reference": None}),
+     'needs.reference nothing → null, needs.reference.seed 0 → nothing, code of zoo.loop')],
+    ids=["setting", "code", "data", "many", "need"])
+def test_the_log_says_what_differs(store, caplog, wanted, parts):
+    said(store, caplog, SETTINGS)
+    (line,) = said(store, caplog, wanted)
+    assert "is made anew; what differs from the kept one made " in line and line.endswith(f": {parts}")
+
+
+def test_the_nearest_kept_entry_is_compared(store, caplog):
+    for description in (changed(seed=1, data="f" * 32), changed(seed=2), changed(seed=3),
+                        changed(algorithm={"class": "DPO"})):
+        said(store, caplog, description)
+    assert re.search(r": seed [23] → 4$", said(store, caplog, changed(seed=4))[0])
+    assert said(store, caplog, changed(algorithm={"class": "IPO"})) == [], "none is of its class"
+    (store.folder / "trained-torn").mkdir()
+    (store.folder / "trained-torn/manifest.json").write_text("{")
+    assert len(said(store, caplog, changed(seed=6))) == 1

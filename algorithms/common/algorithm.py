@@ -102,7 +102,6 @@ class Algorithm:
     view: str  # which named set of the data, in which view; ``records.sets.data_view`` lists them
     needs: dict[str, Need | None] = field(default_factory=dict)  # role → the stage that makes it; null: the base
 
-    version: ClassVar[int] = 1  # raised when the meaning of the method's numbers changes: kept stages are made anew
     role: ClassVar[str] = "policy"  # what training makes; only a policy is sampled from in the evaluation
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
@@ -113,6 +112,11 @@ class Algorithm:
     def reads(self) -> tuple[str, ...]:
         """Views of the data that training depends on besides its own."""
         return ()
+
+    @property
+    def learns_prompt(self) -> bool:
+        """Whether the prompt's tokens are learned too."""
+        return False
 
     @property
     def labelled(self) -> tuple[str, ...]:

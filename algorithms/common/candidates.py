@@ -20,19 +20,19 @@ import pandas as pd
 
 from .beam import diverse_beams
 from .context import Context
+from .digests import content_hash
 from .errors import ConfigError, TrainingError
 from .memory import peak_memory_bytes, release, reset_peak_memory
 from .models import ModelConfig, Models, model_digest
+from .provenance import code_of, versions
 from .records import Record
 from .rewards import Response
 from .roles import BASE
 from .sampling import Sample, Sampling, sample
 from .seeds import derive
-from .store import content_hash
 from .template import Example
 
 log = logging.getLogger(__name__)
-VERSION = 2  # raised when the same settings would give other candidates; 2: a source that gives none is an error
 PART = 512  # prompts whose candidates are saved together: what a kill loses
 _TURN = re.compile(r"\n\n(Human|Assistant):")  # the plain transcript's marks
 
@@ -253,7 +253,8 @@ class Candidates:
         def build(target: Path, work: Path) -> None:
             self._build(context, prompts, target, work)
 
-        folder = context.store.get("candidates", description, build)
+        alike = ("model.base", "sources")
+        folder = context.store.get("candidates", description, build, f"candidates of {context.name}", alike)
         frame = pd.read_parquet(folder / "candidates.parquet")
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
         by_prompt = dict(iter(frame.groupby("prompt")))
@@ -266,12 +267,12 @@ class Candidates:
 
     def _description(self, context: Context, prompts: list[Prompt]) -> dict:
         identity = context.identity
-        return {"version": VERSION, "model": identity.get("model"),
+        return {"model": identity.get("model"),
                 "reference": identity.get("needs", {}).get("reference"),
                 "reward": identity.get("reward") if self.scores == "reward" else None,
                 "sources": {name: [type(source).__qualname__, asdict(source)] for name, source in self._used.items()},
                 "content": self.content(), "max_new_tokens": self.max_new_tokens, "scores": self.scores,
-                "seed": context.seed,
+                "seed": context.seed, "code": code_of(self), "versions": versions(),
                 "prompts": content_hash([[one.record.key, one.example.key, len(one.ids)] for one in prompts])}
 
     def _build(self, context: Context, prompts: list[Prompt], target: Path, work: Path) -> None:

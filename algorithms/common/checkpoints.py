@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .errors import UserError
-from .store import content_hash, file_digest, is_full
+from .digests import content_hash, file_digest
+from .errors import UserError, is_full
 
 log = logging.getLogger(__name__)
 KEEP = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .digests import content_hash, weights_digest
 from .errors import ConfigError
 from .families import position_limit
 from .models import PROJECT, Models
 from .records import render_transcript
 from .rewards import Response, RewardSource, Scorer, checked, counted
-from .store import content_hash, weights_digest
 
 if TYPE_CHECKING:
     from .records import DataSets
@@ -84,18 +85,40 @@ class Classifier(RewardSource):
         return content_hash({"hub": self.name, "commit": getattr(told, "_commit_hash", None) or self.revision})
 
     def check(self, data: "DataSets") -> None:
-        self._described()
+        """Also of what its chat template refuses: every sequence of roles in the data is rendered once."""
+        tokenizer = self._described()
+        sets = (data.preferences, data.demonstrations, data.prompts, data.evaluation, data.heldout, data.tuning)
+        seen = set()
+        columns = (records.column("messages") for records in sets if self.input == "chat")
+        for turns in itertools.chain.from_iterable(columns):
+            roles = () if turns is None else tuple(turn["role"] for turn in turns)
+            if roles not in seen:
+                seen.add(roles)
+                self._check_roles(tokenizer, turns or "a question")
+
+    def _check_roles(self, tokenizer, turns: str | list[dict]) -> None:
+        import jinja2
+
+        try:
+            chat_input(tokenizer, turns, "an answer")
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+            roles = ["user"] if isinstance(turns, str) else [turn["role"] for turn in turns]
+            raise ConfigError(f"reward.input: found chat, but the chat template of {self.name} refuses the turns "
+                              f"{[*roles, 'assistant']} ({error}); expected one that takes the data's; fix: "
+                              "reward.input=pair or reward.input=text") from error
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         model, tokenizer = self._load(models.device)
         self._told_of_cut = False
-        # without a pad id of its own the model would read its answer at the padding of short rows
-        size = batch_size if model.config.pad_token_id is not None else 1
+        # transformers takes several texts at once only where the model has a pad id
+        size = batch_size if model.config.get_text_config().pad_token_id is not None else 1
 
         def score(responses: list[Response]) -> list[float]:
-            values: list[float] = []
-            for start in range(0, len(responses), size):
-                values += self._batch(model, tokenizer, responses[start:start + size])
+            rows = [self._encoded(tokenizer, response) for response in responses]
+            values = [0.0] * len(rows)
+            for part in of_equal_length([len(row["input_ids"]) for row in rows], size):
+                for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
+                    values[place] = value
             return values
 
         return counted(models, checked("classifier", score))
@@ -111,12 +134,11 @@ class Classifier(RewardSource):
 
         options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", padding_side="right",
-                                                      **options)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", **options)
             config = AutoConfig.from_pretrained(self.folder(), **options)
             with torch.device("meta"):  # layers without numbers
                 model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AssertionError) as error:  # torch asserts that a pad id is in the vocabulary
             raise self._not_loaded(error) from error
         labels = config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
@@ -124,6 +146,11 @@ class Classifier(RewardSource):
                               f"{'null' if labels == 1 else f'a class from 0 to {labels - 1}'}")
         if self.input == "chat" and tokenizer.chat_template is None:
             raise ConfigError(f"reward.input: found chat, but {self.name} has no chat template; expected pair or text")
+        # RoBERTa and its kin; others have the attribute and do not use it
+        if any(getattr(module, "padding_idx", 0) is None for name, module in model.named_modules()
+               if name.endswith(".embeddings")):
+            raise ConfigError(f"reward.name: found {self.name!r}, a {config.model_type} without pad_token_id in its "
+                              "config.json; expected one, from which this family counts positions; fix: add it there")
         least, most = self._special_tokens(tokenizer) + 1, _readable(model, tokenizer)
         if not least <= self.max_length <= most:
             word, bound = ("least", least) if self.max_length < least else ("most", most)
@@ -141,8 +168,6 @@ class Classifier(RewardSource):
                 revision=self.revision, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
             raise self._not_loaded(error) from error
-        if tokenizer.pad_token_id is None:
-            model.config.pad_token_id = None  # then nothing is padded: one text at a time
         return model.to(device).eval().requires_grad_(False), tokenizer
 
     def _special_tokens(self, tokenizer) -> int:
@@ -162,11 +187,24 @@ class Classifier(RewardSource):
         return tokenizer(**row, truncation="only_first" if fits else "longest_first", max_length=self.max_length)
 
     @torch.no_grad()
-    def _batch(self, model, tokenizer, responses: list[Response]) -> list[float]:
-        rows = [self._encoded(tokenizer, response) for response in responses]
-        inputs = tokenizer.pad(rows, padding=len(rows) > 1, return_tensors="pt")
-        logits = model(**inputs.to(model.device)).logits.float()  # (B, labels)
+    def _batch(self, model, rows: list) -> list[float]:
+        """The scores of texts of the same number of tokens."""
+        # each (B, T)
+        inputs = {name: torch.tensor([row[name] for row in rows], device=model.device) for name in rows[0]}
+        logits = model(**inputs).logits.float()  # (B, labels)
         return (logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]).tolist()
+
+
+def of_equal_length(lengths: list[int], most: int) -> list[list[int]]:
+    """Places of texts that go through a model together, at most so many at once.
+
+    Nothing is padded: families find the token that they read by pad ids, by end tokens or by place, and few of them
+    behind padding of any kind and side.
+    """
+    by_length: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(place)
+    return [places[start:start + most] for places in by_length.values() for start in range(0, len(places), most)]
 
 
 def _readable(model, tokenizer) -> int:

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from .errors import ConfigError
 from .models import Models
 from .optim import Recipe
-from .records import DataSets, Messages, Record, Records
-from .rewards import Scorer
-from .store import Store
 from .template import Example
+
+if TYPE_CHECKING:  # named here, not run: reading data and keeping stages is no part of what training computes
+    from .records import DataSets, Messages, Record, Records
+    from .rewards import Scorer
+    from .store import Store
 
 
 @dataclass

@@ -1,5 +1,9 @@
 """Errors that are the user's to mend: one message on stderr, no traceback, exit status 2."""
 
+import errno
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class UserError(Exception):
     """What was found, what was expected, how to fix it. Raised before any weights load where that is possible."""
@@ -10,8 +14,25 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """Input data that cannot be used: ``PATH:LINE: FIELD: found …; expected …; fix: …``."""
+    """Input data that cannot be used: ``PATH:LINE: FIELD: found …; expected …; fix: …``.
+
+    refused: where it is for rows, all of them (a ``records.refused.RefusedRows``).
+    """
+
+    def __init__(self, message: str, refused=None):
+        super().__init__(message)
+        self.refused = refused
 
 
 class TrainingError(UserError):
     """Training that cannot go on (NaN or infinite loss): names the step, the records and the last good checkpoint."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that a disk, or a share of it, is full."""
+    # safetensors and torch wrap the system's error in their own, which carries only its text.
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,13 +29,15 @@ from .choices import choice_figures, rank_options
 from .errors import ConfigError, TrainingError
 from .logprobs import exact_kl, token_logprobs
 from .models import Models
-from .records import DataSets, Gold, Measure, Record, Records, pairs, prompt_hash
+from .records import Record, pairs, prompt_hash
 from .records.words import units
 from .rewards import Response, Scorer
 from .sampling import Sampling, sampled_logprobs, tempered
 from .template import Example
 
-VERSION = 3  # raised when what is measured changes: kept evaluations are then made anew
+if TYPE_CHECKING:
+    from .records import DataSets, Gold, Measure, Records
+
 CHUNK = 256  # states whose two rows of logits exist at the same time
 DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
 
@@ -220,7 +223,7 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
     nll, tokens = [], []
     origins = [record.meta.get("origin") for record in records]
     for start in range(0, len(records), batch_size):
-        part = [Record(record.prompt, record.responses[:1], None, {}) for record in records[start:start + batch_size]]
+        part = [record.taking([0], judged=False) for record in records[start:start + batch_size]]
         batch = models.collate([models.tokenize(record) for record in part])
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()

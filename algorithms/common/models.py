@@ -11,18 +11,19 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import precision
 from .batches import Batch, attention_mask, collate
+from .digests import content_hash, weights_digest
 from .errors import ConfigError
 from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
                        disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from .logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
-from .store import content_hash, weights_digest
 from .template import Example, Template
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class ModelConfig:
     max_prompt_length: int = 512
     keep: str = "end"  # end | start: which side of an over-long prompt stays
     chat_template: str | None = None  # a Jinja file that replaces the tokenizer's
+    # null in YAML: Hydra adds no keys to a mapping that is there
+    template_arguments: dict[str, Any] | None = None  # what the chat template is given besides the messages
     trust_remote_code: bool = False
 
     def __post_init__(self):
@@ -273,7 +276,7 @@ class Models:
         self.config = config
         self.device = device or precision.pick_device()
         peft_config = None if config.lora is None else config.lora.peft_config()
-        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template)
+        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template, config.template_arguments)
         base = base if base is not None else load_base(config, self.device)
         disable_dropout(base)
         self.hf_config = base.config

@@ -1,8 +1,9 @@
 """Log-probabilities of the data under a frozen role, computed once and kept by content.
 
-A value's identity is the base (its files' digest), the role's adapter (digest), the precision it is computed in, and
-the token ids of prompt and response. A changed template, length limit or record changes the ids and so misses; β, the
-learning rate, the data's order or other records cannot change a value, and so hit.
+A value's identity is the base (its files' digest), the role's adapter (digest), the precision it is computed in, the
+code and the libraries that compute it, and the token ids of prompt and response. A changed template, length limit or
+record changes the ids and so misses; β, the learning rate, the data's order or other records cannot change a value, and
+so hit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,13 +22,16 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from .batches import Batch
+from .digests import content_hash
 from .models import Models, Role
-from .store import Store, content_hash
+from .provenance import code_of, versions
 from .template import Example
+
+if TYPE_CHECKING:
+    from .store import Store
 
 log = logging.getLogger(__name__)
 KIND = "reference_logprobs"
-VERSION = 2  # raised when what an entry holds changes
 AT_ONCE = 16_384  # examples of an entry
 
 
@@ -110,5 +115,6 @@ def _read(folder: Path) -> dict[str, tuple[list[float], float]]:
 
 def identity(models: Models, base_digest: str, adapter_digest: str | None) -> dict:
     """What a log-probability depends on besides the token ids."""
-    return {"version": VERSION, "base": base_digest, "adapter": adapter_digest, "precision": models.config.precision,
-            "autocast": str(models.autocast_dtype), "device": models.device.type}
+    return {"base": base_digest, "adapter": adapter_digest, "precision": models.config.precision,
+            "autocast": str(models.autocast_dtype), "device": models.device.type, "code": code_of(StoredLogprobs),
+            "versions": versions()}

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
+from .checkout import commit
+from .errors import UserError, is_full
 from .masking import Mask
-from .store import is_full
+from .provenance import installed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PROJECT = Path(__file__).resolve().parents[2]
+    from .records.refused import RefusedRows
+
 SCHEMA = 1
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
 
-def commit() -> str | None:
-    """The project's commit, with "+changes" where the work tree differs; None outside a checkout."""
-    try:
-        head = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "-C", str(PROJECT), "status", "--porcelain", "--untracked-files=no"],
-                               capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if head.returncode:
-        return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-
-
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(PACKAGES)}
 
 
 def device_name() -> str:
@@ -88,6 +69,18 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
             "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
             "versions": versions(), "device": device_name()}
+
+
+def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path | None:
+    """bad_rows.jsonl with every row that could not be used, or None, and no such file, where there is none."""
+    path = folder / "bad_rows.jsonl"
+    if not rows:
+        path.unlink(missing_ok=True)
+        return None
+    with whole(path) as temporary:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.writelines(json.dumps(mask.hide(row)) + "\n" for row in rows)
+    return path
 
 
 def write_samples(folder: Path, samples: pd.DataFrame) -> None:

@@ -23,7 +23,6 @@ from .errors import ConfigError, TrainingError
 from .models import ModelConfig, Models
 from .optim import Recipe
 from .records import Record
-from .store import content_hash
 from .template import Example
 
 if TYPE_CHECKING:
@@ -71,8 +70,22 @@ class RewardSource:
         """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
         return {}
 
+    def asks(self, data: "DataSets") -> list[Callable]:
+        """Functions of the data that score in its place: a kept stage depends on their code too."""
+        return []
+
     def check(self, data: "DataSets") -> None:
         """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+
+    def load(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
+        from .export import frozen_role
+
+        for name, need in self.needs().items():
+            role = need.algorithm.role
+            if need.model is None and role not in models.roles.names():
+                frozen_role(models, role, folders[name])
+        return self.open(models, folders, data, batch_size)
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
@@ -190,6 +203,9 @@ def _retokenized(models: Models, response: Response) -> Example:
 class Gold(RewardSource):
     """The data's own true reward, where it has one."""
 
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [data.gold]
+
     def check(self, data: "DataSets") -> None:
         if data.gold is None:
             raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
@@ -255,13 +271,6 @@ class Function(RewardSource):
         needed = [one.name for one in free if one.default is one.empty and one.kind is not one.VAR_POSITIONAL]
         return by_place, named, [name for name in [*by_place, *needed] if name not in ARGUMENTS]
 
-    def content(self) -> str | None:
-        """The source file it is written in: an edited function is another reward."""
-        try:
-            return content_hash(Path(inspect.getsourcefile(_inner(self.function))).read_text(encoding="utf-8"))
-        except TypeError:  # written in C: its name and the environment say what it is
-            return None
-
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         by_place, named, _ = self._asked()
 
@@ -308,6 +317,9 @@ class Weighted(RewardSource):
 
     def content(self) -> dict[str, Any]:
         return {name: source.content() for name, source in self.sources.items()}
+
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [function for source in self.sources.values() for function in source.asks(data)]
 
     def check(self, data: "DataSets") -> None:
         for source in self.sources.values():

@@ -1,7 +1,8 @@
 """Resolves the stages an algorithm stands on, runs what is missing, keeps each by the content that determines it.
 
-A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, the keys of its
-inputs, the data's content, the model's, and the seed. So a sweep run again recomputes only what is missing.
+A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, its inputs', the
+data's content, the model's, the seed, the code that computes this kind of stage and the libraries' versions
+(``provenance.py``). So a sweep run again recomputes only what is missing, and what was edited is computed anew.
 """
 
 from __future__ import annotations
@@ -9,37 +10,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
-import time
+import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterator
 
-import pandas as pd
-
-from . import references, streams
+from . import measuring, streams, training
 from .algorithm import Algorithm, Need
-from .context import Context, Meter, Tokenized, TrainerConfig
+from .context import TrainerConfig
 from .errors import ConfigError
-from .evaluation import VERSION as MEASURES
-from .evaluation import EvalConfig, Evaluation, Spent, evaluate, evaluated_prompts
-from .export import frozen_role, role_digest, save_role
-from .loop import nothing_held_out, visited
+from .evaluation import EvalConfig, Evaluation, evaluated_prompts
+from .loop import nothing_held_out
 from .masking import MASK, is_secret
-from .memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from .memory import no_memory_explained
 from .models import ModelConfig, Models, load_tokenizer, model_digest
 from .optim import Recipe
 from .precision import autocast_dtype, pick_device
-from .records import DataSets, Records, data_view, pairs, rated
-from .rewards import RewardSource, Scorer
-from .roles import BASE
-from .seeds import derive
+from .provenance import code_of, enclosed, versions
+from .records import DataSets, Records, data_view, ranked, rated, view_sets
+from .rewards import RewardSource
 from .store import Store
-from .template import Example, Template
-
-log = logging.getLogger(__name__)
-VERSION = 3  # raised when what a stage computes or reports changes; 3: models beside the run's base are counted
+from .template import Template
+from .usability import Reading, usable
 
 
 def plain(value: Any) -> Any:
@@ -47,8 +40,6 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         fields = plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-        if isinstance(value, Algorithm):
-            fields["version"] = kind.version
         return {"class": f"{kind.__module__}.{kind.__qualname__}", **fields}
     if isinstance(value, dict):
         return {str(key): MASK if is_secret(str(key)) else plain(item) for key, item in value.items()}
@@ -57,21 +48,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return {"function": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
     if hasattr(value, "__qualname__"):  # a function or a class
-        return f"{value.__module__}.{value.__qualname__}"
-    if callable(value):
+        of = getattr(value, "__self__", None)
+        return [plain(of), value.__name__] if dataclasses.is_dataclass(of) else _function(value)
+    if value is not None and not isinstance(value, (str, int, float)):
         raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or "
                           "_partial_: true")
     return value
 
 
-def _keep(evaluation: Evaluation, folder: Path) -> None:
-    for field in dataclasses.fields(evaluation):
-        getattr(evaluation, field.name).to_parquet(folder / f"{field.name}.parquet", index=False)
+@cache
+def _function(value: Any) -> str | dict:
+    """A function as strict JSON: its name; where no module has it, whose code would make it, what it encloses too.
 
-
-def _kept(folder: Path) -> Evaluation:
-    return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
-                         for field in dataclasses.fields(Evaluation)})
+    As it was at first sight: a function may fill what it encloses.
+    """
+    name = f"{value.__module__}.{value.__qualname__}"
+    taken = {key: item for key, item in enclosed(value).items() if item is not value}
+    if not taken or any(item is value for item in vars(sys.modules.get(value.__module__, object)).values()):
+        return name
+    return {"function": name, "enclosed": plain(taken)}
 
 
 @dataclass
@@ -89,7 +84,7 @@ class Bench:
     hide: Callable[[dict], dict] = lambda description: description  # takes secrets out of what the store writes down
     _views: dict[str, tuple[Records, Records]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    def _view(self, view: str) -> tuple[Records, Records]:
+    def view(self, view: str) -> tuple[Records, Records]:
         """A view is made once: keys ask for it again and again."""
         if view not in self._views:
             self._views[view] = data_view(self.data, view)
@@ -98,6 +93,10 @@ class Bench:
     @cached_property
     def tokenizer(self):
         return load_tokenizer(self.model)
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(self.tokenizer, self.model.chat_template, self.model.template_arguments)
 
     @cached_property
     def models(self) -> Models:
@@ -116,19 +115,27 @@ class Bench:
         return {**settings, "base": self.base_digest, "template": template, "device": device.type,
                 "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
 
-    def check(self, algorithm: Algorithm) -> None:
-        """ConfigError, before anything is trained, for what would be refused once the stages beneath it were."""
+    def check(self, algorithm: Algorithm) -> DataSets:
+        """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that
+        a template cannot use are left out of the data, which is returned, or make a DataError (``data.on_bad_row``).
+        """
+        self._check(algorithm)
+        self.data = usable(self.data, self._readings(algorithm))
+        self._views.clear()
+        return self.data
+
+    def _check(self, algorithm: Algorithm) -> None:
         evaluated_prompts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
                 raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; expected a stage (an algorithm and a "
                                   "recipe) or null; fix: leave algorithm.needs as this algorithm has it")
-        _, heldout = self._view(algorithm.view)
+        _, heldout = self.view(algorithm.view)
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
         for view in algorithm.reads:
-            if not len(self._view(view)[0]):
+            if not len(self.view(view)[0]):
                 raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these options "
                                   "learns from too")
         if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
@@ -141,45 +148,42 @@ class Bench:
             raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
                               "keeps 8 bits of a weight and loses most steps of a small learning rate; fix: "
                               "model.precision=fp32 (bf16 arithmetic stays, by trainer.mixed_precision), or keep model.lora")
-        self._check_template(algorithm)
         for need in self._beneath(algorithm).values():
-            self.over(need.model).check(need.algorithm)
+            self.over(need.model)._check(need.algorithm)
 
-    def _check_template(self, algorithm: Algorithm) -> None:
-        """Tokenise one record of every sequence of roles: what a chat template refuses is told before weights load."""
-        template, model = Template(self.tokenizer, self.model.chat_template), self.model
-        sets = [(self._view(algorithm.view)[0], algorithm.every_turn), (evaluated_prompts(self.data, self.eval), False),
-                *((self._view(view)[0], False) for view in algorithm.reads)]
-        for records, every_turn in sets if template.chat else ():
-            seen = set()
-            for index, turns in enumerate(records.column("messages")):
-                roles = None if turns is None else tuple(turn["role"] for turn in turns)
-                if roles not in seen:
-                    seen.add(roles)
-                    template.example(records[index], model.max_length, model.max_prompt_length, model.keep, every_turn)
+    def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
+        """What it and the stages beneath it tokenise, the evaluation included."""
+        for name in view_sets(algorithm.view)[:2 if self.trainer.evaluate_every else 1]:
+            yield Reading(self.template, name, algorithm.every_turn, algorithm.learns_prompt)
+        for name in (self.eval.split, "heldout", "choices", *(view_sets(view)[0] for view in algorithm.reads)):
+            yield Reading(self.template, name)
+        for need in self._beneath(algorithm).values():
+            yield from self.over(need.model)._readings(need.algorithm)
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""
-        train, heldout = self._view(algorithm.view)
+        train, heldout = self.view(algorithm.view)
         trainer = plain(self.trainer)
         for key in ("progress", "trackers", "checkpoint_every", "class"):
             trainer.pop(key)
-        own = plain(algorithm)
-        own.pop("needs")
-        if content := algorithm.content():
-            own["content"] = content
         source = self._source(algorithm)
         reward = source and self._source_description(source)
         if source and source.reads_meta:
             reward["meta"] = [train.meta_fingerprint, self.trainer.evaluate_every and heldout.meta_fingerprint]
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
-        read = {view: self._view(view)[0].fingerprint for view in algorithm.reads}
-        whole = {"version": VERSION, "algorithm": own, "recipe": plain(recipe), "trainer": trainer, "seed": self.seed, **read,
-                "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
-                "reward": reward,
+        read = {view: self.view(view)[0].fingerprint for view in algorithm.reads}
+        whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+                 **read, "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+                 "reward": reward,
                 "needs": {role: need and self.description(need.algorithm, need.recipe)
                           for role, need in algorithm.needs.items()}}
-        return self.hide(whole)
+        return self.hide({**whole, "code": code_of(training.train, algorithm), "versions": versions()})
+
+    def _own(self, algorithm: Algorithm) -> dict:
+        """An algorithm's settings, and the content of the files that they name."""
+        own = plain(algorithm)
+        own.pop("needs")
+        return {**own, "content": content} if (content := algorithm.content()) else own
 
     def _source(self, algorithm: Algorithm, always: bool = False) -> RewardSource | None:
         """The reward source, for an algorithm that uses one (or for measuring)."""
@@ -191,78 +195,36 @@ class Bench:
 
     def _source_description(self, source: RewardSource) -> dict:
         settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
-        return {**settings, "content": source.content(), "needs": {
-            name: self.over(need.model).description(need.algorithm, need.recipe) for name, need in source.needs().items()}}
+        functions = source.asks(self.data)
+        return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions),
+                "needs": {name: self.over(need.model).description(need.algorithm, need.recipe)
+                          for name, need in source.needs().items()}}
 
     def over(self, model: ModelConfig | None) -> "Bench":
         """The same data and seed over another base; None: this bench."""
         return self if model is None else dataclasses.replace(self, model=model, reward=None)
 
-    def _train_for(self, source: RewardSource | None) -> None:
-        """Train what a source needs, before the roles of the stage that uses it are loaded."""
-        for role, need in (source.needs() if source else {}).items():
-            self.over(need.model).train(need.algorithm, need.recipe, role)
+    def _scored(self, source: RewardSource | None) -> dict[str, Path]:
+        """The stages that a source stands on, by its names for them."""
+        return {name: self.over(need.model).train(need.algorithm, need.recipe, name)
+                for name, need in (source.needs() if source else {}).items()}
 
-    def _scorer(self, source: RewardSource | None) -> Scorer | None:
-        """Load what the source needs as frozen roles, beside those that are there, and open it."""
-        if source is None:
-            return None
-        folders = {}
-        for name, need in source.needs().items():
-            folders[name] = self.over(need.model).train(need.algorithm, need.recipe, name)
-            role = need.algorithm.role
-            if need.model is None and role not in self.models.roles.names():
-                frozen_role(self.models, role, folders[name])
-        return source.open(self.models, folders, self.data, self.eval.batch_size)
+    def _inputs(self, algorithm: Algorithm) -> dict[str, Path | None]:
+        """The stages of its roles; None: the base."""
+        return {role: self.train(need.algorithm, need.recipe, role) if need else None
+                for role, need in algorithm.needs.items()}
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
-        inputs = {role: self.train(need.algorithm, need.recipe, role) if need else None
-                  for role, need in algorithm.needs.items()}
-        self._train_for(self._source(algorithm))
+        inputs, source = self._inputs(algorithm), self._source(algorithm)
+        scored, description = self._scored(source), self.description(algorithm, recipe)
+        identity = {key: description[key] for key in ("model", "needs", "reward")}
 
         def build(target: Path, work: Path) -> None:
             with self._memory(name):
-                context = self._context(algorithm, recipe, inputs, name, target, work)
-                algorithm.fit(context)
-            save_role(context.models, algorithm.role, target)
-            (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
+                training.train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
 
-        return self.store.get("trained", self.description(algorithm, recipe), build)
-
-    def _context(self, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], name: str, target: Path,
-                 work: Path) -> Context:
-        train, heldout = self._view(algorithm.view)
-        log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
-        models = self.models
-        models.clear_roles()
-        for role, folder in inputs.items():
-            frozen_role(models, role, folder)
-        scorer = self._scorer(self._source(algorithm))
-        algorithm.add_roles(models, derive(self.seed, "roles"))
-        tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
-        examples = Tokenized(train, tokenize)
-        watched = [tokenize(record) for record in heldout] if self.trainer.evaluate_every else []
-        seen = [] if algorithm.works_when_asked else sorted(visited(len(examples), recipe, self.seed))
-        for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
-            examples[index]
-        meter = Meter()
-        if algorithm.stores_reference:
-            meter.seconds = self._store_reference(models, inputs["reference"], (examples[index] for index in seen), watched)
-        whole = self.description(algorithm, recipe)
-        return Context(models, recipe, self.trainer, examples, watched, self.seed, work, target, self.store, name,
-                       self.run_folder, self.data, train, heldout, {key: whole[key] for key in ("model", "needs", "reward")}, scorer, meter)
-
-    def _store_reference(self, models: Models, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
-        """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
-        identity = references.identity(models, self.base_digest, role_digest(folder) if folder else None)
-        stored = references.StoredLogprobs(models.reference, identity)
-        stored.prepare(examples, self.store, self.eval.batch_size)
-        seconds = stored.seconds
-        if watched:  # not learned from: free of charge
-            stored.prepare(watched, self.store, self.eval.batch_size)
-        models.reference.stored = stored
-        return seconds
+        return self.store.get("trained", description, build, name, ("algorithm.class",))
 
     def _memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
@@ -276,43 +238,30 @@ class Bench:
         folder = self._evaluation(algorithm, recipe, name)
         state = self.train(algorithm, recipe, name) / "state.json"
         algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
-        return _kept(folder)
+        return measuring.kept(folder)
 
     def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
         trained = self.train(algorithm, recipe, name)
-        has_reference = "reference" in algorithm.needs
         source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
-        self._train_for(source)
+        scored = self._scored(source)
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
-        description = {"version": [VERSION, MEASURES], "stage": self.store.key("trained", stage),
+        description = {"stage": self.store.key("trained", stage), "stream": seed,
                        "eval": plain(self.eval),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
-                       "reward": source and self._source_description(source)}
-        description = self.hide(description)
+                       "reward": source and self._source_description(source), **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path) -> None:
             with self._memory(f"evaluation of {name}"):
-                measure(target)
+                measuring.measure(self, algorithm, self._inputs(algorithm), trained, source, scored, seed, target)
 
-        def measure(target: Path) -> None:
-            started = time.monotonic()
-            models = self.models
-            reset_peak_memory(models.device)
-            models.clear_roles()
-            for role, need in algorithm.needs.items():
-                frozen_role(models, role, self.train(need.algorithm, need.recipe, role) if need else None)
-            frozen_role(models, algorithm.role, trained)
-            algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
-            spent = Spent()
-            result = evaluate(algorithm, models, self.data, self.eval, seed, has_reference, self._scorer(source), spent)
-            _keep(result, target)
-            cost = {"seconds": time.monotonic() - started,
-                    "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
-            (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
+        return self.store.get("evaluation", self.hide(description), build, f"evaluation of {name}", ("stage",))
 
-        return self.store.get("evaluation", description, build)
+    def _measured_by(self, algorithm: Algorithm) -> dict:
+        """What else an evaluation depends on: the code that answers and measures, the libraries."""
+        code = code_of(measuring.measure, algorithm, self.data.gold, self.data.measure)
+        return {"code": code, "versions": versions()}
 
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
@@ -322,17 +271,18 @@ class Bench:
 
     def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too."""
-        description = self.hide({"version": [VERSION, MEASURES], "model": self._model_description(), "eval": plain(self.eval),
-                                 "questions": self._questions_description(), "seed": self.seed})
-        seed = streams.answers(self.seed, streams.row_identity({"model": description["model"]}), self.eval.sampling)
+        model = self._model_description()
+        seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+                       "questions": self._questions_description(), "stream": seed, **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path) -> None:
             with self._memory("evaluation of the base"):
-                self.models.clear_roles()
-                self.models.alias("policy", BASE)
-                _keep(evaluate(algorithm, self.models, self.data, self.eval, seed, False, None), target)
+                measuring.measure_base(self, algorithm, seed, target)
 
-        return _kept(self.store.get("evaluation", description, build))
+        alike = ("algorithm.class", "model.base")
+        folder = self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike)
+        return measuring.kept(folder)
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
         """The evaluation of the trained stage that training started from, where there is one: the very one that a row
@@ -383,12 +333,14 @@ class Bench:
         return own
 
     def _labels(self, algorithm: Algorithm) -> int:
-        """Judgements that its training read: one per rating or per comparison, the same ones in all its views."""
+        """Judgements that its training read, the same ones in all its views: see ``Record.judgements``."""
         return max((self._labels_of(view) for view in algorithm.labelled), default=0)
 
     def _labels_of(self, view: str) -> int:
-        if view == "rated":
-            return sum(rated(self.data.preferences).column("k"))
-        uses = view in ("preferred", "pairs", "ranked") or (
-            view == "demonstrations" and "demonstrations" in self.data.report.fallbacks)
-        return len(pairs(self.data.preferences)) if uses else 0
+        preferences, fallbacks = self.data.preferences, self.data.report.fallbacks
+        if view == "demonstrations":  # judged where they were chosen by it
+            single = preferences.where(preferences.array("k") == 1)
+            chosen = len(rated(single)) if "demonstrations by rating" in fallbacks else 0
+            return chosen + (self._labels_of("preferred") if "demonstrations" in fallbacks else 0)
+        used = {"rated": rated, "preferred": ranked, "pairs": ranked, "ranked": ranked}.get(view)
+        return sum(record.judgements for record in used(preferences)) if used else 0

@@ -8,77 +8,41 @@
 An entry appears by one rename, so it is never seen half-written, and every `get` compares it with its manifest.
 Locks are `filelock.FileLock`, that is flock(2): the kernel drops them when their process dies, however it dies, so a
 killed builder blocks nobody. A lock made of a file's existence would outlive it.
+
+The manifest also says when and at which commit an entry was made. So the log tells what a kept entry is that is used
+again, and what differs where one is made anew beside another like it.
 """
 
 import errno
-import hashlib
 import json
 import logging
-import math
 import os
 import re
 import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import ConfigError, UserError
+from .checkout import commit
+from .differences import differences, listed, value_at
+from .digests import content_hash, file_digest, files_below
+from .errors import ConfigError, UserError, is_full
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout above and of the manifest; part of every key
 MANIFEST = "manifest.json"
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MISSHAPEN = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 Build = Callable[[Path, Path], None]
-
-
-def content_hash(obj: Any) -> str:
-    """sha256 (64 hex characters) of `obj` as canonical JSON: sorted keys, no spaces, ASCII.
-
-    TypeError or ValueError for what strict JSON cannot hold (other types, keys that are not strings, NaN, infinity).
-    """
-    _check_json(obj, "$")
-    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 (64 hex characters) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_digest(path: str | Path) -> str:
-    """Content hash of a folder: relative names and bytes of all its files, not their times or modes.
-
-    Links to files count as the files they lead to (model caches are made of such links). ValueError for links to
-    folders and for what is no file; FileNotFoundError where there is no such folder.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder")
-    return content_hash({name: file_digest(path / name) for name in _files(path)})
-
-
-def weights_digest(folder: Path) -> str:
-    """Content identity of a model's folder: its files' bytes; where they are large, the weights' sizes and times."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if size < 2**28:
-        return folder_digest(folder)
-    # reading tens of gigabytes at every start costs more than it protects
-    return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
-                         if path.suffix == ".safetensors" else file_digest(path)
-                         for path in sorted(folder.rglob("*")) if path.is_file()})
 
 
 class Store:
@@ -89,6 +53,7 @@ class Store:
 
     def __init__(self, folder: str | Path | None = None):
         self.folder = _default_folder() if folder is None else Path(folder).expanduser().absolute()
+        self._told: set[Path] = set()  # entries that the log has spoken of
         try:
             self._make_rooms()
             with tempfile.TemporaryFile(dir=self.folder / ".building"):
@@ -109,18 +74,22 @@ class Store:
         entry, key = self._entry(kind, description)
         return entry.is_dir() and _damage(entry, key) is None
 
-    def get(self, kind: str, description: dict, build: Build) -> Path:
+    def get(self, kind: str, description: dict, build: Build, name: str = "", alike: tuple[str, ...] = ()) -> Path:
         """The folder of a complete, verified entry; built here, or by another process meanwhile, if it is not there.
 
         `build(target, work)` fills `target`, an empty folder whose content becomes the entry. `work` is a folder of
         this entry alone for checkpoints: it outlives kills and errors and is removed once the entry is complete.
         An entry that does not match its manifest is reported and built again. If `build` raises, no entry appears.
+        With a `name` the log says, once for every entry, whether a kept one is used or what makes this one another than
+        the nearest kept one of the same values at `alike`, dotted places in descriptions.
         UserError where the disk is full, ConfigError where the store cannot be written to.
         """
         entry, key = self._entry(kind, description)
         work = self.folder / ".work" / entry.name
         with self._explained(f"building {entry.name}"):
             if not work.exists() and entry.is_dir() and _damage(entry, key) is None:
+                if name:
+                    self._tell(entry, f"{name}: kept stage {entry.name} is used, {_made(_manifest(entry))}")
                 return entry
             self._make_rooms()  # a user may have emptied the folder since
             with self._lock(entry.name):
@@ -129,10 +98,32 @@ class Store:
                     log.warning("stage %s in %s is damaged (%s); it is built again", entry.name, self.folder, damage)
                     self._discard(entry)
                 if not os.path.lexists(entry):
-                    manifest = {"version": VERSION, "key": key, "kind": kind, "description": description}
+                    if name and (near := self._nearest(kind, description, alike)):
+                        self._tell(entry, f"{name}: stage {entry.name} is made anew; what differs from the kept one "
+                                          f"{_made(near[0])}: {listed(near[1])}")
+                    self._told.add(entry)
+                    manifest = {"version": VERSION, "key": key, "kind": kind, "description": description,
+                                "commit": commit()}
                     self._build(entry, manifest, build, work)
                 shutil.rmtree(work, ignore_errors=True)
         return entry
+
+    def _tell(self, entry: Path, text: str) -> None:
+        if entry not in self._told:
+            self._told.add(entry)
+            log.info("%s", text)
+
+    def _nearest(self, kind: str, description: dict, alike: tuple[str, ...]) -> tuple[dict, list[str]] | None:
+        """The manifest and the differing parts of the kept entry that differs in the fewest, the newest of these."""
+        found = []
+        for path in self.folder.glob(f"{kind}-*/{MANIFEST}"):
+            manifest = _manifest(path.parent)
+            kept = manifest.get("description")
+            if isinstance(kept, dict) and all(value_at(kept, place) == value_at(description, place) for place in alike):
+                if parts := differences(kept, description):
+                    found.append((manifest, parts))
+        found.sort(key=lambda one: str(one[0].get("made", "")), reverse=True)
+        return min(found, key=lambda one: len(one[1]), default=None)
 
     def entries(self, kind: str) -> Iterator[tuple[dict, Path]]:
         """(description, folder) of every complete, verified entry of a kind, by name."""
@@ -242,51 +233,29 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_json(obj: Any, where: str) -> None:
-    # Exact types: json.dumps would write a bool key, an enum or a subclass of float as something that reads alike.
-    if type(obj) is dict:
-        for name, value in obj.items():
-            if type(name) is not str:
-                raise TypeError(f"{where}: key {name!r} is a {type(name).__name__}; expected a string")
-            _check_json(value, f"{where}.{name}")
-    elif type(obj) in (list, tuple):
-        for index, value in enumerate(obj):
-            _check_json(value, f"{where}[{index}]")
-    elif type(obj) is float:
-        if not math.isfinite(obj):
-            raise ValueError(f"{where}: {obj} is not a JSON number")
-    elif obj is not None and type(obj) not in (str, int, bool):
-        raise TypeError(f"{where}: a {type(obj).__name__} is not a JSON value")
+def _manifest(entry: Path) -> dict:
+    """An entry's manifest; empty where it cannot be read: `get` reports damage, to whom the entry matters."""
+    try:
+        manifest = json.loads((entry / MANIFEST).read_text(encoding="ascii"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
-def _files(folder: Path, links: bool = True) -> list[str]:
-    """Relative POSIX names of all files below `folder`, sorted. ValueError for links (as asked) and special files."""
-    names = []
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise ValueError(f"{Path(parent) / name}: a link to a folder")
-        for name in files:
-            path = Path(parent) / name
-            if path.is_symlink() and not links:
-                raise ValueError(f"{path}: a link")
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise ValueError(f"{path}: not a regular file")
-            names.append(path.relative_to(folder).as_posix())
-    return sorted(names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _made(manifest: dict) -> str:
+    at = str(manifest.get("made", "some time ago")).replace("T", " ").replace("+00:00", " UTC")
+    commit_of, mark, _ = str(manifest.get("commit") or "").partition("+")
+    return f"made {at}" + (f" at commit {commit_of[:10]}{mark and '+changes'}" if commit_of else "")
 
 
 def _seal(target: Path, manifest: dict) -> None:
     """Write the manifest and bring everything to the disk, so that the rename that follows publishes whole files."""
-    names = _files(target, links=False)
+    names = files_below(target, links=False)
     if MANIFEST in names:
         raise ValueError(f"{MANIFEST} is the store's own; a stage cannot write one")
     files = {name: {"size": (target / name).stat().st_size, "sha256": file_digest(target / name)} for name in names}
-    manifest = {**manifest, "files": files}
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest = {**manifest, "made": made, "files": files}
     manifest["digest"] = content_hash(manifest)
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False)
     (target / MANIFEST).write_text(text + "\n", encoding="ascii")
@@ -312,7 +281,7 @@ def _damage(entry: Path, key: str) -> str | None:
         if content_hash(manifest) != digest or manifest["key"] != key:
             return f"{MANIFEST} was edited"
         expected = manifest["files"]
-        found = set(_files(entry, links=False)) - {MANIFEST}
+        found = set(files_below(entry, links=False)) - {MANIFEST}
         if odd := sorted(found ^ set(expected)):
             return f"{odd[0]} is {'not in the manifest' if odd[0] in found else 'missing'}"
         for name, record in expected.items():
@@ -329,13 +298,3 @@ def _damage(entry: Path, key: str) -> str | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether an error says that a disk, or a share of it, is full."""
-    # safetensors and torch wrap the system's error in their own, which carries only its text.
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL or "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

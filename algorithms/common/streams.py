@@ -13,11 +13,11 @@ from typing import Any
 
 from .sampling import Sampling
 from .seeds import derive
-from .store import content_hash
+from .digests import content_hash
 
 VIEWS = ("demonstrations", "preferred", "pairs", "ranked", "rated", "prompts")  # that a stage reads beside its own
 STAGE = ("algorithm", "recipe", "trainer", "model", "data", "reward", "needs", *VIEWS)  # of a description: its settings
-NO_SETTINGS = {"algorithm": ("version",), "model": ("device", "autocast")}  # parts of these that are none
+NO_SETTINGS = {"reward": ("code",), "model": ("device", "autocast")}  # parts of these that are none
 
 
 def row_identity(description: dict[str, Any]) -> dict[str, Any]:

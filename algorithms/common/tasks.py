@@ -6,19 +6,21 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from . import results
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .masking import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
 from .store import Store
 
 if TYPE_CHECKING:
     from .models import ModelConfig
+    from .records import DataSets
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +36,18 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from .evaluation import metrics
-    from .export import HEAD, export, model_card
+    from .export import HEAD
+    from .model_card import export, model_card
     from .stages import Bench
     from .template import Template
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
     head = results.header(name, chosen.seed, mask, overrides)
-    data = chosen.data.load(chosen.seed)
+    data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
-    bench.check(chosen.algorithm)  # what cannot be trained is refused before its inputs are
+    # what cannot be trained is refused before its inputs are
+    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
@@ -62,6 +66,23 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, figures, folder)
+
+
+def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
+    """A data source's sets; bad_rows.jsonl in the run's folder has all that cannot be used, also where they end it."""
+    return _telling_bad_rows(lambda: source.load(number), folder, mask)
+
+
+def _telling_bad_rows(read: Callable[[], DataSets], folder: Path, mask: Mask) -> DataSets:
+    try:
+        data = read()
+    except DataError as error:
+        if path := results.write_bad_rows(folder, error.refused, mask):
+            raise DataError(f"{error}\nall of them: {path}") from None
+        raise
+    if path := results.write_bad_rows(folder, data.report.refused, mask):
+        log.warning("all rows that cannot be used: %s", path)
+    return data
 
 
 def store_of(stages: StagesConfig) -> Store:
@@ -89,7 +110,7 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
 
     parts, mask = build(config, ("data", "stages")), Mask(config)
     store_of(parts["stages"])
-    report = mask.hide(inspect(parts["data"].load(seed(config)), mask.text))
+    report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
     results.write_json(folder / "data.json", report)
     with results.whole(folder / "data.html") as file:
         file.write_text(page(report, "Data report"), encoding="utf-8")
@@ -100,7 +121,8 @@ def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
     """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
     settings, and the base's revision and the chat template that it was trained with."""
     from .adapters import CONFIG, SavedLora, settings_of
-    from .export import HEAD, own_template, weights_file
+    from .export import HEAD, weights_file
+    from .model_card import own_template
 
     if not config.adapter or not isinstance(config.adapter, str):
         raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
@@ -167,7 +189,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     import torch
 
     from . import adapters
-    from .export import hand_over
+    from .model_card import hand_over
     from .models import load_base, load_config, load_tokenizer
     from .template import Template
 

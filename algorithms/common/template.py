@@ -3,25 +3,31 @@
 Prompt and response are tokenised apart and joined as tokens, so that every response of a prompt has the same prefix.
 BOS stands once at the front, the end token belongs to the response. Plain text is used as it is; messages go through
 the tokenizer's chat template, or, where there is none, the plain transcript form of Anthropic's HH data
-(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space. White space that a chat
-template, too, writes between the two (Llama 2's, Mistral's, Vicuna's) is the beginning of the response.
+(Bai et al. 2022, arXiv 2204.05862): ``\\n\\nHuman: …\\n\\nAssistant:``, the answer after a space. A response is what
+the chat template writes after the prompt that the model is given to answer: what stands before the answer there (white
+space of Llama 2's, Mistral's, Vicuna's; Qwen 3's empty block of thoughts, or a turn's thoughts) is its beginning,
+to be said by the model as well. White space at an answer's own ends stays where no more than white space is before it.
 
 A conversation may be learned in one row with every answer in it (``every_turn``). Each answer is then tokenised apart
 from what stands before and after it, as it is when it is given, and its end token is learned where it ends; what the
-template writes between two answers is context.
+template writes between two answers is context, and so is an answer of weight 0.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from .errors import ConfigError, DataError
-from .records import Record, render_transcript
+from .records import BadRow, Messages, Record, further, render_transcript
 
 _PROBE = "a probe answer"
 _CONTEXT = 2**32 - 1  # stands for "not learned" in a key; no token has this id
@@ -59,16 +65,27 @@ class Example:
         return len(self.prompt) + sum(len(response) for response in self.responses)
 
 
-class Template:
-    """Renders and tokenises; knows the end token. ``chat_template`` is a path to a Jinja file that replaces the tokenizer's."""
+class UnusableText(DataError):
+    """A record that the template or the tokenizer cannot use; ``bad`` says why, as for rows that cannot be read."""
 
-    def __init__(self, tokenizer, chat_template: str | None = None):
+    def __init__(self, reason: str, field: str, found: str, expected: str, fix: str):
+        super().__init__(f"{field}: found {found}; expected {expected}; fix: {fix}")
+        self.bad = BadRow(reason, field, found, expected, fix)
+
+
+class Template:
+    """Renders and tokenises; knows the end token. ``chat_template`` is a path to a Jinja file that replaces the
+    tokenizer's, ``arguments`` are what it is given besides the messages."""
+
+    def __init__(self, tokenizer, chat_template: str | None = None, arguments: Mapping[str, Any] | None = None):
         self.tokenizer = tokenizer
         self._origin = chat_template or f"the template of the tokenizer {tokenizer.name_or_path}"
-        self._seams_told = False
+        self._seams_told = self._change_told = False
         if chat_template is not None:
             tokenizer.chat_template = _read(chat_template)
         self.chat = tokenizer.chat_template is not None
+        self._arguments = {"date_string": DATE, **(arguments or {})}
+        self._check_arguments(arguments or {})
         if self.chat and "strftime_now" in tokenizer.chat_template and "date_string" not in tokenizer.chat_template:
             log.warning("chat template: it prints today's date, so a run continued on another day reads other prompts; "
                         "fix: model.chat_template with a copy that does not")
@@ -78,31 +95,54 @@ class Template:
         adds_bos = bool(tokenizer.bos_token_id is not None
                         and tokenizer.bos_token_id in tokenizer("a").input_ids[:1])
         self.bos: list[int] = [tokenizer.bos_token_id] if adds_bos else []
-        before, after = self._around_an_answer() if self.chat else (" ", "")
-        self.lead = before if before.isspace() else ""  # white space that stands between a prompt and its answer
-        self.turn_end = self._turn_end(after)
+        before, self._tail = self._around_an_answer() if self.chat else (" ", "")
+        self._apart = before is None  # the template renders a prompt otherwise beside its answer
+        self.lead = before or ""  # what stands between a prompt and its answer
+        self._said_lead = self.decode(self._ids(self.lead)) if self.lead.strip() else self.lead
+        if self._apart:
+            log.warning("chat template: it renders a prompt otherwise beside its answer than where the answer is to be "
+                        "given; learned is the answer after the prompt as given")
+        self.turn_end = self._turn_end(self._tail)
         self.stop_ids = sorted({tokenizer.eos_token_id, self.turn_end})
+        ends = [tokenizer.added_tokens_decoder.get(token) for token in self.stop_ids]
+        # texts without one of which no text holds an end token; "" where that cannot be told without tokenising
+        self.end_texts = ["" if end is None or end.normalized else end.content for end in ends]
         # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's own it
         # is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a whole.
         self._sets_space = bool(self.chat and self.lead) and self._ids("a") != self._ids("\na")[len(self._ids("\n")):]
 
-    def _apply(self, messages: list[dict], generation_prompt: bool) -> str:
+    def _check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        own = inspect.signature(self.tokenizer.apply_chat_template).parameters.keys() | {"messages"}
+        for key in arguments:
+            if not self.chat or key in own - {"tools", "documents"} or not re.search(
+                    rf"\b{re.escape(key)}\b", str(self.tokenizer.chat_template)):
+                told = "which is set here" if key in own else f"which {self._origin} does not read"
+                told = told if self.chat else "and no chat template"
+                raise ConfigError(f"model.template_arguments: found {key}, {told}; "
+                                  "expected names of variables in the chat template; fix: correct it, or leave it out")
+
+    def _apply(self, messages: Messages, generation_prompt: bool) -> str:
+        # weight says what is learned, nothing that a template is to write
+        messages = [{key: value for key, value in turn.items() if key != "weight"} if "weight" in turn else turn
+                    for turn in messages]
         try:
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False,
-                                                      date_string=DATE)
+                                                      **self._arguments)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"model.chat_template: found a syntax error in line {error.lineno} of {self._origin} "
                               f"({error.message}); expected a Jinja template; fix: correct the file, or give one in "
                               "model.chat_template") from error
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = [message["role"] for message in messages]
-            raise DataError(f"model.chat_template: found the turns {roles}, which {self._origin} refuses ({error}); "
-                            "expected a template that takes them; fix: drop such records, or set model.chat_template to a Jinja file "
-                            "that takes them") from error
+            raise UnusableText(
+                "refused by the chat template", "model.chat_template",
+                f"the turns {roles}, which {self._origin} refuses ({error})", "a template that takes them",
+                "data.on_bad_row=drop leaves such rows out, or set model.chat_template to a Jinja file that takes them"
+            ) from error
 
-    def _around_an_answer(self) -> tuple[str, str]:
-        """What the chat template writes between a prompt and an answer, "" where it renders the prompt otherwise beside
-        one, and what it writes after the answer."""
+    def _around_an_answer(self) -> tuple[str | None, str]:
+        """What the chat template writes between a prompt and an answer, None where it renders the prompt otherwise
+        beside one, and what it writes after the answer."""
         user = [{"role": "user", "content": "x"}]
         try:
             prompt, whole = self._apply(user, True), self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
@@ -114,7 +154,7 @@ class Template:
             raise ConfigError("model.chat_template: found a template that leaves out the assistant's turn; expected one that "
                               "renders it; fix: set model.chat_template to a Jinja file that does")
         start = whole.rindex(_PROBE)
-        return whole[len(prompt):start] if whole.startswith(prompt) else "", whole[start + len(_PROBE):]
+        return whole[len(prompt):start] if whole.startswith(prompt) else None, whole[start + len(_PROBE):]
 
     def _turn_end(self, tail: str) -> int:
         """The token that ends an assistant turn: the first special one after an answer; EOS where there is none."""
@@ -135,14 +175,36 @@ class Template:
             return prompt
         return self._apply(prompt, True) if self.chat else render_transcript(prompt)
 
-    def response_text(self, prompt: str | list[dict], response: str) -> str:
-        """What follows the rendered prompt: an answer to messages after the white space that the chat template sets there,
-        or a space in the transcript form."""
-        return response if isinstance(prompt, str) else self.lead + response
+    def response_text(self, prompt: str | Messages, response: str, extra: dict | None = None) -> str:
+        """What follows the rendered prompt, without what ends it: what the chat template writes there for an answer
+        with these further keys, or in the transcript form a space and the answer."""
+        if isinstance(prompt, str):
+            return response
+        return self._rendered_answer(prompt, {"role": "assistant", "content": response, **(extra or {})}) if self.chat \
+            else self.lead + response
+
+    def _rendered_answer(self, prompt: Messages, turn: dict) -> str:
+        answer, before = turn["content"], self.prompt_text(prompt)
+        if self._apart and len(turn) == 2:
+            return answer
+        whole = self._apply([*prompt, turn], False)
+        if not whole.startswith(before):
+            raise UnusableText(
+                "prompt rendered otherwise beside its answer", "model.chat_template",
+                f"that {self._origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than "
+                "where it is to be given", "the same text, or another prompt would be learned than is asked",
+                "data.on_bad_row=drop leaves such rows out, or set model.template_arguments so that both agree")
+        text = whole[len(before):].removesuffix(self._tail)
+        if answer.strip() not in text and not self._change_told:
+            self._change_told = True
+            log.warning("chat template: it writes the answer %r as %r, and others perhaps, too; what it writes is "
+                        "learned", answer.strip()[:60], text.strip()[:60])
+        # what the template takes off an answer's ends stays, unless it writes more than white space before answers
+        return self.lead + answer if not self.lead.strip() and text.strip() == answer.strip() else text
 
     def clean_response(self, prompt: str | list[dict], text: str) -> str:
         """The inverse of ``response_text`` for generated text."""
-        return text if isinstance(prompt, str) else text.removeprefix(self.lead)
+        return text if isinstance(prompt, str) else text.removeprefix(self._said_lead)
 
     def prompt_ids(self, prompt: str | list[dict]) -> list[int]:
         ids = self._ids(self.prompt_text(prompt))
@@ -151,41 +213,76 @@ class Template:
         # A model predicts from something: with neither BOS nor prompt text, the end token stands for "a new document".
         return ids or [self.tokenizer.eos_token_id]
 
-    def response_ids(self, prompt: str | list[dict], response: str) -> list[int]:
+    def response_ids(self, prompt: str | Messages, response: str, extra: dict | None = None) -> list[int]:
         """Without the end token. DataError where the text itself holds one: the response would end in its middle."""
-        text = self.response_text(prompt, response)
+        text = self.response_text(prompt, response, extra)
         return self._without_end(text, self._ids(text) if isinstance(prompt, str) else self._inner_ids(text))
 
     def _without_end(self, text: str, ids: list[int]) -> list[int]:
         inside = set(ids) & set(self.stop_ids)
         if inside:
             token = self.tokenizer.convert_ids_to_tokens(min(inside))
-            raise DataError(f"responses: found the end token {token!r} inside the text {text.strip()[:60]!r}; expected "
-                            "plain text, the end token is added here; fix: take it out of the data")
+            raise UnusableText(
+                "end token in a response", "responses",
+                f"the end token {token!r} inside the text {text.strip()[:60]!r}",
+                "plain text, the end token is added here", "take it out, or leave such rows out (data.on_bad_row=drop)")
         return ids
+
+    def check(self, record: Record, every_turn: bool = False) -> BadRow | None:
+        """Why the record cannot be made an example, None where it can. Tokenised is only what has to be, to know."""
+        try:
+            if every_turn and record.responses and not isinstance(record.prompt, str):
+                self._earlier_answers(record.prompt)
+            elif not isinstance(record.prompt, str):
+                self.prompt_text(record.prompt)
+            for response, extra in _answers(record):
+                text = self.response_text(record.prompt, response, extra)
+                if any(end in text for end in self.end_texts):
+                    self.response_ids(record.prompt, response, extra)
+        except UnusableText as error:
+            return error.bad
+        return None
+
+    def unread(self, record: Record, keys: set[str]) -> set[str]:
+        """Those of the further keys without which all of the record's turns are rendered the same, but for weights."""
+        turns = [] if isinstance(record.prompt, str) else record.prompt
+        wholes = [[*turns, {"role": "assistant", "content": response, **extra}] for response, extra in _answers(record)]
+
+        def texts(without: str | None = None) -> list[str]:
+            return [self._apply([{name: value for name, value in turn.items() if name != without} for turn in whole],
+                                False) for whole in wholes or [turns]]
+
+        held = {key for whole in wholes or [turns] for turn in whole for key in further(turn)}
+        as_given = texts() if self.chat and held & keys else []
+        return {key for key in keys if key != "weight" and not (key in held and self.chat and texts(key) != as_given)}
 
     def _earlier_answers(self, messages: list[dict]) -> tuple[list[int], list[tuple[int, int]]]:
         """The prompt's tokens, and for each answer in it the place of its first token and the place after its last.
 
-        An answer is a turn of the assistant with text and with a turn before it. White space that the template takes off
-        its ends is not part of it. DataError where a later prompt does not hold it as it was given.
+        An answer is a turn of the assistant with text and a turn before it, whose weight is not 0. White space that
+        the template takes off its ends is not part of it, nor what it writes before the last answer only. DataError
+        where else a later prompt does not hold it as it was given.
         """
         answers = [index for index, turn in enumerate(messages)
-                   if index and turn["role"] == "assistant" and turn["content"].strip()]
+                   if index and turn["role"] == "assistant" and turn["content"].strip() and "weight" not in turn]
         if not answers:
             return self.prompt_ids(messages), []
         ids, places = self.prompt_ids(messages[:answers[0]]), []
         for index, following in zip(answers, [*answers[1:], len(messages)]):
             content = messages[index]["content"]
             before, after = self.prompt_text(messages[:index]), self.prompt_text(messages[:following])
-            forms = (self.lead + content, content, self.lead + content.strip(), content.strip())
+            given = self.response_text(messages[:index], content, further(messages[index]))
+            bare = given.removeprefix(self.lead)
+            forms = (given, bare, self.lead + bare.strip(), bare.strip()) if content.strip() in given else ()
             text = next((text for text in forms if after.startswith(before + text)), None)
             between = [] if text is None else self._inner_ids(after[len(before + text):])
             if not between:
-                raise DataError(f"model.chat_template: found a template that writes the earlier answer {content[:60]!r}, or "
-                                "what stands before it, otherwise in a later prompt than where it was given; expected the "
-                                "same text, or other tokens would be learned than the model is to say; fix: "
-                                "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
+                raise UnusableText(
+                    "earlier answer rendered otherwise", "model.chat_template",
+                    f"a template that writes the earlier answer {content[:60]!r}, or what stands before it, otherwise "
+                    "in a later prompt than where it was given",
+                    "the same text, or other tokens would be learned than the model is to say",
+                    "algorithm.turns=last, or model.chat_template with a Jinja file that keeps earlier turns")
             start = len(ids)
             ids += self._without_end(text, self._inner_ids(text))
             places.append((start, len(ids)))
@@ -238,7 +335,7 @@ class Template:
             prompt, places = self._earlier_answers(record.prompt)
         else:
             prompt = self.prompt_ids(record.prompt)
-        responses = [self.response_ids(record.prompt, response) + [self.turn_end] for response in record.responses]
+        responses = [self.response_ids(record.prompt, *answer) + [self.turn_end] for answer in _answers(record)]
         longest = max((len(response) for response in responses), default=0)
         targets: list[int | None] = [None] * len(prompt)
         truncated = len(prompt) + longest > max_length and len(prompt) > max_prompt_length
@@ -256,6 +353,11 @@ class Template:
         return Example(prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
                        truncated or not all(finished),
                        targets=[learned + response for response in responses] if learned else None)
+
+
+def _answers(record: Record) -> list[tuple[str, dict]]:
+    """The responses with their further keys."""
+    return list(zip(record.responses, record.extras or [{}] * len(record.responses)))
 
 
 def _read(path: str) -> str:

@@ -121,7 +121,8 @@ class InstructionData:
         empty = Records.from_list([])
         return DataSets(preferences=empty, demonstrations=demonstrations, prompts=prompts(demonstrations),
                         evaluation=Records.from_list(evaluation), heldout=empty, tuning=Records.from_list(tuning),
-                        report=report, choices=Records.from_list(asked) if asked else None, measure=measure)
+                        report=report, choices=Records.from_list(asked) if asked else None, measure=measure,
+                        on_bad_row=self.on_bad_row)
 
     # ---- which tasks
 
@@ -192,6 +193,8 @@ class InstructionData:
             if ignored:
                 report.ignored_columns[path] = ignored
             dropped.update(found.dropped)
+            report.first = found.first | report.first
+            report.refused += found.refused
             for reason, lines in found.lines.items():
                 report.lines[reason] = (report.lines.get(reason, []) + lines)[:SHOWN]
             report.sources[name] = {"read": found.read, "train": len(train), "heldout": len(heldout), "drawn": 0}

@@ -6,12 +6,12 @@ or ``mappers`` and ``filters`` (records) and ``loading`` (counts, errors).
 """
 
 from .loading import LoadReport
-from .record import Messages, Record, parse_transcript, prompt_hash, render_transcript
-from .sets import DataSets, FileData, Gold, Measure, data_view
+from .record import Messages, Record, further, parse_transcript, prompt_hash, render_transcript
+from .sets import DataSets, FileData, Gold, Measure, data_view, view_sets
 from .storage import Records, cache_folder, set_cache_folder
 from .values import BadRow, Skipped
 from .views import demonstrations, pairs, preferred, prompts, ranked, rated, split
 
 __all__ = ["BadRow", "DataSets", "FileData", "Gold", "LoadReport", "Measure", "Messages", "Record", "Records", "Skipped",
-           "cache_folder", "data_view", "demonstrations", "pairs", "parse_transcript", "preferred", "prompt_hash", "prompts",
-           "ranked", "rated", "render_transcript", "set_cache_folder", "split"]
+           "cache_folder", "data_view", "demonstrations", "further", "pairs", "parse_transcript", "preferred",
+           "prompt_hash", "prompts", "ranked", "rated", "render_transcript", "set_cache_folder", "split", "view_sets"]

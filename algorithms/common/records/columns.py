@@ -5,18 +5,20 @@ be used raises BadRow.
 
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a system
 column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of them, one
-alone, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH transcript. All other text
-is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
+alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt, an HH
+transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts, say, needs a mapper.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from .lines import show
-from .record import MARKS, Messages, Record, parse_transcript
-from .values import BadRow, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of, turns_of
+from .lines import hydra_text, override, show
+from .record import MARKS, Messages, Record, answered, parse_transcript
+from .values import (BadRow, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
+                     text_of, turns_of)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
@@ -37,12 +39,18 @@ CONVENTIONS = {                     # column → the field it is read as
 }
 
 
+OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which of our fields a file has, and the column (or columns) of each.
 
+    A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
+    then adds nothing.
     textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
-    known: by convention, the columns of the first rows: another with a meaning of its own that turns up later is a bad row.
+    known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
+    of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
@@ -59,6 +67,12 @@ class Layout:
         return "{" + ", ".join(parts) + "}"
 
     @property
+    def by_name(self) -> str:
+        """data.columns that reads the same; of columns that are parts of a conversation, the conversation."""
+        return option({field: column for field, column in self.columns.items()
+                       if "messages" not in self.columns or field not in ("prompt", "response")})
+
+    @property
     def used(self) -> set[str]:
         """The names of all columns read, and of those that a name with dots may go into."""
         return {part for name in self._names() for part in (name, name.partition(".")[0])}
@@ -66,6 +80,15 @@ class Layout:
     def missing(self, found: Iterable[str]) -> list[str]:
         """The names that are no column and go into none."""
         return sorted({name for name in self._names() if not {name, name.partition(".")[0]} & set(found)})
+
+    @property
+    def optional(self) -> set[str]:
+        """The columns that rows may lack, each with the one that a name with dots goes into."""
+        joined = [column[1:] for column in self.columns.values() if not isinstance(column, str)]
+        names = [name for column in joined for name in column if name in OPTIONAL]
+        system = self.columns.get("system", [])
+        names += [system] if isinstance(system, str) else system
+        return {part for name in names for part in (name, name.partition(".")[0])}
 
     def _names(self) -> list[str]:
         return [name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)]
@@ -75,11 +98,46 @@ class Layout:
         if not isinstance(row, dict):
             raise BadRow("not an object", "row", kind(row), "an object with columns")
         if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
-            name = min(extra)
-            raise BadRow("unexpected column", name, "a column that the first rows do not have", self.name)
+            if told := [name for name in sorted(extra) if row[name] is not None]:
+                raise BadRow("unexpected column", told[0], "a column that the first rows do not have", self.name,
+                             f"correct the row, or name the columns to read: {self.by_name}")
         record = _Fields(self, row).record()
         check(record, self.columns)
         return record
+
+    def joined(self, rows: list[Any]) -> Record:
+        """The record of a group's rows, each with one response to the same prompt; raises BadRow."""
+        records = []
+        for index, row in enumerate(rows):
+            try:
+                record = self.record(row)
+                if len(record.responses) != 1:
+                    raise BadRow("no single response", "row", f"{len(record.responses)} responses in a row of a group",
+                                 "one in each", "leave data.group null, or make the group's record by data.mapper")
+                if records and record.prompt != records[0].prompt:
+                    raise BadRow("prompt not shared", self._column("prompt", "messages", "response"),
+                                 "another prompt than in the group's first row", "the same in all its rows",
+                                 "correct the row, or name another column by data.group")
+            except BadRow as bad:
+                bad.row = index
+                raise
+            records.append(record)
+        scores = None if records[0].scores is None else [record.scores[0] for record in records]
+        extras = [record.extras[0] if record.extras else {} for record in records]
+        record = Record(records[0].prompt, [record.responses[0] for record in records], scores,
+                        extras=extras if any(extras) else None)
+        check(record, self.columns)
+        return record
+
+    def _column(self, *fields: str) -> str:
+        return column_of(self.columns, *fields)
+
+
+def column_of(columns: Mapping[str, str | list[str]], *fields: str) -> str:
+    """What the first of these fields that there is is read from, or the name of the last."""
+    name = next((columns[field] for field in fields if field in columns), fields[-1])
+    return name if isinstance(name, str) else " + ".join(name)
+
 
 def is_layout(fields: Iterable[str]) -> bool:
     """Whether these fields may be named by data.columns."""
@@ -89,8 +147,9 @@ def is_layout(fields: Iterable[str]) -> bool:
 
 def option(columns: Mapping[str, str | list[str]]) -> str:
     """data.columns as on the command line."""
-    named = (f"{field}: {name if isinstance(name, str) else '[' + ', '.join(name) + ']'}" for field, name in columns.items())
-    return "'data.columns={" + ", ".join(named) + "}'"
+    named = (f"{field}: {hydra_text(name) if isinstance(name, str) else '[' + ', '.join(map(hydra_text, name)) + ']'}"
+             for field, name in columns.items())
+    return override("data.columns", "{" + ", ".join(named) + "}")
 
 
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
@@ -98,10 +157,7 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
 
     columns: field → column, to name the column in the message; a mapper's records have none, and may be ties.
     """
-    def column(*fields: str) -> str:
-        name = next((columns[field] for field in fields if field in columns), fields[-1])
-        return name if isinstance(name, str) else " + ".join(name)
-
+    column = partial(column_of, columns)
     if not isinstance(record.prompt, str):
         for turn in record.prompt:
             if turn["role"] not in MARKS:
@@ -119,10 +175,11 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
     if record.scores is not None and len(record.responses) > 1:
         pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
         if len(set(record.responses)) == 1 and (pair or not tied):
-            name = column("rejected", "responses")
+            name = column("rejected", "response", "responses")
             raise BadRow("identical pair", name, f"the same text {'twice' if pair else 'in all'}", "two different responses")
         if columns and pair and tied:
-            raise BadRow("tied pair", column("scores"), "two equal scores", "one response better than the other")
+            raise BadRow("tied pair", column("score", "label", "scores"), "two equal scores",
+                         "one response better than the other")
 
 
 class _Fields:
@@ -133,36 +190,38 @@ class _Fields:
 
     def record(self) -> Record:
         if "messages" in self.columns:
-            prompt, responses = self._conversation()
+            prompt, answers = self._conversation()
         elif "chosen" in self.columns and "prompt" not in self.columns:
-            prompt, responses = self._implicit_pair()
+            prompt, answers = self._implicit_pair()
         elif "prompt" in self.columns:
-            prompt, responses = self._answered_prompt()
+            prompt, answers = self._answered_prompt()
         else:
             return Record("", [text_of(self._value("response"), self._column("response"))], self._scores(1))
-        scores = self._scores(len(responses))
+        scores = self._scores(len(answers))
         if "chosen" in self.columns:
             scores = scores or [1.0, 0.0]
             if scores[0] < scores[1]:
                 raise BadRow("scores against choice", self._column("scores"), f"{scores[0]:g} for the chosen, {scores[1]:g} "
                              "for the rejected response", "a chosen response that scores no lower")
-        return Record(prompt, responses, scores)
+        return answered(prompt, answers, scores)
 
-    def _conversation(self) -> tuple[Messages, list[str]]:
+    def _conversation(self) -> tuple[Messages, Messages]:
         """Messages up to the last answer; a prompt beside them must be one of the user's turns, a response the last turn."""
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
-        prompt, response = last_turn(messages, name)
+        judged = "label" in self.columns  # then it is the last answer that is
+        prompt, answer = last_turn(messages if judged else learned_part(messages), name)
         asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
-        for field, texts, which in (("prompt", asked, "one of the user's turns"), ("response", [response], "the last turn")):
+        for field, texts, which in (("prompt", asked, "one of the user's turns"),
+                                    ("response", [answer["content"]], "the last turn")):
             if field in self.columns:
                 text = text_of(self._value(field), self._column(field)).strip()
                 if text not in map(str.strip, texts):
                     raise BadRow("not in the messages", self._column(field), show(text), f"the text of {which} in {name}",
-                                 "name the columns to read by data.columns")
-        return self._with_system(prompt), [response]
+                                 f"correct the row, or name the columns to read: {self.layout.by_name}")
+        return self._with_system(prompt), [answer]
 
-    def _implicit_pair(self) -> tuple[Messages, list[str]]:
+    def _implicit_pair(self) -> tuple[Messages, Messages]:
         """A pair of whole conversations."""
         names = [self._column("chosen"), self._column("rejected")]
         prompt, first = _whole(self._value("chosen"), names[0])
@@ -172,7 +231,7 @@ class _Fields:
                          "cut both where they part (data.mapper), or leave such rows out (data.on_bad_row=drop)")
         return self._with_system(prompt), [first, second]
 
-    def _answered_prompt(self) -> tuple[str | Messages, list[str]]:
+    def _answered_prompt(self) -> tuple[str | Messages, Messages]:
         """A prompt and the responses beside it."""
         prompt, space = self._prompt()
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -183,8 +242,9 @@ class _Fields:
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
                              "the prompt, or the response alone", self._without_prompt(value))
-        responses = [text if space is None or before is not None else (space + text).removeprefix(" ")
-                     for before, text in answers]
+        responses = [answer if space is None or before is not None
+                     else {**answer, "content": (space + answer["content"]).removeprefix(" ")}
+                     for before, answer in answers]
         turns = "system" in self.columns or any(before is not None for before, _ in answers)
         return full if turns else prompt, responses
 
@@ -210,15 +270,18 @@ class _Fields:
         return [(value, names) for value in values]
 
     def _column(self, field: str) -> str:
-        name = self.columns[field]
-        return name if isinstance(name, str) else " + ".join(name)
+        return column_of(self.columns, field)
 
     def _value(self, field: str) -> Any:
         """The value of a field's column; texts of several columns are joined by line breaks, empty ones left out."""
         names = self.columns[field]
         if isinstance(names, str):
             return self._cell(names)
-        texts = [text_of(self._cell(name), name) for name in names]
+        texts = []
+        for index, name in enumerate(names):
+            optional = index > 0 and name in OPTIONAL
+            value = given(self.row, name) if optional else self._cell(name)
+            texts.append("" if optional and value is None else text_of(value, name))
         return "\n".join(text for text in texts if text)
 
     def _cell(self, name: str) -> Any:
@@ -242,10 +305,12 @@ class _Fields:
     def _with_system(self, prompt: Messages) -> Messages:
         if "system" not in self.columns:
             return prompt
-        value = self._value("system")
-        system = "" if value is None else text_of(value, self._column("system"))
+        names = self.columns["system"]
+        values = [(given(self.row, name), name) for name in ([names] if isinstance(names, str) else names)]
+        texts = [text_of(value, name) for value, name in values if value is not None]
+        system = "\n".join(text for text in texts if text)
         first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
-        if not system or first is not None and first["content"] == system:
+        if not system.strip() or first is not None and first["content"] == system:
             return prompt
         if first is not None:
             raise BadRow("two system messages", self._column("system"), "a system column and a system message", "one")
@@ -267,15 +332,15 @@ class _Fields:
         return [number_of(value, name, textual) for value in values]
 
 
-def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, str]:
+def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:
     """A response beside its prompt, of turns or text: the turns before it, None where it is plain text, and its own."""
     turns = turns_of(value, field, answer=to_turns)
     if turns is not None:
         return last_turn(turns, field)
-    return _transcript(value, field) or (None, value)
+    return _transcript(value, field) or (None, {"role": "assistant", "content": value})
 
 
-def _whole(value: Any, field: str) -> tuple[Messages, str]:
+def _whole(value: Any, field: str) -> tuple[Messages, dict]:
     """Prompt and response of a whole conversation: turns or an HH transcript."""
     turns = turns_of(value, field)
     if turns is not None:
@@ -286,11 +351,11 @@ def _whole(value: Any, field: str) -> tuple[Messages, str]:
                  "give the prompt in a column of its own")
 
 
-def _transcript(text: str, field: str) -> tuple[Messages, str] | None:
+def _transcript(text: str, field: str) -> tuple[Messages, dict] | None:
     parsed = parse_transcript(text)
     if parsed is None:
         return None
     messages, response, _ = parsed
     if "\n\nHuman:" in response:
         raise BadRow("not an assistant turn", field, "a human's turn last", "an assistant's turn last")
-    return messages, response
+    return messages, {"role": "assistant", "content": response}

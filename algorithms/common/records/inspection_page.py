@@ -15,8 +15,9 @@ SETS = {
     "evaluation": "prompts of the reported evaluation", "heldout": "judged responses of held-out prompts",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
-SHOWN = {"read", "kept", "dropped", "lines", "sets", "statistics", "split", "conversations", "near_duplicates", "sources", "kinds",
-         "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}         # the rest of the report is listed as it is
+# the rest of the report is listed as it is
+SHOWN = {"read", "kept", "dropped", "lines", "first", "sets", "statistics", "split", "conversations", "near_duplicates",
+         "sources", "kinds", "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}
 CONVERSATIONS = {"continued": "belong to a conversation whose beginning or continuation is trained on",
                  "answers_trained_on": "have a response that follows the same turn in a training prompt"}
 WIDTH, HEIGHT = 240, 56
@@ -95,6 +96,7 @@ def terminal(report: dict[str, Any]) -> str:
     lines += [f"  filtered {number(count)}: {name}" for name, count in report["filtered"].items()]
     lines += [f"  skipped {number(count)} times: {what}" for what, count in report["skipped"].items()]
     lines += [f"  columns not read in {path}: {', '.join(names)}" for path, names in report["ignored_columns"].items()]
+    lines += [f"  further key of {number(count)} turns: {name}" for name, count in report["turn_keys"].items()]
     lines += [f"  {name} made from: {source}" for name, source in report["fallbacks"].items()]
     lines += [f"  source {name}: {_source(counts)}" for name, counts in list(report["sources"].items())[:SOURCES]]
     if len(report["sources"]) > SOURCES:

@@ -74,6 +74,36 @@ def json_lines(source: "Source", gz: bool) -> Iterator[Row]:
         yield Row(number, value)
 
 
+def optional_keys(source: "Source", gz: bool, names: set[str]) -> set[str]:
+    """Those of the names that are a key of some row.
+
+    What seems to hold none is not decoded, nor what follows a broken row.
+    """
+    written = {json.dumps(name, ensure_ascii=ascii) for name in names for ascii in (True, False)}
+    key = re.compile(f"({'|'.join(map(re.escape, sorted(written)))})[ \\t]*:")
+    found: set[str] = set()
+    try:
+        for value in (_lines_with if source.kind.startswith("jsonl") else _rows_with)(source, gz, key):
+            if isinstance(value, dict):
+                found |= names & value.keys()
+            if found == names:
+                break
+    except DataError:       # whoever reads the rows is told
+        pass
+    return found
+
+
+def _lines_with(source: "Source", gz: bool, key: re.Pattern) -> Iterator[Any]:
+    for number, line in lines(source, gz):
+        if key.search(line):
+            yield _decode(source.path, number, line, _SPACE.match(line).end())[0]
+
+
+def _rows_with(source: "Source", gz: bool, key: re.Pattern) -> Iterator[Any]:
+    if key.search(whole_text(source, gz)[0]):
+        yield from (row.value for row in json_file(source, gz))
+
+
 def json_file(source: "Source", gz: bool) -> Iterator[Row]:
     """The rows of an array, or of the list `source.rows` of an object, numbered from 1."""
     text, broken = whole_text(source, gz)

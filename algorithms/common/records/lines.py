@@ -2,6 +2,8 @@
 
 import codecs
 import gzip
+import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,6 +43,20 @@ def show(value: Any, length: int = 60) -> str:
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= length else text[:length - 1] + "…"
+
+
+def hydra_text(text: str) -> str:
+    """A text as a value within an override: quoted where it could be read as anything else."""
+    plain = re.fullmatch(r"[A-Za-z_][\w.-]*( [\w.-]+)*", text, re.ASCII)
+    if plain and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    doubled = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + "\\" * bool(match[2]) + match[2], text)
+    return f'"{doubled}"'
+
+
+def override(key: str, value: str) -> str:
+    """An override as it is typed in a shell."""
+    return shlex.quote(f"{key}={value}")
 
 
 def lines(source: "Source", gz: bool) -> Iterator[tuple[int, str]]:
@@ -98,8 +114,10 @@ def _not_utf8(path: str, line: int, error: UnicodeDecodeError) -> DataError:
 
 
 def _check_start(source: "Source", data: bytes):
-    formats = {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
+    packed = source.kind.endswith(".gz")
+    formats = {} if packed else {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
     for magic, name, fix in _MAGIC:
         if data.startswith(magic):
+            fix = fix.replace("name the file", "unpack the file and name it") if packed else fix
             fix += f", or set {source.option('format', formats[name])}" if name in formats else ""
             raise data_error(source.path, 1, "file", name, f"{source.kind} text in UTF-8", fix)

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .readers import show
-from .record import Messages, Record, parse_transcript
+from .record import Messages, Record, answered, parse_transcript
 from .values import BadRow, Skipped, cell, kind, label_of, last_turn, list_of, messages_of, number_of, text_of
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -154,7 +154,8 @@ def arena(row: dict) -> Record:
     if prompt != other:
         raise BadRow("prompt not shared", "conversation_b", "other turns before the answer than in conversation_a",
                      "the same in both", "correct the row, or read single turns only: data.filter on the column turn")
-    return Record(prompt, [first, second], list(_WINNERS[winner]), _given(row, "winner", "model_a", "model_b", "language"))
+    meta = _given(row, "winner", "model_a", "model_b", "language")
+    return answered(prompt, [first, second], list(_WINNERS[winner]), meta)
 
 
 # ---- rankings and ratings

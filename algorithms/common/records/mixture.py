@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, DataError, UserError
 from ..seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
@@ -77,7 +77,8 @@ class Mixture:
             log.warning("gold: the sources differ in it; the mixture has none")
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
-                        measure=MeasureByOrigin(measures) if measures else None)
+                        measure=MeasureByOrigin(measures) if measures else None,
+                        on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
 
     def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
         """One training set: each source's quota, the sources shuffled among each other."""
@@ -137,7 +138,8 @@ def _load(name: str, source: Any, seed: int) -> _Part:
     try:
         data = source.load(seed)
     except UserError as error:
-        raise type(error)(f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)") from None
+        told = f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)"
+        raise (DataError(told, error.refused) if isinstance(error, DataError) else type(error)(told)) from None
     return _Part(replace(data), replace(data.report))
 
 
@@ -257,13 +259,13 @@ def _marked(record: Record, name: str) -> Record:
     inner = {key: record.meta[key] for key in ("origin", "inner") if key in record.meta}
     meta = {key: value for key, value in record.meta.items() if key not in inner}
     meta |= {"origin": name} | ({"inner": inner} if inner else {})
-    return Record(record.prompt, record.responses, record.scores, meta)
+    return replace(record, meta=meta)
 
 
 def _as_before(record: Record) -> Record:
     """A marked record as its source gave it."""
     meta = {key: value for key, value in record.meta.items() if key not in ("origin", "inner")}
-    return Record(record.prompt, record.responses, record.scores, meta | record.meta.get("inner", {}))
+    return replace(record, meta=meta | record.meta.get("inner", {}))
 
 
 def _same(golds: list) -> bool:
@@ -278,13 +280,14 @@ def _report(parts: dict[str, _Part]) -> LoadReport:
     total = LoadReport()
     for name, part in parts.items():
         for f in fields(LoadReport):
-            if f.name != "sources":
+            if f.name not in ("sources", "first"):
                 own = getattr(part.report, f.name)
                 told = {key: f"{name}: {text}" for key, text in own.items()} if f.name == "fallbacks" else own
                 setattr(total, f.name, _sum(getattr(total, f.name), told))
     total.sources = {name: part.counts for name, part in parts.items()}
     total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
                       for inner, counts in part.report.sources.items()}
+    total.first = {reason: told for part in reversed(parts.values()) for reason, told in part.report.first.items()}
     total.lines = {reason: lines[:SHOWN] for reason, lines in total.lines.items()}
     return total
 

@@ -6,14 +6,15 @@ by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot b
 """
 
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import ConfigError, DataError
-from .json_rows import json_file, json_lines
-from .lines import Row, data_error, lines, show
+from .json_rows import json_file, json_lines, optional_keys
+from .lines import Row, data_error, hydra_text, lines, override, show
 
 __all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
 
@@ -21,6 +22,7 @@ FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "json.gz", "csv.gz", "tsv.
 EXTENSIONS = {**{kind: kind for kind in FORMATS}, "ndjson": "jsonl", "ndjson.gz": "jsonl.gz"}
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
 _NOT_DELIMITERS = "\r\n\0\"\ufeff"
+_SEPARATOR = re.compile(r'"?sep=([^\r\n\0"])"?\r?\n?', re.IGNORECASE)
 
 
 @dataclass
@@ -76,6 +78,11 @@ class Source:
         raise data_error(self.path, 1, "file", "an unknown extension", "one of " + ", ".join(EXTENSIONS),
                          f"rename the file or set {self.key('format')}")
 
+    def late_columns(self, names: set[str]) -> set[str]:
+        """Those of the names that are a column of some row; looked up in JSON alone, whose rows may differ."""
+        ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
+        return optional_keys(self, self.kind.endswith(".gz"), names) if ragged and names else set()
+
     @property
     def textual(self) -> bool:
         """Whether all values are text (CSV, TSV), so that numbers must be parsed from it."""
@@ -89,9 +96,7 @@ class Source:
         """The same with a value, as it is given."""
         if self.task is not None:
             return f"{name}: {value if value.isalnum() else repr(value)} in {self.task}"
-        if re.fullmatch(r"[\w.-]+", value):
-            return f"data.{name}={value}"
-        return f"'data.{name}={value}'" if re.fullmatch(r"[\w. -]+", value) else f"'data.{name}=\"{value}\"'"
+        return override(f"data.{name}", value if name in ("header", "quoting") else hydra_text(value))
 
     def _check_options(self):
         """Refuses options that this file's format has no use for."""
@@ -113,13 +118,17 @@ def check_delimiter(delimiter: str | None, key: str):
 
 
 def _delimited(source: Source, gz: bool) -> Iterator[Row]:
-    names = None
-    for number, fields in _fields(source, gz):
+    names, texts = None, _without_nul(source, gz)
+    first = next(texts, "")
+    told = _SEPARATOR.fullmatch(first)          # Excel's own line before the header
+    texts, before = (texts, 1) if told else (itertools.chain([first] if first else [], texts), 0)
+    delimiter = source.delimiter or (told[1] if told else _delimiter(source))
+    for number, fields in _fields(source, texts, delimiter, before):
         if len(fields) <= 1 and not "".join(fields).strip():
             source.blank_lines += 1
         elif names is None and source.header:
             names = fields
-            _check_header(source, number, names)
+            _check_header(source, number, names, delimiter)
         else:
             names = names or [f"c{index}" for index in range(len(fields))]
             if len(fields) != len(names):
@@ -127,18 +136,18 @@ def _delimited(source: Source, gz: bool) -> Iterator[Row]:
             yield Row(number, dict(zip(names, fields)))
 
 
-def _check_header(source: Source, number: int, names: list[str]):
+def _check_header(source: Source, number: int, names: list[str], delimiter: str):
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise data_error(source.path, number, "row", f"the column {show(twice[0])} twice", "different names",
                          f"rename one, or set {source.option('header', 'false')} if this is no header")
     if source.delimiter is not None or len(names) > 1:
         return
-    if other := next((mark for mark in ";|\t" if mark in names[0] and mark != _delimiter(source)), None):
+    if other := next((mark for mark in ";|\t" if mark in names[0] and mark != delimiter), None):
         tabs = source.option("format", source.kind.replace("csv", "tsv"))
         fix = tabs if other == "\t" else source.option("delimiter", other)
-        kept = source.option("delimiter", _delimiter(source)) if _delimiter(source) == "," else "rename it"
+        kept = source.option("delimiter", ",") if delimiter == "," else "rename it"
         raise data_error(source.path, number, "row", f"the one column {show(names[0])}",
-                         f"columns with {show(_delimiter(source))} between them", f"set {fix}; {kept} if it is one column")
+                         f"columns with {show(delimiter)} between them", f"set {fix}; {kept} if it is one column")
 
 
 def _ragged(source: Source, number: int, found: int, expected: int) -> DataError:
@@ -154,16 +163,16 @@ def _delimiter(source: Source) -> str:
     return source.delimiter or ("\t" if source.kind.startswith("tsv") else ",")
 
 
-def _fields(source: Source, gz: bool) -> Iterator[tuple[int, list[str]]]:
-    delimiter, texts = _delimiter(source), _without_nul(source, gz)
+def _fields(source: Source, texts: Iterator[str], delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:
+    """The fields of every row with the number of its first line, `before` more than it has in `texts`."""
     if not source.quoting:
-        for number, line in enumerate(texts, 1):
+        for number, line in enumerate(texts, before + 1):
             yield number, line.removesuffix("\n").removesuffix("\r").split(delimiter)
         return
     csv.field_size_limit(FIELD_LIMIT)
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     while True:
-        number = reader.line_num + 1
+        number = reader.line_num + before + 1
         try:
             fields = next(reader)
         except StopIteration:
@@ -205,8 +214,9 @@ def _parquet(source: Source, gz: bool) -> Iterator[Row]:
                     number += 1
                     yield Row(number, value)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        other = f", or set {source.key('format')} if it is of another kind" if not number else ""
         raise data_error(source.path, number + 1, "file", f"no valid Parquet data ({_short(error)})",
-                         "a whole Parquet file", "fetch or write the file again") from None
+                         "a whole Parquet file", "fetch or write the file again" + other) from None
 
 
 def _folder(source: Source) -> Iterator[Row]:
@@ -246,6 +256,10 @@ class Hub:
     data_dir: str | None = None
     blank_lines: int = 0
     textual: bool = False
+
+    def late_columns(self, names: set[str]) -> set[str]:
+        """None: every row has all columns."""
+        return set()
 
     @property
     def path(self) -> str:

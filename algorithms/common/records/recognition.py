@@ -72,12 +72,10 @@ def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
     """Nothing unjudged is made of comparisons: raises DataError where columns left over, by their names, are further
     responses or say how good one is. The names are a list, so others pass."""
     if telling := [name for name in left if _JUDGING.search(name) and not _ABOUT.search(name)]:
-        alone = {field: name for field, name in layout.columns.items()
-                 if "messages" not in layout.columns or field in ("messages", "system")}
         raise data_error(
             path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
             "no further responses or judgements", "say what is read: data.columns with chosen and rejected, or responses "
-            f"and scores; a preset of conf/data or data.mapper; or these alone, {option(alone)}")
+            f"and scores; a preset of conf/data or data.mapper; or these alone, {layout.by_name}")
 
 
 def template_parts(template: str) -> list[tuple[str, str | None]]:

@@ -9,9 +9,11 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 MARKS = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:", "system": "\n\nSystem:"}
 _TURN = re.compile(r"\n\n(Human|Assistant):(?=\s|\Z)")
@@ -22,18 +24,24 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 class Record:
     """A prompt with k responses and, where they were judged, k scores.
 
-    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``.
+    prompt: plain text, or messages ``[{"role": "system|user|assistant", "content": text}, …]``. A turn may hold further
+    keys (JSON-able), which a chat template may read; ``weight``, which it never sees, is 0 where an answer is not to be
+    learned.
     responses: k texts; their order carries no meaning. k = 0 is a bare prompt.
     scores: one finite number for each response, higher is better, ties allowed; or None.
     meta: JSON-able; not part of the content.
+    extras: the further keys of each response's turn, k dicts; None where no response has any.
     """
 
     prompt: str | Messages
     responses: list[str]
     scores: list[float] | None = None
     meta: dict = field(default_factory=dict)
+    extras: list[dict] | None = None
 
     def __post_init__(self):
+        if self.extras is not None and len(self.extras) != len(self.responses):
+            raise ValueError(f"{len(self.extras)} extras for {len(self.responses)} responses")
         if self.scores is None:
             return
         if len(self.scores) != len(self.responses):
@@ -47,10 +55,21 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Hash of prompt, responses and scores (not meta): 16 bytes as 32 hexadecimal digits."""
+        """Hash of prompt, responses, their extras and scores (not meta): 16 bytes as 32 hexadecimal digits."""
         scores = None if self.scores is None else [float(score) for score in self.scores]
-        content = json.dumps([_canonical(self.prompt), self.responses, scores])
+        parts = [_canonical(self.prompt), self.responses, scores]
+        content = json.dumps(parts if self.extras is None else [*parts, self.extras], sort_keys=True)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def taking(self, places: Iterable[int], judged: bool = True) -> "Record":
+        """The record with the responses at `places` alone, in that order; without scores where it is not `judged`."""
+        def taken(values: Sequence | None) -> list | None:
+            return None if values is None else [values[place] for place in places]
+
+        places = list(places)
+        extras = taken(self.extras)
+        return replace(self, responses=taken(self.responses), scores=taken(self.scores) if judged else None,
+                       extras=extras if any(extras or []) else None)
 
     @property
     def strict_pairs(self) -> list[tuple[int, int]]:
@@ -74,6 +93,11 @@ class Record:
         return _unequal(scores) - sum(map(_unequal, of_text.values()))
 
     @property
+    def judgements(self) -> int:
+        """How many labels its scores are: one rating, or a comparison for each pair they order; a tie of all is one."""
+        return max(self.strict_pair_count, 1) if self.scores and self.responses else 0
+
+    @property
     def best(self) -> str | None:
         """The best response of this record alone: a demonstration, one with a positive score, or the top of a ranking.
 
@@ -93,13 +117,28 @@ def _unequal(scores: list[float]) -> int:
     return (len(scores) ** 2 - sum(count * count for count in counts)) // 2
 
 
+def answered(prompt: str | Messages, turns: Messages, scores: list[float] | None = None, meta: dict | None = None
+             ) -> Record:
+    """The record of a prompt and the turns that answer it."""
+    extras = [further(turn) for turn in turns]
+    return Record(prompt, [turn["content"] for turn in turns], scores, meta or {}, extras if any(extras) else None)
+
+
+def further(turn: dict) -> dict:
+    """What a turn holds besides its role and text."""
+    return {} if len(turn) == 2 else {key: value for key, value in turn.items() if key not in ("role", "content")}
+
+
 def _canonical(prompt: str | Messages):
-    return prompt if isinstance(prompt, str) else [[turn["role"], turn["content"]] for turn in prompt]
+    if isinstance(prompt, str):
+        return prompt
+    return [[turn["role"], turn["content"], *([more] if (more := further(turn)) else [])] for turn in prompt]
 
 
 def prompt_hash(prompt: str | Messages) -> int:
-    """Stable 64-bit hash of a prompt's content; a plain text and the same text as one user message are equal."""
-    turns = [["user", prompt]] if isinstance(prompt, str) else _canonical(prompt)
+    """Stable 64-bit hash of a prompt's roles and texts, whatever else its turns hold (often no more than numbers and
+    dates); a plain text and the same text as one user message are equal."""
+    turns = [["user", prompt]] if isinstance(prompt, str) else [[turn["role"], turn["content"]] for turn in prompt]
     return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest(), "big")
 
 

@@ -34,6 +34,7 @@ class DataSets:
     choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in ``meta["groups"]``
     are the figures it counts in.
     measure: (record, response, finished) → what a sampled response to an evaluated record shows, by the figure's name.
+    on_bad_row: error | drop, for rows that the run's chat template or tokenizer cannot use.
     """
 
     preferences: Records
@@ -46,6 +47,13 @@ class DataSets:
     gold: Gold | None = None
     choices: Records | None = None
     measure: Measure | None = None
+    on_bad_row: str = "error"
+
+
+def view_sets(view: str) -> tuple[str, str]:
+    """The names of the sets that a view is of: training, held out."""
+    return {"demonstrations": ("demonstrations", "evaluation"), "prompts": ("prompts", "tuning")}.get(
+        view, ("preferences", "heldout"))
 
 
 def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
@@ -74,8 +82,10 @@ class FileData:
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
-    mapper: instead of columns, a function from a row to its record or records. group: the mapper takes the list of the
-    neighbouring rows with the same text or whole number in this column.
+    mapper: instead of columns, a function from a row to its record or records.
+    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
+    their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
@@ -116,8 +126,6 @@ class FileData:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
             refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
-        if self.group is not None and self.mapper is None:
-            refuse("group", "a column and no data.mapper", "a mapper that takes a list of rows")
         if self.template is not None:
             self._check_template(refuse)
         check_delimiter(self.delimiter, "data.delimiter")
@@ -167,7 +175,7 @@ class FileData:
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
         return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
-                        heldout=rated(heldout), tuning=Records.from_list([]), report=report)
+                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, on_bad_row=self.on_bad_row)
 
     def _sources(self) -> list[Source | Hub]:
         if not self.path:
@@ -189,10 +197,14 @@ def _log_report(report: LoadReport):
     log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
     for reason, count in report.dropped.items():
         log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
+    for message in report.messages().values():
+        log.warning("dropped: %s", message)
     for what, count in report.skipped.items():
         log.warning("skipped %d times: %s", count, what)
     for name, count in report.filtered.items():
         log.info("filtered %d rows: %s", count, name)
+    for name, count in report.turn_keys.items():
+        log.info("further key of %d turns: %r", count, name)
     for path, names in report.ignored_columns.items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),

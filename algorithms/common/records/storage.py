@@ -15,15 +15,18 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import UserError
 from ..store import is_full
-from .record import Record, prompt_hash, root_hash
+from .record import Messages, Record, further, prompt_hash, root_hash
 
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+# further: a turn's other keys, as JSON
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("further", pa.string())])
 _SCHEMA = pa.schema([
     ("text", pa.string()), ("messages", pa.list_(_MESSAGE)),        # the prompt: one of the two, the other null
     ("responses", pa.list_(pa.string())), ("scores", pa.list_(pa.float64())), ("meta", pa.string()),
+    ("extras", pa.string()),                                        # JSON
     ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()), ("root_hash", pa.uint64()),
 ])
 _BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
@@ -87,9 +90,9 @@ class Records(Sequence):
             yield from map(_record, batch.to_pylist())
 
     def column(self, name: str) -> Iterator:
-        """One stored column's values."""
+        """One column's values, as records have them."""
         for values in self._chunks(name):
-            yield from values.to_pylist()
+            yield from map(_messages, values.to_pylist()) if name == "messages" else values.to_pylist()
 
     def array(self, name: str) -> np.ndarray:
         """(n,) a stored column of numbers."""
@@ -98,6 +101,20 @@ class Records(Sequence):
             array[start:start + len(values)] = values.to_numpy()
             start += len(values)
         return array
+
+    def conversations(self) -> np.ndarray:
+        """(n,) bool: records whose prompt is messages."""
+        return np.concatenate([np.empty(0, bool), *(values.is_valid() for values in self._chunks("messages"))])
+
+    def answered_with(self, texts: Iterable[str]) -> np.ndarray:
+        """(n,) bool: records with a response that holds one of `texts`."""
+        found, start, texts = np.zeros(len(self), bool), 0, list(texts)
+        for values in self._chunks("responses"):
+            of = pc.list_parent_indices(values).to_numpy()
+            for text in texts:
+                found[start + of[pc.match_substring(values.flatten(), text).to_numpy(zero_copy_only=False)]] = True
+            start += len(values)
+        return found
 
     def _chunks(self, name: str) -> Iterator[pa.Array]:
         if self._ascending:
@@ -159,8 +176,19 @@ class Records(Sequence):
 
 
 def _record(row: dict) -> Record:
-    prompt = row["text"] if row["text"] is not None else row["messages"]
-    return Record(prompt, row["responses"], row["scores"], json.loads(row["meta"]))
+    prompt = row["text"] if row["text"] is not None else _messages(row["messages"])
+    extras = None if row["extras"] is None else json.loads(row["extras"])
+    return Record(prompt, row["responses"], row["scores"], json.loads(row["meta"]), extras)
+
+
+def _messages(stored: list[dict] | None) -> Messages | None:
+    return stored and [turn if (more := turn.pop("further")) is None else {**turn, **json.loads(more)}
+                       for turn in stored]
+
+
+def _stored_turn(turn: dict) -> dict:
+    more = further(turn)
+    return {"role": turn["role"], "content": turn["content"], "further": json.dumps(more) if more else None}
 
 
 def _stored(path: str) -> Iterator[pa.RecordBatch]:
@@ -193,7 +221,7 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
         file = open(temporary, "xb")
     except OSError as error:
         raise UserError(f"{folder}: found a folder that cannot be written ({error}); expected one for the data's Arrow "
-                        "files; fix: free it, or set another folder") from None
+                        "files; fix: make it writable, or set stages.folder=PATH to another") from None
     try:
         with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
             for rows in _batches(_row(record, digest) for record in records):
@@ -214,8 +242,10 @@ def _row(record: Record, digest) -> dict:
     plain = isinstance(record.prompt, str)
     meta, key = json.dumps(record.meta), record.key
     digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
-    return {"text": record.prompt if plain else None, "messages": None if plain else record.prompt,
+    return {"text": record.prompt if plain else None,
+            "messages": None if plain else list(map(_stored_turn, record.prompt)),
             "responses": record.responses, "scores": record.scores, "meta": meta,
+            "extras": None if record.extras is None else json.dumps(record.extras),
             "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt),
             "root_hash": root_hash(record.prompt)}
 

@@ -17,8 +17,9 @@ from .record import Messages
 _NAMES = {"system": "system developer", "user": "user human prompter",
           "assistant": "assistant gpt chatgpt bing bard model bot chatbot"}
 ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}    # in any case of letters
-_WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first that is there counts
+_WHO, _WHAT = ("role", "from", "speaker"), ("content", "value", "text")     # a turn's keys; the first one with a value
 _LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_WEIGHTS = {"weight": "0 or 1", "loss_weight": "0 or 1", "train": "true or false"}    # a turn's key → its values
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.+-]+)"""
 _BEFORE = rf"(?:{_LITERAL}\s*:\s*{_LITERAL}\s*,\s*)*"         # the keys before one, with their values
 _PYTHON_TURNS = re.compile(rf"\s*\[\s*\{{\s*(?={_BEFORE}'(?:{'|'.join(_WHAT)})'\s*:)"
@@ -88,6 +89,16 @@ def text_of(value: Any, field: str, expected: str = "text") -> str:
     raise BadRow("null" if value is None else "wrong type", field, kind(value), expected)
 
 
+def given(row: Any, name: str) -> Any:
+    """The same of an optional column: None where there is none."""
+    try:
+        return cell(row, name)
+    except BadRow as bad:
+        if bad.reason != "missing column":
+            raise
+        return None
+
+
 def list_of(value: Any, field: str, expected: str) -> list:
     """A value that must be a list, or the JSON text of one."""
     found = _decoded(value)
@@ -97,13 +108,29 @@ def list_of(value: Any, field: str, expected: str) -> list:
 
 
 def messages_of(value: Any, field: str) -> Messages:
-    """A list of turns as messages; see :func:`message_of`."""
-    return [message_of(turn, field) for turn in list_of(value, field, "a list of messages")]
+    """A list of turns as messages, see :func:`message_of`; as an object of lists too. A system turn without text is none."""
+    turns = _rows(_decoded(value), field)
+    turns = list_of(value, field, "a list of messages") if turns is None else turns
+    turns = [message_of(turn, field) for turn in turns]
+    return [turn for turn in turns if turn["role"] != "system" or turn["content"].strip()]
+
+
+def _rows(value: Any, field: str) -> list[dict] | None:
+    """The turns of an object of lists, Arrow's form of a list of objects: {"role": […], "content": […]}; else None."""
+    columns = {name: column for name, column in value.items() if column is not None} if isinstance(value, dict) else {}
+    if not _is_turn(columns) or not all(isinstance(columns[_key(columns, keys)], list) for keys in (_WHO, _WHAT)):
+        return None
+    columns = {name: column for name, column in columns.items() if isinstance(column, list)}
+    if len(set(map(len, columns.values()))) > 1:
+        lengths = ", ".join(f"{len(column)} of {name}" for name, column in columns.items())
+        raise BadRow("unequal lengths", field, lengths, "as many of each")
+    return [dict(zip(columns, turn)) for turn in zip(*columns.values())]
 
 
 def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
-    """Where text or turns may stand: the turns, given as a list, one alone, or the JSON text of a list; None for text.
+    """Where text or turns may stand: the turns, as a list, an object of lists, one alone, or the JSON text of a list.
 
+    None for text.
     Text is a list of turns where each item has a turn's keys and one of them the user's role, or, of an answer to a prompt
     of turns (`answer`), any known role. That of a list of Python's objects with a known role, which pandas writes to CSV,
     is refused rather than read as prose.
@@ -118,7 +145,10 @@ def turns_of(value: Any, field: str, answer: bool = False) -> Messages | None:
             raise BadRow("turns as Python text", field, show(value), "a list of messages, or its JSON text",
                          "write the column with json.dumps, or keep it a list: JSON Lines, Parquet")
         return None
-    if _is_turn(value):
+    turns = _rows(value, field)
+    if turns is not None:
+        value = turns
+    elif _is_turn(value):
         value = [value]
     if not isinstance(value, list):
         text_of(value, field)
@@ -130,11 +160,9 @@ def _is_turn(value: Any) -> bool:
 
 
 def _key(turn: dict, keys: tuple[str, ...]) -> str | None:
-    """The first of the keys that is there."""
-    for key in keys:
-        if key in turn:
-            return key
-    return None
+    """The first key with a value, or else that is there: a table gives every turn the keys of all, some null."""
+    there = [key for key in keys if key in turn]
+    return next((key for key in there if turn[key] is not None), there[0] if there else None)
 
 
 def _role(turn: dict) -> str | None:
@@ -143,9 +171,9 @@ def _role(turn: dict) -> str | None:
     return ROLES.get(role) or ROLES.get(role.lower()) if isinstance(role, str) else None
 
 
-def message_of(turn: Any, field: str) -> dict[str, str]:
-    """One turn as ``{"role", "content"}``, from role, from or speaker and content, value or text; a list of text parts is
-    joined."""
+def message_of(turn: Any, field: str) -> dict[str, Any]:
+    """One turn as ``{"role", "content"}``, from role, from or speaker and content, value or text, with its
+    :func:`further_keys`; a list of text parts is joined."""
     if not isinstance(turn, dict):
         raise BadRow("wrong type", field, kind(turn) + " as a message", "an object with role and content")
     who, what = _key(turn, _WHO), _key(turn, _WHAT)
@@ -160,7 +188,27 @@ def message_of(turn: Any, field: str) -> dict[str, str]:
     content = turn[what]
     if isinstance(content, list):
         content = "".join(_part(part, field) for part in content)
-    return {"role": role, "content": text_of(content, field)}
+    return {"role": role, "content": text_of(content, field), **further_keys(turn, (who, what), role, field)}
+
+
+def further_keys(turn: dict, read: tuple[str, ...], role: str, field: str) -> dict:
+    """A turn's keys besides those `read`, nulls left out. What says whether an answer is learned (``_WEIGHTS``)
+    becomes ``weight: 0`` where it is not, and nothing where it is, as by default; of other turns nothing ever is."""
+    if len(turn) == len(read):
+        return {}
+    more = {key: value for key, value in turn.items() if key not in read and value is not None}
+    counts = True
+    for key, expected in _WEIGHTS.items():
+        value = more.pop(key, 1)
+        if not isinstance(value, (bool, int, float, Decimal)) or value not in (0, 1):
+            raise BadRow("turn weight", f"{field}.{key}", show(value), expected,
+                         "write 0 or false for an answer that is not to be learned, leave out those to learn less")
+        counts = counts and bool(value)
+    try:
+        json.dumps(more)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow("wrong type", field, f"a message with other values ({error})", "what JSON can hold") from None
+    return more if counts or role != "assistant" else {**more, "weight": 0}
 
 
 def _part(part: Any, field: str) -> str:
@@ -197,10 +245,19 @@ def label_of(value: Any, field: str, textual: bool) -> float:
     raise BadRow("null" if value is None else "wrong type", field, show(value), "true, false, 1 or 0")
 
 
-def last_turn(messages: Messages, field: str) -> tuple[Messages, str]:
-    """A conversation as prompt and response; it must end with the assistant's turn."""
+def learned_part(messages: Messages) -> Messages:
+    """A conversation up to its last answer that is to be learned; whole where none is, or another turn is last."""
+    learned = [place for place, turn in enumerate(messages) if turn["role"] == "assistant" and "weight" not in turn]
+    return messages[:learned[-1] + 1] if learned and messages[-1]["role"] == "assistant" else messages
+
+
+def last_turn(messages: Messages, field: str) -> tuple[Messages, dict]:
+    """A conversation as prompt and the turn that answers it; it must end with the assistant's turn."""
     if not messages:
         raise BadRow("empty prompt", field, "an empty list", "messages")
     if messages[-1]["role"] != "assistant":
         raise BadRow("not an assistant turn", field, f"a {messages[-1]['role']} turn last", "an assistant's turn last")
-    return messages[:-1], messages[-1]["content"]
+    if "weight" in messages[-1]:
+        raise BadRow("nothing to learn", f"{field}.weight", "0 (or train: false) for the answer", "1, or no weight",
+                     "leave out rows whose answer is not to be learned (data.on_bad_row=drop)")
+    return messages[:-1], messages[-1]

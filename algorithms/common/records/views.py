@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..errors import ConfigError
-from .record import Record, prompt_hash
+from .record import prompt_hash
 from .storage import Records
 
 
@@ -37,7 +37,7 @@ def preferred(records: Records) -> Records:
     records = ranked(records)
     keep, places = _best(records)
     chosen = zip(records.where(keep), places[keep])
-    return Records.from_list(Record(record.prompt, [record.responses[place]], None, record.meta) for record, place in chosen)
+    return Records.from_list(record.taking([place], judged=False) for record, place in chosen)
 
 
 def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +81,7 @@ def _judged(records: Records) -> Iterator[tuple]:
 
 def pairs(records: Records) -> Records:
     """All strict pairs of every record, each a record with k = 2, the better response first, scores kept."""
-    return Records.from_list(
-        Record(record.prompt, [record.responses[i] for i in pair], [record.scores[i] for i in pair], record.meta)
-        for record in ranked(records) for pair in record.strict_pairs)
+    return Records.from_list(record.taking(pair) for record in ranked(records) for pair in record.strict_pairs)
 
 
 def ranked(records: Records) -> Records:
@@ -108,7 +106,7 @@ def prompts(records: Records) -> Records:
     first = np.zeros(len(hashes), bool)
     first[order[first_of_each(hashes)]] = True
     del hashes, order       # memory: no more than these two at once
-    return Records.from_list(Record(record.prompt, [], None, record.meta) for record in records.where(first))
+    return Records.from_list(record.taking([], judged=False) for record in records.where(first))
 
 
 def first_of_each(ascending: np.ndarray) -> np.ndarray:
@@ -153,5 +151,5 @@ def evaluation_records(heldout: Records, rating: float | None = None) -> Records
     order = np.argsort(rank, kind="stable")
     first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
     chosen = zip(heldout.select(first), rank[first], places[first])
-    return Records.from_list(Record(record.prompt, record.responses[place:place + 1] if found < 2 else [], None, record.meta)
+    return Records.from_list(record.taking([place] if found < 2 else [], judged=False)
                              for record, found, place in chosen)

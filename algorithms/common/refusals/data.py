@@ -113,7 +113,7 @@ class RefusalData:
         sets = {"preferences": made, "demonstrations": demonstrations, "evaluation": evaluated(asked), "heldout": compared,
                 "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs], "tuning": []}
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
-                        measure=partial(measure, match=self.match))
+                        measure=partial(measure, match=self.match), on_bad_row=self.on_bad_row)
 
     def questions(self) -> tuple[list[Question], LoadReport]:
         """All usable questions, each once, in the order of the files, and the report."""

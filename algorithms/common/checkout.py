@@ -1,0 +1,64 @@
+"""Which commit of the project this process runs, and whether its files are those of the commit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+CODE = (".py", ".yaml", ".yml", ".jinja", ".jinja2")  # what a commit that lacks such a file cannot compute again
+
+
+def project() -> Path:
+    """The folder of the project's packages."""
+    return Path(sys.modules[__name__.partition(".")[0]].__path__[0]).resolve().parent
+
+
+def commit() -> str | None:
+    """The project's commit, with "+changes" where the work tree differs; None outside a checkout. Git is asked once."""
+    return commit_of(project())
+
+
+@cache
+def commit_of(folder: Path) -> str | None:
+    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it."""
+    status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "-z", "--", ".")
+    known = _git(folder, "ls-files", "-z")
+    if status is None or not known:
+        return None
+    head, changed, unknown = "", False, []
+    for line in status.split("\0"):
+        if line.startswith("# branch.oid "):
+            head = line.removeprefix("# branch.oid ")
+        elif line.startswith("? "):
+            unknown.append(line[2:])
+        elif line and not line.startswith("# "):
+            changed = True
+    if not head or head == "(initial)":
+        return None
+    prefix = _git(folder, "rev-parse", "--show-prefix") or ""  # status tells paths from the repository's top
+    inside = [path.removeprefix(prefix.strip()) for path in unknown]
+    return head + ("+changes" if changed or any(_is_code(path, known.split("\0")) for path in inside) else "")
+
+
+def _is_code(path: str, known: list[str]) -> bool:
+    """Whether a file that git does not know lies where the project's code does: runs and users' data lie elsewhere.
+
+    The nearest folder that holds known files decides, by whether code is among them; at the top only modules count.
+    """
+    file = PurePosixPath(path)
+    if file.suffix not in CODE:
+        return False
+    for folder in list(file.parents)[:-1]:
+        if beneath := [one for one in known if one.startswith(f"{folder}/")]:
+            return any(one.endswith(CODE) for one in beneath)
+    return len(file.parts) == 1 and file.suffix == ".py"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return None if done.returncode else done.stdout

@@ -1,0 +1,96 @@
+"""The rows of a group, gathered wherever they stand in a file.
+
+A file is read once to number its groups, and again for the rows: those of groups that are not complete yet are held, up
+to HELD characters. Where they are more, the later groups wait for another reading.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .lines import Row
+
+HELD = 1 << 28
+
+
+class Groups:
+    """Which group every row of a file is of, by its number in the order of their first rows.
+
+    Memory: 8 bytes a row, and some 150 a group.
+    """
+
+    def __init__(self):
+        self.of_row, self.sizes = array("q"), array("q")
+        self._numbers: dict[bytes, int] = {}
+
+    def add(self, name: str | int | None):
+        """The next row's group; 1 and "1" are two, None is none."""
+        if name is None:
+            self.of_row.append(-1)
+            return
+        digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
+        number = self._numbers.setdefault(digest, len(self._numbers))
+        if number == len(self.sizes):
+            self.sizes.append(0)
+        self.sizes[number] += 1
+        self.of_row.append(number)
+
+    def gather(self, read: Callable[[], Iterable[Row]], met: Callable[[Row, bool], None]) -> Iterator[list[Row]]:
+        """Every group's rows, the groups in the order of their first rows.
+
+        read: reads the same rows anew. met: called once for every row, with whether it is in a group. Raises ValueError
+        where the rows are not as many as before.
+        """
+        self._numbers.clear()
+        wanted = reached = 0
+        while True:
+            held: dict[int, list[Row]] = {}
+            sizes: dict[int, int] = {}
+            total, end = 0, len(self.sizes)
+            for place, (row, number) in enumerate(zip(read(), self.of_row, strict=True)):
+                if place >= reached:
+                    reached = place + 1
+                    met(row, number >= 0)
+                if wanted == end and reached == len(self.of_row):
+                    break
+                if not wanted <= number < end:
+                    continue
+                size = extent(row.value)
+                held.setdefault(number, []).append(row)
+                sizes[number] = sizes.get(number, 0) + size
+                total += size
+                while wanted in held and len(held[wanted]) == self.sizes[wanted]:
+                    total -= sizes.pop(wanted)
+                    wanted += 1
+                    yield held.pop(wanted - 1)
+                if total > HELD and len(held) > 1:
+                    end = _let_go(held, sizes, total)
+                    total = sum(sizes.values())
+            if wanted == len(self.sizes):
+                return
+
+
+def _let_go(held: dict[int, list[Row]], sizes: dict[int, int], total: int) -> int:
+    """Give up the latest groups, never the first, until half of HELD is left; returns the first that was given up."""
+    end = 0
+    for number in sorted(held, reverse=True)[:-1]:
+        if total <= HELD // 2:
+            break
+        del held[number]
+        total -= sizes.pop(number)
+        end = number
+    return end
+
+
+def extent(value: Any) -> int:
+    """About how many characters a row holds."""
+    total, left = 0, [value]
+    while left:
+        one = left.pop()
+        total += 50
+        if isinstance(one, (str, bytes)):
+            total += len(one)
+        elif isinstance(one, (dict, list)):
+            left += one.values() if isinstance(one, dict) else one
+    return total
