@@ -13,10 +13,10 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.errors import ConfigError, UserError
-from algorithms.common.overrides import explain_overrides, ordered, overruled
-from algorithms.common.settings import at_home
-from algorithms.common.terminal import printable
+from algorithms.common.support.errors import ConfigError, UserError
+from algorithms.common.runs.overrides import explain_overrides, ordered, overruled
+from algorithms.common.runs.settings import at_home
+from algorithms.common.support.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -54,8 +54,8 @@ def main(config: DictConfig) -> None:
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception) -> None:
     """A failed job's result.json, so that the others run and the table says what failed."""
-    from algorithms.common.masking import Mask
-    from algorithms.common.results import header, write_json
+    from algorithms.common.support.secrets import Mask
+    from algorithms.common.runs.results import header, write_json
 
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         print(printable("\n".join(messages)), file=sys.stderr)
         sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
-        from algorithms.common.store import is_full
+        from algorithms.common.support.store import is_full
 
         told = unwritable(error) if isinstance(error, OSError) else None
         if is_full(error):

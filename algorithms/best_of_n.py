@@ -25,12 +25,12 @@ from torch import Tensor
 
 from .common.algorithm import Algorithm
 from .common.context import Context
-from .common.errors import ConfigError
-from .common.loop import write_report
-from .common.memory import reset_peak_memory
-from .common.models import Models
-from .common.sampling import Sample, Sampling, sample
-from .common.statistics import Estimate, bootstrap
+from .common.support.errors import ConfigError
+from .common.training.loop import write_report
+from .common.support.memory import reset_peak_memory
+from .common.models.model import Models
+from .common.models.sampling import Sample, Sampling, sample
+from .common.evaluation.statistics import Estimate, bootstrap
 
 
 def kl_bound(n: int) -> float:

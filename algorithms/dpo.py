@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
-from .common.batches import Batch
-from .common.errors import ConfigError
+from .common.data.batches import Batch
+from .common.support.errors import ConfigError
 from .common.logprobs import per_length
-from .common.models import Models
+from .common.models.model import Models
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,

@@ -27,20 +27,20 @@ import torch
 from torch import Tensor
 
 from .common.algorithm import Examples, Loss, Term
-from .common.batches import Batch
+from .common.data.batches import Batch
 from .common.context import Context
-from .common.errors import ConfigError
-from .common.loop import batch_indices
-from .common.models import ModelConfig, Models
-from .common.optim import Recipe
+from .common.support.errors import ConfigError
+from .common.training.loop import batch_indices
+from .common.models.model import ModelConfig, Models
+from .common.training.optim import Recipe
 from .common.policy_gradient import explained_variance, gae, masked_mean, squared_errors, whiten
 from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored, check_choices, check_numbers,
                               columns)
-from .common.seeds import derive
-from .common.template import Example
+from .common.support.seeds import derive
+from .common.data.template import Example
 
 if TYPE_CHECKING:  # a source is asked for its needs only
-    from .common.rewards import RewardSource
+    from .common.rewards.sources import RewardSource
 
 
 def _no_start(found: str) -> ConfigError:

@@ -30,15 +30,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
-from .common.batches import Batch
+from .common.data.batches import Batch
 from .common.context import Context
-from .common.errors import ConfigError, DataError, TrainingError
-from .common.loop import visited
-from .common.models import Models
+from .common.support.errors import ConfigError, DataError, TrainingError
+from .common.training.loop import visited
+from .common.models.model import Models
 from .common.rollouts import at_once
-from .common.sampling import Sampling, sample
-from .common.seeds import derive, permutation
-from .common.template import Example
+from .common.models.sampling import Sampling, sample
+from .common.support.seeds import derive, permutation
+from .common.data.template import Example
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None) -> Tensor:

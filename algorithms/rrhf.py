@@ -22,19 +22,19 @@ import torch
 from torch import Tensor
 
 from .common.algorithm import Algorithm, Examples, Loss, Term
-from .common.batches import Batch
+from .common.data.batches import Batch
 from .common.candidates import Candidates
 from .common.context import Context
-from .common.errors import ConfigError
+from .common.support.errors import ConfigError
 from .common.logprobs import length_normalized
-from .common.loop import visited
-from .common.memory import release
-from .common.models import ModelConfig, Models
-from .common.statistics import Estimate, bootstrap
-from .common.template import Example
+from .common.training.loop import visited
+from .common.support.memory import release
+from .common.models.model import ModelConfig, Models
+from .common.evaluation.statistics import Estimate, bootstrap
+from .common.data.template import Example
 
 if TYPE_CHECKING:  # a source is opened elsewhere
-    from .common.rewards import RewardSource
+    from .common.rewards.sources import RewardSource
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
 

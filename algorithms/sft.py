@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .common.algorithm import Algorithm, Examples, Loss, Term
-from .common.batches import Batch
+from .common.data.batches import Batch
 from .common.context import Context
-from .common.errors import ConfigError
-from .common.models import Models
-from .common.template import Example
+from .common.support.errors import ConfigError
+from .common.models.model import Models
+from .common.data.template import Example
 
 
 @dataclass

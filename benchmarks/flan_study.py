@@ -29,19 +29,19 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from algorithms.common import results, tasks
-from algorithms.common.errors import ConfigError
-from algorithms.common.instructions import InstructionData
-from algorithms.common.instructions.task_file import TaskFile
-from algorithms.common.instructions.task_finding import find_tasks
-from algorithms.common.masking import Mask
-from algorithms.common.records import DataSets, Record, Records
-from algorithms.common.settings import Settings, settings
+from algorithms.common.runs import results, tasks
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.data.instructions import InstructionData
+from algorithms.common.data.instructions.task_file import TaskFile
+from algorithms.common.data.instructions.task_finding import find_tasks
+from algorithms.common.support.secrets import Mask
+from algorithms.common.data.records import DataSets, Record, Records
+from algorithms.common.runs.settings import Settings, settings
 from benchmarks.flan_tables import write
 
 if TYPE_CHECKING:  # planning and reading a study need no model
-    from algorithms.common.evaluation import Evaluation
-    from algorithms.common.stages import Bench
+    from algorithms.common.evaluation.evaluate import Evaluation
+    from algorithms.common.runs.stages import Bench
 
 log = logging.getLogger(__name__)
 DIRECT = 64  # prompts answered by sampling where chain of thought is not the question
@@ -165,7 +165,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         tasks.run(config, name, folder, overrides)
         return
     chosen, mask = settings(config), Mask(config)
-    from algorithms.common.memory import released
+    from algorithms.common.support.memory import released
 
     with released():
         with _one_thread():
@@ -188,7 +188,7 @@ class _Room:
     mask: Mask
 
     def bench(self, data: DataSets, seed: int) -> Bench:
-        from algorithms.common.stages import Bench
+        from algorithms.common.runs.stages import Bench
 
         chosen = self.chosen
         settings_of = dataclasses.replace(chosen.eval, prompts=max(1, len(data.evaluation)))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from algorithms.common import statistics
-from algorithms.common.statistics import Estimate
+from algorithms.common.evaluation import statistics
+from algorithms.common.evaluation.statistics import Estimate
 from benchmarks.tables import plain
 
 OWN = "natural"  # the form the un-tuned model knows best

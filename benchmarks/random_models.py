@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common import precision
+from algorithms.common.models import precision
 from algorithms.common.context import Context, TrainerConfig
-from algorithms.common.families import disable_cpu_repacking
-from algorithms.common.models import ModelConfig, Models
-from algorithms.common.optim import Recipe
-from algorithms.common.records import Record
-from algorithms.common.store import Store
-from algorithms.common.template import Example
+from algorithms.common.models.families import disable_cpu_repacking
+from algorithms.common.models.model import ModelConfig, Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import Record
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example
 
 LAB = Path(__file__).resolve().parent / "lab/reviews"  # its tokenizer; the larger models have rows to spare
 TOKENS = range(5, 1500)  # what prompts and responses are drawn from, no special token among them

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from hydra.experimental.callback import Callback
 
-from algorithms.common.statistics import Estimate, over_seeds
+from algorithms.common.evaluation.statistics import Estimate, over_seeds
 from benchmarks.tables import Row, Table, plain, print_table, write
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from algorithms.common.statistics import Estimate
+from algorithms.common.evaluation.statistics import Estimate
 
 # Metric: title and digits after the point, in the order of the columns. Others follow in the CSV under their own names.
 METRICS = {

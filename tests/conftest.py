@@ -24,7 +24,7 @@ SHARED = ROOT.parent / "shared"
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory):
     """Records are kept here, never in the user's cache folder."""
-    from algorithms.common.records import set_cache_folder
+    from algorithms.common.data.records import set_cache_folder
 
     set_cache_folder(tmp_path_factory.mktemp("records"))
 
@@ -32,7 +32,7 @@ def session_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def data_cache(session_cache):
     """A run of the command line chooses another folder for them; the next test has this one again."""
-    from algorithms.common.records import cache_folder, set_cache_folder
+    from algorithms.common.data.records import cache_folder, set_cache_folder
 
     before = cache_folder()
     yield
@@ -61,7 +61,7 @@ def make_models(tokenizer):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from algorithms.common.models import Lora, ModelConfig, Models
+    from algorithms.common.models.model import Lora, ModelConfig, Models
 
     def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), **options) -> Models:
         settings = {"precision": "fp32", "attention": "eager", "gradient_checkpointing": False, "max_length": 64,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from command_line import CONF
 from hydra import compose, initialize_config_dir
 
-from algorithms.common.records import FileData, Record
-from algorithms.common.settings import build
+from algorithms.common.data.records import FileData, Record
+from algorithms.common.runs.settings import build
 
 
 def source(preset, *overrides) -> FileData:

@@ -8,10 +8,10 @@ import transformers
 from command_line import MICRO, invoke
 from transformers import AutoTokenizer
 
-from algorithms.common import models
-from algorithms.common.errors import ConfigError
-from algorithms.common.families import check_causal, position_limit
-from algorithms.common.models import ModelConfig, load_base, load_config, load_tokenizer
+from algorithms.common.models import model as models
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.families import check_causal, position_limit
+from algorithms.common.models.model import ModelConfig, load_base, load_config, load_tokenizer
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4}
 LLAMA = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 128}

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.batches import attention_mask, collate, counts
-from algorithms.common.template import Example
+from algorithms.common.data.batches import attention_mask, collate, counts
+from algorithms.common.data.template import Example
 
 
 def example(prompt, responses, scores=None, finished=None):

@@ -16,12 +16,12 @@ from torch import tensor
 
 from algorithms.best_of_n import BestOfN, expected_best, kl_bound
 from algorithms.common.algorithm import Need
-from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import metrics
-from algorithms.common.rewards import RewardSource, checked
-from algorithms.common.sampling import Sampling, sample
-from algorithms.common.statistics import Estimate
-from algorithms.common.store import Store
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.evaluation.evaluate import metrics
+from algorithms.common.rewards.sources import RewardSource, checked
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.evaluation.statistics import Estimate
+from algorithms.common.support.store import Store
 from algorithms.sft import SFT
 from benchmarks import tables
 from benchmarks.tables import Row, Table
@@ -164,7 +164,7 @@ def test_the_curve_is_in_the_csv_and_not_in_the_table(tmp_path):
 
 def test_n_samples_of_one_prefill(make_models, monkeypatch):
     """The same samples as of the policy itself, the first of them being its single answer."""
-    import algorithms.common.sampling as sampling
+    import algorithms.common.models.sampling as sampling
 
     models, prompts, keys = two_roles(make_models()), [[5, 6, 7], [8, 9]], ["a", "b"]
     config = Sampling(max_new_tokens=5, batch_size=64)
@@ -262,7 +262,7 @@ def test_without_a_supervised_stage_the_base_answers(folder):
 
 
 def test_what_two_stages_stand_on_is_paid_once(folder):
-    from algorithms.common.rewards import Trained
+    from algorithms.common.rewards.sources import Trained
     from algorithms.reward_model import RewardModel
 
     need = Need(SFT(), RECIPE)

@@ -10,14 +10,14 @@ from command_line import composed
 from test_stages import LAB, MODEL
 
 from algorithms.common import candidates as module
-from algorithms.common.beam import diverse_beams
+from algorithms.common.models.beam import diverse_beams
 from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
-from algorithms.common.errors import ConfigError, TrainingError
-from algorithms.common.models import ModelConfig, Models
-from algorithms.common.records.record import Record
-from algorithms.common.rewards import RewardSource, checked
-from algorithms.common.sampling import Sample, Sampling, sample
-from algorithms.common.settings import settings
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.models.model import ModelConfig, Models
+from algorithms.common.data.records.record import Record
+from algorithms.common.rewards.sources import RewardSource, checked
+from algorithms.common.models.sampling import Sample, Sampling, sample
+from algorithms.common.runs.settings import settings
 from algorithms.rrhf import RRHF
 from training_setup import make_context, two_roles
 
@@ -389,7 +389,7 @@ TARGET = "_target_: algorithms.common.candidates"
     ([f"{SOURCES}.beams={{{TARGET}.DiverseBeams, beams: 4, groups: 2, penalty: 0.5}}", "algorithm.candidates.sources.own=null"],
      Candidates({"own": None, "beams": DiverseBeams(4, 2, 0.5)})),
     ([f"{SOURCES}.data={{{TARGET}.FromRecords}}", "algorithm.view=ranked"], Candidates({"own": Sampled(), "data": FromRecords()})),
-    ([f"{SOURCES}.other={{{TARGET}.OtherModel, count: 2, model: {{_target_: algorithms.common.models.ModelConfig, name: a/b}}}}"],
+    ([f"{SOURCES}.other={{{TARGET}.OtherModel, count: 2, model: {{_target_: algorithms.common.models.model.ModelConfig, name: a/b}}}}"],
      Candidates({"own": Sampled(), "other": OtherModel(ModelConfig("a/b"), count=2)})),
     (["eval.sampling.max_new_tokens=9"], Candidates(max_new_tokens=9)),
 ], ids=["default", "own", "beams", "data", "other", "length"])

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.batches import collate, counts
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.loop import run_losses
-from algorithms.common.models import Lora, ModelConfig, Models
-from algorithms.common.optim import Recipe
-from algorithms.common.records import DataSets, LoadReport, Records, pairs
-from algorithms.common.records.record import Record, parse_transcript
-from algorithms.common.stages import Bench
-from algorithms.common.store import Store
-from algorithms.common.template import Example, Template
+from algorithms.common.data.batches import collate, counts
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.training.loop import run_losses
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
+from algorithms.common.data.records.record import Record, parse_transcript
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example, Template
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from test_stages import EVAL, MODEL, TRAINER
@@ -560,7 +560,7 @@ def test_trl_learns_the_same_from_the_assistants_turns(tokenizer, tmp_path, form
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from algorithms.common.loop import fit
+    from algorithms.common.training.loop import fit
     from test_trl_parity import BATCH, SEED, arguments, compare, ordered, recipe, train_theirs
 
     models = chat_models(tokenizer, FORMS[form], tmp_path, lora=None)

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from algorithms.common import checkout
-from algorithms.common.checkout import commit_of
+from algorithms.common.support import checkout
+from algorithms.common.support.checkout import commit_of
 
 
 def git(folder, *arguments: str) -> str:

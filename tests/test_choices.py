@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.choices import choice_figures, rank_options
-from algorithms.common.evaluation import Evaluation, evaluate, measured_frame, metrics
-from algorithms.common.evaluation import EvalConfig
-from algorithms.common.records import DataSets, LoadReport, Record, Records
-from algorithms.common.sampling import Sampling
+from algorithms.common.evaluation.choices import choice_figures, rank_options
+from algorithms.common.evaluation.evaluate import Evaluation, evaluate, measured_frame, metrics
+from algorithms.common.evaluation.evaluate import EvalConfig
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.models.sampling import Sampling
 
 QUESTIONS = [
     Record("The film was", [" good", " a very bad one", " long"], [0.0, 1.0, 0.0],

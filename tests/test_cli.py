@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
-from algorithms.common.precision import cpu_has_bf16
+from algorithms.common.models.precision import cpu_has_bf16
 from benchmarks.report import collect
 
 ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
@@ -198,7 +198,7 @@ def test_the_same_command_again_takes_everything_from_the_store(micro, tmp_path)
 
 
 def test_chat_answers_and_neutralises_what_a_model_writes(micro, tmp_path, monkeypatch):
-    from algorithms.common.template import Template
+    from algorithms.common.data.template import Template
 
     plain = Template.decode
     monkeypatch.setattr(Template, "decode", lambda self, ids: plain(self, ids) + " \x1b]0;owned\x07 \u202eend 👩‍👧")
@@ -293,7 +293,7 @@ def test_whatever_is_wrong_with_a_job_it_leaves_a_row(wrong, tmp_path):
 
 
 def test_an_unexpected_error_of_a_job_is_a_row_with_its_traceback_in_the_log(tmp_path, monkeypatch):
-    from algorithms.common import tasks
+    from algorithms.common.runs import tasks
 
     def broken(*arguments):
         raise ZeroDivisionError("nothing was left")
@@ -309,7 +309,7 @@ def test_an_unexpected_error_of_a_job_is_a_row_with_its_traceback_in_the_log(tmp
 
 
 def test_an_interrupt_ends_a_sweep(tmp_path, monkeypatch):
-    from algorithms.common import tasks
+    from algorithms.common.runs import tasks
 
     def interrupted(*arguments):
         raise KeyboardInterrupt

@@ -9,8 +9,8 @@ import pytest
 from command_line import CONF, composed, invoke
 from omegaconf import OmegaConf
 
-from algorithms.common.overrides import explain_overrides, overruled
-from algorithms.common.settings import at_home, build
+from algorithms.common.runs.overrides import explain_overrides, overruled
+from algorithms.common.runs.settings import at_home, build
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
 

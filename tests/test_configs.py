@@ -10,11 +10,11 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.errors import ConfigError
-from algorithms.common.models import Lora
-from algorithms.common.optim import Recipe
-from algorithms.common.overrides import explain_overrides
-from algorithms.common.settings import TOP, settings
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.model import Lora
+from algorithms.common.training.optim import Recipe
+from algorithms.common.runs.overrides import explain_overrides
+from algorithms.common.runs.settings import TOP, settings
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
 OPTIONAL_GROUPS = ("experiment", "debug")

@@ -8,7 +8,7 @@ import pytest
 from command_line import ROOT, composed
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.instructions import data as instructions
+from algorithms.common.data.instructions import data as instructions
 
 METHODS = sorted(path.stem for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py")
 DEFAULT = re.compile(r"``(\w+)``,\s+(off|-?[\d.]+)\s+by\s+default")

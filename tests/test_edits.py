@@ -9,8 +9,8 @@ import sys
 import pytest
 from command_line import MICRO, invoke
 
-from algorithms.common import provenance
-from algorithms.common.store import Store
+from algorithms.common.support import provenance
+from algorithms.common.support.store import Store
 from test_stages import RECIPE, TRAINER, make_bench, on_sft
 
 
@@ -69,13 +69,13 @@ EDITS = {
     "a comment": ("loop.py", "", "\n# to be read\n", []),
     "another method": ("ppo.py", *CODE, []),
     "the loop": ("loop.py", *CODE, [*ALL[:2], "evaluation"]),
-    "the models": ("models.py", *CODE, ALL),
-    "the evaluation": ("evaluation.py", *CODE, ["evaluation"]),
+    "the models": ("model.py", *CODE, ALL),
+    "the evaluation": ("evaluate.py", *CODE, ["evaluation"]),
     "sampling": ("sampling.py", *CODE, ["evaluation"]),
     "a reader": ("readers.py", *CODE, []),
     "the store": ("store.py", *CODE, []),
     "what a run writes": ("results.py", *CODE, []),
-    "the model card": ("model_card.py", *CODE, []),
+    "the model card": ("hand_over.py", *CODE, []),
     "tables": ("tables.py", *CODE, []),
     "nothing": (None, "", "", []),
 }

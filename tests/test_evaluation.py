@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import (EvalConfig, Evaluation, distinct_2, divergence, evaluate, evaluated_prompts,
-                                          heldout_likelihood, heldout_pairs, metrics, sample_frame)
-from algorithms.common.records import DataSets, LoadReport, Record, Records
-from algorithms.common.sampling import Sampling, sample
-from algorithms.common.template import Example
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.evaluation.evaluate import (EvalConfig, Evaluation, distinct_2, divergence, evaluate,
+                                                    evaluated_prompts, heldout_likelihood, heldout_pairs, metrics,
+                                                    sample_frame)
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.data.template import Example
 
 EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"), Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
 
@@ -250,7 +251,7 @@ def test_no_more_pairs_are_scored_than_asked_for(models):
 def test_candidates_are_scored_and_the_best_is_picked(models):
     class Two(Algorithm):
         def respond(self, models, prompts, sampling, seed, keys):
-            from algorithms.common.sampling import sample
+            from algorithms.common.models.sampling import sample
 
             return sample(models, self.role, prompts, sampling, seed, n=3, keys=keys)
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import checkpoints, results
-from algorithms.common.errors import TrainingError, UserError
-from algorithms.common.loop import fit
-from algorithms.common.memory import peak_memory_bytes, reset_peak_memory
-from algorithms.common.optim import Recipe
-from algorithms.common.records import Records, cache_folder, set_cache_folder
-from algorithms.common.records.record import Record
+from algorithms.common.training import checkpoints
+from algorithms.common.runs import results
+from algorithms.common.support.errors import TrainingError, UserError
+from algorithms.common.training.loop import fit
+from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import Records, cache_folder, set_cache_folder
+from algorithms.common.data.records.record import Record
 from algorithms.sft import SFT
 from command_line import MICRO, invoke
 from training_setup import examples, lines, make_context, two_roles, weights

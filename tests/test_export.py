@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from test_shared_rows import examples, randomise
 
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError
-from algorithms.common.export import frozen_role, load_role, role_digest, save_role, weights_file
-from algorithms.common.model_card import export, model_card
-from algorithms.common.models import Lora
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
+from algorithms.common.runs.hand_over import export, model_card
+from algorithms.common.models.model import Lora
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 

@@ -9,11 +9,11 @@ import torch
 import transformers
 from test_shared_rows import assert_same, examples, randomise, values_and_gradients
 
-from algorithms.common import precision
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError
-from algorithms.common.models import Lora, ModelConfig, Models, load_base, shared_rows_refusal
-from algorithms.common.sampling import Sampling, sample
+from algorithms.common.models import precision
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.model import Lora, ModelConfig, Models, load_base, shared_rows_refusal
+from algorithms.common.models.sampling import Sampling, sample
 
 VOCABULARY = 1525
 LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -7,9 +7,9 @@ import pytest
 
 from command_line import invoke
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.instructions.task_file import read_task
-from algorithms.common.statistics import crossed
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.data.instructions.task_file import read_task
+from algorithms.common.evaluation.statistics import crossed
 from benchmarks.flan_study import Study, StudiedTasks, arms, check, round_robin
 from benchmarks.flan_tables import clusters_table, estimate, reasoning_table, tasks_table, trained_table, write
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from algorithms.common.models import Lora, ModelConfig, Models
-from algorithms.common.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.training.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from training_setup import ROOT, command, examples, pairs_file, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_setup import ROOT
 
-from algorithms.common.batches import collate
-from algorithms.common.template import Example
+from algorithms.common.data.batches import collate
+from algorithms.common.data.template import Example
 from benchmarks.gpu import flops, settings, train
 from benchmarks.gpu.__main__ import PARTS, WHOLE, ended, main, run_part, write_page
 from benchmarks.gpu.fits import largest
@@ -119,7 +119,7 @@ def test_work_counts_what_a_shared_row_covers():
 
 
 def test_attended_pairs_are_those_of_the_mask():
-    from algorithms.common.batches import attention_mask
+    from algorithms.common.data.batches import attention_mask
 
     examples = random_examples(1, prompt=7, response=4, responses=3)
     mask = attention_mask(collate(examples, "shared"), "sdpa", torch.float32)  # (1, 1, L, L)

@@ -8,11 +8,11 @@ from command_line import composed, invoke
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.model_card import hand_over
-from algorithms.common.models import ModelConfig, load_tokenizer
-from algorithms.common.tasks import adapter_of
-from algorithms.common.template import Template
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.runs.hand_over import hand_over
+from algorithms.common.models.model import ModelConfig, load_tokenizer
+from algorithms.common.runs.tasks import adapter_of
+from algorithms.common.data.template import Template
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

@@ -5,33 +5,15 @@ import pytest
 from scipy import integrate, stats
 from scipy.optimize import brentq
 
-from algorithms.common.inference.claims import Answer, Claim, examine
-from algorithms.common.inference.comparisons import (
-    SHARE_MARGIN,
-    Verdict,
-    against,
-    all_pairs,
-    compare,
-    crossed_p,
-    holm,
-    score_margin,
-)
-from algorithms.common.inference.crossed import linearised, mean_squares, shrunk
-from algorithms.common.inference.intervals import (
-    MEAN,
-    PERPLEXITY,
-    SHARE,
-    Estimate,
-    Matrix,
-    difference,
-    mean,
-    perplexity,
-    share,
-    with_seed_spread,
-)
-from algorithms.common.inference.planning import Spread, prompts_needed, seeds_needed, smallest_shown
-from algorithms.common.inference.resampling import bootstrap, calibration_error
-from algorithms.common.inference.shares import wilson
+from algorithms.common.evaluation.inference.claims import Answer, Claim, examine
+from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, Verdict, against, all_pairs, compare,
+                                                                 crossed_p, holm, score_margin)
+from algorithms.common.evaluation.inference.crossed import linearised, mean_squares, shrunk
+from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Matrix, difference,
+                                                               mean, perplexity, share, with_seed_spread)
+from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed, smallest_shown
+from algorithms.common.evaluation.inference.resampling import bootstrap, calibration_error
+from algorithms.common.evaluation.inference.shares import wilson
 
 Y = np.array([[1, 2, 0, 4], [2, 3, 1, 3], [0, 2, 1, 5]], float)
 OTHER = np.array([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 2]], float)

@@ -5,19 +5,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from algorithms.common.inference.curves import (
-    SAMPLED,
-    TRAINED,
-    Frontier,
-    Ordering,
-    along,
-    at_equal_kl,
-    coefficients,
-    kl_of_best,
-    over_optimisation,
-    peaks,
-)
-from algorithms.common.inference.judging import both_orders, davidson, length_controlled, strengths
+from algorithms.common.evaluation.inference.curves import (SAMPLED, TRAINED, Frontier, Ordering, along, at_equal_kl,
+                                                            coefficients, kl_of_best, over_optimisation, peaks)
+from algorithms.common.evaluation.inference.judging import both_orders, davidson, length_controlled, strengths
 
 WINS = np.array([[1, 1, 0, 1, 0.5, 0, 1, 1, 0, 1]])
 LONGER = np.array([[10.0, -5, -20, 15, 0, -10, 25, 5, -15, 30]])

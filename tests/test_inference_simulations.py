@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from algorithms.common.inference.comparisons import compare, crossed_p, holm
-from algorithms.common.inference.crossed import mean_squares
-from algorithms.common.inference.intervals import MEAN, SHARE, Matrix
-from algorithms.common.inference.judging import length_controlled, strengths
-from algorithms.common.inference.planning import Spread
-from algorithms.common.inference.shares import Shares
-from algorithms.common.inference.wording import paragraph
+from algorithms.common.evaluation.inference.comparisons import compare, crossed_p, holm
+from algorithms.common.evaluation.inference.crossed import mean_squares
+from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Matrix
+from algorithms.common.evaluation.inference.judging import length_controlled, strengths
+from algorithms.common.evaluation.inference.planning import Spread
+from algorithms.common.evaluation.inference.shares import Shares
+from algorithms.common.evaluation.inference.wording import paragraph
 
 pytestmark = pytest.mark.slow
 

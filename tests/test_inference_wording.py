@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from algorithms.common.inference.claims import Claim, examine
-from algorithms.common.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
-from algorithms.common.inference.intervals import Estimate, Matrix
-from algorithms.common.inference.wording import Costs, Runs, about, finding, listed, number, paragraph, reading, verdict
+from algorithms.common.evaluation.inference.claims import Claim, examine
+from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
+from algorithms.common.evaluation.inference.intervals import Estimate, Matrix
+from algorithms.common.evaluation.inference.wording import (Costs, Runs, about, finding, listed, number, paragraph,
+                                                             reading, verdict)
 
 
 def comparison(outcomes, seeds=3, margin=None, **changes):

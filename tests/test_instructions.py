@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 from command_line import invoke
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.instructions.data import EVALUATED, InstructionData
-from algorithms.common.instructions.task_records import measure
-from algorithms.common.records.record import Record, prompt_hash
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.data.instructions.data import EVALUATED, InstructionData
+from algorithms.common.data.instructions.task_records import measure
+from algorithms.common.data.records.record import Record, prompt_hash
 
 CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from algorithms.common.errors import DataError
+from algorithms.common.support.errors import DataError
 from benchmarks.lab import grammar
 from benchmarks.lab.gold import closes, gold, gold_rewards, judge
 from benchmarks.lab.vocabulary import ADJECTIVES, CLOSINGS, DOMAINS

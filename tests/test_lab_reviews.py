@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from algorithms.common import records
-from algorithms.common.errors import ConfigError
+from algorithms.common.data import records
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab.gold import closes, gold
 from benchmarks.lab.reviews_data import ReviewsData
 from benchmarks.lab.samples import HELDOUT_PROMPTS, SAMPLES, TRAIN_PROMPTS, read_samples, write_samples

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from algorithms.common.instructions import InstructionData
-from algorithms.common.instructions.task_file import read_task
+from algorithms.common.data.instructions import InstructionData
+from algorithms.common.data.instructions.task_file import read_task
 from benchmarks.lab import admission, chains, corpus, make_tasks, world
 from benchmarks.lab.make_reviews import load_base, train_tokenizer
 from benchmarks.lab.make_tasks import ADMISSION, MODEL, REFUSED, TASKS

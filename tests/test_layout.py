@@ -78,8 +78,8 @@ def test_common_imports_no_algorithm(path):
 @each([path for path in COMMON if path.parent.name in ("records", "instructions")])
 def test_data_knows_no_model_and_no_training(path):
     ours = within(imported(path), "algorithms.common") - {"algorithms.common"}
-    below = [f"algorithms.common.{one}" for one in ("records", "errors", "seeds", "store", "terminal")]
-    assert ours == within(ours, *below, f"algorithms.common.{path.parent.name}")
+    below = [f"algorithms.common.{one}" for one in ("data.records", "data", "support")]
+    assert ours == within(ours, *below[:1], below[2], f"algorithms.common.data.{path.parent.name}") | ours & {below[1]}
 
 
 @each(METHODS)
@@ -97,19 +97,19 @@ def test_nobody_imports_run(path):
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
-    allowed = within(found, "algorithms.common.statistics", "algorithms.common.inference")
+    allowed = within(found, "algorithms.common.evaluation.statistics", "algorithms.common.evaluation.inference")
     assert within(found, "algorithms") <= allowed | {"algorithms.common"}
 
 
 @each([path for path in COMMON if path.parent.name == "inference"])
 def test_inference_knows_numbers_only(path):
-    known = ("algorithms.common.inference", "numpy", "scipy", *sys.stdlib_module_names)
+    known = ("algorithms.common.evaluation.inference", "numpy", "scipy", *sys.stdlib_module_names)
     assert imported(path) == within(imported(path), *known)
 
 
 def test_importing_the_report_imports_no_torch():
     code = ("import sys, benchmarks.report\n"
-            "print([m for m in ('torch', 'transformers', 'algorithms.common.models') if m in sys.modules])")
+            "print([m for m in ('torch', 'transformers', 'algorithms.common.models.model') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -14,17 +14,17 @@ import weakref
 import pytest
 import torch
 
-from algorithms.common import checkpoints
+from algorithms.common.training import checkpoints
 from algorithms.common.algorithm import Algorithm, Loss, Term
 from algorithms.common.context import Tokenized, TrainerConfig
-from algorithms.common.errors import ConfigError, TrainingError
-from algorithms.common.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
-from algorithms.common.models import Lora
-from algorithms.common.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
-from algorithms.common.records import Record, Records
-from algorithms.common.seeds import derive, permutation, uniforms
-from algorithms.common.template import Example
-from algorithms.common.trackers import Trackers
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.training.loop import batch_indices, evaluate_loss, fit, micro_batches, visited
+from algorithms.common.models.model import Lora
+from algorithms.common.training.optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from algorithms.common.data.records import Record, Records
+from algorithms.common.support.seeds import derive, permutation, uniforms
+from algorithms.common.data.template import Example
+from algorithms.common.training.trackers import Trackers
 from algorithms.dpo import DPO, IPO
 from algorithms.sft import SFT
 from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run,
@@ -471,7 +471,7 @@ def test_a_tracker_that_is_not_installed(tmp_path):
 
 
 def test_nothing_is_imported_where_no_tracker_is_asked():
-    code = ("import sys; from algorithms.common.trackers import Trackers; import algorithms.common.loop\n"
+    code = ("import sys; from algorithms.common.training.trackers import Trackers; import algorithms.common.training.loop\n"
             "with Trackers([], None, 'x') as trackers: trackers.log({'a': 1.0}, 1)\n"
             "names = 'tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes'\n"
             "print([name for name in names if name in sys.modules])")

@@ -9,9 +9,9 @@ from command_line import ROOT
 from preset_rows import (ARENA, GSM, MESSAGE, NEWS, QUESTION, RAW_ANSWERS, REDDIT, SAFE, SHP, STATIC, STEER, TLDR, TREE,
                          WEBGPT, assistant, changed, said, user)
 
-from algorithms.common.errors import DataError
-from algorithms.common.records import BadRow, FileData, Record, Skipped
-from algorithms.common.records import mappers as m
+from algorithms.common.support.errors import DataError
+from algorithms.common.data.records import BadRow, FileData, Record, Skipped
+from algorithms.common.data.records import mappers as m
 
 GONE = object()
 TEXT = (GONE, None, 3, ["x"])
@@ -230,7 +230,7 @@ def test_the_mapper_of_the_readme(tmp_path):
 def test_a_filter_on_a_column_that_is_not_there_says_how_to_do_without(tmp_path):
     from functools import partial
 
-    from algorithms.common.records.filters import equals
+    from algorithms.common.data.records.filters import equals
     said = refusal(write(tmp_path), filter=partial(equals, column="turn", value=1), columns={"prompt": "n"})
     assert said.endswith("; fix: name a column of the rows in data.filter, or set data.filter=null")
     said = refusal(write(tmp_path), filter=lambda row: 1, columns={"prompt": "n"})

@@ -7,7 +7,7 @@ import pytest
 from command_line import composed, invoke
 from omegaconf import OmegaConf
 
-from algorithms.common.masking import MASK, LogFilter, Mask, is_secret
+from algorithms.common.support.secrets import MASK, LogFilter, Mask, is_secret
 from benchmarks.report import collect
 
 SECRET, PASSPHRASE = "hf_Zx81QqLm", "correct horse"

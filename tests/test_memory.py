@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from algorithms.common.precision import cpu_has_bf16
+from algorithms.common.models.precision import cpu_has_bf16
 from training_setup import ROOT, environment
 
 LIMIT = 1.25

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from command_line import composed, invoke
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.records import DataSets, FileData, Record, Records
-from algorithms.common.records.loading import LoadReport
-from algorithms.common.records.mixing import quotas
-from algorithms.common.records.mixture import MeasureByOrigin, Mixture, largest_total
-from algorithms.common.settings import build
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.data.records import DataSets, FileData, Record, Records
+from algorithms.common.data.records.loading import LoadReport
+from algorithms.common.data.records.mixing import quotas
+from algorithms.common.data.records.mixture import MeasureByOrigin, Mixture, largest_total
+from algorithms.common.runs.settings import build
 
 
 @dataclass
@@ -294,7 +294,7 @@ def test_a_mixture_may_be_a_source():
 # Configuration
 
 
-FILES = "algorithms.common.records.FileData"
+FILES = "algorithms.common.data.records.FileData"
 
 
 def entry(**keys):
@@ -337,7 +337,7 @@ def test_what_is_wrong_in_a_source_says_which(tmp_path):
 
 
 def test_on_the_command_line_sources_are_written_out_or_taken_from_the_group(tmp_path):
-    written = "+data.sources.hh={weight: 2.0, data: {_target_: algorithms.common.records.FileData, path: hh.jsonl}}"
+    written = "+data.sources.hh={weight: 2.0, data: {_target_: algorithms.common.data.records.FileData, path: hh.jsonl}}"
     parts = build(composed("data=mixture", written,
                            "+data@data.sources.lab.data=reviews", "data.sources.lab.data.preferences=64",
                            "+data@data.sources.more.data=file", "data.sources.more.data.path=x.jsonl",

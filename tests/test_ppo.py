@@ -11,15 +11,15 @@ import torch
 from torch.nn.functional import log_softmax
 
 from algorithms.common.context import Meter
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.loop import evaluate_loss, fit, run_losses
-from algorithms.common.models import Lora, ModelConfig
-from algorithms.common.optim import Recipe
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.training.loop import evaluate_loss, fit, run_losses
+from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.training.optim import Recipe
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
-from algorithms.common.records import Record
-from algorithms.common.rewards import Gold, Trained, TrainedOwn, Weighted
+from algorithms.common.data.records import Record
+from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
 from algorithms.common.rollouts import PolicyGradient
-from algorithms.common.template import Example
+from algorithms.common.data.template import Example
 from algorithms.ppo import PPO
 from algorithms.reward_model import RatingModel, RewardModel
 from training_setup import lines, make_context, randomize

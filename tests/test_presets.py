@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, STEER, Bad, Case, changed, said, source,
                          user)
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.records import Record
-from algorithms.common.records.mappers import stack_exchange, stack_exchange_score
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.data.records import Record
+from algorithms.common.data.records.mappers import stack_exchange, stack_exchange_score
 
 
 def is_preset(name: str) -> bool:
@@ -115,7 +115,7 @@ def test_presets_say_which_part_of_a_hub_dataset_they_read():
 def template():
     from transformers import AutoTokenizer
 
-    from algorithms.common.template import Template
+    from algorithms.common.data.template import Template
     return Template(AutoTokenizer.from_pretrained(CONF.parent / "benchmarks/lab/reviews"))
 
 

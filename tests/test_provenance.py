@@ -12,11 +12,12 @@ import types
 import pytest
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import measuring, provenance, training
+from algorithms.common.runs import measuring, training
+from algorithms.common.support import provenance
 from algorithms.common.candidates import Candidates
-from algorithms.common.errors import ConfigError
-from algorithms.common.provenance import Sources, code_of, parsed
-from algorithms.common.references import StoredLogprobs
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.provenance import Sources, code_of, parsed
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel

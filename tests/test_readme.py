@@ -9,8 +9,8 @@ import pytest
 from command_line import ROOT, choices, composed, job_overrides
 from omegaconf import OmegaConf
 
-from algorithms.common.overrides import explain_overrides
-from algorithms.common.settings import settings
+from algorithms.common.runs.overrides import explain_overrides
+from algorithms.common.runs.settings import settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"

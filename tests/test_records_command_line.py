@@ -8,7 +8,7 @@ from command_line import invoke
 
 
 MAPPER = """
-from algorithms.common.records import Record
+from algorithms.common.data.records import Record
 
 
 def to_record(row):

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_records_layouts import CHAT_PAIR, FORM, assistant, only, system, user, write
 
-from algorithms.common.errors import DataError
-from algorithms.common.records import FileData, Record, pairs, render_transcript
+from algorithms.common.support.errors import DataError
+from algorithms.common.data.records import FileData, Record, pairs, render_transcript
 
 TURNS = json.dumps([user("p"), assistant("c")])
 OTHERS = json.dumps([user("p"), assistant("r")])

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from algorithms.common.errors import DataError
-from algorithms.common.records import FileData, Record
-from algorithms.common.records.columns import BadRow
+from algorithms.common.support.errors import DataError
+from algorithms.common.data.records import FileData, Record
+from algorithms.common.data.records.columns import BadRow
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from preset_rows import source
 
-from algorithms.common.errors import DataError
-from algorithms.common.records import (FileData, pairs, parse_transcript, preferred, prompts, ranked,
-                                       render_transcript)
+from algorithms.common.support.errors import DataError
+from algorithms.common.data.records import (FileData, pairs, parse_transcript, preferred, prompts, ranked,
+                                             render_transcript)
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")
@@ -217,7 +217,7 @@ def test_flan_fields_keep_their_quotes():
 
 SCRIPT = """
 import json, sys
-from algorithms.common.records import FileData, set_cache_folder
+from algorithms.common.data.records import FileData, set_cache_folder
 
 def status(key):
     with open("/proc/self/status") as file:

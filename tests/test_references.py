@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from algorithms.common import references
-from algorithms.common.records.record import Record
-from algorithms.common.references import KIND, StoredLogprobs, identity
-from algorithms.common.store import Store
-from algorithms.common.template import Example, Template
+from algorithms.common.training import references
+from algorithms.common.data.records.record import Record
+from algorithms.common.training.references import KIND, StoredLogprobs, identity
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example, Template
 from training_setup import EOS, examples, randomize, two_roles
 
 
@@ -54,7 +54,7 @@ def test_stored_values_are_those_of_a_fresh_forward_pass(models, store):
 
 
 def test_values_do_not_depend_on_dropout(make_models, store):
-    from algorithms.common.models import Lora
+    from algorithms.common.models.model import Lora
 
     data = examples(6, responses=2)
     found = [prepared(two_roles(make_models(lora=Lora(r=4, alpha=8, dropout=p))), data, store, adapter=str(p)).lookup(

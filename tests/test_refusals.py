@@ -11,15 +11,15 @@ import labelled_refusals as labelled
 import pytest
 from command_line import composed, invoke
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.records import FileData
-from algorithms.common.records.record import Record
-from algorithms.common.refusals import declining
-from algorithms.common.refusals.data import RefusalData
-from algorithms.common.refusals.task import Answered, own_pairs
-from algorithms.common.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out, is_refusal,
-                                                is_right, made_pairs, measure, plain_answer, wordings)
-from algorithms.common.settings import build
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.data.records import FileData
+from algorithms.common.data.records.record import Record
+from algorithms.common.data.refusals import declining
+from algorithms.common.data.refusals.data import RefusalData
+from algorithms.common.runs.refusals import Answered, own_pairs
+from algorithms.common.data.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out,
+                                                      is_refusal, is_right, made_pairs, measure, plain_answer, wordings)
+from algorithms.common.runs.settings import build
 
 
 # What declines

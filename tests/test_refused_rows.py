@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import invoke
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.masking import MASK
-from algorithms.common.records import BadRow, FileData, Record
-from algorithms.common.records import groups as gathering
-from algorithms.common.records.groups import Groups
-from algorithms.common.records.lines import Row
-from algorithms.common.records.loading import Loader
-from algorithms.common.records.mixture import Mixture
-from algorithms.common.records.refused import LONGEST, RefusedRows
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.secrets import MASK
+from algorithms.common.data.records import BadRow, FileData, Record
+from algorithms.common.data.records import groups as gathering
+from algorithms.common.data.records.groups import Groups
+from algorithms.common.data.records.lines import Row
+from algorithms.common.data.records.loading import Loader
+from algorithms.common.data.records.mixture import Mixture
+from algorithms.common.data.records.refused import LONGEST, RefusedRows
 
 
 def write(path, rows):
@@ -265,7 +265,7 @@ def test_a_run_writes_them_too(tmp_path):
 def test_what_is_told_is_short_without_secrets_and_cannot_forge_a_line(tmp_path, monkeypatch):
     monkeypatch.setenv("A_TOKEN", "s3cret-value")
     module = tmp_path / "told_rows.py"
-    module.write_text("from algorithms.common.records import BadRow\n\n\ndef to_record(row, token):\n"
+    module.write_text("from algorithms.common.data.records import BadRow\n\n\ndef to_record(row, token):\n"
                       "    raise BadRow('bad', row['field'], row['found'], 'x', 'look')\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = ("s3cret-value", "\x1b[31m\u2028é\n{}", "x" * 5000)

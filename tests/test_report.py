@@ -412,7 +412,7 @@ def test_reads_files_only():
     code = ("import sys, benchmarks.report\n"
             "print(*sorted(n for n in sys.modules if n.split('.')[0] in ('torch', 'transformers', 'algorithms')))")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["algorithms", "algorithms.common", "algorithms.common.statistics"]
+    assert run.stdout.split() == ["algorithms", "algorithms.common", "algorithms.common.evaluation.statistics"]
     assert report.exit_code == 0
 
 

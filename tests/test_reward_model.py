@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import tensor
 
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError, DataError, TrainingError
-from algorithms.common.loop import fit, run_losses
-from algorithms.common.optim import Recipe
-from algorithms.common.records import DataSets, LoadReport, Records, rated
-from algorithms.common.records.record import Record
-from algorithms.common.sampling import Sampling, sample
-from algorithms.common.seeds import derive, permutation
-from algorithms.common.statistics import calibration_error
-from algorithms.common.template import Example
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError, DataError, TrainingError
+from algorithms.common.training.loop import fit, run_losses
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import DataSets, LoadReport, Records, rated
+from algorithms.common.data.records.record import Record
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.seeds import derive, permutation
+from algorithms.common.evaluation.statistics import calibration_error
+from algorithms.common.data.template import Example
 from algorithms.reward_model import (RatingModel, RewardModel, centering_penalty, expected_rating, mean_over_pairs, moments,
                                      pairwise_loss, ranking_loss)
 from training_setup import examples, lines, make_context, randomize

@@ -15,19 +15,20 @@ import torch
 from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import provenance
+from algorithms.common.support import provenance
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, Sampled
-from algorithms.common.classifier import Classifier, of_equal_length
-from algorithms.common.errors import ConfigError, TrainingError
-from algorithms.common.export import frozen_role
-from algorithms.common.models import Lora
-from algorithms.common.records import DataSets, Records
-from algorithms.common.records.record import Record
-from algorithms.common.rewards import Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted, checked
-from algorithms.common.stages import Bench
-from algorithms.common.store import Store
-from algorithms.common.template import Example
+from algorithms.common.rewards.classifier import Classifier, of_equal_length
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.models.export import frozen_role
+from algorithms.common.models.model import Lora
+from algorithms.common.data.records import DataSets, Records
+from algorithms.common.data.records.record import Record
+from algorithms.common.rewards.sources import (Function, Gold, Response, RewardSource, Trained, TrainedOwn, Weighted,
+                                                checked)
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel

@@ -9,12 +9,13 @@ import torch
 from test_shared_rows import examples, randomise, values_and_gradients
 from torch import nn
 
-from algorithms.common import models as models_module
-from algorithms.common import precision
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError
+from algorithms.common.models import model as models_module
+from algorithms.common.models import precision
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models import Lora, ModelConfig, Models, disable_dropout, load_base, model_digest, shared_rows_refusal
+from algorithms.common.models.model import (Lora, ModelConfig, Models, disable_dropout, load_base, model_digest,
+                                             shared_rows_refusal)
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 
@@ -177,7 +178,7 @@ def test_a_module_named_like_a_role_is_not_taken_for_it():
     """BERT-like models have modules called "value"; the role "value" must not catch the policy's weights in them."""
     from peft import LoraConfig
 
-    from algorithms.common.roles import AdapterRoles
+    from algorithms.common.models.roles import AdapterRoles
 
     class Block(nn.Module):
         def __init__(self):

@@ -15,12 +15,12 @@ from torch import tensor
 
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, FromRecords, Sampled
-from algorithms.common.errors import ConfigError
-from algorithms.common.evaluation import metrics
-from algorithms.common.loop import run_losses
-from algorithms.common.records import Records
-from algorithms.common.records.record import Record
-from algorithms.common.store import Store
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.evaluation.evaluate import metrics
+from algorithms.common.training.loop import run_losses
+from algorithms.common.data.records import Records
+from algorithms.common.data.records.record import Record
+from algorithms.common.support.store import Store
 from algorithms.rrhf import RRHF, Ranked, best, length_normalized, rank_loss
 from algorithms.sft import SFT
 from training_setup import examples, lines, make_context, randomize, two_roles

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shared_rows import examples, randomise
 
-from algorithms.common import beam, sampling
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError
-from algorithms.common.sampling import Sampling, draw, prefill, sample, warp
-from algorithms.common.seeds import uniforms
-from algorithms.common.template import Example
+from algorithms.common.models import beam, sampling
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
+from algorithms.common.support.seeds import uniforms
+from algorithms.common.data.template import Example
 
 PROMPTS = [example.prompt for example in examples(1, 6)]  # 3 to 23 tokens
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.classifier import Classifier
-from algorithms.common.errors import ConfigError
-from algorithms.common.export import frozen_role, save_role
-from algorithms.common.models import Lora, ModelConfig, Models, load_base, load_tokenizer
-from algorithms.common.store import Store
+from algorithms.common.rewards.classifier import Classifier
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.export import frozen_role, save_role
+from algorithms.common.models.model import Lora, ModelConfig, Models, load_base, load_tokenizer
+from algorithms.common.support.store import Store
 from command_line import MICRO, invoke
 
 PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth",

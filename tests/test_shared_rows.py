@@ -7,11 +7,11 @@ their largest entry.
 import pytest
 import torch
 
-from algorithms.common import models as models_module
-from algorithms.common.batches import collate
-from algorithms.common.errors import ConfigError
-from algorithms.common.models import Lora
-from algorithms.common.template import Example
+from algorithms.common.models import model as models_module
+from algorithms.common.data.batches import collate
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.models.model import Lora
+from algorithms.common.data.template import Example
 
 LAYOUTS = {"shared": ("shared", None), "packed": ("shared", 80)}
 

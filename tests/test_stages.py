@@ -15,23 +15,23 @@ import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import measuring
+from algorithms.common.runs import measuring
 from algorithms.common.algorithm import Algorithm, Need
 from algorithms.common.context import TrainerConfig
-from algorithms.common.errors import ConfigError, TrainingError
-from algorithms.common.evaluation import EvalConfig
-from algorithms.common.loop import fit
-from algorithms.common.memory import released
-from algorithms.common.models import Lora, ModelConfig
-from algorithms.common.optim import Recipe
-from algorithms.common.records import DataSets, LoadReport, Records, data_view
-from algorithms.common.records.record import Record
-from algorithms.common.references import StoredLogprobs
-from algorithms.common.rewards import Function
-from algorithms.common.rewards import Gold
-from algorithms.common.sampling import Sampling
-from algorithms.common.stages import Bench
-from algorithms.common.store import Store
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.evaluation.evaluate import EvalConfig
+from algorithms.common.training.loop import fit
+from algorithms.common.support.memory import released
+from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import DataSets, LoadReport, Records, data_view
+from algorithms.common.data.records.record import Record
+from algorithms.common.training.references import StoredLogprobs
+from algorithms.common.rewards.sources import Function
+from algorithms.common.rewards.sources import Gold
+from algorithms.common.models.sampling import Sampling
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel

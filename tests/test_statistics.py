@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from algorithms.common import statistics
-from algorithms.common.statistics import (
-    Estimate,
-    bootstrap,
-    cluster_bootstrap,
-    crossed,
-    exp_mean,
-    over_seeds,
-    paired,
-    ratio,
-    seeds_and_prompts,
-    win_rate,
-)
+from algorithms.common.evaluation import statistics
+from algorithms.common.evaluation.statistics import (Estimate, bootstrap, cluster_bootstrap, crossed, exp_mean,
+                                                      over_seeds, paired, ratio, seeds_and_prompts, win_rate)
 
 
 def naive(items, statistic, draws=4000, level=0.95):
@@ -216,7 +206,7 @@ def test_coverage():
 
 
 def test_no_model_library_is_loaded():
-    code = "import sys, algorithms.common.statistics; print(*({'torch', 'transformers', 'hydra'} & set(sys.modules)))"
+    code = "import sys, algorithms.common.evaluation.statistics; print(*({'torch', 'transformers', 'hydra'} & set(sys.modules)))"
     root = Path(__file__).resolve().parents[1]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from algorithms.common import store as store_module
-from algorithms.common.digests import content_hash, file_digest, folder_digest
-from algorithms.common.errors import ConfigError, UserError
-from algorithms.common.store import Store
+from algorithms.common.support import store as store_module
+from algorithms.common.support.digests import content_hash, file_digest, folder_digest
+from algorithms.common.support.errors import ConfigError, UserError
+from algorithms.common.support.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = {"algorithm": "sft", "lr": 5e-4, "inputs": ["a", "b"], "seed": 0}
@@ -45,7 +45,7 @@ def start(folder, body):
     code = f"""
 import os, sys, time
 from pathlib import Path
-from algorithms.common.store import Store
+from algorithms.common.support.store import Store
 assert "torch" not in sys.modules
 store, description = Store({str(folder)!r}), {DESCRIPTION!r}
 """ + textwrap.dedent(body)

@@ -10,15 +10,15 @@ import pytest
 from test_stages import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_data, model, on_sft
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common import stages, streams
+from algorithms.common.runs import stages, streams
 from algorithms.common.algorithm import Need
-from algorithms.common.evaluation import metrics
-from algorithms.common.models import Lora
-from algorithms.common.records import Record, Records
-from algorithms.common.rewards import RewardSource, Trained
-from algorithms.common.sampling import Sampling
-from algorithms.common.seeds import derive, uniforms
-from algorithms.common.store import Store
+from algorithms.common.evaluation.evaluate import metrics
+from algorithms.common.models.model import Lora
+from algorithms.common.data.records import Record, Records
+from algorithms.common.rewards.sources import RewardSource, Trained
+from algorithms.common.models.sampling import Sampling
+from algorithms.common.support.seeds import derive, uniforms
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
@@ -124,7 +124,8 @@ def test_the_first_prompts_are_answered_alike_in_a_longer_evaluation(store):
 
 def test_training_and_evaluation_never_draw_from_one_stream(store, monkeypatch):
     """Every seed that a PPO stage, its reward model and their evaluations sample with is another."""
-    from algorithms.common import rollouts, sampling
+    from algorithms.common import rollouts
+    from algorithms.common.models import sampling
 
     seeds, real = [], sampling.sample
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.common.terminal import printable
+from algorithms.common.support.terminal import printable
 
 
 @pytest.mark.parametrize("text, shown", [

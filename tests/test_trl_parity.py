@@ -14,11 +14,11 @@ import os
 import pytest
 import torch
 
-from algorithms.common.export import save_role
-from algorithms.common.loop import batch_indices, fit
-from algorithms.common.models import Lora, ModelConfig, Models
-from algorithms.common.optim import Recipe
-from algorithms.common.template import Example
+from algorithms.common.models.export import save_role
+from algorithms.common.training.loop import batch_indices, fit
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.template import Example
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT
 from benchmarks.lab.reviews_data import ReviewsData

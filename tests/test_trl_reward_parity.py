@@ -11,10 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from algorithms.common.loop import fit
-from algorithms.common.models import Lora
-from algorithms.common.roles import state
-from algorithms.common.template import Example
+from algorithms.common.training.loop import fit
+from algorithms.common.models.model import Lora
+from algorithms.common.models.roles import state
+from algorithms.common.data.template import Example
 from algorithms.reward_model import RewardModel
 from test_trl_parity import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context

@@ -7,13 +7,13 @@ import json
 import pytest
 from command_line import composed
 
-from algorithms.common.errors import ConfigError, DataError
-from algorithms.common.models import ModelConfig
-from algorithms.common.records import BadRow, DataSets, FileData, LoadReport, Record, Records, pairs
-from algorithms.common.records.record import answered, prompt_hash
-from algorithms.common.stages import Bench
-from algorithms.common.store import Store
-from algorithms.common.template import Template
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.models.model import ModelConfig
+from algorithms.common.data.records import BadRow, DataSets, FileData, LoadReport, Record, Records, pairs
+from algorithms.common.data.records.record import answered, prompt_hash
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Template
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from test_chat import CHATML, HEADERS, LED, TALK, in_one_row, learned, speaking, text

@@ -2,12 +2,12 @@
 
 import pytest
 
-from algorithms.common.records.duplicates import near_duplicates, words
-from algorithms.common.records.inspection import count_words
-from algorithms.common.records.record import Record
-from algorithms.common.records.storage import Records
-from algorithms.common.records.words import units
-from algorithms.common.refusals.wording import is_right
+from algorithms.common.data.records.duplicates import near_duplicates, words
+from algorithms.common.data.records.inspection import count_words
+from algorithms.common.data.records.record import Record
+from algorithms.common.data.records.storage import Records
+from algorithms.common.data.records.words import units
+from algorithms.common.data.refusals.wording import is_right
 
 CASES = {
     "Don't panic, 42!": ["Don't", "panic,", "42!"],

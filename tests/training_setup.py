@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from algorithms.common.context import Context, TrainerConfig
-from algorithms.common.models import Models
-from algorithms.common.optim import Recipe
-from algorithms.common.store import Store
-from algorithms.common.template import Example
+from algorithms.common.models.model import Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.support.store import Store
+from algorithms.common.data.template import Example
 
 ROOT = Path(__file__).resolve().parents[1]
 EOS = 0

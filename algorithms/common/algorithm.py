@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Iterator, NamedTuple, Protocol
 
 from torch import Tensor
 
-from .batches import Batch, counts
-from .optim import Recipe
-from .template import Example
+from .data.batches import Batch, counts
+from .training.optim import Recipe
+from .data.template import Example
 
 if TYPE_CHECKING:  # the loop runs algorithms; algorithms only name its types
     import pandas as pd
 
     from .context import Context
-    from .models import ModelConfig, Models
-    from .rewards import RewardSource
-    from .sampling import Sample, Sampling
-    from .statistics import Estimate
+    from .models.model import ModelConfig, Models
+    from .rewards.sources import RewardSource
+    from .models.sampling import Sample, Sampling
+    from .evaluation.statistics import Estimate
 
 
 class Term(NamedTuple):
@@ -139,7 +139,7 @@ class Algorithm:
 
     def fit(self, context: "Context") -> None:
         """Train; default: the common loop."""
-        from .loop import fit
+        from .training.loop import fit
 
         fit(self, context)
 
@@ -165,7 +165,7 @@ class Algorithm:
     def respond(self, models: "Models", prompts: list[list[int]], sampling: "Sampling", seed: int, keys: list[str]
                 ) -> "list[list[Sample]]":
         """Candidates for each prompt (token ids); the evaluation picks the best by the reward source. Default: one."""
-        from .sampling import sample
+        from .models.sampling import sample
 
         return sample(models, self.role, prompts, sampling, seed, keys=keys)
 

@@ -18,19 +18,19 @@ from typing import Callable, NamedTuple
 
 import pandas as pd
 
-from .beam import diverse_beams
+from .models.beam import diverse_beams
 from .context import Context
-from .digests import content_hash
-from .errors import ConfigError, TrainingError
-from .memory import peak_memory_bytes, release, reset_peak_memory
-from .models import ModelConfig, Models, model_digest
-from .provenance import code_of, versions
-from .records import Record
-from .rewards import Response
-from .roles import BASE
-from .sampling import Sample, Sampling, sample
-from .seeds import derive
-from .template import Example
+from .support.digests import content_hash
+from .support.errors import ConfigError, TrainingError
+from .support.memory import peak_memory_bytes, release, reset_peak_memory
+from .models.model import ModelConfig, Models, model_digest
+from .support.provenance import code_of, versions
+from .data.records import Record
+from .rewards.sources import Response
+from .models.roles import BASE
+from .models.sampling import Sample, Sampling, sample
+from .support.seeds import derive
+from .data.template import Example
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses

@@ -8,15 +8,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from .errors import ConfigError
-from .models import Models
-from .optim import Recipe
-from .template import Example
+from .support.errors import ConfigError
+from .models.model import Models
+from .training.optim import Recipe
+from .data.template import Example
 
 if TYPE_CHECKING:  # named here, not run: reading data and keeping stages is no part of what training computes
-    from .records import DataSets, Messages, Record, Records
-    from .rewards import Scorer
-    from .store import Store
+    from .data.records import DataSets, Messages, Record, Records
+    from .rewards.sources import Scorer
+    from .support.store import Store
 
 
 @dataclass

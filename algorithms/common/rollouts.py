@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Examples, Loss, Term
-from .batches import Batch
-from .clock import Clock
+from .data.batches import Batch
+from .support.clock import Clock
 from .context import Context
-from .errors import ConfigError
-from .models import Models, Role
+from .support.errors import ConfigError
+from .models.model import Models, Role
 from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
                               kl_figures, kl_penalty, ratio_metrics, reward_figures, score_figures, shape_rewards,
                               shape_scores, surrogates, whiten)
-from .rewards import Response
-from .sampling import Sampling, sample
-from .seeds import derive
-from .template import Example
+from .rewards.sources import Response
+from .models.sampling import Sampling, sample
+from .support.seeds import derive
+from .data.template import Example
 
 
 @dataclass(frozen=True)

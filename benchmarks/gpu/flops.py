@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from algorithms.common.template import Example
+from algorithms.common.data.template import Example
 from benchmarks.random_models import Shape
 
 # dense bf16 with float32 accumulation, TFLOP/s, by NVIDIA's datasheets; of several names that fit the first stands

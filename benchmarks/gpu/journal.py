@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from algorithms.common.results import commit, device_name, versions, write_json
+from algorithms.common.runs.results import commit, device_name, versions, write_json
 
 RUNNING, DONE, CUT, FAILED = "running", "done", "cut", "failed"
 

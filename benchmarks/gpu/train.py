@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common import references
+from algorithms.common.training import references
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.context import Context
-from algorithms.common.loop import fit
-from algorithms.common.memory import released
-from algorithms.common.models import Models
-from algorithms.common.optim import Recipe
-from algorithms.common.rewards import Response
-from algorithms.common.template import Example
+from algorithms.common.training.loop import fit
+from algorithms.common.support.memory import released
+from algorithms.common.models.model import Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.rewards.sources import Response
+from algorithms.common.data.template import Example
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.sft import SFT

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from algorithms.common.instructions import InstructionData
-from algorithms.common.instructions.task_file import read_task
-from algorithms.common.instructions.task_records import normal
-from algorithms.common.records import DataSets
+from algorithms.common.data.instructions import InstructionData
+from algorithms.common.data.instructions.task_file import read_task
+from algorithms.common.data.instructions.task_records import normal
+from algorithms.common.data.records import DataSets
 from benchmarks.lab import chains
 from benchmarks.lab.make_reviews import SFT_LR, supervised, train_step
 from benchmarks.lab.task_rows import read_rows

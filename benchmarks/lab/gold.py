@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from algorithms.common.errors import DataError
+from algorithms.common.support.errors import DataError
 from benchmarks.lab.grammar import SENTENCES
 from benchmarks.lab.vocabulary import (
     ADJECTIVES,

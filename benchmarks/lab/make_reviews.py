@@ -22,7 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from algorithms.common.precision import cpu_has_bf16
+from algorithms.common.models.precision import cpu_has_bf16
 from benchmarks.lab import grammar
 from benchmarks.lab.gold import judge
 from benchmarks.lab.samples import (

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from algorithms.common.errors import ConfigError
-from algorithms.common.records import DataSets, LoadReport, Record, Records
-from algorithms.common.refusals.wording import ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated, made_pairs, measure
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.data.refusals.wording import (ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated,
+                                                      made_pairs, measure)
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated

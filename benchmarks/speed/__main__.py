@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     plan = parse(arguments)
-    from algorithms.common.results import commit, device_name, versions, write_json
+    from algorithms.common.runs.results import commit, device_name, versions, write_json
     from benchmarks.speed.compare import Apart, compare
     from benchmarks.speed.page import page, shown
     from benchmarks.speed.request import Request

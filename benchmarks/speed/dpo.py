@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from algorithms.common.context import Context
-from algorithms.common.models import Models
-from algorithms.common.references import StoredLogprobs
+from algorithms.common.models.model import Models
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO
 from benchmarks.speed.request import BATCH, BETA, Answer, Request
 from benchmarks.speed.training import LOADER, adapted, in_our_order, pair, train_ours, train_trl

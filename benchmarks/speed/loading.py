@@ -20,7 +20,7 @@ def written(request: Request) -> str:
 
 
 def ours(request: Request) -> Answer:
-    from algorithms.common.records import FileData, set_cache_folder
+    from algorithms.common.data.records import FileData, set_cache_folder
 
     models, path = load_models(request), written(request)
     set_cache_folder(Path(request.work) / "records")

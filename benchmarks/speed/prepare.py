@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from algorithms.common.export import save_role
-from algorithms.common.models import Lora, ModelConfig, Models
+from algorithms.common.models.export import save_role
+from algorithms.common.models.model import Lora, ModelConfig, Models
 from benchmarks.random_models import LAB, SHAPES, random_llama
 from benchmarks.speed.request import Request
 

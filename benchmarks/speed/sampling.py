@@ -16,7 +16,7 @@ def prompts(request: Request, encode) -> list[list[int]]:
 
 
 def ours(request: Request) -> Answer:
-    from algorithms.common.sampling import Sampling, sample
+    from algorithms.common.models.sampling import Sampling, sample
 
     models = load_models(request)
     models.add_role("policy", trainable=False, seed=0)

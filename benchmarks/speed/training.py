@@ -8,11 +8,11 @@ from typing import Any, Callable
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.context import Context
-from algorithms.common.loop import batch_indices, fit
-from algorithms.common.models import Models
-from algorithms.common.optim import Recipe
-from algorithms.common.records import Record
-from algorithms.common.template import Example
+from algorithms.common.training.loop import batch_indices, fit
+from algorithms.common.models.model import Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
 from benchmarks.random_models import make_context
 from benchmarks.speed.prepare import load_models, pairs
 from benchmarks.speed.request import BATCH, RATE, Answer, Request

@@ -1,0 +1,397 @@
+"""Rows of files → records, with a report: what was read, kept and dropped, and why."""
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
+
+from ...support.errors import DataError
+from .columns import OPTIONAL, Layout, check
+from .groups import Groups
+from .readers import Hub, Row, Source, data_error, show
+from .recognition import recognise
+from .record import Record, further
+from .refused import RefusedRows, cut
+from .values import BadRow, Skipped, cell, further_keys, kind, text_of
+
+PEEK = 100                      # rows whose columns decide the layout
+SHOWN = 5                       # rows named for each reason
+REASONS = 20                    # reasons whose first row is described
+Mapper = Callable[[Any], Record | list[Record | Skipped]]   # takes a row, or with data.group the list of a group's rows
+Filter = Callable[[dict], bool]
+
+
+@dataclass
+class LoadReport:
+    """What reading found. Nothing is dropped, ignored or replaced without an entry here."""
+
+    read: int = 0                                               # rows
+    kept: int = 0                                               # records
+    dropped: dict[str, int] = field(default_factory=dict)       # reason → rows
+    lines: dict[str, list[str]] = field(default_factory=dict)   # reason → PATH:LINE of the first few of them
+    first: dict[str, dict[str, Any]] = field(default_factory=dict)      # reason → what was found in the first of them
+    refused: RefusedRows = field(default_factory=RefusedRows, compare=False, repr=False)    # all of them
+    filtered: dict[str, int] = field(default_factory=dict)      # what data.filter refuses: filter → rows
+    duplicates: int = 0                                         # records whose prompt, responses and scores came before
+    strict_pairs: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
+    rows_without_records: int = 0                               # rows a mapper found nothing in
+    skipped: dict[str, int] = field(default_factory=dict)       # what a mapper leaves out of rows → how often
+    blank_lines: int = 0
+    layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
+    ignored_columns: dict[str, list[str]] = field(default_factory=dict)
+    turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: 0 alone
+    unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
+    fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
+
+    def to_dict(self) -> dict:
+        """As JSON-able values; the refused rows themselves are left out."""
+        told = asdict(replace(self, refused=None))
+        del told["refused"]
+        return told
+
+    def refuse(self, path: str, line: int, bad: BadRow, group: Sequence[int] = ()):
+        """Leave out a row for what is said by `bad`, or with it all rows of its group, whose lines are given.
+
+        Every row counts under the reason and is told in `refused`.
+        """
+        told = {"path": path, "line": line, "reason": bad.reason,
+                **{part: cut(getattr(bad, part)) for part in ("field", "found", "expected", "fix")}}
+        for other in group or [line]:
+            self.dropped[bad.reason] = self.dropped.get(bad.reason, 0) + 1
+            beside = {"line": other, "found": cut(f"line {line} of the same group: {told['found']}")}
+            self.refused.append(told if other == line else told | beside)
+        lines = self.lines.setdefault(bad.reason, [])
+        if len(lines) < SHOWN:
+            lines.append(f"{path}:{line}")
+        first = self.first.setdefault(bad.reason, told)
+        if first["path"] == path and line < first["line"]:      # groups are not read in the order of lines
+            self.first[bad.reason] = told
+
+    def messages(self) -> dict[str, str]:
+        """Reason → what is wrong with its first row, in the order of the rows; of many reasons the first."""
+        paths = list(dict.fromkeys([*self.layouts, *(told["path"] for told in self.first.values())]))
+        rows = sorted(self.first.values(), key=lambda told: (paths.index(told["path"]), told["line"]))
+        return {told["reason"]: str(data_error(**{part: value for part, value in told.items() if part != "reason"}))
+                for told in rows[:REASONS]}
+
+    def places(self, reason: str) -> str:
+        """PATH:LINE of the first rows dropped for a reason, and … where there are more."""
+        return _listed(self.lines[reason], self.dropped[reason])
+
+
+class _Unit(NamedTuple):
+    """What becomes records at once: a row, or a group's rows."""
+
+    lines: list[int]
+    value: Any
+
+
+class Loader:
+    """Reads sources one after the other and keeps the report.
+
+    columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside them.
+    mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
+    stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
+    that cannot be used takes its whole group with it.
+    filter: whether to take a row at all.
+    drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
+    limit: stop after so many records.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], mapper: Mapper | None, drop: bool, limit: int | None,
+                 template: str | None = None, group: str | None = None, filter: Filter | None = None):
+        self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
+        self.template, self.group, self.filter = template, group, filter
+        self.report = LoadReport()
+        self._kinds: Counter[str] = Counter()
+        self._filtered: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._turn_keys: Counter[str] = Counter()
+
+    def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
+        """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
+        path = ""
+        for source in sources:
+            path = source.path
+            try:
+                yield from itertools.islice(self._of(source), self._left())
+            finally:
+                self.report.blank_lines += source.blank_lines
+            if self._left() == 0:
+                break
+        self.report.kinds = dict(self._kinds)
+        self.report.filtered, self.report.skipped = dict(self._filtered), dict(self._skipped)
+        self.report.turn_keys = dict(self._turn_keys)
+        if self.report.dropped and not (self.drop and self.report.kept):
+            raise DataError(self._listing(), self.report.refused)
+        if not self.report.kept:
+            raise data_error(path, 1, "file", "no row that makes a record", "at least one",
+                             "check data.mapper and data.filter")
+
+    def _left(self) -> int | None:
+        return None if self.limit is None else self.limit - self.report.kept
+
+    def _of(self, source: Source | Hub) -> Iterator[Record]:
+        rows = iter(source)
+        if self.mapper is None:
+            head = list(itertools.islice(rows, PEEK))
+            layout, rows = self._layout(source, head), itertools.chain(head, rows)
+            convert = layout.record if self.group is None else layout.joined
+        else:
+            convert = self._mapped
+            self.report.layouts[source.path] = "by data.mapper"
+        units = self._groups(source) if self.group is not None else (
+            _Unit([row.line], row.value) for row in self._passing(source.path, rows))
+        for unit in units:
+            try:
+                if self.group is not None:
+                    self._judge(unit.value)
+                made = convert(unit.value)
+                made = [made] if isinstance(made, Record) else made
+            except BadRow as bad:
+                line = unit.lines[bad.row if 0 <= bad.row < len(unit.lines) else 0]
+                self.report.refuse(source.path, line, bad, unit.lines)
+                continue
+            self.report.rows_without_records += 0 if made else len(unit.lines)
+            for record in made:
+                self.report.kept += 1
+                self.report.strict_pairs += record.strict_pair_count
+                self._kinds[record_kind(record)] += 1
+                asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
+                self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
+                yield replace(record, meta={"source": source.path, "line": unit.lines[0], **record.meta})
+
+    def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
+        """The groups of a file, which is read at least twice."""
+        if os.path.exists(source.path) and not os.path.isfile(source.path) and not os.path.isdir(source.path):
+            raise data_error(source.path, 1, "file", "a pipe", "a file, which data.group reads twice",
+                             "write the rows to a file")
+
+        def read() -> Iterator[Row]:
+            source.blank_lines = 0
+            return iter(source)
+
+        def met(row: Row, grouped: bool):
+            self.report.read += 1
+            if grouped:
+                return
+            try:
+                self._group_of(row.value)
+            except BadRow as bad:
+                self.report.refuse(source.path, row.line, bad)
+            else:
+                self._filtered[_name(self.filter)] += 1
+
+        groups = Groups()
+        for row in read():
+            try:
+                groups.add(self._group_of(row.value))
+            except BadRow:
+                groups.add(None)
+        try:
+            for rows in groups.gather(read, met):
+                yield _Unit([row.line for row in rows], [row.value for row in rows])
+        except ValueError:
+            raise data_error(source.path, 1, "file", "other rows at the second reading", "a file that stays as it is",
+                             "run the command again once nothing writes to it") from None
+
+    def _group_of(self, value: Any) -> str | int | None:
+        """A row's group; None where data.filter leaves the row out. One that it cannot judge stays in its group."""
+        refused = None
+        try:
+            if self.filter is not None and not self._test(value):
+                return None
+        except BadRow as bad:
+            refused = bad
+        try:
+            name = cell(value, self.group)
+            if not isinstance(name, int) or isinstance(name, bool):
+                name = text_of(name, self.group, "text or a whole number")
+        except BadRow as bad:
+            raise refused or bad from None
+        return name
+
+    def _judge(self, rows: list[Any]):
+        """Raises BadRow where data.filter cannot judge one of a group's rows."""
+        for index, row in enumerate(rows if self.filter is not None else ()):
+            try:
+                self._test(row)
+            except BadRow as bad:
+                bad.row = index
+                raise
+
+    def _passing(self, path: str, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows that data.filter lets through; all are counted."""
+        for row in rows:
+            self.report.read += 1
+            try:
+                passes = self.filter is None or self._test(row.value)
+            except BadRow as bad:
+                self.report.refuse(path, row.line, bad)
+                continue
+            if passes:
+                yield row
+            else:
+                self._filtered[_name(self.filter)] += 1
+
+    def _test(self, row: Any) -> bool:
+        """What data.filter says; whatever goes wrong inside it makes the row a bad one."""
+        try:
+            passes = self.filter(row)
+        except BadRow as bad:
+            if bad.reason == "missing column":
+                bad.fix = "name a column of the rows in data.filter, or set data.filter=null"
+            raise
+        except Exception as error:
+            raise _raised("filter", error) from None
+        if not isinstance(passes, bool):
+            raise BadRow("filter error", "row", f"that data.filter returned {show(passes)}", "true or false",
+                         "correct the filter")
+        return passes
+
+    def _layout(self, source: Source | Hub, head: list[Row]) -> Layout:
+        objects = [row.value for row in head if isinstance(row.value, dict)]
+        if not objects:
+            raise data_error(source.path, head[0].line, "row", kind(head[0].value), "an object with columns",
+                             "give every row its columns' names")
+        found = list(dict.fromkeys(name for value in objects for name in value))
+        if len(head) == PEEK:
+            optional = Layout(self.columns).optional if self.columns else OPTIONAL
+            found += sorted(source.late_columns(optional - set(found)))
+        layout = recognise(source.path, found, self.columns, source.textual, self.template)
+        self.report.layouts[source.path] = layout.name
+        used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
+        if ignored := [name for name in found if name not in used]:
+            self.report.ignored_columns[source.path] = ignored
+        return layout
+
+    def _mapped(self, row: Any) -> list[Record]:
+        """The checked records of data.mapper; whatever goes wrong inside it makes the row a bad one."""
+        try:
+            made = self.mapper(row)
+        except BadRow:
+            raise
+        except Exception as error:
+            raise _raised("mapper", error) from None
+        made = [made] if isinstance(made, Record) else made
+        if not isinstance(made, list) or not all(isinstance(part, (Record, Skipped)) for part in made):
+            raise BadRow("mapper error", "row", f"that data.mapper returned {show(made)}",
+                         "a Record or a list of them, empty for none", "correct the mapper")
+        records = [_typed(part) for part in made if isinstance(part, Record)]
+        for record in records:
+            check(record)
+        self._skipped.update(part.what for part in made if isinstance(part, Skipped))
+        return records
+
+    def _listing(self) -> str:
+        """The first unusable row, then all by reason with the first of every other reason."""
+        report = self.report
+        bad, messages = sum(report.dropped.values()), report.messages()
+        first = next(iter(messages))
+        text = [messages.pop(first), f"{bad} of {report.read} rows cannot be used:"]
+        for reason, count in Counter(report.dropped).most_common():
+            lines = report.lines[reason]
+            if len(report.layouts) == 1:
+                lines = [line.rpartition(":")[2] for line in lines]
+            text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
+            text += [f"    {messages[reason]}"] if reason in messages else []
+        text.append(f"data.on_bad_row=drop would keep the other {report.kept}" if report.kept else "no row can be used")
+        return "\n".join(text)
+
+
+def _raised(what: str, error: Exception) -> BadRow:
+    """The bad row that a user's function makes of any error: its type, message and place in the function."""
+    said = " ".join(str(error).split())[:200]
+    trace = error.__traceback__.tb_next
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):     # around a _target_
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
+    return BadRow(f"{what} error", "row", f"{type(error).__name__}{': ' * bool(said)}{said}{place}",
+                  f"a row that data.{what} can read", f"correct the row or the {what}")
+
+
+def _typed(record: Record) -> Record:
+    """A mapper's record with every part of its type, as lists, floats and plain turns; raises BadRow.
+
+    That the scores are finite and as many as the responses, Record itself sees to.
+    """
+    def refuse(part: str, value: Any, expected: str):
+        raise BadRow("null" if value is None else "wrong type", part, f"{kind(value)} in the mapper's record", expected,
+                     "correct the row or the mapper")
+
+    prompt, scores = record.prompt, record.scores
+    if isinstance(prompt, list):
+        for turn in prompt:
+            if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+                raise BadRow("wrong type", "prompt", f"the turn {show(turn)} in the mapper's record",
+                             'turns of the form {"role": text, "content": text}', "correct the row or the mapper")
+        prompt = [{"role": turn["role"], "content": turn["content"],
+                   **further_keys(turn, ("role", "content"), turn["role"], "prompt")} for turn in prompt]
+        prompt = [turn for turn in prompt if turn["role"] != "system" or turn["content"].strip()]
+    elif not isinstance(prompt, str):
+        refuse("prompt", prompt, "text or a list of turns")
+    if not isinstance(record.responses, (list, tuple)):
+        refuse("responses", record.responses, "a list of texts")
+    for response in record.responses:
+        if not isinstance(response, str):
+            refuse("responses", response, "texts")
+    if scores is not None:
+        if not isinstance(scores, (list, tuple)):
+            refuse("scores", scores, "a list of numbers")
+        for score in scores:
+            if not isinstance(score, Real) or isinstance(score, bool):
+                refuse("scores", score, "numbers")
+        scores = [float(score) for score in scores]
+    if not isinstance(record.meta, dict):
+        refuse("meta", record.meta, "an object")
+    try:
+        json.dumps(record.meta)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRow("mapper error", "meta", f"{type(error).__name__}: {error}", "what JSON can hold",
+                     "correct the mapper") from None
+    return replace(record, prompt=prompt, responses=list(record.responses), scores=scores, extras=_typed_extras(record))
+
+
+def _typed_extras(record: Record) -> list[dict] | None:
+    """The further keys of the responses' turns in a mapper's record; raises BadRow."""
+    if record.extras is None:
+        return None
+    if not isinstance(record.extras, list) or not all(isinstance(extra, dict) for extra in record.extras):
+        raise BadRow("wrong type", "extras", f"{show(record.extras)} in the mapper's record",
+                     "a list of objects, or None", "correct the mapper")
+    extras = [further_keys(extra, (), "assistant", "extras") for extra in record.extras]
+    if any("weight" in extra for extra in extras):
+        raise BadRow("nothing to learn", "extras", "the weight 0 in the mapper's record", "responses to learn from",
+                     "leave the response out in the mapper")
+    return extras if any(extras) else None
+
+
+def _listed(lines: list[str], count: int) -> str:
+    return ", ".join(lines) + (", …" if count > len(lines) else "")
+
+
+def record_kind(record: Record) -> str:
+    """What a record is called in reports."""
+    k, judged = len(record.responses), record.scores is not None
+    if k == 0:
+        return "prompt"
+    if k == 1:
+        return "scored response" if judged else "demonstration"
+    if not judged:
+        return "candidates"
+    return "ranking" if k > 2 else "pair" if record.scores[0] != record.scores[1] else "tied pair"
+
+
+def _name(function: Callable) -> str:
+    """A function with the arguments it was given, as in ``at_least(column='score', value=2)``."""
+    if not isinstance(function, partial):
+        return getattr(function, "__name__", type(function).__name__)
+    given = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+    return f"{_name(function.func)}({', '.join(given)})"

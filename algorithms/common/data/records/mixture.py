@@ -1,0 +1,301 @@
+"""A data source made of others (``data=mixture``): training records in stated proportions, held-out records united.
+
+Every set of training records (preferences, demonstrations, prompts) is mixed by itself, of the sources that have it:
+source i gives weight_i / Σ weight of `total` records, as whole numbers (largest remainder), drawn without replacement.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...support.errors import ConfigError, DataError, UserError
+from ...support.seeds import permutation
+from .loading import SHOWN, LoadReport, record_kind
+from .mixing import quotas
+from .record import Record, prompt_hash
+from .sets import DataSets, Measure
+from .storage import Records
+
+log = logging.getLogger(__name__)
+
+TRAINING = ("preferences", "demonstrations", "prompts")
+HELD_OUT = ("evaluation", "heldout", "tuning", "choices")
+ELSEWHERE = "prompt held out elsewhere"
+COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", "repeated")
+
+
+@dataclass
+class Mixture:
+    """Data sources by name, each ``{data: its config, weight: its share}``.
+
+    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is evaluated, not trained on.
+    total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
+    larger total repeats a source (no record again before all have come), and that is counted and said.
+    """
+
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    total: int | None = None
+
+    def __post_init__(self):
+        for name, source in self.sources.items():
+            _check_source(f"data.sources.{name}", source)
+        if self.sources and not any(self.weights.values()):
+            raise ConfigError("data.sources: found the weight 0 for every source; expected one above 0")
+        if self.total is not None and self.total < 1:
+            raise ConfigError(f"data.total: found {self.total}; expected at least 1, or null")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each source's weight, as configured."""
+        return {name: source.get("weight", 1.0) for name, source in self.sources.items()}
+
+    def load(self, seed: int) -> DataSets:
+        """The mixed sets; `seed` draws the training records. Every record's ``meta["origin"]`` is its source's name.
+
+        Evaluation, held-out and tuning records and questions of all sources are united, one of each source in turn; a
+        prompt that two sources evaluate stays with the first. A training prompt of a conversation that another source
+        holds out is left out, and counted. The gold reward is kept where all sources have the same.
+        """
+        if not self.sources:
+            raise ConfigError("data.sources: found none; expected at least one; fix: "
+                              "'+data.sources.NAME={weight: 1.0, data: {…}}', or +data@data.sources.NAME.data=CHOICE")
+        parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
+        _evaluate_once(parts)
+        _separate(parts)
+        united = {name: _united(parts, name) for name in HELD_OUT if name != "choices"}
+        asked = {name: part for name, part in parts.items() if part.data.choices is not None}
+        mixed = {name: self._mixed(parts, name, seed) for name in TRAINING}
+        golds = [part.data.gold for part in parts.values()]
+        measures = {name: part.data.measure for name, part in parts.items() if part.data.measure is not None}
+        if any(golds) and not _same(golds):
+            log.warning("gold: the sources differ in it; the mixture has none")
+        return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
+                        choices=_united(asked, "choices") if asked else None,
+                        measure=MeasureByOrigin(measures) if measures else None,
+                        on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
+
+    def _mixed(self, parts: dict[str, "_Part"], name: str, seed: int) -> Records:
+        """One training set: each source's quota, the sources shuffled among each other."""
+        sizes = {part: len(getattr(parts[part].data, name)) for part in parts}
+        given = [part for part in parts if sizes[part] and self.weights[part]]
+        counts = dict.fromkeys(parts, 0)
+        if given:
+            weights = [self.weights[part] for part in given]
+            total = largest_total(weights, [sizes[part] for part in given]) if self.total is None else self.total
+            counts |= zip(given, quotas(weights, total))
+            without = [part for part in parts if self.weights[part] and part not in given]
+            log.info("%s: %s%s", name, ", ".join(f"{counts[part]} of {sizes[part]} from {part}" for part in given),
+                     f"; none in {', '.join(without)}" if without else "")
+        for part, count in counts.items():
+            repeated = max(count - sizes[part], 0)
+            if repeated:
+                log.warning("%s: %s repeats %d of its %d records to give %d (data.total=%d)", name, part, repeated,
+                            sizes[part], count, self.total)
+            parts[part].counts[name] = count
+            parts[part].counts[f"{name}_available"] = sizes[part]
+            parts[part].counts["drawn"] += count
+            parts[part].counts["repeated"] += repeated
+        drawn = {part: getattr(parts[part].data, name).select(_draw(sizes[part], counts[part], seed, name, part))
+                 for part in given}
+        order = np.repeat(np.arange(len(drawn)), [len(records) for records in drawn.values()])
+        return Records.from_list(_merged(drawn, order[permutation(len(order), seed, "mixture", name)]))
+
+
+@dataclass(frozen=True)
+class MeasureByOrigin:
+    """Asks the source that a record came from what its response shows; nothing where that source measures nothing."""
+
+    measures: dict[str, Measure]
+
+    def __call__(self, record: Record, response: str, finished: bool) -> dict[str, float]:
+        measure = self.measures.get(record.meta["origin"])
+        return {} if measure is None else measure(_as_before(record), response, finished)
+
+
+def largest_total(weights: list[float], sizes: list[int]) -> int:
+    """The most records that can be drawn in these proportions without drawing one twice: ⌊min n_i / p_i⌋."""
+    exact = [Fraction(str(weight)) for weight in weights]
+    return int(min(size * sum(exact) / weight for size, weight in zip(sizes, exact, strict=True)))
+
+
+@dataclass
+class _Part:
+    """One source's sets, its report and its counts in the mixture."""
+
+    data: DataSets
+    report: LoadReport
+    counts: dict[str, int] = field(default_factory=partial(dict.fromkeys, COUNTS, 0))
+
+
+def _load(name: str, source: Any, seed: int) -> _Part:
+    log.info("source %s:", name)
+    try:
+        data = source.load(seed)
+    except UserError as error:
+        told = f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)"
+        raise (DataError(told, error.refused) if isinstance(error, DataError) else type(error)(told)) from None
+    return _Part(replace(data), replace(data.report))
+
+
+def _check_source(key: str, source: Any):
+    if not isinstance(source, Mapping):
+        raise ConfigError(f"{key}: found {source!r}; expected {{weight: 1.0, data: {{…}}}}")
+    if unknown := sorted(map(str, source.keys() - {"data", "weight"})):
+        raise ConfigError(f"{key}.{unknown[0]}: found no such key; expected one of data, weight")
+    if "data" not in source:
+        raise ConfigError(f"{key}.data: found none; expected a data source's config; fix: +data@{key}.data=CHOICE")
+    if not hasattr(source["data"], "load"):
+        raise ConfigError(f"{key}.data: found {str(source['data'])[:60]!r}; expected a data source's config, with its "
+                          "_target_")
+    weight = source.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ConfigError(f"{key}.weight: found {weight!r}; expected a number from 0")
+
+
+# ---- no prompt on two sides
+
+
+def _evaluate_once(parts: dict[str, _Part]):
+    """Leave evaluated prompts to the first source that has them."""
+    for name in ("evaluation", "tuning"):
+        seen = np.empty(0, np.uint64)
+        for part in parts.values():
+            records = getattr(part.data, name)
+            hashes = records.prompt_hashes
+            kept = ~np.isin(hashes, seen)
+            part.counts["evaluated_elsewhere"] += int(np.count_nonzero(~kept))
+            setattr(part.data, name, records.where(kept))
+            seen = np.union1d(seen, hashes)
+
+
+def _separate(parts: dict[str, _Part]):
+    """Leave out what would put a conversation that one source holds out among another's training or tuning records."""
+    sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
+    for name, part in parts.items():
+        held = _hashes(records for other in parts if other != name for records in sets[other])
+        seen: set[tuple] = set()
+        for set_name in (*TRAINING, "tuning"):
+            records = getattr(part.data, set_name)
+            clash = np.isin(records.array("root_hash"), held)
+            if clash.any():
+                _count_removed(name, part, set_name, records.where(clash), seen)
+                setattr(part.data, set_name, records.where(~clash))
+        part.counts |= {"read": part.report.read, "kept": part.report.kept, "held_out_elsewhere":
+                        part.report.dropped.get(ELSEWHERE, 0)}
+        if seen:
+            log.warning("%s: left out %d records, whose prompts another source holds out", name,
+                        part.counts["held_out_elsewhere"])
+
+
+def _hashes(sets: Iterable[Records | None]) -> np.ndarray:
+    """(n,) ascending: where the conversations of all sets begin, see ``record.root_hash``."""
+    hashes = [records.array("root_hash") for records in sets if records is not None]
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+
+
+def _count_removed(name: str, part: _Part, set_name: str, removed: Records, seen: set[tuple]):
+    """A record read from a file counts once, in however many sets it lies; one made of it, with its line and prompt, not.
+
+    Made are the sets that the report's fallbacks name and records of a kind that the report does not have.
+    """
+    report = part.report
+    dropped, kinds = dict(report.dropped), dict(report.kinds)
+    lines = {reason: list(shown) for reason, shown in report.lines.items()}
+    for record in removed:
+        line = record.meta.get("line")
+        if line is None:
+            seen.add((len(seen),))
+        else:
+            origin = record.meta["source"], line, prompt_hash(record.prompt)
+            made = set_name in report.fallbacks or record_kind(record) not in kinds
+            identity = origin if made else (*origin, record.key)
+            if identity in seen:
+                continue
+            seen |= {origin, identity}
+        dropped[ELSEWHERE] = dropped.get(ELSEWHERE, 0) + 1
+        shown, place = lines.setdefault(ELSEWHERE, []), name if line is None else f"{record.meta['source']}:{line}"
+        if len(shown) < SHOWN and place not in shown:
+            shown.append(place)
+        if (kind := record_kind(record)) in kinds:
+            kinds[kind] -= 1
+        report.kept -= 1
+        report.strict_pairs -= len(record.strict_pairs)
+    report.dropped, report.lines, report.kinds = dropped, lines, kinds
+
+
+# ---- drawing and joining
+
+
+def _draw(size: int, count: int, seed: int, name: str, source: str) -> np.ndarray:
+    """(count,) ascending indices: a seeded permutation over and over, so that none comes again before all have come."""
+    return np.sort(np.resize(permutation(size, seed, "mixture", name, source), count))
+
+
+def _merged(sources: Mapping[str, Records], order: np.ndarray) -> Iterator[Record]:
+    """The sources' records, each in its own order; `order[i]` says which source gives the i-th."""
+    names = list(sources)
+    iterators = [iter(records) for records in sources.values()]
+    return (_marked(next(iterators[i]), names[i]) for i in order)
+
+
+def _united(parts: dict[str, _Part], name: str) -> Records:
+    """All records of a held-out set, one of each source in turn."""
+    sets = {part: getattr(parts[part].data, name) for part in parts}
+    for part, records in sets.items():
+        parts[part].counts[name] = len(records)
+    turn = np.concatenate([np.arange(len(records)) for records in sets.values()])
+    source = np.repeat(np.arange(len(sets)), [len(records) for records in sets.values()])
+    return Records.from_list(_merged(sets, source[np.lexsort((source, turn))]))
+
+
+def _marked(record: Record, name: str) -> Record:
+    """With its source as origin; an origin it had before stays under "inner"."""
+    inner = {key: record.meta[key] for key in ("origin", "inner") if key in record.meta}
+    meta = {key: value for key, value in record.meta.items() if key not in inner}
+    meta |= {"origin": name} | ({"inner": inner} if inner else {})
+    return replace(record, meta=meta)
+
+
+def _as_before(record: Record) -> Record:
+    """A marked record as its source gave it."""
+    meta = {key: value for key, value in record.meta.items() if key not in ("origin", "inner")}
+    return replace(record, meta=meta | record.meta.get("inner", {}))
+
+
+def _same(golds: list) -> bool:
+    return all(gold == golds[0] for gold in golds)
+
+
+# ---- the report
+
+
+def _report(parts: dict[str, _Part]) -> LoadReport:
+    """The sources' reports added up; counts by source, and those of a source's own parts as SOURCE/PART."""
+    total = LoadReport()
+    for name, part in parts.items():
+        for f in fields(LoadReport):
+            if f.name not in ("sources", "first"):
+                own = getattr(part.report, f.name)
+                told = {key: f"{name}: {text}" for key, text in own.items()} if f.name == "fallbacks" else own
+                setattr(total, f.name, _sum(getattr(total, f.name), told))
+    total.sources = {name: part.counts for name, part in parts.items()}
+    total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
+                      for inner, counts in part.report.sources.items()}
+    total.first = {reason: told for part in reversed(parts.values()) for reason, told in part.report.first.items()}
+    total.lines = {reason: lines[:SHOWN] for reason, lines in total.lines.items()}
+    return total
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """Numbers are added, lists joined, texts both told, dicts joined key by key."""
+    if isinstance(a, dict):
+        return {key: _sum(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}
+    if isinstance(a, str):
+        return a if a == b else f"{a}; {b}"
+    return a + b

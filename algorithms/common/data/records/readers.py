@@ -1,0 +1,286 @@
+"""Files, folders and hub datasets → raw rows with the number of their physical line.
+
+Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also gzipped), Parquet, and folders written
+by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot be parsed is refused with a
+:class:`DataError`; no other exception leaves a reader. All formats stream but JSON, whose text is held.
+"""
+
+import csv
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...support.errors import ConfigError, DataError
+from .json_rows import json_file, json_lines, optional_keys
+from .lines import Row, data_error, hydra_text, lines, override, show
+
+__all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
+
+FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "json.gz", "csv.gz", "tsv.gz", "parquet")
+EXTENSIONS = {**{kind: kind for kind in FORMATS}, "ndjson": "jsonl", "ndjson.gz": "jsonl.gz"}
+FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
+_NOT_DELIMITERS = "\r\n\0\"\ufeff"
+_SEPARATOR = re.compile(r'"?sep=([^\r\n\0"])"?\r?\n?', re.IGNORECASE)
+
+
+@dataclass
+class Source:
+    """One file or folder and how to read it; iterating it yields :class:`Row` and counts the blank lines skipped.
+
+    path: as the user gave it, and as messages show it.
+    format: one of FORMATS; None takes it from the file's name.
+    header: CSV/TSV have a first row of names; otherwise columns are c0, c1, …
+    quoting: CSV/TSV fields may be quoted; otherwise a line is split at the delimiter and nothing else.
+    split: which part of a folder that holds several.
+    delimiter: the character between CSV/TSV fields; None: a comma, of TSV a tab.
+    rows: the dotted name of the list of rows within a JSON object; None: the file is an array.
+    task: the YAML file whose keys these options are; None: they are data.*.
+    """
+
+    path: str
+    format: str | None = None
+    header: bool = True
+    quoting: bool = True
+    split: str = "train"
+    delimiter: str | None = None
+    rows: str | None = None
+    task: str | None = None
+    blank_lines: int = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        if not os.path.exists(self.path):
+            raise data_error(self.path, 1, "file", "nothing at this path", "a data file", "check data.path")
+        self._check_options()
+        if os.path.isdir(self.path):
+            yield from _folder(self)
+            return
+        kind = self.kind
+        reader = _READERS[kind.removesuffix(".gz")]
+        rows = 0
+        for rows, row in enumerate(reader(self, kind.endswith(".gz")), 1):
+            yield row
+        if not rows:
+            raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+
+    @property
+    def kind(self) -> str:
+        """The format, by option or by the file's name."""
+        if self.format is not None:
+            if self.format not in FORMATS:
+                raise ConfigError(f"{self.key('format')}: found {self.format!r}; expected one of {', '.join(FORMATS)}")
+            return self.format
+        name = os.path.basename(self.path).lower()
+        for extension, kind in EXTENSIONS.items():
+            if name.endswith("." + extension):
+                return kind
+        raise data_error(self.path, 1, "file", "an unknown extension", "one of " + ", ".join(EXTENSIONS),
+                         f"rename the file or set {self.key('format')}")
+
+    def late_columns(self, names: set[str]) -> set[str]:
+        """Those of the names that are a column of some row; looked up in JSON alone, whose rows may differ."""
+        ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
+        return optional_keys(self, self.kind.endswith(".gz"), names) if ragged and names else set()
+
+    @property
+    def textual(self) -> bool:
+        """Whether all values are text (CSV, TSV), so that numbers must be parsed from it."""
+        return not os.path.isdir(self.path) and self.kind.removesuffix(".gz") in ("csv", "tsv")
+
+    def key(self, name: str) -> str:
+        """One of these options as messages name it."""
+        return f"data.{name}" if self.task is None else f"{name} in {self.task}"
+
+    def option(self, name: str, value: str) -> str:
+        """The same with a value, as it is given."""
+        if self.task is not None:
+            return f"{name}: {value if value.isalnum() else repr(value)} in {self.task}"
+        return override(f"data.{name}", value if name in ("header", "quoting") else hydra_text(value))
+
+    def _check_options(self):
+        """Refuses options that this file's format has no use for."""
+        check_delimiter(self.delimiter, self.key("delimiter"))
+        kind = "a folder" if os.path.isdir(self.path) else self.kind.removesuffix(".gz")
+        for name, value, kinds in (("delimiter", self.delimiter, ("csv", "tsv")), ("rows", self.rows, ("json",))):
+            if value is not None and kind not in kinds:
+                raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; expected "
+                                  f"a file of the format {' or '.join(kinds)}; fix: leave it null")
+
+
+def check_delimiter(delimiter: str | None, key: str):
+    """Raises ConfigError, which names `key`, for what cannot stand between fields."""
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in _NOT_DELIMITERS):
+        raise ConfigError(f"{key}: found {delimiter!r}; expected one character, no quote or line break")
+
+
+# ---- CSV and TSV
+
+
+def _delimited(source: Source, gz: bool) -> Iterator[Row]:
+    names, texts = None, _without_nul(source, gz)
+    first = next(texts, "")
+    told = _SEPARATOR.fullmatch(first)          # Excel's own line before the header
+    texts, before = (texts, 1) if told else (itertools.chain([first] if first else [], texts), 0)
+    delimiter = source.delimiter or (told[1] if told else _delimiter(source))
+    for number, fields in _fields(source, texts, delimiter, before):
+        if len(fields) <= 1 and not "".join(fields).strip():
+            source.blank_lines += 1
+        elif names is None and source.header:
+            names = fields
+            _check_header(source, number, names, delimiter)
+        else:
+            names = names or [f"c{index}" for index in range(len(fields))]
+            if len(fields) != len(names):
+                raise _ragged(source, number, len(fields), len(names))
+            yield Row(number, dict(zip(names, fields)))
+
+
+def _check_header(source: Source, number: int, names: list[str], delimiter: str):
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise data_error(source.path, number, "row", f"the column {show(twice[0])} twice", "different names",
+                         f"rename one, or set {source.option('header', 'false')} if this is no header")
+    if source.delimiter is not None or len(names) > 1:
+        return
+    if other := next((mark for mark in ";|\t" if mark in names[0] and mark != delimiter), None):
+        tabs = source.option("format", source.kind.replace("csv", "tsv"))
+        fix = tabs if other == "\t" else source.option("delimiter", other)
+        kept = source.option("delimiter", ",") if delimiter == "," else "rename it"
+        raise data_error(source.path, number, "row", f"the one column {show(names[0])}",
+                         f"columns with {show(delimiter)} between them", f"set {fix}; {kept} if it is one column")
+
+
+def _ragged(source: Source, number: int, found: int, expected: int) -> DataError:
+    if source.quoting:
+        fix = ("quote fields that hold the delimiter, or set " + source.option("quoting", "false") + " if none are quoted")
+    else:
+        fix = ("leave the delimiter and line breaks out of fields, or set " + source.option("quoting", "true")
+               + " if fields are quoted")
+    return data_error(source.path, number, "row", f"{found} fields", f"{expected}, as in the first row", fix)
+
+
+def _delimiter(source: Source) -> str:
+    return source.delimiter or ("\t" if source.kind.startswith("tsv") else ",")
+
+
+def _fields(source: Source, texts: Iterator[str], delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:
+    """The fields of every row with the number of its first line, `before` more than it has in `texts`."""
+    if not source.quoting:
+        for number, line in enumerate(texts, before + 1):
+            yield number, line.removesuffix("\n").removesuffix("\r").split(delimiter)
+        return
+    csv.field_size_limit(FIELD_LIMIT)
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + before + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise data_error(source.path, number, "row", f"fields that cannot be told apart ({error})",
+                             "quotes that open and close a whole field", "close or double the quotes, or set "
+                             f"{source.option('quoting', 'false')} if fields are not quoted") from None
+        yield number, fields
+
+
+def _without_nul(source: Source, gz: bool) -> Iterator[str]:
+    for number, line in lines(source, gz):
+        if "\0" in line:
+            raise data_error(source.path, number, "row", "a NUL character", "UTF-8 text", "convert the file to UTF-8")
+        yield line
+
+
+# ---- Arrow
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:80] or type(error).__name__
+
+
+def _parquet(source: Source, gz: bool) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(source.path, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise data_error(source.path, 1, "file", "two columns of the same name", "different names",
+                                 "rename one")
+            for batch in file.iter_batches(batch_size=128):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield Row(number, value)
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        other = f", or set {source.key('format')} if it is of another kind" if not number else ""
+        raise data_error(source.path, number + 1, "file", f"no valid Parquet data ({_short(error)})",
+                         "a whole Parquet file", "fetch or write the file again" + other) from None
+
+
+def _folder(source: Source) -> Iterator[Row]:
+    import datasets
+    import pyarrow
+
+    names = os.listdir(source.path)
+    if "state.json" not in names and "dataset_dict.json" not in names:
+        raise data_error(source.path, 1, "file", "a folder", "a file, or a folder written by datasets.save_to_disk",
+                         "set data.path to a file, or to a list of files")
+    number = 0
+    try:
+        data = datasets.load_from_disk(source.path)
+        if isinstance(data, datasets.DatasetDict):
+            if source.split not in data:
+                raise data_error(source.path, 1, "file", f"the splits {', '.join(data)}", f"one named {source.split}",
+                                 "set data.split")
+            data = data[source.split]
+        for number, value in enumerate(data, 1):
+            yield Row(number, value)
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise data_error(source.path, number + 1, "file", f"no valid dataset ({_short(error)})",
+                         "a folder written by datasets.save_to_disk", "write the folder again") from None
+
+
+@dataclass
+class Hub:
+    """A split of a dataset of the Hugging Face hub; iterating it yields rows numbered from 1.
+
+    subset: its configuration, or data_dir: a folder of its files. revision: a branch, tag or commit; None: the main one.
+    """
+
+    name: str
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    data_dir: str | None = None
+    blank_lines: int = 0
+    textual: bool = False
+
+    def late_columns(self, names: set[str]) -> set[str]:
+        """None: every row has all columns."""
+        return set()
+
+    @property
+    def path(self) -> str:
+        """Its name in messages and reports."""
+        return self.name if self.data_dir is None else f"{self.name}/{self.data_dir}"
+
+    def __iter__(self) -> Iterator[Row]:
+        import datasets
+
+        try:
+            data = datasets.load_dataset(self.name, self.subset, split=self.split, revision=self.revision,
+                                         data_dir=self.data_dir)
+        except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            raise data_error(self.path, 1, "file", f"no such dataset within reach ({_short(error)})",
+                             f"the split {self.split} of a hub dataset, from the network or the local cache",
+                             "check data.name, subset and split; offline, give a file by data.path") from None
+        number = 0
+        for number, value in enumerate(data, 1):
+            yield Row(number, value)
+        if not number:
+            raise data_error(self.path, 1, "file", "no rows", "at least one", "check data.split")
+
+
+_READERS = {"jsonl": json_lines, "json": json_file, "csv": _delimited, "tsv": _delimited, "parquet": _parquet}

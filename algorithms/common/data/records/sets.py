@@ -1,0 +1,213 @@
+"""The data of a run: named sets of records, and files as their source."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...support.errors import ConfigError
+from .columns import FIELDS
+from .loading import Filter, Loader, LoadReport, Mapper
+from .readers import Hub, Source, check_delimiter
+from .recognition import template_parts
+from .record import Record
+from .storage import Records
+from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
+                    ranked, rated, split)
+
+log = logging.getLogger(__name__)
+
+Gold = Callable[[list[str], list[str], list[bool]], list[float]]
+Measure = Callable[[Record, str, bool], dict[str, float]]
+
+
+@dataclass
+class DataSets:
+    """The named sets of a data source; prompts of evaluation and heldout are in no training set.
+
+    preferences: judged responses, single ratings too; heldout: the same of held-out prompts.
+    evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
+    tuning: prompts to choose hyper-parameters on; may be empty.
+    gold: (prompts, responses, finished) → scores, where the true reward is known.
+    choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in ``meta["groups"]``
+    are the figures it counts in.
+    measure: (record, response, finished) → what a sampled response to an evaluated record shows, by the figure's name.
+    on_bad_row: error | drop, for rows that the run's chat template or tokenizer cannot use.
+    """
+
+    preferences: Records
+    demonstrations: Records
+    prompts: Records
+    evaluation: Records
+    heldout: Records
+    tuning: Records
+    report: LoadReport
+    gold: Gold | None = None
+    choices: Records | None = None
+    measure: Measure | None = None
+    on_bad_row: str = "error"
+
+
+def view_sets(view: str) -> tuple[str, str]:
+    """The names of the sets that a view is of: training, held out."""
+    return {"demonstrations": ("demonstrations", "evaluation"), "prompts": ("prompts", "tuning")}.get(
+        view, ("preferences", "heldout"))
+
+
+def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
+    """(training records, held-out records) of a view."""
+    views = {
+        "demonstrations": lambda: (data.demonstrations, data.evaluation),
+        "preferred": lambda: (preferred(data.preferences), preferred(data.heldout)),
+        "pairs": lambda: (pairs(data.preferences), pairs(data.heldout)),
+        "ranked": lambda: (ranked(data.preferences), ranked(data.heldout)),
+        "rated": lambda: (rated(data.preferences), rated(data.heldout)),
+        "prompts": lambda: (data.prompts, data.tuning),
+    }
+    if view not in views:
+        raise ConfigError(f"algorithm.view: found {view!r}; expected one of {', '.join(views)}")
+    return views[view]()
+
+
+@dataclass
+class FileData:
+    """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
+
+    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
+    no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
+    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir are
+    read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
+    columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
+    breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
+    chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
+    mapper: instead of columns, a function from a row to its record or records.
+    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
+    their record's. A row that cannot be used takes its group along.
+    filter: a function from a row to whether it is read; what it refuses is counted under its name.
+    on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
+    Raises ConfigError for options that cannot be used, DataError for data that cannot.
+    """
+
+    path: str | list[str] | None = None
+    name: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    revision: str | None = None
+    data_dir: str | list[str] | None = None
+    format: str | None = None
+    columns: Mapping[str, str | list[str]] | None = None    # null in YAML: Hydra adds no keys to a mapping that is there
+    template: str | None = None
+    chat: bool = False
+    header: bool = True
+    quoting: bool = True
+    delimiter: str | None = None
+    rows: str | None = None
+    mapper: Mapper | None = None
+    group: str | None = None
+    filter: Filter | None = None
+    on_bad_row: str = "error"
+    heldout: float = 0.1
+    limit: int | None = None
+
+    def __post_init__(self):
+        def refuse(key: str, found: str, expected: str):
+            raise ConfigError(f"data.{key}: found {found}; expected {expected}")
+
+        if not self.path and not self.name:
+            refuse("path", "neither it nor data.name", "one of them")
+        if self.on_bad_row not in ("error", "drop"):
+            refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
+        if self.limit is not None and self.limit < 1:
+            refuse("limit", str(self.limit), "at least 1")
+        if self.columns and self.mapper is not None:
+            refuse("columns", "both columns and data.mapper", "one of them")
+        if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
+            refuse("columns", f"the field {unknown[0]}", "fields among " + ", ".join(FIELDS))
+        if self.template is not None:
+            self._check_template(refuse)
+        check_delimiter(self.delimiter, "data.delimiter")
+        for key in ("delimiter", "rows"):
+            if getattr(self, key) is not None and not self.path:
+                refuse(key, f"{getattr(self, key)!r} and no data.path", "a file that it says how to read")
+
+    def _check_template(self, refuse: Callable[[str, str, str], None]):
+        try:
+            template_parts(self.template)
+        except ValueError as error:
+            refuse("template", f"{self.template!r} ({error})", "text with {column} placeholders; {{ and }} for braces")
+        if not self.columns or "prompt" in self.columns:
+            refuse("template", "the prompt in data.columns too" if self.columns else "no data.columns",
+                   "data.columns beside it, for all fields but the prompt")
+
+    def records(self) -> tuple[Records, LoadReport]:
+        """All usable records and the report, before any split."""
+        loader = Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit, self.template, self.group,
+                        self.filter)
+        found = loader.records(self._sources())
+        records = Records.from_list(map(_as_chat, found) if self.chat else found)
+        keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
+        keys.sort()
+        loader.report.duplicates = len(keys) - int(np.count_nonzero(first_of_each(keys)))
+        return records, loader.report
+
+    def load(self, seed: int) -> DataSets:
+        """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts.
+
+        Of rated single responses those with the highest rating of all are demonstrations, which the report says.
+        """
+        records, report = self.records()
+        _log_report(report)
+        train, heldout = split(records, self.heldout)
+        rating = highest_rating(records)
+        preferences, demos = rated(train), demonstrations(train, rating)
+        if rating is not None:
+            report.fallbacks["demonstrations by rating"] = f"single responses rated {rating:g}, the highest"
+        if not len(demos) and len(ranked(preferences)):
+            demos = preferred(preferences)
+            report.fallbacks["demonstrations"] = "preferred responses"
+        if set(report.kinds) != {"prompt"}:
+            report.fallbacks["prompts"] = "prompts of all training records"
+        for name, source in report.fallbacks.items():
+            log.info("%s made from: %s", name, source)
+        if self.heldout and not len(heldout):
+            log.warning("nothing is held out: the data has a single prompt")
+        return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
+                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, on_bad_row=self.on_bad_row)
+
+    def _sources(self) -> list[Source | Hub]:
+        if not self.path:
+            folders = self.data_dir if isinstance(self.data_dir, list) else [self.data_dir]
+            return [Hub(self.name, self.subset, self.split, self.revision, folder) for folder in folders]
+        if self.name:
+            log.info("data.path is read, not the hub's %s", self.name)
+        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
+        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split, self.delimiter, self.rows)
+                for path in paths]
+
+
+def _as_chat(record: Record) -> Record:
+    plain = isinstance(record.prompt, str) and record.prompt
+    return replace(record, prompt=[{"role": "user", "content": record.prompt}]) if plain else record
+
+
+def _log_report(report: LoadReport):
+    log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
+    for reason, count in report.dropped.items():
+        log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
+    for message in report.messages().values():
+        log.warning("dropped: %s", message)
+    for what, count in report.skipped.items():
+        log.warning("skipped %d times: %s", count, what)
+    for name, count in report.filtered.items():
+        log.info("filtered %d rows: %s", count, name)
+    for name, count in report.turn_keys.items():
+        log.info("further key of %d turns: %r", count, name)
+    for path, names in report.ignored_columns.items():
+        log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
+    for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
+                        (report.rows_without_records, "rows without a record")):
+        if count:
+            log.warning("%d %s", count, what)

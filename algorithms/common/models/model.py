@@ -1,0 +1,391 @@
+"""One base, loaded once; the roles that compute over it; what a run exports.
+
+A ``Role`` answers in the terms of the papers: log-probabilities of responses. Everything about rows, masks, autocast
+and which adapter is active stays in here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import precision
+from ..data.batches import Batch, attention_mask, collate
+from ..support.digests import content_hash, weights_digest
+from ..support.errors import ConfigError
+from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
+                       disable_dropout, head_logits, position_limit, shared_rows_refusal)
+from ..logprobs import chunked_token_logprobs
+from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
+from ..data.template import Example, Template
+
+log = logging.getLogger(__name__)
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that is optional
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Lora:
+    """LoRA: Hu et al. 2021, arXiv 2106.09685; all linear layers by default, as QLoRA (arXiv 2305.14314) found necessary."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0  # off: log-probabilities are compared with one another
+    target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self):
+        for ok, key, expected in ((self.r >= 1, "r", "at least 1"), (self.alpha >= 1, "alpha", "at least 1"),
+                                  (0 <= self.dropout < 1, "dropout", "a share in [0, 1)")):
+            if not ok:
+                raise ConfigError(f"lora.{key}: found {getattr(self, key)}; expected {expected}")
+
+    def peft_config(self):
+        """What PEFT calls these settings."""
+        from peft import LoraConfig
+
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets,
+                          bias="none", task_type="CAUSAL_LM")
+
+
+@dataclass
+class ModelConfig:
+    """Which model, in which precision, laid out how."""
+
+    name: str  # hub id or local folder
+    revision: str | None = None
+    precision: str = "nf4"  # nf4 (4-bit, double quantisation, bf16 compute) | bf16 | fp32: the base's weights
+    lora: Lora | None = field(default_factory=Lora)  # null: full fine-tuning, roles are copies
+    attention: str = "sdpa"  # sdpa | eager
+    rows: str = "auto"  # auto | shared | plain; auto: shared wherever it is exact, the choice is logged
+    gradient_checkpointing: bool = True
+    max_length: int = 1024  # tokens of prompt + one response
+    max_prompt_length: int = 512
+    keep: str = "end"  # end | start: which side of an over-long prompt stays
+    chat_template: str | None = None  # a Jinja file that replaces the tokenizer's
+    # null in YAML: Hydra adds no keys to a mapping that is there
+    template_arguments: dict[str, Any] | None = None  # what the chat template is given besides the messages
+    trust_remote_code: bool = False
+
+    def __post_init__(self):
+        for key, allowed in {"precision": ("nf4", "bf16", "fp32"), "attention": ("sdpa", "eager"),
+                             "rows": ("auto", "shared", "plain"), "keep": ("end", "start")}.items():
+            if getattr(self, key) not in allowed:
+                raise ConfigError(f"model.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
+        if not 0 < self.max_prompt_length < self.max_length:
+            raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … max_length − 1 "
+                              f"= {self.max_length - 1}; fix: leave room for a response")
+        if self.chat_template is not None and not Path(self.chat_template).is_file():
+            raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; fix: give its path")
+        if self.lora is None and self.precision == "nf4":
+            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be trained; "
+                              "fix: model.precision=bf16 or fp32, or keep model.lora")
+
+    def folder(self) -> str:
+        """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
+        for path in (Path(self.name).expanduser(), PROJECT / self.name):
+            if path.is_dir():
+                return str(path.resolve())
+        return self.name
+
+
+def load_config(config: ModelConfig):
+    """The base's own config. ConfigError for what this project cannot train, before any weights load."""
+    from transformers import AutoConfig
+
+    folder = Path(config.folder())
+    if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.name):
+        raise ConfigError(f"model.name: found {config.name!r}, and no such folder; expected the folder of a model, or "
+                          "a hub id (NAME or ORG/NAME); fix: correct the path")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
+                          f"task=merge adapter={config.name}, and then model.name=… of what it writes")
+    try:
+        told = AutoConfig.from_pretrained(config.folder(), revision=config.revision,
+                                          trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+    check_described(config, told)
+    return told
+
+
+def check_described(config: ModelConfig, told) -> None:
+    """ConfigError where a base's own config rules out these settings."""
+    check_causal(told, config.name)
+    limit = position_limit(told)
+    if limit is not None and config.max_length > limit:
+        raise ConfigError(f"model.max_length: found {config.max_length}; expected at most {limit}, the positions "
+                          f"{config.name} has; fix: model.max_length={limit}")
+
+
+def load_tokenizer(config: ModelConfig):
+    """The base's tokenizer, once its config is known to fit."""
+    from transformers import AutoTokenizer
+
+    told = load_config(config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.folder(), revision=config.revision,
+                                                  trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+    check_vocabulary(told, tokenizer, config.name)
+    return tokenizer
+
+
+def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    own_code = "set model.trust_remote_code=true if you trust its code"
+    convert = "convert .bin weights to safetensors"
+    if Path(config.folder()).is_dir():
+        return ConfigError(f"model.name: found the folder {config.name!r}, which could not be loaded ({first}); "
+                           "expected config.json, a tokenizer and model.safetensors in it; fix: save_pretrained of a "
+                           f"model and of its tokenizer writes them, {convert}, or {own_code}")
+    return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id "
+                       "or a local folder with config.json, tokenizer and model.safetensors; fix: check the name, run "
+                       "hf auth login (and accept the licence on its page) for a gated repository, "
+                       f"{convert}, or {own_code}")
+
+
+def load_base(config: ModelConfig, device: torch.device):
+    """The causal LM, frozen precision as configured. safetensors only."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    # bf16 weights where they are computed in bf16 anyway; a device without bf16 arithmetic computes in fp32
+    compute = torch.bfloat16 if precision.has_bf16(device) else torch.float32
+    quantization = None
+    if config.precision == "nf4":
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                          bnb_4bit_compute_dtype=compute)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": compute}[config.precision]
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            config.folder(), output_loading_info=True, revision=config.revision, dtype=dtype,
+            quantization_config=quantization,
+            attn_implementation=config.attention, use_safetensors=True, trust_remote_code=config.trust_remote_code,
+            device_map={"": device.index or 0} if device.type == "cuda" else {"": "cpu"})
+    except (OSError, ValueError) as error:
+        if "attention implementation" in str(error):
+            raise ConfigError(f"model.attention: found {config.attention}, which {config.name} does not have; expected eager; "
+                              "fix: model.attention=eager") from error
+        raise _not_loaded(config, error) from error
+    if loaded["missing_keys"]:
+        missing = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise ConfigError(f"model.name: found no weights for {missing} in {config.name}, which would be random; "
+                          "expected those of a whole causal language model; fix: model.name=… of one")
+    if config.precision == "nf4":
+        check_quantized(model)
+        disable_cpu_repacking(model)
+    return model.eval()
+
+
+def model_digest(config: ModelConfig) -> str:
+    """Content identity of a base: its files, or a hub repository at a commit."""
+    folder = Path(config.folder())
+    if not folder.is_dir():
+        told = load_config(config)
+        return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
+    return weights_digest(folder)
+
+
+class Role:
+    """One role's answers. Frozen roles never build a graph."""
+
+    def __init__(self, models: "Models", name: str, trainable: bool):
+        self.models, self.name, self.trainable = models, name, trainable
+        self.stored = None  # kept log-probabilities by content, see references.py
+        self.scalar: torch.nn.Linear | None = None  # a head of its own, float32: rewards, values
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        own = {} if self.scalar is None else {f"scalar.{key}": value for key, value in self.scalar.named_parameters()}
+        return {**self.models.roles.named_parameters(self.name), **own}
+
+    def add_scalar_head(self, outputs: int = 1, like: "Role | None" = None, seed: int = 0) -> None:
+        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325; or a copy of another role's."""
+        hidden = self.models.roles.module.get_output_embeddings().in_features  # OPT-350m projects its last states down
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.scalar = torch.nn.Linear(hidden, outputs)
+            torch.nn.init.normal_(self.scalar.weight, std=(hidden + 1) ** -0.5)
+            torch.nn.init.zeros_(self.scalar.bias)
+        if like is not None:
+            self.scalar.load_state_dict(like.scalar.state_dict())
+        self.scalar.to(self.models.device).requires_grad_(self.trainable)
+
+    def _scalar_at(self, batch: Batch, index: Tensor) -> Tensor:
+        """(…,) flat indices into the rows → (…, outputs), in float32."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            return self.scalar(self.hidden_states(batch).flatten(0, 1)[index].float())
+
+    def values(self, batch: Batch) -> Tensor:
+        """(B, K, T): V(s_t), read at the state that predicts y_t; 0 outside the mask."""
+        values = self._scalar_at(batch, batch.source[batch.mask]).squeeze(-1)  # (N,)
+        return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
+
+    def final_outputs(self, batch: Batch) -> Tensor:
+        """(B, K, outputs): the head at each response's last token; 0 where a response is absent."""
+        return self._scalar_at(batch, batch.last) * batch.present.unsqueeze(-1)
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """(R, L, H): the backbone's last hidden states, in this role."""
+        models = self.models
+        models.used.add(self.name)
+        grad = torch.is_grad_enabled() and self.trainable
+        with torch.set_grad_enabled(grad), models.roles.use(self.name), models.autocast():
+            module = models.roles.module
+            if module.training != grad:
+                module.train(grad)  # checkpointing works in train() only; dropout is LoRA's, 0 where it matters
+            backbone = getattr(module, module.base_model_prefix)
+            mask = attention_mask(batch, models.config.attention, models.mask_dtype)
+            # HF's own causal mask (None here) would read restarted positions as a packed row
+            return backbone(input_ids=batch.input_ids, attention_mask=mask if mask is not None else (batch.group >= 0).long(),
+                            position_ids=batch.position_ids, use_cache=False).last_hidden_state
+
+    def head(self, states: Tensor) -> Tensor:
+        """(N, H) → (N, V) logits."""
+        with self.models.roles.use(self.name), self.models.autocast():
+            return head_logits(self.models.roles.module, states)
+
+    def token_logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask. The head sees response positions only."""
+        hidden = self.hidden_states(batch)
+        head = self.head if temperature == 1 else lambda states: self.head(states).float() / temperature
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            states = hidden.flatten(0, 1)[batch.source[batch.mask]]  # (N, H)
+            values = chunked_token_logprobs(states, batch.labels[batch.mask], head)  # (N,)
+            return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
+
+    def response_logprobs(self, batch: Batch) -> Tensor:
+        """(B, K): log π(y|x), summed over the response and its end token; from the store where this role has one."""
+        if self.stored is not None:
+            return self.stored.lookup(batch)
+        return self.token_logprobs(batch).sum(-1)
+
+
+class Models:
+    """One base and its roles. ``policy`` is trained; ``reference`` is what it is held close to."""
+
+    def __init__(self, config: ModelConfig, mixed_precision: str = "auto", device: torch.device | None = None, base=None,
+                 tokenizer=None):
+        self.config = config
+        self.device = device or precision.pick_device()
+        peft_config = None if config.lora is None else config.lora.peft_config()
+        self.template = Template(tokenizer or load_tokenizer(config), config.chat_template, config.template_arguments)
+        base = base if base is not None else load_base(config, self.device)
+        disable_dropout(base)
+        self.hf_config = base.config
+        self.autocast_dtype = precision.autocast_dtype(mixed_precision, self.device)
+        log.info("%s on %s, weights %s, %s", config.name, self.device, config.precision,
+                 f"autocast {self.autocast_dtype}" if self.autocast_dtype else "no autocast")
+        refusal = shared_rows_refusal(base.config, config.max_length)
+        check_described(config, base.config)
+        check_vocabulary(base.config, self.template.tokenizer, config.name)
+        check_head(base, self.autocast())
+        if config.rows == "shared" and refusal:
+            raise ConfigError(f"model.rows: found shared, but {refusal}; expected plain; fix: model.rows=plain")
+        self.layout = "plain" if config.rows == "plain" or refusal else "shared"
+        if config.rows == "auto" and refusal:
+            log.warning("rows: plain, since %s", refusal)
+        self.roles = CopyRoles(base) if peft_config is None else AdapterRoles(base, peft_config)
+        self.weights_dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
+        self.mask_dtype = self.weights_dtype
+        self.used: set[object] = set()  # what has computed since it was cleared: roles, and models beside this one
+        self._roles: dict[str, Role] = {BASE: Role(self, BASE, trainable=False)}
+
+    @property
+    def weights_in_autocast(self) -> bool:
+        """Whether the base's weights have the type that autocast computes in."""
+        return self.weights_dtype == self.autocast_dtype
+
+    def autocast(self):
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def add_role(self, name: str, trainable: bool, like: str | None = None, seed: int | None = None) -> Role:
+        """A new role: a copy of ``like``, or fresh LoRA weights drawn from ``seed`` (the base's function)."""
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.roles.add(name, trainable, like)
+        if not trainable and self.weights_in_autocast:
+            # autocast rounds them to this at every use: half the memory, the same numbers
+            for parameter in self.roles.named_parameters(name).values():
+                parameter.data = parameter.data.to(self.weights_dtype)
+        if self.config.gradient_checkpointing and trainable:
+            with self.roles.use(name):
+                enable_checkpointing(self.roles.module, self.roles)
+        self._roles[name] = Role(self, name, trainable)
+        return self._roles[name]
+
+    def alias(self, name: str, role: str) -> Role:
+        """``name`` answers as ``role`` does (reference = base where there was no supervised stage)."""
+        self._roles[name] = Role(self, self._roles[role].name, trainable=False)
+        return self._roles[name]
+
+    def clear_roles(self) -> None:
+        for name in self.roles.names():
+            self.roles.remove(name)
+        self._roles = {BASE: self._roles[BASE]}
+
+    def role(self, name: str) -> Role:
+        if name not in self._roles:
+            raise KeyError(f"role {name!r}: found {sorted(self._roles)}")
+        return self._roles[name]
+
+    @property
+    def policy(self) -> Role:
+        return self.role("policy")
+
+    @property
+    def reference(self) -> Role:
+        return self.role("reference")
+
+    def tokenize(self, record, every_turn: bool = False) -> Example:
+        """``every_turn``: learn the assistant's turns in the prompt too."""
+        config = self.config
+        return self.template.example(record, config.max_length, config.max_prompt_length, config.keep, every_turn)
+
+    def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
+        """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""
+        return self.fit_prompt(self.template.prompt_ids(prompt), new_tokens)
+
+    def fit_prompt(self, ids: list[int], new_tokens: int) -> list[int]:
+        """The same for token ids."""
+        config = self.config
+        room = config.max_length - new_tokens
+        if room < 1:
+            raise ConfigError(f"sampling.max_new_tokens: found {new_tokens}; expected less than model.max_length = "
+                              f"{config.max_length}; fix: lower the one or raise the other")
+        return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
+
+    def collate(self, examples: list[Example], pack: bool = False) -> Batch:
+        """Examples → rows on the device, in this model's layout."""
+        pack_to = self.config.max_length if pack and self.layout == "shared" else None
+        return collate(examples, self.layout, pack_to).to(self.device)
+
+    def check_layout(self, examples: list[Example], role: str = "policy") -> None:
+        """Compare the fast rows with plain rows on real data; the tolerance is what another padding of plain rows does."""
+        if self.layout == "plain" or not any(example.responses for example in examples):
+            return
+        answers = self.role(role)
+        with torch.no_grad():
+            fast = collate(examples, "shared").to(self.device)
+            plain = collate(examples, "plain").to(self.device)
+            truth = answers.token_logprobs(plain)[plain.mask]
+            alone = torch.cat([answers.token_logprobs(one)[one.mask] for one in
+                               (collate([example], "plain").to(self.device) for example in examples)])
+            difference = (answers.token_logprobs(fast)[fast.mask] - truth).abs().mean().item()
+        dtype = self.autocast_dtype or self.weights_dtype
+        # alone and truth may agree to the bit where nothing needs padding: rounding alone makes some 1e-5 in fp32
+        tolerance = 4 * (alone - truth).abs().mean().item() + max(1e-4, 16 * torch.finfo(dtype).eps)
+        if not difference <= tolerance:
+            raise ConfigError(f"model.rows: found shared-prefix rows that differ from plain rows by {difference:.2e} nats a token "
+                              f"for {self.config.name} ({self.hf_config.model_type}, {self.config.attention}); expected at most "
+                              f"{tolerance:.2e}; fix: model.rows=plain")

@@ -1,0 +1,197 @@
+"""Batched sampling with a key-value cache.
+
+Prompts are left-padded with an explicit mask and prefilled once, however many samples each is to have. Every sequence
+draws its uniforms from its own stream, so but for rounding its tokens do not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..support.errors import ConfigError
+from .families import head_logits, shared_rows_refusal
+from .model import Models
+from ..support.seeds import uniforms
+
+
+@dataclass
+class Sampling:
+    """How responses are drawn. Temperature 0 is greedy. PPO rollouts use no warping: top_p 1, top_k 0."""
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0  # nucleus: the smallest set of tokens that holds this much probability
+    top_k: int = 0  # 0: all
+    min_new_tokens: int = 0  # no end token before that many
+    batch_size: int = 64  # sequences decoded at the same time
+
+    def __post_init__(self):
+        for ok, key, expected in ((self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
+                                  (self.temperature >= 0, "temperature", "0 (greedy) or more"),
+                                  (0 < self.top_p <= 1, "top_p", "a share in (0, 1]"),
+                                  (self.top_k >= 0, "top_k", "0 (all) or more"),
+                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", "0 … max_new_tokens"),
+                                  (self.batch_size >= 1, "batch_size", "at least 1")):
+            if not ok:
+                raise ConfigError(f"sampling.{key}: found {getattr(self, key)}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response: its token ids (the end token included when ``finished``)."""
+
+    ids: list[int]
+    finished: bool
+
+
+def warp(logits: Tensor, settings: Sampling) -> Tensor:
+    """(B, V) logits → (B, V) probabilities after temperature, top-k and top-p."""
+    logits = tempered(logits, settings.temperature)
+    if settings.top_k:
+        kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if settings.top_p < 1:
+        ordered, index = probabilities.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= settings.top_p  # mass before this token already reaches top_p
+        probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(outside, 0))
+    return probabilities
+
+
+def sampled_logprobs(logits: Tensor, drawn: Tensor, step: Tensor, stop: list[int], settings: Sampling) -> Tensor:
+    """(N, V) logits → (N, V) log-probabilities of what each token was drawn from; −inf for what is never drawn there.
+
+    All that ``_decode`` does to the model's distribution counts: temperature (above 0), top-k, top-p, and no end token
+    (``stop``) among the first ``min_new_tokens``. step: (N,) places in the responses, from 0. drawn: (N,) the tokens
+    that were: always part of it, though this forward may round another way than the one that sampled.
+    """
+    ends = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    ends[stop] = True
+    logits = logits.float().masked_fill((step < settings.min_new_tokens).unsqueeze(-1) & ends, -torch.inf)
+    kept = (warp(logits, settings) > 0).scatter(-1, drawn.unsqueeze(-1), True)
+    return tempered(logits, settings.temperature).masked_fill(~kept, -torch.inf).log_softmax(-1)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """(N, V) logits at a temperature above 0, the largest of each row 0: nothing overflows."""
+    logits = logits.float()
+    return (logits - logits.amax(-1, keepdim=True)) / temperature
+
+
+def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
+    # a parallel scan rounds unevenly: without cummax the sum could grow at a token of probability 0
+    cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
+    target = (uniform * cdf[:, -1]).unsqueeze(-1)
+    return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # uniform < 1: below the end, also after rounding
+
+
+@torch.no_grad()
+def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
+           keys: list[str] | None = None) -> list[list[Sample]]:
+    """n samples for each prompt (lists of token ids). ``keys`` name the prompts' random streams; default: their position."""
+    keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
+    results: list[list[Sample]] = [[] for _ in prompts]
+    chunk = max(1, settings.batch_size // n)  # prompts at the same time
+    # like lengths together: little padding; the longest first: memory runs out at the start or never
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    models.used.add(models.role(role).name)
+    # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
+    with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
+        for start in range(0, len(order), chunk):
+            members = order[start:start + chunk]
+            beginning = prefill(models, [prompts[i] for i in members], settings.max_new_tokens)
+            for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
+                copies = range(first, min(n, first + settings.batch_size))
+                streams = np.stack([uniforms(settings.max_new_tokens, seed, keys[i], c) for i in members for c in copies])
+                spread = beginning.spread(len(copies), again=copies.stop < n)
+                drawn = _decode(models, spread, torch.from_numpy(streams), settings)
+                for position, index in enumerate(members):
+                    results[index] += drawn[position * len(copies):(position + 1) * len(copies)]
+    return results
+
+
+def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:
+    """Go on from B prompts that were read, under the current role. ``streams``: (B, max_new_tokens) uniforms."""
+    device, model = models.device, models.roles.module
+    logits, mask, next_position, cache = beginning
+    stop = torch.tensor(models.template.stop_ids, device=device)
+    streams = streams.to(device)
+    total = len(streams)
+    out = torch.zeros(total, settings.max_new_tokens, dtype=torch.long, device=device)
+    length = torch.full((total,), settings.max_new_tokens, device=device)
+    ended = torch.zeros(total, dtype=torch.bool, device=device)
+
+    alive = torch.arange(total, device=device)  # rows of the batch → sequences
+    for step in range(settings.max_new_tokens):
+        if step < settings.min_new_tokens:
+            logits[:, stop] = -torch.inf
+        if settings.temperature == 0:
+            token = logits.argmax(-1)
+        else:
+            token = draw(warp(logits, settings), streams[alive, step])
+        out[alive, step] = token
+        over = ended[alive]  # a finished row is carried along for a while
+        fresh = torch.isin(token, stop) & ~over
+        over = over | fresh
+        length[alive], ended[alive] = length[alive].masked_fill(fresh, step + 1), over
+        done = int(over.sum())  # a device is waited for here, once a token
+        if step + 1 == settings.max_new_tokens or done == len(over):
+            break
+        if 4 * done >= len(over):  # decode them no further once they are many
+            keep = (~over).nonzero().squeeze(-1)
+            cache.reorder_cache(keep)
+            alive, token, mask, next_position = alive[keep], token[keep], mask[keep], next_position[keep]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
+        logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
+                       past_key_values=cache, use_cache=True).logits[:, -1]
+        next_position = next_position + 1
+    return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
+
+
+class Prefilled(NamedTuple):
+    """Prompts that have been read, each the beginning of one or several sequences."""
+
+    logits: Tensor  # (B, V) of the first token
+    mask: Tensor  # (B, P)
+    position: Tensor  # (B, 1) of the first token
+    cache: Any
+
+    def spread(self, copies: int, again: bool = False) -> "Prefilled":
+        """``copies`` sequences of each, side by side; ``again``: this one is spread once more, so its cache is left alone."""
+        cache = copy.deepcopy(self.cache) if again else self.cache
+        if copies > 1:
+            cache.reorder_cache(torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(copies))
+        return Prefilled(*(part.repeat_interleave(copies, 0) for part in self[:3]), cache)
+
+
+def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefilled:
+    """Read every prompt once, under the current role; the cache has room for ``new_tokens``."""
+    device = models.device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    cache = _cache(models, width + new_tokens)
+    position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
+    module = models.roles.module.eval()
+    states = getattr(module, module.base_model_prefix)(input_ids=ids, attention_mask=mask, position_ids=position,
+                                                       past_key_values=cache, use_cache=True).last_hidden_state
+    # the whole model's own head takes (B, 1, H) out of (B, T, H), for which the CPU copies its weight B times
+    logits = head_logits(module, states[:, -1].contiguous())
+    return Prefilled(logits, mask, position[:, -1:] + 1, cache)
+
+
+def _cache(models: Models, size: int):
+    """Static where all layers attend to everything by position ids (no concatenation a step), dynamic elsewhere."""
+    from transformers import DynamicCache, StaticCache
+
+    if shared_rows_refusal(models.hf_config) is None:
+        return StaticCache(config=models.hf_config, max_cache_len=size)
+    return DynamicCache(config=models.hf_config)

@@ -1,0 +1,338 @@
+"""What scores a response: a trained reward model, the data's gold reward, a function, a weighted sum; see also
+``classifier.py``.
+
+A source is configured (``reward=…``); opened over the models of a stage it becomes a scorer, a plain function of
+responses. Sources that must be trained first say so in ``needs``; what their settings only name is told by ``content``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+import torch
+
+from ..algorithm import Algorithm, Need
+from ..support.errors import ConfigError, TrainingError
+from ..models.model import ModelConfig, Models
+from ..training.optim import Recipe
+from ..data.records import Record
+from ..data.template import Example
+
+if TYPE_CHECKING:
+    from ..data.records import DataSets
+
+log = logging.getLogger(__name__)
+LARGEST = torch.finfo(torch.float32).max  # training computes in float32, where anything above is infinite
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response to score, as text and as token ids."""
+
+    prompt: str  # rendered
+    text: str
+    prompt_ids: list[int]
+    ids: list[int]  # with the end token when finished
+    finished: bool
+    record: str  # key, for messages
+    source: str | list[dict] | None = None  # the record's prompt before rendering; None: the same text
+    meta: dict = field(default_factory=dict)  # the record's
+
+    @property
+    def turns(self) -> str | list[dict]:
+        """The prompt for whoever renders it anew: plain text or messages."""
+        return self.prompt if self.source is None else self.source
+
+
+Scorer = Callable[[list[Response]], list[float]]
+
+
+class RewardSource:
+    """Base of the sources."""
+
+    @property
+    def reads_meta(self) -> bool:
+        """Whether its scores depend on the records' meta, which is no part of their keys."""
+        return False
+
+    def needs(self) -> dict[str, Need]:
+        """Stages to train first, by name. Over the run's base each becomes its algorithm's frozen role."""
+        return {}
+
+    def content(self) -> Any:
+        """Identity, as JSON, of what the settings only name: a kept stage depends on what files hold."""
+        return {}
+
+    def asks(self, data: "DataSets") -> list[Callable]:
+        """Functions of the data that score in its place: a kept stage depends on their code too."""
+        return []
+
+    def check(self, data: "DataSets") -> None:
+        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+
+    def load(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
+        from ..models.export import frozen_role
+
+        for name, need in self.needs().items():
+            role = need.algorithm.role
+            if need.model is None and role not in models.roles.names():
+                frozen_role(models, role, folders[name])
+        return self.open(models, folders, data, batch_size)
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        """A scorer over loaded models; ``folders`` holds the trained stages of ``needs``."""
+        raise NotImplementedError
+
+
+def checked(name: str, scorer: Callable[[list[Response]], Any]) -> Scorer:
+    """The scorer, stopping with the record where it returns anything but one finite number per response.
+
+    It may return a list, a NumPy array or a tensor.
+    """
+
+    def score(responses: list[Response]) -> list[float]:
+        values = scorer(responses)
+        values = values.tolist() if hasattr(values, "tolist") else values
+        first = responses[0].record if responses else "none"
+        if not isinstance(values, (list, tuple)):
+            raise TrainingError(f"reward {name}: found {type(values).__name__}; expected a list of one number per "
+                                f"response (first record {first})")
+        if len(values) != len(responses):
+            raise TrainingError(f"reward {name}: found {len(values)} scores for {len(responses)} responses; expected "
+                                f"one each (first record {first})")
+        return [_number(name, value, response) for value, response in zip(values, responses)]
+
+    return score
+
+
+def _number(name: str, value: Any, response: Response) -> float:
+    number = value.item() if getattr(value, "ndim", None) == 0 else value  # a tensor's or an array's element
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= LARGEST:
+        raise TrainingError(f"reward {name}: found {number!r} for a response to record {response.record}; expected a "
+                            f"finite number, at most {LARGEST:.3g} in size")
+    return float(number)
+
+
+def counted(models: Models, scorer: Scorer) -> Scorer:
+    """The scorer of a model of its own, which counts beside the roles of ``models`` once it has answered."""
+    model = object()
+
+    def score(responses: list[Response]) -> list[float]:
+        models.used.add(model)
+        return scorer(responses)
+
+    return score
+
+
+@dataclass
+class Trained(RewardSource):
+    """A reward model trained on the run's preferences, as a frozen role on the policy's own base."""
+
+    algorithm: Algorithm
+    recipe: Recipe
+
+    def needs(self) -> dict[str, Need]:
+        return {"reward": Need(self.algorithm, self.recipe)}
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        self.algorithm.load_state_dict(json.loads((folders["reward"] / "state.json").read_text(encoding="utf-8")))
+
+        def examples(responses: list[Response]) -> list[Example]:
+            return [Example(r.prompt_ids, [r.ids], [r.finished], None, r.record) for r in responses]
+
+        return checked("trained", lambda responses: _scores(self.algorithm, models, examples(responses), batch_size))
+
+
+@torch.no_grad()
+def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
+    """The algorithm's score of single responses."""
+    values: list[float] = []
+    for start in range(0, len(examples), batch_size):
+        values += algorithm.score(models, models.collate(examples[start:start + batch_size]))[:, 0].tolist()
+    return values
+
+
+@dataclass
+class NeedOver(Need):
+    """A stage over a base of its own."""
+
+    model: ModelConfig
+
+
+@dataclass
+class TrainedOwn(RewardSource):
+    """A reward model trained on the run's preferences over a base of its own, of any size and family."""
+
+    algorithm: Algorithm
+    recipe: Recipe
+    model: ModelConfig
+
+    def needs(self) -> dict[str, Need]:
+        return {"reward": NeedOver(self.algorithm, self.recipe, self.model)}
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        from ..models.export import frozen_role
+
+        own = Models(self.model, "bf16" if models.autocast_dtype is not None else "no", device=models.device)
+        self.algorithm.load_state_dict(json.loads((folders["reward"] / "state.json").read_text(encoding="utf-8")))
+        frozen_role(own, self.algorithm.role, folders["reward"])
+
+        def score(responses: list[Response]) -> list[float]:
+            return _scores(self.algorithm, own, [_retokenized(own, response) for response in responses], batch_size)
+
+        return counted(models, checked("trained on its own base", score))
+
+
+def _retokenized(models: Models, response: Response) -> Example:
+    """A response as another model's tokens; an unfinished one has no end token there either."""
+    example = replace(models.tokenize(Record(response.turns, [response.text])), record=response.record)
+    if response.finished or not example.finished[0]:
+        return example
+    return replace(example, responses=[example.responses[0][:-1]], finished=[False], key="")
+
+
+@dataclass
+class Gold(RewardSource):
+    """The data's own true reward, where it has one."""
+
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [data.gold]
+
+    def check(self, data: "DataSets") -> None:
+        if data.gold is None:
+            raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
+                              "reward=trained")
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        def score(responses: list[Response]) -> list[float]:
+            prompts, texts = [r.prompt for r in responses], [r.text for r in responses]
+            return data.gold(prompts, texts, [r.finished for r in responses])
+
+        return checked("gold", score)
+
+
+# What a function may ask for by name: a list with one of these for each response.
+ARGUMENTS: dict[str, Callable[[Response], Any]] = {
+    "prompts": lambda response: response.prompt,  # as the policy sees them, its chat template applied
+    "responses": lambda response: response.text,
+    "finished": lambda response: response.finished,  # False: cut at the limit of new tokens
+    "meta": lambda response: response.meta,  # the record's, a dict
+    "prompt_ids": lambda response: response.prompt_ids,  # token ids of the policy's tokenizer
+    "response_ids": lambda response: response.ids,  # with the end token where it is finished
+}
+
+
+@dataclass
+class Function(RewardSource):
+    """A Python function to one number for each response. Its signature says what it is given: any of ``ARGUMENTS`` by
+    name, or prompts and responses as its first two arguments, whatever they are called.
+    """
+
+    function: Callable[..., Any]
+
+    @property
+    def reads_meta(self) -> bool:
+        return "meta" in self._asked()[1]
+
+    def check(self, data: "DataSets") -> None:
+        if unknown := self._asked()[2]:
+            name = getattr(self.function, "__qualname__", None) or getattr(_inner(self.function), "__qualname__", "it")
+            raise ConfigError(f"reward.function: found {name}, which asks for {', '.join(unknown)}; expected only "
+                              f"{', '.join(ARGUMENTS)}; fix: name its arguments so, or give a value: "
+                              f"+reward.function.{unknown[0]}=VALUE")
+
+    def _asked(self) -> tuple[list[str], list[str], list[str]]:
+        """Names of what is given by place and by name, and of what it asks for and cannot be given."""
+        by_place = ["prompts", "responses"]
+        try:
+            parameters = list(inspect.signature(self.function).parameters.values())
+        except (TypeError, ValueError):  # written in C
+            return by_place, [], []
+        bound = self.function.keywords if isinstance(self.function, functools.partial) else {}
+        free = [one for one in parameters if one.name not in bound and one.kind is not one.VAR_KEYWORD]
+        placed = [one for one in free if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        first = [one.name for one in placed[:2] if one.default is one.empty]
+        if any(one.kind is one.VAR_POSITIONAL for one in free) and not placed:
+            return by_place, [], []
+        if len(first) == 2 and all(name == own or name not in ARGUMENTS for name, own in zip(first, by_place)):
+            free = [one for one in free if one not in placed[:2]]
+        else:
+            by_place = [one.name for one in free if one.kind is one.POSITIONAL_ONLY]
+            free = [one for one in free if one.kind is not one.POSITIONAL_ONLY]
+        named = [one.name for one in free if one.name in ARGUMENTS]
+        needed = [one.name for one in free if one.default is one.empty and one.kind is not one.VAR_POSITIONAL]
+        return by_place, named, [name for name in [*by_place, *needed] if name not in ARGUMENTS]
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        by_place, named, _ = self._asked()
+
+        def score(responses: list[Response]) -> Any:
+            given = {name: [ARGUMENTS[name](response) for response in responses] for name in (*by_place, *named)}
+            return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+
+        return checked("function", score)
+
+
+def _inner(function: Callable) -> Callable:
+    """What is called in the end, without bound arguments and decorators."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function)
+
+
+@dataclass
+class Weighted(RewardSource):
+    """A weighted sum of named sources."""
+
+    sources: dict[str, RewardSource] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # one for each source
+
+    def __post_init__(self):
+        if not self.sources or set(self.sources) != set(self.weights):
+            raise ConfigError(f"reward.weights: found {sorted(self.weights)} for the sources {sorted(self.sources)}; "
+                              "expected one weight for each of at least one source")
+        for name, weight in self.weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+                raise ConfigError(f"reward.weights.{name}: found {weight!r}; expected a finite number")
+        shared = [need.algorithm.role for need in self.needs().values() if need.model is None]
+        if len(shared) > len(set(shared)):
+            raise ConfigError(f"reward.sources: found {len(shared)} trained sources on the run's base, where there is "
+                              "one role for such; expected one; fix: trained_own for the others")
+
+    def needs(self) -> dict[str, Need]:
+        return {f"{name}.{role}": need for name, source in self.sources.items()
+                for role, need in source.needs().items()}
+
+    @property
+    def reads_meta(self) -> bool:
+        return any(source.reads_meta for source in self.sources.values())
+
+    def content(self) -> dict[str, Any]:
+        return {name: source.content() for name, source in self.sources.items()}
+
+    def asks(self, data: "DataSets") -> list[Callable]:
+        return [function for source in self.sources.values() for function in source.asks(data)]
+
+    def check(self, data: "DataSets") -> None:
+        for source in self.sources.values():
+            source.check(data)
+
+    def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
+        scorers = {}
+        for name, source in self.sources.items():
+            own = {role: folders[f"{name}.{role}"] for role in source.needs()}
+            scorers[name] = source.open(models, own, data, batch_size)
+
+        def score(responses: list[Response]) -> list[float]:
+            parts = [[self.weights[name] * value for value in scorer(responses)] for name, scorer in scorers.items()]
+            return [sum(values) for values in zip(*parts)]
+
+        return checked("weighted", score)

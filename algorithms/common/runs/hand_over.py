@@ -1,0 +1,116 @@
+"""What a run or a merge hands over: weights at the top of a folder, with the tokenizer, the chat template and the end tokens
+that training used, and a model card.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+from ..models.adapters import CONFIG
+from ..support.errors import ConfigError
+from ..models.export import HEAD, WEIGHTS
+from .results import whole, write_json
+from ..data.template import Template
+
+BOS = "{{ bos_token }}"
+
+
+def export(stage: Path, folder: Path, card: str, template: Template) -> None:
+    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in stage.iterdir():
+        if path.name in (*WEIGHTS, HEAD, CONFIG, "config.json", "generation_config.json"):
+            with whole(folder / path.name) as file:
+                shutil.copyfile(path, file)
+    with whole(folder / "README.md") as file:
+        file.write_text(card, encoding="utf-8")
+    hand_over(template, folder)
+
+
+def hand_over(template: Template, folder: Path) -> None:
+    """Write beside weights what they were trained with: the tokenizer with its chat template, and the tokens that end
+    an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
+    """
+    tokenizer, ends = template.tokenizer, template.stop_ids
+    written = tokenizer.chat_template
+    if template.chat and isinstance(written, str) and _lacks_bos(template):
+        tokenizer.chat_template = BOS + written
+    tokenizer.save_pretrained(folder)
+    tokenizer.chat_template = written
+    end = ends[0] if len(ends) == 1 else ends
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    _settle(folder / "generation_config.json", {"eos_token_id": end, "pad_token_id": padding})
+    if (folder / "config.json").is_file():
+        _settle(folder / "config.json", {"eos_token_id": end} if tokenizer.pad_token_id is None else
+                {"eos_token_id": end, "pad_token_id": padding})
+
+
+def _lacks_bos(template: Template) -> bool:
+    """Whether a prompt begins with a BOS that the tokenizer sets and the chat template does not write: transformers
+    would read a conversation without it."""
+    question = [{"role": "user", "content": "x"}]
+    rendered = template.tokenizer(template.prompt_text(question), add_special_tokens=False).input_ids
+    return template.prompt_ids(question) == [*template.bos, *rendered] != rendered
+
+
+def _settle(path: Path, values: dict) -> None:
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**told, **values})
+
+
+def own_template(folder: Path, asked: str | None) -> str | None:
+    """The chat template that a result was trained with, as a path; ``asked`` where its folder has no tokenizer to tell.
+
+    ConfigError where ``asked`` is another one: the model would read what it was not trained on.
+    """
+    settings, own = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    if not settings.is_file():
+        return asked
+    if not own.is_file() and json.loads(settings.read_text(encoding="utf-8")).get("chat_template"):
+        raise ConfigError(f"adapter: found a chat template inside {settings}; expected it in {own.name} beside it; "
+                          f"fix: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})")
+    text = own.read_text(encoding="utf-8") if own.is_file() else None
+    given = None if asked is None else Path(asked).read_text(encoding="utf-8")
+    if given is not None and text not in (given, BOS + given):
+        trained = own.name if own.is_file() else "none"
+        raise ConfigError(f"model.chat_template: found {asked}, which is not the chat template that {folder} was "
+                          f"trained with ({trained}); expected that one; fix: leave model.chat_template out")
+    return None if text is None else str(own)
+
+
+def _plain(value) -> str:
+    """One line of text for a page that renders HTML; a password inside an address is masked."""
+    return html.escape(re.sub(r"://[^/@\s]+@", "://***@", " ".join(str(value).split())), quote=False)
+
+
+USE = """
+## Use
+
+```python
+from transformers import AutoTokenizer, GenerationConfig
+from {library} import {kind}
+
+folder = "."  # this one
+tokenizer = AutoTokenizer.from_pretrained(folder)  # with the chat template of the training, where it had one
+model = {kind}.from_pretrained(folder)
+model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer
+```
+"""
+
+
+def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool, answers: bool) -> str:
+    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers
+    is loaded."""
+    front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
+             "tags: [alignment, " + method + "]", "---", ""]
+    lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
+    lines += [f"- {key}: {_plain(value)}" for key, value in data.items()]
+    lines += ["", "## Measured", "", "| metric | mean | 95% interval | n |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | {value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g} | {value['n']} |"
+              for name, value in results.items()]
+    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
+    return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")

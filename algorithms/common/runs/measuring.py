@@ -1,0 +1,58 @@
+"""How a stage or the base is evaluated, and what is kept of it. This code is part of the key, see ``stages.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..algorithm import Algorithm
+from ..evaluation.evaluate import Evaluation, Spent, evaluate
+from ..models.export import frozen_role
+from ..support.memory import peak_memory_bytes, reset_peak_memory
+from ..models.roles import BASE
+
+if TYPE_CHECKING:
+    from ..rewards.sources import RewardSource
+    from .stages import Bench
+
+
+def measure(bench: Bench, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
+            source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path) -> None:
+    """Fill ``target`` with the evaluation of a trained stage and what it cost; inputs, scored: see ``training``."""
+    started = time.monotonic()
+    models = bench.models
+    reset_peak_memory(models.device)
+    models.clear_roles()
+    for role, folder in inputs.items():
+        frozen_role(models, role, folder)
+    frozen_role(models, algorithm.role, trained)
+    algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
+    scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
+    spent = Spent()
+    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent)
+    keep(result, target)
+    cost = {"seconds": time.monotonic() - started,
+            "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
+    (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
+
+
+def measure_base(bench: Bench, algorithm: Algorithm, seed: int, target: Path) -> None:
+    """Fill ``target`` with the evaluation of the base as it came."""
+    bench.models.clear_roles()
+    bench.models.alias("policy", BASE)
+    keep(evaluate(algorithm, bench.models, bench.data, bench.eval, seed, False, None), target)
+
+
+def keep(evaluation: Evaluation, folder: Path) -> None:
+    for field in dataclasses.fields(evaluation):
+        getattr(evaluation, field.name).to_parquet(folder / f"{field.name}.parquet", index=False)
+
+
+def kept(folder: Path) -> Evaluation:
+    return Evaluation(**{field.name: pd.read_parquet(folder / f"{field.name}.parquet")
+                         for field in dataclasses.fields(Evaluation)})

@@ -1,0 +1,95 @@
+"""What a run writes: result.json, samples.parquet, metrics.jsonl and rollouts.jsonl."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..support.checkout import commit
+from ..support.errors import UserError, is_full
+from ..support.secrets import Mask
+from ..support.provenance import installed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..data.records.refused import RefusedRows
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **installed(PACKAGES)}
+
+
+def device_name() -> str:
+    """What numbers depend on: ``trainer.mixed_precision=auto`` computes in bf16 where the hardware has it."""
+    import torch
+
+    from ..models.precision import cpu_has_bf16
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu {'with' if cpu_has_bf16() else 'without'} bf16, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes ``path`` once it is written, and is removed where that fails.
+
+    UserError where the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        if is_full(error):
+            raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
+                            "space, or set hydra.run.dir=PATH to another disk, and run the same command again") from error
+        raise
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Strict JSON (no NaN), whole or not at all."""
+    with whole(path) as file:
+        file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[str, Any]:
+    """What every result.json begins with."""
+    whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
+    return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
+            "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
+            "versions": versions(), "device": device_name()}
+
+
+def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path | None:
+    """bad_rows.jsonl with every row that could not be used, or None, and no such file, where there is none."""
+    path = folder / "bad_rows.jsonl"
+    if not rows:
+        path.unlink(missing_ok=True)
+        return None
+    with whole(path) as temporary:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.writelines(json.dumps(mask.hide(row)) + "\n" for row in rows)
+    return path
+
+
+def write_samples(folder: Path, samples: pd.DataFrame) -> None:
+    with whole(folder / "samples.parquet") as file:
+        samples.to_parquet(file, index=False)
+
+
+def copy_metrics(stage: Path, folder: Path) -> None:
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        if (stage / name).is_file():
+            with whole(folder / name) as file:
+                shutil.copyfile(stage / name, file)

@@ -1,0 +1,346 @@
+"""Resolves the stages an algorithm stands on, runs what is missing, keeps each by the content that determines it.
+
+A stage is an algorithm with a recipe; those in ``needs`` come first. Its key holds its own settings, its inputs', the
+data's content, the model's, the seed, the code that computes this kind of stage and the libraries' versions
+(``provenance.py``). So a sweep run again recomputes only what is missing, and what was edited is computed anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from . import measuring, streams, training
+from ..algorithm import Algorithm, Need
+from ..context import TrainerConfig
+from ..support.errors import ConfigError
+from ..evaluation.evaluate import EvalConfig, Evaluation, evaluated_prompts
+from ..training.loop import nothing_held_out
+from ..support.secrets import MASK, is_secret
+from ..support.memory import no_memory_explained
+from ..models.model import ModelConfig, Models, load_tokenizer, model_digest
+from ..training.optim import Recipe
+from ..models.precision import autocast_dtype, pick_device
+from ..support.provenance import code_of, enclosed, versions
+from ..data.records import DataSets, Records, data_view, ranked, rated, view_sets
+from ..rewards.sources import RewardSource
+from ..support.store import Store
+from ..data.template import Template
+from ..data.usability import Reading, usable
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, with their class's name, as strict JSON. It is written into the store: values of secrets are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        fields = plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+        return {"class": f"{kind.__module__}.{kind.__qualname__}", **fields}
+    if isinstance(value, dict):
+        return {str(key): MASK if is_secret(str(key)) else plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, functools.partial):
+        return {"function": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
+    if hasattr(value, "__qualname__"):  # a function or a class
+        of = getattr(value, "__self__", None)
+        return [plain(of), value.__name__] if dataclasses.is_dataclass(of) else _function(value)
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or "
+                          "_partial_: true")
+    return value
+
+
+@cache
+def _function(value: Any) -> str | dict:
+    """A function as strict JSON: its name; where no module has it, whose code would make it, what it encloses too.
+
+    As it was at first sight: a function may fill what it encloses.
+    """
+    name = f"{value.__module__}.{value.__qualname__}"
+    taken = {key: item for key, item in enclosed(value).items() if item is not value}
+    if not taken or any(item is value for item in vars(sys.modules.get(value.__module__, object)).values()):
+        return name
+    return {"function": name, "enclosed": plain(taken)}
+
+
+@dataclass
+class Bench:
+    """One model, one set of data, one seed: where stages are built."""
+
+    model: ModelConfig
+    trainer: TrainerConfig
+    eval: EvalConfig
+    data: DataSets
+    seed: int
+    store: Store
+    reward: RewardSource | None = None
+    run_folder: Path | None = None
+    hide: Callable[[dict], dict] = lambda description: description  # takes secrets out of what the store writes down
+    _views: dict[str, tuple[Records, Records]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def view(self, view: str) -> tuple[Records, Records]:
+        """A view is made once: keys ask for it again and again."""
+        if view not in self._views:
+            self._views[view] = data_view(self.data, view)
+        return self._views[view]
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.model)
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(self.tokenizer, self.model.chat_template, self.model.template_arguments)
+
+    @cached_property
+    def models(self) -> Models:
+        return Models(self.model, self.trainer.mixed_precision, tokenizer=self.tokenizer)
+
+    @cached_property
+    def base_digest(self) -> str:
+        return model_digest(self.model)
+
+    def _model_description(self) -> dict:
+        settings = plain(self.model)
+        for key in ("name", "revision", "trust_remote_code", "chat_template"):  # their content is described instead
+            settings.pop(key)
+        template = Path(self.model.chat_template).read_text(encoding="utf-8") if self.model.chat_template else None
+        device = pick_device()
+        return {**settings, "base": self.base_digest, "template": template, "device": device.type,
+                "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
+
+    def check(self, algorithm: Algorithm) -> DataSets:
+        """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that
+        a template cannot use are left out of the data, which is returned, or make a DataError (``data.on_bad_row``).
+        """
+        self._check(algorithm)
+        self.data = usable(self.data, self._readings(algorithm))
+        self._views.clear()
+        return self.data
+
+    def _check(self, algorithm: Algorithm) -> None:
+        evaluated_prompts(self.data, self.eval)
+        for role, need in algorithm.needs.items():
+            if need is not None and not isinstance(need, Need):
+                raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; expected a stage (an algorithm and a "
+                                  "recipe) or null; fix: leave algorithm.needs as this algorithm has it")
+        _, heldout = self.view(algorithm.view)
+        trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
+        if self.trainer.evaluate_every and trains and not len(heldout):
+            raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
+        for view in algorithm.reads:
+            if not len(self.view(view)[0]):
+                raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these options "
+                                  "learns from too")
+        if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
+            source.check(self.data)
+        if algorithm.compares_logprobs and self.model.lora is not None and self.model.lora.dropout:
+            raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; expected 0 for {type(algorithm).__name__}, which "
+                              "compares log-probabilities that dropout would blur; fix: model.lora.dropout=0")
+        algorithm.check(self._source(algorithm), self.model)
+        if trains and self.model.lora is None and self.model.precision == "bf16":
+            raise ConfigError("model.precision: found bf16 with model.lora null; expected fp32 where all weights learn: bf16 "
+                              "keeps 8 bits of a weight and loses most steps of a small learning rate; fix: "
+                              "model.precision=fp32 (bf16 arithmetic stays, by trainer.mixed_precision), or keep model.lora")
+        for need in self._beneath(algorithm).values():
+            self.over(need.model)._check(need.algorithm)
+
+    def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
+        """What it and the stages beneath it tokenise, the evaluation included."""
+        for name in view_sets(algorithm.view)[:2 if self.trainer.evaluate_every else 1]:
+            yield Reading(self.template, name, algorithm.every_turn, algorithm.learns_prompt)
+        for name in (self.eval.split, "heldout", "choices", *(view_sets(view)[0] for view in algorithm.reads)):
+            yield Reading(self.template, name)
+        for need in self._beneath(algorithm).values():
+            yield from self.over(need.model)._readings(need.algorithm)
+
+    def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        """All that determines a trained stage, as JSON."""
+        train, heldout = self.view(algorithm.view)
+        trainer = plain(self.trainer)
+        for key in ("progress", "trackers", "checkpoint_every", "class"):
+            trainer.pop(key)
+        source = self._source(algorithm)
+        reward = source and self._source_description(source)
+        if source and source.reads_meta:
+            reward["meta"] = [train.meta_fingerprint, self.trainer.evaluate_every and heldout.meta_fingerprint]
+        watched = heldout.fingerprint if self.trainer.evaluate_every else None
+        read = {view: self.view(view)[0].fingerprint for view in algorithm.reads}
+        whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+                 **read, "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+                 "reward": reward,
+                "needs": {role: need and self.description(need.algorithm, need.recipe)
+                          for role, need in algorithm.needs.items()}}
+        return self.hide({**whole, "code": code_of(training.train, algorithm), "versions": versions()})
+
+    def _own(self, algorithm: Algorithm) -> dict:
+        """An algorithm's settings, and the content of the files that they name."""
+        own = plain(algorithm)
+        own.pop("needs")
+        return {**own, "content": content} if (content := algorithm.content()) else own
+
+    def _source(self, algorithm: Algorithm, always: bool = False) -> RewardSource | None:
+        """The reward source, for an algorithm that uses one (or for measuring)."""
+        if not (algorithm.uses_reward or always):
+            return None
+        if self.reward is None:
+            raise ConfigError(f"reward: found none; expected a source for {type(algorithm).__name__}; fix: reward=trained")
+        return self.reward
+
+    def _source_description(self, source: RewardSource) -> dict:
+        settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
+        functions = source.asks(self.data)
+        return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions),
+                "needs": {name: self.over(need.model).description(need.algorithm, need.recipe)
+                          for name, need in source.needs().items()}}
+
+    def over(self, model: ModelConfig | None) -> "Bench":
+        """The same data and seed over another base; None: this bench."""
+        return self if model is None else dataclasses.replace(self, model=model, reward=None)
+
+    def _scored(self, source: RewardSource | None) -> dict[str, Path]:
+        """The stages that a source stands on, by its names for them."""
+        return {name: self.over(need.model).train(need.algorithm, need.recipe, name)
+                for name, need in (source.needs() if source else {}).items()}
+
+    def _inputs(self, algorithm: Algorithm) -> dict[str, Path | None]:
+        """The stages of its roles; None: the base."""
+        return {role: self.train(need.algorithm, need.recipe, role) if need else None
+                for role, need in algorithm.needs.items()}
+
+    def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
+        """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
+        inputs, source = self._inputs(algorithm), self._source(algorithm)
+        scored, description = self._scored(source), self.description(algorithm, recipe)
+        identity = {key: description[key] for key in ("model", "needs", "reward")}
+
+        def build(target: Path, work: Path) -> None:
+            with self._memory(name):
+                training.train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+
+        return self.store.get("trained", description, build, name, ("algorithm.class",))
+
+    def _memory(self, name: str):
+        """Running out of memory outside a training step, as an error that says what to lower."""
+        return no_memory_explained(lambda told: (
+            f"{name}: found no memory left on {pick_device()} ({told}); expected room for the model, for {self.eval.batch_size} "
+            f"rows in one scoring pass (eval.batch_size) and for {self.eval.sampling.batch_size} sequences decoded together "
+            "(eval.sampling.batch_size); fix: lower eval.batch_size or eval.sampling.batch_size"))
+
+    def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
+        """The common evaluation of a trained stage, itself a kept stage; the algorithm knows then what training left it."""
+        folder = self._evaluation(algorithm, recipe, name)
+        state = self.train(algorithm, recipe, name) / "state.json"
+        algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
+        return measuring.kept(folder)
+
+    def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
+        trained = self.train(algorithm, recipe, name)
+        source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
+        scored = self._scored(source)
+        stage = self.description(algorithm, recipe)
+        seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
+        description = {"stage": self.store.key("trained", stage), "stream": seed,
+                       "eval": plain(self.eval),
+                       "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
+                       "questions": self._questions_description(),
+                       "reward": source and self._source_description(source), **self._measured_by(algorithm)}
+
+        def build(target: Path, work: Path) -> None:
+            with self._memory(f"evaluation of {name}"):
+                measuring.measure(self, algorithm, self._inputs(algorithm), trained, source, scored, seed, target)
+
+        return self.store.get("evaluation", self.hide(description), build, f"evaluation of {name}", ("stage",))
+
+    def _measured_by(self, algorithm: Algorithm) -> dict:
+        """What else an evaluation depends on: the code that answers and measures, the libraries."""
+        code = code_of(measuring.measure, algorithm, self.data.gold, self.data.measure)
+        return {"code": code, "versions": versions()}
+
+    def _questions_description(self) -> dict:
+        """What a policy is asked, and what its answers are judged by."""
+        asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items() if records is not None},
+                "gold": plain(self.data.gold), "measure": plain(self.data.measure)}
+
+    def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
+        """The common evaluation of the base as it came, a kept stage too."""
+        model = self._model_description()
+        seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+                       "questions": self._questions_description(), "stream": seed, **self._measured_by(algorithm)}
+
+        def build(target: Path, work: Path) -> None:
+            with self._memory("evaluation of the base"):
+                measuring.measure_base(self, algorithm, seed, target)
+
+        alike = ("algorithm.class", "model.base")
+        folder = self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike)
+        return measuring.kept(folder)
+
+    def baseline(self, algorithm: Algorithm) -> Evaluation | None:
+        """The evaluation of the trained stage that training started from, where there is one: the very one that a row
+        of that stage has, under these settings of the evaluation."""
+        need: Need | None = algorithm.needs.get("reference")
+        return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
+
+    def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
+        ones, and memory is not used twice: there the largest counts); ``stages`` has theirs. What two of them stand on, as
+        the policy and the reward model on supervised fine-tuning, is paid once.
+        """
+        own, *beneath = self._costs(algorithm, recipe).values()
+        total = dict(own)
+        for stage in beneath:
+            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
+                total[key] += stage[key]
+            for key in ("labels", "peak_memory_bytes"):
+                total[key] = max(total[key], stage[key])
+        return {**total, "stages": {role: self.over(need.model).cost(need.algorithm, need.recipe)
+                                     for role, need in self._beneath(algorithm).items()}}
+
+    def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
+        """The stages it stands on, by role."""
+        source = self._source(algorithm)
+        return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
+
+    def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
+        """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
+        costs = {self.store.key("trained", self.description(algorithm, recipe)): self._own_cost(algorithm, recipe)}
+        for need in self._beneath(algorithm).values():
+            costs.update(self.over(need.model)._costs(need.algorithm, need.recipe))
+        return costs
+
+    def _own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        folder = self.train(algorithm, recipe)
+        fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"], "tokens_sampled": fit.get("tokens_sampled", 0),
+               "reward_queries": fit.get("reward_queries", 0), "labels": self._labels(algorithm),
+               "peak_memory_bytes": fit["peak_memory_bytes"], "resident_models": fit["resident_models"],
+               "trainable_parameters": fit["trainable_parameters"]}
+        if algorithm.works_when_asked:
+            answers = json.loads((self._evaluation(algorithm, recipe, "training") / "cost.json").read_text(encoding="utf-8"))["answers"]
+            for key in ("seconds", "tokens_sampled", "reward_queries"):
+                own[key] += answers[key]
+            for key in ("peak_memory_bytes", "resident_models"):
+                own[key] = max(own[key], answers[key])
+        return own
+
+    def _labels(self, algorithm: Algorithm) -> int:
+        """Judgements that its training read, the same ones in all its views: see ``Record.judgements``."""
+        return max((self._labels_of(view) for view in algorithm.labelled), default=0)
+
+    def _labels_of(self, view: str) -> int:
+        preferences, fallbacks = self.data.preferences, self.data.report.fallbacks
+        if view == "demonstrations":  # judged where they were chosen by it
+            single = preferences.where(preferences.array("k") == 1)
+            chosen = len(rated(single)) if "demonstrations by rating" in fallbacks else 0
+            return chosen + (self._labels_of("preferred") if "demonstrations" in fallbacks else 0)
+        used = {"rated": rated, "preferred": ranked, "pairs": ranked, "ranked": ranked}.get(view)
+        return sum(record.judgements for record in used(preferences)) if used else 0

@@ -1,0 +1,204 @@
+"""What ``python run.py task=…`` can do: run, inspect, chat, merge. Each takes the config and the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from . import results
+from ..support.errors import ConfigError, DataError
+from ..support.secrets import Mask
+from .settings import Settings, StagesConfig, build, seed, settings
+from ..support.store import Store
+
+if TYPE_CHECKING:
+    from ..models.model import ModelConfig
+    from ..data.records import DataSets
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Train the algorithm and the stages it stands on, evaluate, write the results."""
+    chosen, mask = settings(config), Mask(config)
+    from ..support.memory import released
+
+    with released():
+        _run(chosen, mask, config, name, folder, overrides)
+
+
+def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    from ..evaluation.evaluate import metrics
+    from ..models.export import HEAD
+    from .hand_over import export, model_card
+    from .stages import Bench
+    from ..data.template import Template
+
+    store = store_of(chosen.stages)
+    log.info("stages: %s (safe to delete)", store.folder)
+    head = results.header(name, chosen.seed, mask, overrides)
+    data = load(chosen.data, chosen.seed, folder, mask)
+    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
+    # what cannot be trained is refused before its inputs are
+    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm), folder, mask)
+    bench.description(chosen.algorithm, chosen.recipe)
+    stage = bench.train(chosen.algorithm, chosen.recipe, name)
+    evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
+    figures = {key: value.to_dict() for key, value in metrics(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm)).items()}
+    fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
+    report = data.report.to_dict()
+    report["truncated"] = fit["truncated"]
+    result = {**head, "data": report, "evaluation": figures, "cost": bench.cost(chosen.algorithm, chosen.recipe),
+              "budget": {"equal": chosen.budget.equal}}
+    results.write_samples(folder, evaluation.samples)
+    results.copy_metrics(stage, folder)
+    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
+        "source": config.data.get("path") or config.data.get("name") or str(config.data._target_), "records": fit["records"],
+        "seed": chosen.seed, "commit": head["commit"]}, figures, peft=chosen.model.lora is not None,
+        answers=not (stage / HEAD).is_file())
+    export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
+    results.write_json(folder / "result.json", mask.hide(result))
+    _show(name, figures, folder)
+
+
+def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
+    """A data source's sets; bad_rows.jsonl in the run's folder has all that cannot be used, also where they end it."""
+    return _telling_bad_rows(lambda: source.load(number), folder, mask)
+
+
+def _telling_bad_rows(read: Callable[[], DataSets], folder: Path, mask: Mask) -> DataSets:
+    try:
+        data = read()
+    except DataError as error:
+        if path := results.write_bad_rows(folder, error.refused, mask):
+            raise DataError(f"{error}\nall of them: {path}") from None
+        raise
+    if path := results.write_bad_rows(folder, data.report.refused, mask):
+        log.warning("all rows that cannot be used: %s", path)
+    return data
+
+
+def store_of(stages: StagesConfig) -> Store:
+    """The store of kept stages; the data's cache lies beside the default one, or in the one that was asked for."""
+    from ..data import records
+
+    store = Store(stages.folder)
+    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    return store
+
+
+def _show(name: str, figures: dict, folder: Path) -> None:
+    print(f"\n{name}")
+    for key, value in figures.items():
+        if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
+            continue
+        print(f"  {key:24s} {value['mean']:9.4f}   [{value['low']:.4f}, {value['high']:.4f}]   n={value['n']}")
+    print(f"\nresults: {folder}")
+
+
+def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
+    from ..data.records.inspection import inspect
+    from ..data.records.inspection_page import page, terminal
+
+    parts, mask = build(config, ("data", "stages")), Mask(config)
+    store_of(parts["stages"])
+    report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
+    results.write_json(folder / "data.json", report)
+    with results.whole(folder / "data.html") as file:
+        file.write_text(page(report, "Data report"), encoding="utf-8")
+    print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
+
+
+def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
+    """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
+    settings, and the base's revision and the chat template that it was trained with."""
+    from ..models.adapters import CONFIG, SavedLora, settings_of
+    from ..models.export import HEAD, weights_file
+    from .hand_over import own_template
+
+    if not config.adapter or not isinstance(config.adapter, str):
+        raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
+    folder, model = Path(config.adapter), build(config, ("model",))["model"]
+    weights_file(folder)
+    if (folder / HEAD).is_file():
+        raise ConfigError(f"adapter: found {HEAD} in {folder}, a model that scores; expected one that answers; "
+                          "fix: adapter=… of a policy's run")
+    model = dataclasses.replace(model, chat_template=own_template(folder, model.chat_template))
+    if not (folder / CONFIG).is_file():  # a whole model
+        return folder, dataclasses.replace(model, lora=None)
+    told = settings_of(folder)
+    base, revision = told.get("base_model_name_or_path"), told.get("revision")
+    elsewhere = base is None or Path(base).is_absolute() and not Path(base).exists()  # trained on another machine
+    if base != model.folder() and not elsewhere:
+        raise ConfigError(f"adapter: found an adapter of {base}; expected one of model.name={model.name}; "
+                          f"fix: model.name={base}, and the model=… it was trained with")
+    if None not in (revision, model.revision) and revision != model.revision:
+        raise ConfigError(f"adapter: found an adapter of revision {revision}; expected one of "
+                          f"model.revision={model.revision}; fix: model.revision={revision}")
+    lora = SavedLora(told["r"], told["lora_alpha"], folder=str(folder))
+    return folder, dataclasses.replace(model, lora=lora, revision=model.revision or revision)
+
+
+def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Talk to a result in the terminal. An empty line or end of input ends it."""
+    parts = build(config, ("trainer", "eval"))
+    (folder, model), sampling, number = adapter_of(config), parts["eval"].sampling, seed(config)
+    from ..models.export import frozen_role
+    from ..models.model import Models
+    from ..models.sampling import sample
+    from ..support.terminal import printable
+
+    models = Models(model, parts["trainer"].mixed_precision)
+    frozen_role(models, "policy", folder)
+    sys.stdin.reconfigure(errors="replace")
+    print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
+          "Write a message; an empty line ends the conversation.")
+    messages: list[dict] = []
+    turn = 0
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            break
+        if not text:
+            break
+        # a model without a chat template continues text; one with it answers a conversation
+        prompt = [*messages, {"role": "user", "content": text}] if models.template.chat else text
+        ids = models.prompt_ids(prompt, sampling.max_new_tokens)
+        ((answer,),) = sample(models, "policy", [ids], sampling, number, keys=[f"chat/{turn}"])
+        reply = models.template.clean_response(prompt, models.template.decode(answer.ids))
+        print(printable(reply.strip()))
+        if models.template.chat:
+            messages = [*prompt, {"role": "assistant", "content": reply}]
+        turn += 1
+
+
+def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    source, model = adapter_of(config)
+    if model.lora is None:
+        raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; fix: it needs no merging")
+    import torch
+
+    from ..models import adapters
+    from .hand_over import hand_over
+    from ..models.model import load_base, load_config, load_tokenizer
+    from ..data.template import Template
+
+    if getattr(load_config(model), "quantization_config", None):
+        raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
+                          "weights, or merging would round them again; fix: model.name=… of what it was quantised from")
+    template = Template(load_tokenizer(model), model.chat_template)
+    # merging into 4-bit weights would requantise them
+    base = load_base(dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16"), torch.device("cpu"))
+    adapters.merge(base, source).save_pretrained(folder / "merged")
+    hand_over(template, folder / "merged")
+    print(f"merged model: {folder / 'merged'}")

@@ -1,0 +1,76 @@
+"""How a stage is trained: its roles, its examples, its files. This code is part of the key, see ``stages.py``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..training import references
+from ..algorithm import Algorithm
+from ..context import Context, Meter, Tokenized
+from ..models.export import frozen_role, role_digest, save_role
+from ..training.loop import visited
+from ..training.optim import Recipe
+from ..support.seeds import derive
+from ..data.template import Example
+
+if TYPE_CHECKING:
+    from ..models.model import Models
+    from ..rewards.sources import RewardSource
+    from .stages import Bench
+
+log = logging.getLogger(__name__)
+
+
+def train(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+          source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
+          work: Path) -> None:
+    """Fill ``target`` with a trained stage: the role's weights, state.json, and what the algorithm writes.
+
+    inputs: the stages of its roles; scored: those that the reward source stands on; identity: what the stage stands on.
+    """
+    context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+    algorithm.fit(context)
+    save_role(context.models, algorithm.role, target)
+    (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
+
+
+def _context(bench: Bench, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+             source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
+             work: Path) -> Context:
+    train, heldout = bench.view(algorithm.view)
+    log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
+    models, batch_size = bench.models, bench.eval.batch_size
+    models.clear_roles()
+    for role, folder in inputs.items():
+        frozen_role(models, role, folder)
+    scorer = source and source.load(models, scored, bench.data, batch_size)
+    algorithm.add_roles(models, derive(bench.seed, "roles"))
+    tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
+    examples = Tokenized(train, tokenize)
+    watched = [tokenize(record) for record in heldout] if bench.trainer.evaluate_every else []
+    seen = [] if algorithm.works_when_asked else sorted(visited(len(examples), recipe, bench.seed))
+    for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
+        examples[index]
+    meter = Meter()
+    if algorithm.stores_reference:
+        meter.seconds = _store_reference(bench, inputs["reference"], (examples[index] for index in seen), watched)
+    return Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store, name,
+                   bench.run_folder, bench.data, train, heldout, identity, scorer, meter)
+
+
+def _store_reference(bench: Bench, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
+    """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
+    models: Models = bench.models
+    identity = references.identity(models, bench.base_digest, role_digest(folder) if folder else None)
+    stored = references.StoredLogprobs(models.reference, identity)
+    stored.prepare(examples, bench.store, bench.eval.batch_size)
+    seconds = stored.seconds
+    if watched:  # not learned from: free of charge
+        stored.prepare(watched, bench.store, bench.eval.batch_size)
+    models.reference.stored = stored
+    return seconds

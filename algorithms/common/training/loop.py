@@ -1,0 +1,408 @@
+"""The one optimisation loop.
+
+    records → experience → minibatch → micro-batches: Σ coefficient · sum / count over the whole minibatch → one step
+
+Losses are normalised by counts of the whole step, so but for rounding 8 micro-batches of 1 equal 1 of 8. Random streams
+and the data's order derive from (seed, step), never from a global state: a run that is killed and started again goes on
+to the same losses as if it had not been killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import checkpoints
+from ..algorithm import SAMPLE, Algorithm, Experience, Loss
+from ..support.clock import Clock
+from ..context import Context
+from ..support.errors import TrainingError
+from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from .optim import Recipe, build_optimizer, load_optimizer_tensors, optimizer_tensors
+from ..support.seeds import derive, permutation
+from ..data.template import Example
+from .trackers import Trackers
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after a checkpoint was written."""
+
+
+class _NotFinite(FloatingPointError):
+    """A micro-batch's loss is NaN or infinite; ``indices`` are its items."""
+
+    def __init__(self, indices: list[int]):
+        super().__init__(indices)
+        self.indices = indices
+
+
+@lru_cache(maxsize=2)
+def _order(records: int, seed: int, epoch: int) -> np.ndarray:
+    """One epoch's order; kept, since every step of the epoch asks for it."""
+    return permutation(records, seed, "order", epoch)
+
+
+def batch_indices(records: int, batch_size: int, limit: int, step: int, seed: int) -> list[int]:
+    """Records of a 0-based step: a walk of ``limit`` records through one permutation an epoch, epochs without a gap."""
+    start, stop = step * batch_size, min((step + 1) * batch_size, limit)
+    chosen: list[int] = []
+    while start < stop:
+        epoch, offset = divmod(start, records)
+        take = min(stop - start, records - offset)
+        chosen += _order(records, seed, epoch)[offset:offset + take].tolist()
+        start += take
+    return chosen
+
+
+def visited(records: int, recipe: Recipe, seed: int) -> set[int]:
+    """Records that training will see at all."""
+    limit = recipe.total_records(records)
+    return set(batch_indices(records, limit, limit, 0, seed)) if limit < records else set(range(records))
+
+
+def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
+    """Like lengths together, longest first (memory runs out at the start or never)."""
+    lengths = experience.lengths()
+    ordered = sorted(indices, key=lambda index: (-lengths[index], index))
+    return [ordered[i:i + size] for i in range(0, len(ordered), size)]
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[list[bool]]:
+    """Ctrl-C sets a flag that the loop reads between steps; a second one interrupts at once."""
+    flag = [False]
+
+    def handler(signum, frame):
+        if flag[0]:
+            raise KeyboardInterrupt
+        flag[0] = True
+        print("\nfinishing this step, then writing a checkpoint (Ctrl-C again stops at once)", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not the main thread: interrupts arrive elsewhere
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Means:
+    """Means over items, collected over micro-batches; of a metric named …_max the maximum."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+        self._maxima: dict[str, float] = {}
+
+    def add(self, metrics: dict[str, torch.Tensor]) -> None:
+        for name, values in metrics.items():
+            if name.endswith("_max"):
+                self._maxima[name] = max(values.max().item(), self._maxima.get(name, -math.inf))
+                continue
+            self._sums[name] += values.detach().double().sum().item()
+            self._counts[name] += values.numel()
+
+    def means(self) -> dict[str, float]:
+        return {name: self._sums[name] / self._counts[name] for name in self._sums if self._counts[name]} | self._maxima
+
+
+def run_losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], train: bool
+               ) -> dict[str, float]:
+    """The loss of a minibatch, in micro-batches; with ``train`` its gradients too. Returns loss/… and the metrics."""
+    groups = micro_batches(experience, indices, context.trainer.micro_batch_size)
+    totals: dict[str, float] = defaultdict(float)
+    for group in groups:
+        for name, count in experience.counts(group).items():
+            totals[name] += count
+    means, values = _Means(), defaultdict(float)
+    for group in groups:
+        losses = algorithm.loss(context.models, experience.select(group))
+        losses = iter([losses] if isinstance(losses, Loss) else losses)
+        while (loss := next(losses, None)) is not None:
+            shares = {name: term.coefficient * term.sum / max(totals[term.per], 1) for name, term in loss.terms.items()}
+            objective = sum(shares.values())
+            for name, share in shares.items():
+                values[f"loss/{name}"] += share.item()
+            if not math.isfinite(objective.item()):
+                raise _NotFinite(group)
+            if train:
+                objective.backward()
+            means.add(loss.metrics)
+            # backward frees no inputs of gradient checkpoints: they live as long as anything names the graph
+            loss = shares = share = objective = None
+    return {**values, **means.means()}
+
+
+def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
+    """The same losses and metrics on held-out records, as eval/…; of rollouts what was sampled for them, too."""
+    with torch.no_grad():
+        experience = algorithm.experience(context, context.heldout)
+        values = {**experience.metrics(),
+                  **_losses(algorithm, context, experience, list(range(len(experience))), context.heldout, train=False)}
+    return {f"eval/{name}": value for name, value in values.items() if not name.startswith((SAMPLE, "timing/"))}
+
+
+def _not_finite(context: Context, step: int, examples: list[Example], what: str) -> TrainingError:
+    last = checkpoints.newest(context.work)
+    names = ", ".join(sorted({example.record for example in examples}))[:400]
+    return TrainingError(f"{context.name}, step {step}: found {what}; expected a finite number; records {names}; last "
+                         f"good checkpoint: {last or 'none yet'}; fix: lower recipe.lr, or look at these records")
+
+
+def _memory(context: Context):
+    """Running out of memory within a step, as an error that says what to lower."""
+
+    def explain(told: str) -> str:
+        config = context.models.config
+        fixes = ["trainer.micro_batch_size"] * (context.trainer.micro_batch_size > 1) + ["model.max_length"]
+        more = "" if config.gradient_checkpointing else ", or set model.gradient_checkpointing=true"
+        return (f"{context.name}, step {context.step + 1}: found no memory left on {context.models.device} ({told}); "
+                f"expected room for micro-batches of {context.trainer.micro_batch_size} (trainer.micro_batch_size) "
+                f"with up to {config.max_length} tokens (model.max_length); last good checkpoint: "
+                f"{checkpoints.newest(context.work) or 'none yet'}; fix: lower {' or '.join(fixes)}{more}")
+
+    return no_memory_explained(explain)
+
+
+def nothing_held_out(every: int, view: str) -> str:
+    """The message where held-out losses are asked for and the data has no records for them."""
+    told = f"trainer.evaluate_every: found {every}, but the data holds nothing out for the view {view!r}"
+    if view == "prompts":  # what files hold out is for the reported evaluation alone
+        return (f"{told}; expected tuning prompts, which files never hold; fix: trainer.evaluate_every=null, or "
+                "data=reviews")
+    return f"{told}; expected held-out records; fix: data.heldout=0.1, or trainer.evaluate_every=null"
+
+
+def fit(algorithm: Algorithm, context: Context) -> None:
+    """Train the policy; leave metrics.jsonl and fit.json in ``context.target``."""
+    _check_records(algorithm, context)
+    reset_peak_memory(context.models.device)
+    run = _Run(algorithm, context)
+    resumed = run.step
+    context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
+    context.models.used.clear()
+    with deferred_interrupt() as interrupted, _display(run) as show:
+        while run.step < run.total:
+            show(run.advance())
+            if interrupted[0] or run.step % context.trainer.checkpoint_every == 0 and run.step < run.total:
+                run.check_model()
+                path = run.checkpoint()
+                if interrupted[0]:
+                    raise Interrupted(f"stopped at step {run.step} of {run.total} of {context.name}; checkpoint "
+                                      f"{path}; the same command goes on from there")
+    run.check_model()
+    if run.step > resumed:  # a failure from here on repeats no step
+        run.checkpoint()
+    with _memory(context):
+        algorithm.finish(context)
+    write_report(context, run.lines, run.seconds, run.total, run.tokens, sum(p.numel() for p in run.parameters))
+
+
+def _check_records(algorithm: Algorithm, context: Context) -> None:
+    if not len(context.examples):
+        raise TrainingError(f"{context.name}: found no records in the view {algorithm.view!r}; expected at least one; "
+                            "fix: give data that has them (task=inspect shows what was read)")
+    if context.trainer.evaluate_every and not context.heldout:
+        raise TrainingError(nothing_held_out(context.trainer.evaluate_every, algorithm.view))
+
+
+@contextmanager
+def _display(run: "_Run") -> Iterator[Callable[[dict], None]]:
+    """A function that shows a step's metrics, on the progress bar and in the trackers."""
+    context, trainer = run.context, run.context.trainer
+    with (Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
+          tqdm(total=run.total, initial=run.step, desc=context.name, unit="step", disable=not trainer.progress,
+               mininterval=1.0, file=sys.stderr) as bar):
+
+        def show(line: dict) -> None:
+            trackers.log(line, line["step"])
+            bar.update()
+            loss = sum(value for name, value in line.items() if name.startswith("loss/"))
+            bar.set_postfix({"loss": f"{loss:.4f}", "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
+
+        for line in run.lines:
+            trackers.log(line, line["step"])  # this run's folder is a new one: it gets the whole curve
+        yield show
+
+
+class _Run:
+    """What is trained, and how far it has come; made, it goes on from the last checkpoint where there is one."""
+
+    def __init__(self, algorithm: Algorithm, context: Context):
+        self.algorithm, self.context = algorithm, context
+        recipe = context.recipe
+        self.limit = recipe.total_records(len(context.examples))  # records to walk through
+        self.total = -(-self.limit // recipe.batch_size)  # steps
+        groups = algorithm.parameter_groups(context.models, recipe)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, context.models.device)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]  # before the schedule
+        self.step, self.tokens = 0, 0  # done, trained on
+        self.lines: list[dict] = []  # metrics of every step
+        self._chosen: list[Example] = []  # the last step's records
+        self._began = time.monotonic()  # or as much earlier as it has run before
+        self._resume()
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps, and of what came between them."""
+        return time.monotonic() - self._began
+
+    def indices(self, step: int) -> list[int]:
+        """Records of a 0-based step."""
+        context = self.context
+        return batch_indices(len(context.examples), context.recipe.batch_size, self.limit, step, context.seed)
+
+    def advance(self) -> dict[str, float | str]:
+        """One step; its line of metrics."""
+        context, begin = self.context, time.monotonic()
+        torch.manual_seed(derive(context.seed, "step", self.step))  # LoRA dropout, where it is on
+        self._chosen = [context.examples[index] for index in self.indices(self.step)]
+        lr = self._schedule()
+        context.step = self.step
+        with _memory(context):
+            values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer)
+        self.step += 1
+        self.tokens += tokens
+        line = {"step": self.step, "epoch": self.step * context.recipe.batch_size / len(context.examples), **values,
+                **lr, "tokens_per_second": tokens / (time.monotonic() - begin),
+                "peak_memory_bytes": peak_memory_bytes(context.models.device)}
+        every = context.trainer.evaluate_every
+        if every and (self.step % every == 0 or self.step == self.total):
+            with _memory(context):
+                line.update(evaluate_loss(self.algorithm, context))
+        self.lines.append(line)
+        return line
+
+    def _schedule(self) -> dict[str, float]:
+        """Set this step's learning rates; returns the recipe's, and those of named groups."""
+        recipe, groups = self.context.recipe, self.optimizer.param_groups
+        factor = recipe.factor(self.step, self.total)
+        for group, rate in zip(groups, self._rates):
+            group["lr"] = rate * factor
+        return {"lr": recipe.lr * factor, **{f"lr/{group['name']}": group["lr"] for group in groups if "name" in group}}
+
+    def check_model(self) -> None:
+        """A step can break the model after its loss and gradient were finite: that is neither kept nor resumed from."""
+        models = self.context.models
+        (first,) = batch_indices(len(self.context.examples), 1, 1, 0, self.context.seed)  # one that training visits
+        prompt = self.context.examples[first].prompt
+        probe = models.collate([Example(prompt, [prompt[-1:]], [False], None, "probe")])
+        with torch.no_grad():
+            states = models.role(self.algorithm.role).hidden_states(probe)
+        if not (states.isfinite().all() and all(parameter.isfinite().all() for parameter in self.parameters)):
+            raise _not_finite(self.context, self.step, self._chosen, "parameters that give no finite numbers")
+
+    def checkpoint(self) -> Path:
+        tensors, numbers = optimizer_tensors(self.optimizer)
+        state = {"seconds": self.seconds, "tokens": self.tokens, "lines": self.lines, "optimizer": numbers,
+                 "algorithm": self.algorithm.state_dict(), "meter": vars(self.context.meter)}
+        parameters = {str(index): parameter for index, parameter in enumerate(self.parameters)}
+        return checkpoints.save(self.context.work, self.step, {"parameters": parameters, "optimizer": tensors}, state)
+
+    def _resume(self) -> None:
+        context = self.context
+        found = checkpoints.load_latest(context.work)
+        if found is None:
+            return
+        self.step, tensors, state = found
+        if set(tensors["parameters"]) != {str(index) for index in range(len(self.parameters))}:
+            raise TrainingError(f"checkpoint {context.work}: found other parameters than this run trains; fix: delete "
+                                "that folder")
+        with torch.no_grad():
+            for index, parameter in enumerate(self.parameters):
+                parameter.copy_(tensors["parameters"][str(index)])
+        load_optimizer_tensors(self.optimizer, tensors["optimizer"], state["optimizer"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        vars(context.meter).update(state["meter"])
+        self.tokens, self.lines = state["tokens"], state["lines"]
+        self._began = time.monotonic() - state["seconds"]
+        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work)
+
+
+def _write_lines(path: Path, table: list[dict]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in table)
+
+
+def write_report(context: Context, lines: list[dict], seconds: float, steps: int, tokens: int, trainable: int) -> None:
+    """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took; where it
+    sampled, also rollouts.jsonl, one of each step.
+    """
+    numbers = [{name: value for name, value in line.items() if not name.startswith(SAMPLE)} for line in lines]
+    _write_lines(context.target / "metrics.jsonl", numbers)
+    shown = [{name.removeprefix(SAMPLE): value for name, value in line.items() if name.startswith(SAMPLE)}
+             for line in lines]
+    if any(shown):
+        _write_lines(context.target / "rollouts.jsonl",
+                     [{"step": line["step"], **sample} for line, sample in zip(lines, shown)])
+    models, meter, records = context.models, context.meter, len(context.examples) if steps else 0
+    seen = visited(records, context.recipe, context.seed) if steps else ()
+    report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
+              "tokens_sampled": meter.tokens_sampled, "reward_queries": meter.reward_queries,
+              "trainable_parameters": trainable,
+              "peak_memory_bytes": max(peak_memory_bytes(models.device), meter.peak_memory_bytes),
+              "resident_models": len(models.used), "records": records,
+              "truncated": sum(context.examples[index].truncated for index in seen)}
+    (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
+
+
+def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],
+          optimizer: torch.optim.Optimizer) -> tuple[dict[str, float | str], int]:
+    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values, tokens."""
+    recipe = context.recipe
+    experience = algorithm.experience(context, chosen)
+    lengths, clock = experience.lengths(), Clock()
+    means, tokens = _Means(), 0
+    for indices in _minibatches(len(experience), recipe, context.seed, context.step):
+        values = _losses(algorithm, context, experience, indices, chosen, train=True)
+        tokens += sum(lengths[i] for i in indices)
+        if algorithm.stop(values):
+            optimizer.zero_grad(set_to_none=True)
+            means.add({"stopped": torch.ones(1)})
+            break
+        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm).item()
+        if not math.isfinite(norm):
+            raise _not_finite(context, context.step + 1, chosen, "a gradient that is not finite")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        means.add({name: torch.tensor([value], dtype=torch.float64)
+                   for name, value in {**values, "grad_norm": norm}.items()})
+    clock.lap("timing/update")
+    return {**experience.metrics(), **means.means(), **clock.laps}, tokens
+
+
+def _minibatches(items: int, recipe: Recipe, seed: int, step: int) -> Iterator[list[int]]:
+    """The items of an experience, shuffled anew in every inner epoch."""
+    size = recipe.minibatch_size or items
+    for epoch in range(recipe.inner_epochs):
+        order = permutation(items, seed, "minibatches", step, epoch).tolist()
+        yield from (order[start:start + size] for start in range(0, items, size))
+
+
+def _losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int],
+            examples: list[Example], train: bool) -> dict[str, float]:
+    """``run_losses``; one that is not finite is told with the records it came from."""
+    try:
+        return run_losses(algorithm, context, experience, indices, train)
+    except _NotFinite as error:
+        broken = [examples[i] for i in error.indices if i < len(examples)]
+        raise _not_finite(context, context.step + 1, broken, "a loss that is not finite") from error
