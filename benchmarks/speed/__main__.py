@@ -1,0 +1,102 @@
+"""How fast the project trains, samples, reads and starts, side by side with TRL and transformers.
+
+    python -m benchmarks.speed [what=dpo,sft,reward,rrhf,ppo,sampling,loading,start] [size=5m,100m] [device=cpu]
+                               [precision=fp32] [repeats=5] [steps=20] [out=benchmarks/results/speed]
+
+what       dpo, sft, reward: from texts in memory to the last step (tokens, the reference's pass and the trainer
+           included), against TRL's trainers; rrhf, ppo: rows that share a prompt against a row for each response,
+           since TRL has neither; sampling: four responses to a prompt, against generate; loading: a file to tokens,
+           against datasets and DPOTrainer; start: from the command to the first step's checkpoint, against TRL's script
+size       tiny, 5m, 100m, 8b: Llamas of random weights, with LoRA of rank 16
+device     cpu or cuda
+precision  fp32 or bf16: what both sides compute in
+repeats    runs of each side, in turn: A B A B
+steps      optimiser steps of 8 records; prompts of sampling; hundreds of rows of loading
+out        where the results go
+
+Before anything is timed both sides' values (losses of the first steps, greedy tokens, tokens read) must agree; a start
+has none. Every run is a process of its own with empty caches. The other side is timed with the fastest of the settings
+that its module lists. Peak memory is seen from outside and counted above what the imports took. Each measurement is
+written as JSON when it is whole; README.md beside it lists all of them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The command line."""
+
+    what: tuple[str, ...] = ("dpo", "sft", "reward", "rrhf", "ppo", "sampling", "loading", "start")
+    size: tuple[str, ...] = ("5m",)
+    device: str = "cpu"
+    precision: str = "fp32"
+    repeats: int = 5
+    steps: int = 20
+    out: str = str(ROOT / "benchmarks/results/speed")
+
+
+def parse(arguments: list[str]) -> Plan:
+    """KEY=VALUE … → a plan. SystemExit with a message for what it does not know."""
+    from benchmarks.random_models import SHAPES
+    from benchmarks.speed.compare import TOLERANCE
+    from benchmarks.speed.side import KINDS
+
+    allowed = {"what": KINDS, "size": tuple(SHAPES), "device": ("cpu", "cuda"), "precision": tuple(TOLERANCE)}
+    kinds = {field.name: type(field.default) for field in fields(Plan)}
+    told = {}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        if key not in kinds:
+            raise SystemExit(f"{argument}: found no such setting; expected KEY=VALUE with one of {', '.join(kinds)}; "
+                             "fix: --help says what they are")
+        if kinds[key] is int and not (text.isdecimal() and int(text) > 0):
+            raise SystemExit(f"{key}: found {text!r}; expected a whole number above 0")
+        chosen = tuple(text.split(",")) if kinds[key] is tuple else (text,)
+        if unknown := set(chosen) - set(allowed.get(key, chosen)):
+            raise SystemExit(f"{key}: found {', '.join(sorted(unknown))}; expected some of {', '.join(allowed[key])}")
+        told[key] = chosen if kinds[key] is tuple else kinds[key](text)
+    return Plan(**told)
+
+
+def main(arguments: list[str]) -> int:
+    """0 where everything was measured, 1 where something was not: it is said, and the rest goes on."""
+    if set(arguments) & {"--help", "-h"}:
+        print(__doc__)
+        return 0
+    plan = parse(arguments)
+    from algorithms.common.runs.results import commit, device_name, versions, write_json
+    from benchmarks.speed.compare import Apart, compare
+    from benchmarks.speed.page import page, shown
+    from benchmarks.speed.request import Request
+
+    out, failed = Path(plan.out), []
+    out.mkdir(parents=True, exist_ok=True)
+    for size in plan.size:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder], cwd=ROOT, check=True)
+            for what in plan.what:
+                request = Request(what, "", size, plan.device, plan.precision, plan.steps, folder, "")
+                try:
+                    found = compare(request, plan.repeats)
+                except (Apart, RuntimeError) as error:
+                    failed.append(what)
+                    print(f"{what} {size}: {error}", file=sys.stderr)
+                    continue
+                about = {"commit": commit(), "versions": versions(), "device": device_name()}
+                write_json(out / f"{what}_{size}_{plan.device}_{plan.precision}.json", {**about, **found})
+                (out / "README.md").write_text(page(out), encoding="utf-8")
+                print(f"{what} {size}: {shown(found['ratios']['seconds'])}", flush=True)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""Parity, the search for the other side's best settings, and interleaved runs, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.request import Request
+from benchmarks.speed.side import kind
+
+ROOT = Path(__file__).resolve().parents[2]
+PARITY_STEPS = 6
+TOLERANCE = {"fp32": 3e-5, "bf16": 3e-2}  # relative, of a step's loss
+
+
+class Apart(Exception):
+    """The sides do not compute the same."""
+
+
+def run(request: Request) -> dict[str, Any]:
+    """One side's answer, with what was seen of its process from outside. RuntimeError where it failed."""
+    with tempfile.TemporaryDirectory() as work:
+        asked = replace(request, work=work)
+        # caches of its own: nothing is found that an earlier run has left
+        places = {"HF_HOME": f"{work}/hf", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        began = time.monotonic()
+        with subprocess.Popen([sys.executable, "-m", "benchmarks.speed.side", json.dumps(asdict(asked))], cwd=ROOT,
+                              env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **places},
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            watch = Watch(process.pid)
+            output, errors = process.communicate()
+            peak = watch.stop()
+        seconds = time.monotonic() - began
+    if process.returncode:
+        raise RuntimeError(f"{request.what}, {request.side} with {request.option}: {errors.strip()[-1500:]}")
+    return {**json.loads(output.strip().splitlines()[-1]), "process_seconds": seconds, "peak_bytes": peak}
+
+
+class Watch:
+    """The most memory that a process and those it starts have resident, looked at from outside."""
+
+    EVERY = 0.05  # seconds
+
+    def __init__(self, pid: int):
+        self._pid, self._peak, self._over = pid, 0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        import psutil
+
+        process = psutil.Process(self._pid)
+        while not self._over.wait(self.EVERY):
+            try:
+                others = sum(child.memory_info().rss for child in process.children(recursive=True))
+                self._peak = max(self._peak, process.memory_info().rss + others, high_water(self._pid))
+            except psutil.Error:  # one of them is gone
+                continue
+
+    def stop(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self._peak
+
+
+def high_water(pid: int) -> int:
+    """The kernel's own mark of a process, which misses nothing between two looks; 0 where there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def largest_difference(values: dict[str, list[float]]) -> float:
+    """Relative, between the sides' values one by one. Apart where they are not as many."""
+    (first, one), (second, other) = values.items()
+    if len(one) != len(other):
+        raise Apart(f"found {len(one)} values of {first} for {len(other)} of {second}")
+    return max((abs(a - b) / max(abs(a), abs(b), 1e-9) for a, b in zip(one, other)), default=0.0)
+
+
+def check_parity(request: Request) -> dict[str, float]:
+    """Both sides on the same few steps; Apart where they differ."""
+    module = kind(request.what)
+    asked = replace(request, steps=min(PARITY_STEPS, request.steps), parity=True)
+    values = {side: run(replace(asked, side=side))["values"] for side in module.SIDES}
+    found = largest_difference(values)
+    tolerance = 0.0 if getattr(module, "EXACT", False) else TOLERANCE[request.precision]
+    if found > tolerance:
+        shown = {side: [round(value, 6) for value in one[:4]] for side, one in values.items()}
+        raise Apart(f"found values that differ by {found:.2g}: {shown}; expected at most {tolerance:g}")
+    return {"values": float(len(next(iter(values.values())))), "largest_difference": found, "tolerance": tolerance}
+
+
+def best_option(request: Request, options: list[dict]) -> tuple[dict, list[dict]]:
+    """The fastest of a side's settings, and the seconds of each (None: it failed)."""
+    tried: list[dict] = []
+    for option in options:
+        try:
+            tried.append({"option": option, "seconds": run(replace(request, option=option))["seconds"]})
+        except RuntimeError as error:
+            tried.append({"option": option, "seconds": None, "error": str(error)[-300:]})
+    worked = [one for one in tried if one["seconds"] is not None]
+    if not worked:
+        raise RuntimeError(f"{request.what}, {request.side}: none of its settings worked: {tried}")
+    return min(worked, key=lambda one: one["seconds"])["option"], tried
+
+
+def ratio(runs: dict[str, list[dict]], value) -> dict[str, float]:
+    """Other side over ours, of runs made one after the other: median and extremes."""
+    ours, other = (runs[side] for side in runs)
+    found = [value(b) / value(a) for a, b in zip(ours, other)]
+    return {"median": statistics.median(found), "low": min(found), "high": max(found)}
+
+
+def compare(request: Request, repeats: int) -> dict[str, Any]:
+    """All of one kind: parity, search, A B A B …, ratios. Apart where parity fails: nothing is timed then."""
+    module = kind(request.what)
+    parity = check_parity(request)
+    sides: dict[str, dict[str, Any]] = {}
+    for side in module.SIDES:
+        options = module.OPTIONS.get(side, [{}])
+        best, tried = best_option(replace(request, side=side), options) if len(options) > 1 else (options[0], [])
+        sides[side] = {"option": best, "searched": tried, "runs": []}
+    for _ in range(repeats):
+        for side, told in sides.items():
+            measured = run(replace(request, side=side, option=told["option"]))
+            told["runs"].append({key: value for key, value in measured.items() if key != "values"})
+    runs = {side: told["runs"] for side, told in sides.items()}
+    return {"what": request.what, "unit": module.UNIT, "size": request.size, "device_kind": request.device,
+            "precision": request.precision, "steps": request.steps, "repeats": repeats, "parity": parity,
+            "sides": sides,
+            "ratios": {"seconds": ratio(runs, lambda one: one["seconds"] / one["items"]),
+                       "cpu_seconds": ratio(runs, lambda one: one["cpu_seconds"] / one["items"]),
+                       "memory": ratio(runs, lambda one: max(1, one["peak_bytes"] - one["imported_bytes"]))}}

@@ -1,0 +1,33 @@
+"""DPO: the reference's pass and the steps, against TRL's DPOTrainer."""
+
+from __future__ import annotations
+
+from algorithms.common.context import Context
+from algorithms.common.models.model import Models
+from algorithms.common.training.references import StoredLogprobs
+from algorithms.dpo import DPO
+from benchmarks.speed.request import BATCH, BETA, Answer, Request
+from benchmarks.speed.training import LOADER, adapted, in_our_order, pair, train_ours, train_trl
+
+UNIT = "pairs"
+
+
+def ours(request: Request) -> Answer:
+    def reference(models: Models, context: Context) -> None:
+        stored = StoredLogprobs(models.reference, {"weights": "random"})
+        stored.prepare(context.examples, context.store, BATCH)
+        models.reference.stored = stored
+
+    return train_ours(request, DPO(beta=BETA), "policy", pair, ("loss/policy",), reference)
+
+
+def trl(request: Request) -> Answer:
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    return train_trl(request, DPOTrainer, DPOConfig, lambda: in_our_order(request),
+                     lambda: adapted(request, "policy", AutoModelForCausalLM), beta=BETA)
+
+
+SIDES = {"ours": ours, "TRL": trl}
+OPTIONS = {"TRL": [*LOADER, *({**option, "precompute_ref_log_probs": True} for option in (LOADER[0], LOADER[-1]))]}

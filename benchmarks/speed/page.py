@@ -1,0 +1,53 @@
+"""The measurements of a folder as one Markdown page."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+MIB = 1 << 20
+HEAD = """# Speed, side by side
+
+Ratios are the other side's figure by ours, of runs made in turn: above 1 ours is faster, or takes less. Median, and in
+brackets the smallest and the largest. Seconds are of one unit (a pair, a token, …). Memory is the peak above what the
+imports took. Both sides computed the same values before anything was timed; the other side ran with the fastest of its
+settings, which is named. `python -m benchmarks.speed --help` says what is measured.
+"""
+
+
+def page(folder: Path) -> str:
+    """Of all JSON files in the folder."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    head = ("", "size", "products", "other side", "its settings", "our s", "its s", "time", "CPU time", "memory",
+            "our MiB", "largest difference of values")
+    lines = [head, ("---",) * len(head), *map(row, found)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([HEAD, table, "", *origins(found), ""])
+
+
+def shown(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def row(one: dict[str, Any]) -> tuple[str, ...]:
+    (_, ours), (name, other) = one["sides"].items()
+    options = ", ".join(f"{key}={value}" for key, value in other["option"].items()) or "as they come"
+    each = [statistics.median(run["seconds"] / run["items"] for run in side["runs"]) for side in (ours, other)]
+    memory = statistics.median((run["peak_bytes"] - run["imported_bytes"]) / MIB for run in ours["runs"])
+    ratios = (shown(one["ratios"][key]) for key in ("seconds", "cpu_seconds", "memory"))
+    same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
+    return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], name, options, *(f"{s:.3g}" for s in each),
+            *ratios, f"{memory:.0f}", same)
+
+
+def origins(found: list[dict[str, Any]]) -> list[str]:
+    """What they ran on and how they are made again, once for all that share it."""
+    told = []
+    for one in found:
+        versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+        again = (f"python -m benchmarks.speed what={one['what']} size={one['size']} device={one['device_kind']} "
+                 f"precision={one['precision']} repeats={one['repeats']} steps={one['steps']}")
+        told.append(f"- `{again}`: {one['device']}; commit {one['commit']}; {versions}")
+    return told

@@ -1,0 +1,74 @@
+"""What both sides start from: a random base, adapters over it, and pairs as text."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from algorithms.common.models.export import save_role
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from benchmarks.random_models import LAB, SHAPES, random_llama
+from benchmarks.speed.request import Request
+
+LENGTHS = {"tiny": ((16, 48), (4, 24))}  # tokens of a prompt, of a response: from, to
+USUAL = ((64, 192), (16, 96))
+PAIRS = 512
+MAX_LENGTH, MAX_PROMPT = 320, 200  # of every size; nothing is cut
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def prepare(size: str, folder: Path) -> None:
+    """Write ``base``, the adapters ``policy`` and ``reward`` (with its ``head.safetensors``), and ``pairs.jsonl``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random_llama(SHAPES[size], torch.device("cpu"), "fp32").save_pretrained(folder / "base")
+    AutoTokenizer.from_pretrained(LAB).save_pretrained(folder / "base")
+    write_pairs(size, folder / "pairs.jsonl")
+    models = load_models(Request("", "", size, "cpu", "fp32", 0, str(folder), ""))
+    for name in ("policy", "reward"):
+        models.add_role(name, trainable=True, seed=0)
+        (folder / name).mkdir()
+        save_role(models, name, folder / name)
+    models.role("reward").add_scalar_head(seed=1)
+    head = {"weight": models.role("reward").scalar.weight.detach()}
+    save_file(head, folder / "reward/head.safetensors")
+
+
+def write_pairs(size: str, path: Path, count: int = PAIRS) -> None:
+    """Comparisons of random words, each a token of its own, so that both sides find the same tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(LAB)
+    texts = (tokenizer.decode([index]) for index in range(len(tokenizer)))
+    words = sorted({text for text in texts if text[:1] == " " and text[1:].isalpha()
+                    and len(tokenizer(text + text, add_special_tokens=False).input_ids) == 2})
+    draw, (prompts, responses) = random.Random(0), LENGTHS.get(size, USUAL)
+    rows = [{"prompt": "".join(draw.choices(words, k=draw.randint(*prompts))),
+             **{key: "".join(draw.choices(words, k=draw.randint(*responses))) for key in ("chosen", "rejected")}}
+            for _ in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def load_models(request: Request, rows: str = "auto") -> Models:
+    """The project's models on the prepared base."""
+    config = ModelConfig(str(request.base), precision="fp32", lora=Lora(), attention="sdpa", rows=rows,
+                         gradient_checkpointing=False, max_length=MAX_LENGTH, max_prompt_length=MAX_PROMPT)
+    return Models(config, "bf16" if request.precision == "bf16" else "no", torch.device(request.device))
+
+
+def pairs(request: Request, count: int) -> list[dict[str, str]]:
+    """The first rows, again from the beginning where they are not enough."""
+    lines = (Path(request.folder) / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(lines[index % len(lines)]) for index in range(count)]
+
+
+def head_weight(request: Request) -> torch.Tensor:
+    """(1, hidden)"""
+    return load_file(Path(request.folder) / "reward/head.safetensors")["weight"]
+
+
+if __name__ == "__main__":
+    prepare(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,67 @@
+"""What one side is asked to do in its own process, and what it answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BATCH = 8  # records of an optimiser step, on every side
+RATE = 1e-3  # high, so that what is computed otherwise soon shows in the losses
+BETA = 0.5  # of DPO
+CENTERING = 0.01  # of reward models
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of one side."""
+
+    what: str
+    side: str
+    size: str  # of ``random_models.SHAPES``
+    device: str  # cpu | cuda
+    precision: str  # fp32 | bf16: what products are computed in; weights are fp32
+    steps: int
+    folder: str  # what ``prepare`` made: base, adapters, data
+    work: str  # empty, this run's own
+    option: dict[str, Any] = field(default_factory=dict)  # the side's settings
+    parity: bool = False  # run for its values rather than its time
+
+    @property
+    def base(self) -> Path:
+        return Path(self.folder) / "base"
+
+
+@dataclass
+class Answer:
+    """``values`` are compared between the sides; the rest is of what stands inside ``watched``."""
+
+    values: list[float] = field(default_factory=list)
+    items: int = 0  # what the time is divided by
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process and of those it has started and ended
+
+    @contextmanager
+    def watched(self, device: str) -> Iterator[None]:
+        """Time what stands inside."""
+        _wait(device)
+        began, used = time.monotonic(), cpu_seconds()
+        yield
+        _wait(device)
+        self.seconds += time.monotonic() - began
+        self.cpu_seconds += cpu_seconds() - used
+
+
+def cpu_seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

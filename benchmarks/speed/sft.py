@@ -1,0 +1,34 @@
+"""Supervised fine-tuning on the chosen responses, against TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from algorithms.common.models.model import Models
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from algorithms.sft import SFT
+from benchmarks.speed.request import Answer, Request
+from benchmarks.speed.training import LOADER, adapted, in_our_order, train_ours, train_trl
+
+UNIT = "responses"
+
+
+def demonstration(models: Models, text: dict) -> Example:
+    return models.tokenize(Record(text["prompt"], [text["chosen"]], None, {}))
+
+
+def ours(request: Request) -> Answer:
+    return train_ours(request, SFT(), "policy", demonstration, ("loss/policy",))
+
+
+def trl(request: Request) -> Answer:
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    def rows() -> list[dict[str, str]]:
+        return [{"prompt": text["prompt"], "completion": text["chosen"]} for text in in_our_order(request)]
+
+    return train_trl(request, SFTTrainer, SFTConfig, rows, lambda: adapted(request, "policy", AutoModelForCausalLM))
+
+
+SIDES = {"ours": ours, "TRL": trl}
+OPTIONS = {"TRL": [*LOADER, {"train_sampling_strategy": "group_by_length"}, {"padding_free": True}]}

@@ -1,0 +1,67 @@
+"""From the command to the checkpoint after DPO's first step, the program's start included, against TRL's script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.speed.prepare import MAX_LENGTH, MAX_PROMPT, write_pairs
+from benchmarks.speed.request import BATCH, Answer, Request
+
+UNIT = "starts"
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 300  # seconds
+
+
+def until_it_appears(command: list[str], folder: Path, pattern: str, answer: Answer, device: str) -> Answer:
+    """Start a command; the time until a file of that pattern is in the folder, when the command is ended."""
+    with open(folder / "output.txt", "w", encoding="utf-8") as output, answer.watched(device):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        end = time.monotonic() + LIMIT
+        try:
+            while not (found := any(folder.glob(pattern))) and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if not found:
+        told = (folder / "output.txt").read_text(encoding="utf-8")[-1500:]
+        raise RuntimeError(f"start: found no {pattern} after {LIMIT} s or the end of {command[:3]}: {told}")
+    answer.items = 1
+    return answer
+
+
+def ours(request: Request) -> Answer:
+    work = Path(request.work)
+    write_pairs(request.size, work / "pairs.jsonl", BATCH * 4)
+    command = [sys.executable, str(ROOT / "run.py"), "algorithm=dpo", "algorithm.needs.reference=null", "data=file",
+               f"data.path={work / 'pairs.jsonl'}", "model=hub", f"model.name={request.base}", "model.precision=fp32",
+               "model.gradient_checkpointing=false", f"model.max_length={MAX_LENGTH}",
+               f"model.max_prompt_length={MAX_PROMPT}", f"recipe.batch_size={BATCH}", "recipe.steps=2",
+               f"trainer.mixed_precision={'bf16' if request.precision == 'bf16' else 'no'}",
+               "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}",
+               f"hydra.run.dir={work / 'run'}"]
+    return until_it_appears(command, work, "stages/.work/*/*/*.safetensors", Answer(), request.device)
+
+
+def trl(request: Request) -> Answer:
+    work = Path(request.work)
+    (work / "data").mkdir()
+    write_pairs(request.size, work / "data/train.jsonl", BATCH * 4)
+    command = [sys.executable, "-m", "trl.scripts.dpo", "--model_name_or_path", str(request.base), "--dtype", "float32",
+               "--dataset_name", str(work / "data"), "--use_peft", "--lora_r", "16", "--lora_alpha", "32",
+               "--lora_target_modules", "all-linear", "--per_device_train_batch_size", str(BATCH), "--max_steps", "2",
+               "--save_strategy", "steps", "--save_steps", "1", "--report_to", "none",
+               "--output_dir", str(work / "run"),
+               "--gradient_checkpointing", "false", "--bf16", str(request.precision == "bf16").lower(),
+               *(["--use_cpu"] if request.device == "cpu" else [])]
+    return until_it_appears(command, work, "run/checkpoint-1/trainer_state.json", Answer(), request.device)
+
+
+SIDES = {"ours": ours, "TRL": trl}
+OPTIONS: dict[str, list[dict]] = {}

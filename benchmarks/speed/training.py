@@ -1,0 +1,107 @@
+"""Training from texts in memory to the last step, by the project's loop and by TRL's trainers: what the kinds share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+from algorithms.common.algorithm import Algorithm
+from algorithms.common.context import Context
+from algorithms.common.training.loop import batch_indices, fit
+from algorithms.common.models.model import Models
+from algorithms.common.training.optim import Recipe
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from benchmarks.random_models import make_context
+from benchmarks.speed.prepare import load_models, pairs
+from benchmarks.speed.request import BATCH, RATE, Answer, Request
+
+# TRL's settings that are tried before its time is taken with the best; a kind adds its own
+LOADER = [{}, {"dataloader_num_workers": 1},
+          {"per_device_train_batch_size": BATCH // 2, "gradient_accumulation_steps": 2}]
+
+
+def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Callable[[Models, dict], Example],
+               losses: tuple[str, ...], before: Callable[[Models, Context], None] = lambda models, context: None,
+               rows: str = "auto") -> Answer:
+    """Train ``role`` from its prepared adapter. ``before``: what a run does before its first step; ``losses``: the
+    metrics whose sum is compared.
+    """
+    models = load_models(request, rows)
+    models.alias("reference", "base")
+    models.add_role(role, trainable=True, seed=0)
+    texts = pairs(request, request.steps * BATCH)
+    answer = Answer(items=len(texts))
+    with answer.watched(request.device):
+        examples = [tokenize(models, text) for text in texts]
+        context = make_context(models, Path(request.work), examples, recipe(request), micro_batch_size=BATCH,
+                               checkpoint_every=10**9, mixed_precision="bf16" if request.precision == "bf16" else "no")
+        before(models, context)
+        fit(algorithm, context)
+    answer.values = metrics(context, losses)
+    return answer
+
+
+def metrics(context: Context, names: tuple[str, ...]) -> list[float]:
+    """The sum of these metrics at each step."""
+    lines = (context.target / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [sum(line[name] for name in names) for line in map(json.loads, lines)]
+
+
+def recipe(request: Request) -> Recipe:
+    return Recipe(lr=RATE, batch_size=BATCH, steps=request.steps, schedule="constant", warmup=0.0, betas=[0.9, 0.999])
+
+
+def pair(models: Models, text: dict) -> Example:
+    return models.tokenize(Record(text["prompt"], [text["chosen"], text["rejected"]], [1.0, 0.0], {}))
+
+
+def in_our_order(request: Request) -> list[dict[str, str]]:
+    """The texts as the project's loop visits them."""
+    texts = pairs(request, request.steps * BATCH)
+    return [texts[index] for step in range(request.steps)
+            for index in batch_indices(len(texts), BATCH, len(texts), step, 0)]
+
+
+def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], list[dict[str, str]]],
+              load: Callable[[], Any], **options: Any) -> Answer:
+    """Train with one of TRL's trainers. ``load``: the model with its adapter; ``options``: of the trainer's config."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    parts: list[float] = []
+
+    class Recording(kind):
+        def training_step(self, *args, **kwargs):
+            loss = super().training_step(*args, **kwargs)
+            parts.append(loss.detach())
+            return loss
+
+    model, tokenizer, texts = load(), AutoTokenizer.from_pretrained(request.base), rows()
+    told = {"per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1,
+            "train_sampling_strategy": "sequential", **options, **request.option}
+    answer = Answer(items=len(texts))
+    with answer.watched(request.device):
+        settings = arguments(
+            output_dir=request.work, max_steps=request.steps, learning_rate=RATE, lr_scheduler_type="constant",
+            optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, logging_strategy="no", save_strategy="no",
+            report_to=[],
+            use_cpu=request.device == "cpu", bf16=request.precision == "bf16", gradient_checkpointing=False,
+            max_length=None, disable_tqdm=True, seed=0, **told)
+        dataset = Dataset.from_list(texts)
+        Recording(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer).train()
+    together = told["gradient_accumulation_steps"]
+    answer.values = [sum(part.item() for part in parts[start:start + together])
+                     for start in range(0, len(parts), together)]
+    return answer
+
+
+def adapted(request: Request, name: str, kind: type, **options: Any):
+    """The prepared base as a model of ``kind``, with the prepared adapter to be trained."""
+    import torch
+    from peft import PeftModel
+
+    base = kind.from_pretrained(request.base, dtype=torch.float32, attn_implementation="sdpa", **options)
+    model = PeftModel.from_pretrained(base, str(Path(request.folder) / name), is_trainable=True)
+    return model.to(request.device)
