@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 
+from algorithms.common.algorithm import Context
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
 from algorithms.common.models import precision
-from algorithms.common.context import Context, TrainerConfig
 from algorithms.common.models.families import disable_cpu_repacking
 from algorithms.common.models.model import ModelConfig, Models
-from algorithms.common.training.optim import Recipe
-from algorithms.common.data.records import Record
+from algorithms.common.recipe import Recipe, TrainerConfig
 from algorithms.common.support.store import Store
-from algorithms.common.data.template import Example
+from algorithms.common.training.loop import fit
 
 LAB = Path(__file__).resolve().parent / "lab/reviews"  # its tokenizer; the larger models have rows to spare
 TOKENS = range(5, 1500)  # what prompts and responses are drawn from, no special token among them
@@ -135,4 +136,4 @@ def make_context(models: Models, folder: Path, examples: list[Example], recipe: 
     for name in ("work", "target"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     return Context(models, recipe, TrainerConfig(progress=False, **trainer), examples, [], seed, folder / "work",
-                   folder / "target", Store(folder / "store"))
+                   folder / "target", Store(folder / "store"), fit)

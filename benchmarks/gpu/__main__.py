@@ -125,7 +125,7 @@ def _tests(journal) -> int:
     from benchmarks.gpu.journal import CUT, DONE, FAILED
 
     several = ["-n", "4"] if importlib.util.find_spec("xdist") else []
-    files = [str(path) for path in sorted((ROOT / "tests").glob("test_*.py"))
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py"))
              if "mark.gpu" in path.read_text(encoding="utf-8")]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rfEs", "--no-header", "-p", "no:cacheprovider",
                "--continue-on-collection-errors", *several, *files]

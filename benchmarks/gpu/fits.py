@@ -10,9 +10,13 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.training.loop import run_losses
-from algorithms.common.support.memory import peak_memory_bytes, release, reset_peak_memory
 from algorithms.common.models.model import Models
+from algorithms.common.support.memory import (
+    peak_memory_bytes,
+    release,
+    reset_peak_memory,
+)
+from algorithms.common.training.loop import run_losses
 from algorithms.common.training.optim import build_optimizer
 from algorithms.dpo import DPO
 from benchmarks.gpu.journal import Journal

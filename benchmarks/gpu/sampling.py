@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
 from algorithms.common.models.model import Models
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
 from benchmarks.gpu import flops
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.settings import Lengths, Settings

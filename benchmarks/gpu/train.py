@@ -8,22 +8,25 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.training import references
-from algorithms.common.algorithm import Algorithm
-from algorithms.common.context import Context
-from algorithms.common.training.loop import fit
-from algorithms.common.support.memory import released
-from algorithms.common.models.model import Models
-from algorithms.common.training.optim import Recipe
-from algorithms.common.rewards.sources import Response
+from algorithms.common.algorithm import Algorithm, Context, Response
 from algorithms.common.data.template import Example
+from algorithms.common.models.model import Models
+from algorithms.common.recipe import Recipe
+from algorithms.common.support.memory import released
+from algorithms.common.training import references
+from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.sft import SFT
 from benchmarks.gpu import flops
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.settings import Lengths, Settings, usable_precision
-from benchmarks.random_models import bare_prompts, make_context, random_examples, random_models
+from benchmarks.random_models import (
+    bare_prompts,
+    make_context,
+    random_examples,
+    random_models,
+)
 
 
 def load(settings: Settings, device: torch.device, journal: Journal, max_length: int, max_prompt_length: int) -> Models:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from algorithms.common.context import Context
+from algorithms.common.algorithm import Context
 from algorithms.common.models.model import Models
 from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO
 from benchmarks.speed.request import BATCH, BETA, Answer, Request
-from benchmarks.speed.training import LOADER, adapted, in_our_order, pair, train_ours, train_trl
+from benchmarks.speed.training import (
+    LOADER,
+    adapted,
+    in_our_order,
+    pair,
+    train_ours,
+    train_trl,
+)
 
 UNIT = "pairs"
 

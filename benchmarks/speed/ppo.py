@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from algorithms.common.algorithm import Response
 from algorithms.common.data.records import Record
-from algorithms.common.rewards.sources import Response
 from algorithms.ppo import PPO
 from benchmarks.random_models import make_context
 from benchmarks.speed.prepare import load_models, pairs

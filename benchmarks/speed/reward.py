@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from algorithms.common.context import Context
+from algorithms.common.algorithm import Context
 from algorithms.common.models.model import Models
 from algorithms.reward_model import RewardModel
 from benchmarks.speed.prepare import LINEAR, head_weight

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from algorithms.common.models.model import Models
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
+from algorithms.common.models.model import Models
 from algorithms.rrhf import RRHF
 from benchmarks.speed.request import Answer, Request
 from benchmarks.speed.training import train_ours

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from algorithms.common.models.model import Models
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
+from algorithms.common.models.model import Models
 from algorithms.sft import SFT
 from benchmarks.speed.request import Answer, Request
-from benchmarks.speed.training import LOADER, adapted, in_our_order, train_ours, train_trl
+from benchmarks.speed.training import (
+    LOADER,
+    adapted,
+    in_our_order,
+    train_ours,
+    train_trl,
+)
 
 UNIT = "responses"
 
