@@ -208,7 +208,7 @@ def test_nobody_imports_run(path):
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
-    allowed = within(found, "algorithms.common.evaluation.statistics", "algorithms.common.evaluation.inference")
+    allowed = within(found, "algorithms.common.evaluation.inference")
     assert within(found, "algorithms") <= allowed | {"algorithms.common"}
 
 

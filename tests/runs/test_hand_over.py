@@ -99,6 +99,19 @@ def test_the_card_says_how_to_load_it(run, monkeypatch):
     assert answer(names["model"].eval(), names["tokenizer"]) == "yes<|im_end|>"
 
 
+def test_a_card_names_the_template_arguments(run, base, tmp_path):
+    """They lie in no file of the tokenizer."""
+    template = tmp_path / "asks.jinja"
+    template.write_text(CHATML + "{%- if shout is defined %}{%- endif %}")
+    ended = invoke("algorithm=sft", "data=file", f"data.path={run[1].parent / 'rows.jsonl'}", *MODEL, f"model.name={base}",
+                   f"model.chat_template={template}", "model.template_arguments={shout: true}", "recipe.steps=1",
+                   "eval.prompts=2", "eval.sampling.max_new_tokens=4", "trainer.progress=false",
+                   f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 0, ended.err
+    assert '- model.template_arguments: {"shout": true}\n' in (tmp_path / "run/README.md").read_text()
+    assert "template_arguments" not in (run[1] / "README.md").read_text()
+
+
 def test_a_merged_model_stops(run, base, chatml, tmp_path):
     kind, folder, command = run
     ended = invoke("task=merge", *command, f"hydra.run.dir={tmp_path}")

@@ -39,7 +39,6 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..evaluation.metrics import estimates, figures
     from .hand_over import export, model_card
     from .stages import Bench
-    from ..data.template import Template
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
@@ -64,12 +63,13 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.write_samples(folder, evaluation.samples)
     results.write_figures(folder, found.values())
     results.copy_metrics(stage, folder)
-    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", {
-        "source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
-        "records": fit["records"],
-        "seed": chosen.seed, "commit": head["commit"]}, shown, peft=chosen.model.lora is not None,
-        answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), Template(bench.tokenizer, chosen.model.chat_template))
+    told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
+            "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
+    if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
+        told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
+    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, shown,
+                      peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
+    export(stage, folder, mask.text(card), bench.template)
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, shown, folder)
 
