@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -12,14 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import MICRO, invoke
+from stage_setup import RECIPE, make_bench, make_data
 from training_setup import examples, lines, make_context, two_roles, weights
 
+from algorithms.best_of_n import BestOfN
 from algorithms.common.data.records import Records, cache_folder, set_cache_folder
 from algorithms.common.data.records.record import Record
 from algorithms.common.recipe import Recipe
+from algorithms.common.rewards.sources import Gold
 from algorithms.common.runs import results
 from algorithms.common.support.errors import TrainingError, UserError
 from algorithms.common.support.memory import peak_memory_bytes, reset_peak_memory
+from algorithms.common.support.store import Store
 from algorithms.common.training import checkpoints
 from algorithms.common.training.loop import fit
 from algorithms.sft import SFT
@@ -223,16 +228,21 @@ def test_the_peak_counts_from_its_reset():
     assert peak_memory_bytes(device) < start + size // 2
 
 
-def test_training_starts_a_peak_of_its_own(make_models, tmp_path):
+@pytest.mark.parametrize("algorithm", [SFT(), BestOfN()], ids=["sft", "best-of-n"])
+def test_training_starts_a_peak_of_its_own(tmp_path, algorithm):
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the peak can be reset on Linux only")
     device, size = torch.device("cpu"), 400 << 20
-    context = make_context(two_roles(make_models()), tmp_path, examples(4))
+    bench = make_bench(Store(tmp_path), reward=Gold(), data=dataclasses.replace(make_data(), gold=zeros))
     reset_peak_memory(device)
     torch.ones(size, dtype=torch.uint8)
     before = peak_memory_bytes(device)
-    SFT().fit(context)
-    assert json.loads((context.target / "fit.json").read_text())["peak_memory_bytes"] < before - size // 4
+    stage = bench.train(algorithm, RECIPE)
+    assert json.loads((stage / "fit.json").read_text())["peak_memory_bytes"] < before - size // 4
+
+
+def zeros(prompts, responses, finished):
+    return [0.0] * len(responses)
 
 
 def test_other_errors_stay_what_they_are(make_models, tmp_path):
