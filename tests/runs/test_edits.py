@@ -48,7 +48,7 @@ def edit(monkeypatch):
     def edited(file: str | None = None, before: str = "", after: str = "") -> None:
         sources = provenance.Sources()
         if file is not None:
-            (path,) = [path for path in sources._local if path.name == file]
+            (path,) = [path for path in sources._local if path.as_posix().endswith(f"/{file}")]
             text = sources._bytes[path].decode()
             assert before in text
             sources._bytes[path] = (text.replace(before, after, 1) if before else text + after).encode()
@@ -64,19 +64,19 @@ def run(store: Store, **changed) -> None:
 ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
 CODE = ("", "\nEDITED = 1\n")  # at the end of a file
 EDITS = {
-    "the loss": ("dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
-    "its documentation": ("dpo.py", '"""', '"""To be read: ', []),
-    "a comment": ("loop.py", "", "\n# to be read\n", []),
-    "another method": ("ppo.py", *CODE, []),
-    "the loop": ("loop.py", *CODE, [*ALL[:2], "evaluation"]),
-    "the models": ("model.py", *CODE, ALL),
+    "the loss": ("algorithms/dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
+    "its documentation": ("algorithms/dpo.py", '"""', '"""To be read: ', []),
+    "a comment": ("training/loop.py", "", "\n# to be read\n", []),
+    "another method": ("algorithms/ppo.py", *CODE, []),
+    "the loop": ("training/loop.py", *CODE, [*ALL[:2], "evaluation"]),
+    "the models": ("models/model.py", *CODE, ALL),
     "the evaluation": ("evaluate.py", *CODE, ["evaluation"]),
-    "sampling": ("sampling.py", *CODE, ["evaluation"]),
+    "sampling": ("models/sampling.py", *CODE, ["evaluation"]),
     "a reader": ("readers.py", *CODE, []),
     "the store": ("store.py", *CODE, []),
     "what a run writes": ("results.py", *CODE, []),
     "the model card": ("hand_over.py", *CODE, []),
-    "tables": ("tables.py", *CODE, []),
+    "tables": ("benchmarks/tables.py", *CODE, []),
     "nothing": (None, "", "", []),
 }
 
