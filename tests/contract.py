@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.data.template import Example
-from algorithms.common.evaluation.evaluate import Evaluation
 from algorithms.common.logprobs import token_logprobs
 from algorithms.common.models.export import HEAD, frozen_role, weights_file
 from algorithms.common.runs.settings import Settings, settings
@@ -70,7 +69,8 @@ class Contract:
         """folder: for this method's runs; stages: shared by methods; conf: a config folder beside the project's."""
         self.name, self.folder, self._conf = name, folder, conf
         small = [f"algorithm={name}", *SMALL, f"stages.folder={stages}"]
-        steps = [f"{path}.{key}" for path in recipes(self.composed(*small)) for key in (f"steps={STEPS}", "batch_size=8")]
+        steps = [f"{path}.{key}" for path in recipes(self.composed(*small))
+                 for key in (f"steps={STEPS}", "batch_size=8")]
         self.overrides = [*small, *LAB.get(name, []), *steps]
 
     def composed(self, *overrides: str) -> DictConfig:
@@ -78,9 +78,13 @@ class Contract:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", overrides=[*searched, *overrides])
 
+    @cached_property
+    def _config(self) -> DictConfig:
+        return self.composed(*self.overrides)
+
     def settings(self) -> Settings:
         """Made anew: a training leaves its traces in an algorithm."""
-        return settings(self.composed(*self.overrides))
+        return settings(self._config)
 
     @cached_property
     def run(self) -> Path:
@@ -105,10 +109,6 @@ class Contract:
         """What the run trained, in one piece and in micro-batches of 8."""
         chosen = self.settings()
         return self.bench.train(chosen.algorithm, chosen.recipe, self.name)
-
-    def evaluation(self) -> Evaluation:
-        chosen = self.settings()
-        return self.bench.evaluate(chosen.algorithm, chosen.recipe, self.name)
 
     def anew(self, algorithm: Algorithm, store: str, **trainer) -> Path:
         """The folder of the stage, trained once more in a store of its own; the stages beneath are the run's."""
@@ -188,7 +188,7 @@ class Contract:
         costs = {name: float(row[name]) for name in COSTS}
         assert all(value >= 0 for value in costs.values()) and costs["seconds"] > 0
         algorithm = self.settings().algorithm
-        assert (costs["tokens_trained"] > 0) or not algorithm.needs.get("reference"), "it or a stage beneath has trained"
+        assert costs["tokens_trained"] > 0 or not algorithm.needs.get("reference"), "it or a stage beneath has trained"
         assert (costs["labels"] > 0) >= (algorithm.view in ("pairs", "ranked", "rated", "preferred"))
 
     def is_exported(self) -> None:
