@@ -265,6 +265,25 @@ def test_a_row_that_cannot_be_tokenised_is_a_bad_row(tmp_path, monkeypatch, chat
     assert report.dropped == {reason: 1}, "counted once"
 
 
+def test_the_first_row_of_every_reason_is_described(tmp_path, monkeypatch, caplog):
+    own = Template.__init__  # the lab's tokenizer has no such end of turns
+    monkeypatch.setattr(Template, "__init__", lambda self, tokenizer, *given: own(self, speaking(tokenizer, None), *given))
+    rows = [{"prompt": [{"role": "user", "content": f"how {i}?"}], "chosen": f" good {i}", "rejected": f" bad {i}"}
+            for i in range(12)]
+    rows[2]["chosen"] = "good<eos>"
+    for bad in (rows[4], rows[8]):
+        bad["prompt"] = [{"role": "system", "content": "be brief"}, *bad["prompt"]]
+    with pytest.raises(DataError) as error:
+        make_bench(tmp_path, NO_SYSTEM, read(tmp_path, rows).load(0)).check(on_sft(DPO))
+    told = str(error.value).splitlines()
+    assert told[0].startswith(f"{tmp_path}/rows.jsonl:3: responses: found ")
+    (second,) = [line for line in told if line.startswith(f"    {tmp_path}/rows.jsonl:5: model.chat_template: found ")]
+    assert "; expected " in second and told[told.index(second) - 1].startswith("  refused by the chat template: 2 ")
+    with caplog.at_level("WARNING"):
+        make_bench(tmp_path, NO_SYSTEM, read(tmp_path, rows, on_bad_row="drop").load(0)).check(on_sft(DPO))
+    assert all(f"rows.jsonl:{line}: " in caplog.text for line in (3, 5))
+
+
 def test_a_prompt_that_other_rows_have_stays(tmp_path):
     rows = [{"prompt": f"how {i // 2}?", "chosen": f" good {i}", "rejected": " bad"} for i in range(20)]
     rows[0]["rejected"], rows[1]["chosen"] = " bad<eos>", " good"

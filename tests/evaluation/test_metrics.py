@@ -47,7 +47,7 @@ def test_several_answers_of_a_prompt_are_one_row():
     assert rows(found["eos_rate"]) == {"p0": [1.0, 2.0], "p1": [2.0, 2.0]}
     assert rows(found["kl/k1"]) == {"p0": [3.0, 2.0], "p1": [1.0, 2.0]}
     assert rows(found["distinct_2"]) == {"p0": [pytest.approx(2 / 3), 1.0], "p1": [2.0, 2.0]}, "one word has no pair"
-    assert [name for name, one in found.items() if one.kind == "share"] == ["win_rate/sft", "eos_rate"]
+    assert [name for name, one in found.items() if one.kind == "share"] == ["win_rate/sft", "eos_rate", "distinct_2"]
 
 
 def test_the_interval_of_a_mean_is_students_over_prompts():
@@ -67,7 +67,7 @@ def test_a_perplexity_is_of_all_tokens():
 
 def test_a_single_row_has_no_interval_unless_it_is_a_share():
     found = figures(PLAIN, evaluation(answers([[1.0, 3.0]])), None)
-    assert "reward/gold" in found and set(estimates(found)) == {"eos_rate"}
+    assert "reward/gold" in found and set(estimates(found)) == {"eos_rate", "distinct_2"}
 
 
 @settings(max_examples=60, deadline=None)

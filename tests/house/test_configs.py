@@ -324,7 +324,7 @@ BAD_LINES = {
     "data=file": "data.path: found neither",
     "data.preferences=3": "data.preferences: found 3",
     "task=chat": "adapter: found None",
-    "task=merge adapter=nowhere": "adapter: found no adapter_model.safetensors",
+    "task=merge adapter=nowhere": "adapter: found nowhere, and no such folder",
 }
 
 

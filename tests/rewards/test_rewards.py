@@ -331,7 +331,8 @@ def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(1)
-    kind, options = families(len(tokenizer), tokenizer.eos_token_id)[family]
+    # transformers gives Qwen2 tokenizers an end token of their own: rows to spare
+    kind, options = families(len(tokenizer) + 8, tokenizer.eos_token_id)[family]
     model = AutoModelForSequenceClassification.from_config(kind(**options, num_labels=1, initializer_range=1.0)).eval()
     model.save_pretrained(tmp_path)
     texts = [*MIXED, response(" was kind", record="as short"), MIXED[0]]
@@ -377,6 +378,19 @@ def test_turns_that_a_classifiers_template_refuses_are_told_before_training(clas
     with pytest.raises(ConfigError, match=message):
         source.check(told)
     dataclasses.replace(source, input="pair").check(told)
+
+
+def test_a_classifier_that_lacks_rows_for_its_tokenizer_is_refused_with_both_numbers(classifiers, tmp_path):
+    from transformers import AutoTokenizer
+
+    shutil.copytree(classifiers["one"], tmp_path / "more")
+    own = AutoTokenizer.from_pretrained(tmp_path / "more")
+    rows = len(own)
+    own.add_tokens(["<more-1>", "<more-2>"])
+    own.save_pretrained(tmp_path / "more")
+    with pytest.raises(ConfigError, match=f"^reward.name: found a tokenizer of {rows + 2} tokens for an embedding of "
+                                          f"{rows} rows in .*; fix: "):
+        Classifier(str(tmp_path / "more"), input="text").check(make_data())
 
 
 def test_a_classs_probability(classifiers):
@@ -497,9 +511,9 @@ def test_wrong_classifiers():
                              ({"precision": "fp8"}, "reward.precision"), ({"max_length": 0}, "reward.max_length"), ({"label": -1}, "reward.label")):
         with pytest.raises(ConfigError, match=message):
             Classifier("x", **options)
-    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', and no such folder"):
         opened(Classifier("/nowhere"), OnCpu)
-    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', which could not be loaded"):
+    with pytest.raises(ConfigError, match="reward.name: found '/nowhere', and no such folder"):
         Classifier("/nowhere").content()
 
 

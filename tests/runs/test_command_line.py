@@ -59,6 +59,14 @@ def test_choices_of_ones_own_are_known(own, inspected):
     assert inspected(f"hydra.searchpath=[file://{own}]", "data=mine").status == 0
 
 
+def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
+    (own / "data/bare.yaml").write_text(f"path: {own.parent}/pairs.jsonl\n")
+    told = one_message(inspected("--config-dir", str(own), "data=bare"))
+    assert told.startswith("data: found settings without _target_;")
+    (own / "data/bare.yaml").write_text(f"defaults: [file, _self_]\npath: {own.parent}/pairs.jsonl\n")
+    assert inspected("--config-dir", str(own), "data=bare").status == 0
+
+
 @pytest.mark.parametrize("overrides, told", [
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
@@ -167,7 +175,7 @@ def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):
     ended = inspected("data=file", 'data.path="~/p.jsonl"', 'stages.folder="~/kept"')
     assert ended.status == 0 and (tmp_path / "kept").is_dir()
     ended = invoke("task=merge", 'adapter="~/none"', f"hydra.run.dir={tmp_path}/run")
-    assert one_message(ended).startswith("adapter: found no ") and f" {tmp_path}/none" in ended.err
+    assert one_message(ended).startswith(f"adapter: found {tmp_path}/none, and no such folder")
     for key in ("model.name", "model.chat_template"):
         config = composed(f'{key}="~/x"')
         at_home(config)

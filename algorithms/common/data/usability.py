@@ -94,8 +94,9 @@ def _left_out(data: DataSets, faults: _Faults) -> DataSets:
         data.report.refuse(place.path, place.line, fault)
     if emptied or data.on_bad_row != "drop":
         raise DataError(_listing(data.report, bad, emptied), data.report.refused)
+    firsts = _firsts(bad)
     for reason, count in Counter(fault.reason for fault in bad.values()).items():
-        log.warning("dropped %d rows: %s (%s)", count, reason, data.report.places(reason))
+        log.warning("dropped %d rows: %s (%s): %s", count, reason, data.report.places(reason), firsts[reason])
     return replace(data, **{name: getattr(data, name).where(mask) for name, mask in kept.items()})
 
 
@@ -151,13 +152,19 @@ def _forget(data: DataSets, kept: dict[str, np.ndarray]) -> None:
 
 
 def _listing(report: LoadReport, bad: dict[_Place, BadRow], emptied: bool) -> str:
-    """The first of the rows in full, then all by reason."""
-    places = sorted(bad)
-    text = [places[0].message(bad[places[0]])]
+    """The first of the rows in full, then all by reason with the first of every other reason."""
+    places, messages = sorted(bad), _firsts(bad)
+    text = [messages.pop(bad[places[0]].reason)]
     rows = f"{len(bad)} of {report.read} rows" if report.read else f"{len(bad)} rows"
     text.append(f"{rows} cannot be used with this tokenizer and chat template:")
     for reason, count in Counter(fault.reason for fault in bad.values()).most_common():
         shown = [str(place) for place in places if bad[place].reason == reason][:SHOWN]
         text.append(f"  {reason}: {count} ({', '.join(shown)}{', …' if count > len(shown) else ''})")
+        text += [f"    {messages[reason]}"] if reason in messages else []
     text.append("no row would be left" if emptied else f"data.on_bad_row=drop would keep the other {report.kept}")
     return "\n".join(text)
+
+
+def _firsts(bad: dict[_Place, BadRow]) -> dict[str, str]:
+    """Reason → what is wrong with its first row."""
+    return {bad[place].reason: place.message(bad[place]) for place in sorted(bad, reverse=True)}

@@ -103,7 +103,7 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Fig
     found.append(Figure.of("eos_rate", prompts, frame["finished"], kind="share"))
     distinct = pd.Series([distinct_2(text) for text in frame["response"]], dtype=float)
     if (there := distinct.notna()).any():
-        found.append(Figure.of("distinct_2", prompts[there], distinct[there]))
+        found.append(Figure.of("distinct_2", prompts[there], distinct[there], kind="share"))
     return found
 
 

@@ -93,6 +93,9 @@ def _same_scaling(config, folder: Path) -> None:
 
 
 def weights_file(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ConfigError(f"adapter: found {folder}, and no such folder; expected the folder of a run or an exported "
+                          "adapter; fix: correct the path")
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name

@@ -5,6 +5,8 @@ Every function here either makes families alike or refuses one by name; nothing 
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -146,14 +148,21 @@ def check_causal(model_config, name: str) -> None:
                               "(…ForCausalLM); fix: model.name=… of one")
 
 
-def check_vocabulary(model_config, tokenizer, name: str) -> None:
+def check_vocabulary(model_config, tokenizer, name: str, key: str = "model.name") -> None:
     """ConfigError where the tokenizer has ids for which the embedding has no row. Rows to spare do no harm."""
     rows = getattr(model_config.get_text_config(decoder=True), "vocab_size", None)
     tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     if rows is not None and tokens > rows:
         extra = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= rows)
         some = ", ".join(repr(token) for _, token in extra[:3]) + (", …" if len(extra) > 3 else "")
-        raise ConfigError(f"model.name: found a tokenizer of {tokens} tokens for an embedding of {rows} rows in {name} "
+        raise ConfigError(f"{key}: found a tokenizer of {tokens} tokens for an embedding of {rows} rows in {name} "
                           f"(without a row: {some}); expected a row for every token; fix: "
                           "model.resize_token_embeddings(len(tokenizer)) in transformers and save both, or a tokenizer "
                           "without those tokens")
+
+
+def check_findable(name: str, key: str) -> None:
+    """ConfigError for a name that is no folder here and can be no hub's: asking the hub for it would mislead."""
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise ConfigError(f"{key}: found {name!r}, and no such folder; expected the folder of a model, or a hub id (NAME "
+                          "or ORG/NAME); fix: correct the path")

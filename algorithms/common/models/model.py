@@ -7,7 +7,6 @@ and which adapter is active stays in here.
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..data.batches import Batch, attention_mask, collate
 from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from .families import (check_causal, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
+from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
                        disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from ..logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
@@ -103,9 +102,8 @@ def load_config(config: ModelConfig):
     from transformers import AutoConfig
 
     folder = Path(config.folder())
-    if not folder.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.name):
-        raise ConfigError(f"model.name: found {config.name!r}, and no such folder; expected the folder of a model, or "
-                          "a hub id (NAME or ORG/NAME); fix: correct the path")
+    if not folder.is_dir():
+        check_findable(config.name, "model.name")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
                           f"task=merge adapter={config.name}, and then model.name=… of what it writes")

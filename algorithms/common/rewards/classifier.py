@@ -14,7 +14,7 @@ from ..algorithm import Response, RewardSource, Scorer
 from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from ..models.families import position_limit
+from ..models.families import check_findable, check_vocabulary, position_limit
 from ..models.model import Models
 from ..data.records import render_transcript
 from .sources import checked, counted
@@ -79,6 +79,7 @@ class Classifier(RewardSource):
             return weights_digest(Path(self.folder()))
         from transformers import AutoConfig
 
+        check_findable(self.name, "reward.name")
         try:
             told = AutoConfig.from_pretrained(self.name, revision=self.revision,
                                               trust_remote_code=self.trust_remote_code)
@@ -134,6 +135,8 @@ class Classifier(RewardSource):
         """Its tokenizer. ConfigError, before its weights load, for settings that it cannot serve."""
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+        if not Path(self.folder()).is_dir():
+            check_findable(self.name, "reward.name")
         options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder(), truncation_side="left", **options)
@@ -142,6 +145,7 @@ class Classifier(RewardSource):
                 model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, AssertionError) as error:  # torch asserts that a pad id is in the vocabulary
             raise self._not_loaded(error) from error
+        check_vocabulary(config, tokenizer, self.name, "reward.name")
         labels = config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
             raise ConfigError(f"reward.label: found {self.label} for a classifier of {labels} outputs; expected "

@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-CODE = (".py", ".yaml", ".yml", ".jinja", ".jinja2")  # what a commit that lacks such a file cannot compute again
+CODE = (".py", ".yaml", ".yml", ".jinja", ".jinja2", ".j2")  # what a commit that lacks such a file cannot compute again
 
 
 def project() -> Path:
@@ -43,17 +43,20 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _is_code(path: str, known: list[str]) -> bool:
-    """Whether a file that git does not know lies where the project's code does: runs and users' data lie elsewhere.
+    """Whether a file that git does not know is a module, or a setting or template that lies where the project's code does:
+    runs and users' data hold none of the one, and lie elsewhere than the other.
 
-    The nearest folder that holds known files decides, by whether code is among them; at the top only modules count.
+    The nearest folder that holds known files decides, by whether code is among them.
     """
     file = PurePosixPath(path)
+    if file.suffix == ".py":  # it may be imported from anywhere
+        return True
     if file.suffix not in CODE:
         return False
     for folder in list(file.parents)[:-1]:
         if beneath := [one for one in known if one.startswith(f"{folder}/")]:
             return any(one.endswith(CODE) for one in beneath)
-    return len(file.parts) == 1 and file.suffix == ".py"
+    return False
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
