@@ -465,7 +465,7 @@ def test_a_bad_row_stops_or_is_left_out(world):
     with pytest.raises(DataError) as caught:
         load(world)
     assert str(caught.value).startswith(f"{world}/job.jsonl:21: options: found 'king'; expected one of")
-    assert "data.on_bad_row=drop would keep the other 20" in str(caught.value)
+    assert "data.on_bad_row=drop would leave 20 records" in str(caught.value)
     report = load(world, on_bad_row="drop").report
     assert report.dropped == {"answer not among the options": 1} and (report.read, report.kept) == (91, 90)
     assert report.lines == {"answer not among the options": [f"{world}/job.jsonl:21"]}

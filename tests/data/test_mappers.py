@@ -105,7 +105,7 @@ def test_a_bad_value_is_named_by_its_place(name, place, value):
     bad = error.value
     at = re.match(r"\[(\d)\]\.(.+)", place)
     assert bad.field == (at[2] if at else place) or bad.field.startswith(place + "."), (bad.field, bad.found)
-    assert bad.row == (int(at[1]) if at else 0)
+    assert (bad.row or 0) == (int(at[1]) if at else 0)
     assert bad.found and bad.expected and bad.fix and bad.reason
 
 

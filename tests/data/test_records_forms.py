@@ -175,7 +175,7 @@ def test_names_with_dots_that_lead_nowhere(tmp_path):
 def test_what_to_do_where_conversations_part(tmp_path):
     rows = [{"chosen": [user("p"), assistant("a"), user("q"), assistant("c")],
              "rejected": [user("p"), assistant("b"), user("q"), assistant("r")]}]
-    with pytest.raises(DataError, match="fix: cut both where they part .data.mapper., or leave such rows out"):
+    with pytest.raises(DataError, match="fix: cut both where they part .data.mapper.\\n"):
         FileData(path=write(tmp_path, rows)).records()
     rows = [{"prompt": "q", "chosen": rows[0]["chosen"], "rejected": rows[0]["chosen"][:3] + [assistant("r")]}]
     path = write(tmp_path, rows)
@@ -190,8 +190,8 @@ def test_what_to_do_where_conversations_part(tmp_path):
      "where the turns hold the prompt, leave it out: 'data.columns={messages: response}'; otherwise data.mapper"),
     ({"system": "s", "question": "p", "response_chosen": TURNS, "response_rejected": "r"},
      "leave it out: 'data.columns={system: system, chosen: response_chosen, rejected: response_rejected}'; otherwise"),
-    ({"prompt": "p", "response": HUMAN + " c"}, "fix: data.mapper, or data.on_bad_row=drop"),
-    ({"prompt": "p", "responses": [TURNS, "r"]}, "fix: data.mapper, or data.on_bad_row=drop"),
+    ({"prompt": "p", "response": HUMAN + " c"}, "fix: data.mapper, to take them off"),
+    ({"prompt": "p", "responses": [TURNS, "r"]}, "fix: data.mapper, to take them off"),
 ])
 def test_what_to_do_where_responses_hold_another_prompt(tmp_path, row, fix):
     row = {name: "q" if value == "p" else value for name, value in row.items()}

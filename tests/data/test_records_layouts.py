@@ -254,7 +254,7 @@ def test_rows_that_cannot_be_used(tmp_path, good, change, reason, column):
     match = FORM.fullmatch(first)
     assert (match["path"], match["line"], match["field"]) == (path, "101", column)
     assert total == "2 of 103 rows cannot be used:" and listed == f"  {reason}: 2 (lines 101, 103)"
-    assert hint == "data.on_bad_row=drop would keep the other 101"
+    assert hint.startswith("data.on_bad_row=drop would leave 101 records; ")
     records, report = FileData(path=path, on_bad_row="drop").records()
     assert (len(records), report.read, report.kept, report.dropped) == (101, 103, 101, {reason: 2})
     assert report.lines == {reason: [f"{path}:101", f"{path}:103"]}
@@ -294,7 +294,7 @@ def test_many_bad_rows_are_listed_by_reason_with_the_first_lines(tmp_path):
         "8 of 9 rows cannot be used:", "  empty response: 7 (lines 3, 4, 5, 6, 7, …)",
         f"    {path}:3: chosen: found an empty response; expected some text; fix: correct the row",
         "  null: 1 (lines 2)",
-        "data.on_bad_row=drop would keep the other 1"]
+        "data.on_bad_row=drop would leave 1 record; the tokenizer and chat template of a run may refuse more"]
     assert str(error.value).startswith(f"{path}:2: chosen: found null; expected text; fix: ")
 
 

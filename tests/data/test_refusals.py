@@ -360,7 +360,7 @@ def test_a_row_that_cannot_be_used_is_named_or_dropped(tmp_path, row, message):
     with pytest.raises(DataError) as caught:
         load(tmp_path, made)
     assert str(caught.value).startswith(f"{tmp_path / 'questions.jsonl'}{message}")
-    assert "data.on_bad_row=drop would keep the other 2" in str(caught.value)
+    assert "data.on_bad_row=drop would leave 2 records" in str(caught.value)
     data = load(tmp_path, made, on_bad_row="drop", heldout=0)
     assert len(data.preferences) == 2 and sum(data.report.dropped.values()) == 1
 

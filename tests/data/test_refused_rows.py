@@ -117,14 +117,46 @@ def test_a_row_that_cannot_be_used_takes_its_group_along(tmp_path, options, bad,
     path = write(tmp_path / "a.jsonl", rows)
     records, report = FileData(path=path, group="idx", on_bad_row="drop", **options).records()
     assert [one.prompt for one in records] == ["pa", "pc", "pd"] and all(len(one.responses) == 3 for one in records)
-    line = 2 if reason == "mapper error" else 6         # what a mapper raises names no row
-    assert report.dropped == {reason: 3} and report.lines == {reason: [f"{path}:{line}"]}
+    line = 6    # of a mapper's error too: without this row it can use the others
+    assert report.dropped == {reason: 3} and report.lines == {reason: [f"{path}:{one}" for one in (2, 6, 10)]}
     found, rows = report.first[reason]["found"], list(report.refused)
     assert [row["line"] for row in rows] == [2, 6, 10] and {row["reason"] for row in rows} == {reason}
     beside = f"line {line} of the same group: {found}"
     assert [row["found"] for row in rows] == [found if row["line"] == line else beside for row in rows]
-    with pytest.raises(DataError, match=f"a.jsonl:{line}: .* found .*\n3 of 12 rows cannot be used:"):
+    with pytest.raises(DataError, match=f"a.jsonl:{line}: .* found .*\n3 of 12 rows cannot be used, each with its whole group:\n"
+                                        f"  {reason}: 3 .lines 2, 6, 10.\n"):
         FileData(path=path, group="idx", **options).records()
+
+
+def of_four(rows):
+    """A mapper that needs the whole group, so that leaving one row out does not tell which is at fault."""
+    if len(rows) != 3:
+        raise ValueError("three rows are needed")
+    return ranking(rows)
+
+
+def test_a_mapper_that_needs_the_whole_group_has_it_blamed_as_a_whole(tmp_path):
+    rows = [row | {"score": "high"} if row["response"] == "b.1" else row for row in BY_RUN]
+    with pytest.raises(DataError) as error:
+        FileData(path=write(tmp_path / "a.jsonl", rows), group="idx", mapper=of_four).records()
+    first, count, listed = str(error.value).splitlines()[:3]
+    assert "a.jsonl:2: row: found ValueError" in first and "(in the group of lines 2, 6, 10); expected" in first
+    assert count == "3 of 12 rows cannot be used, each with its whole group:" and listed.endswith("3 (lines 2, 6, 10)")
+
+
+def backwards(rows):
+    """Its responses in another order than the rows, one of them changed."""
+    made = ranking(rows)
+    return Record(made.prompt, [made.responses[2].strip(), *made.responses[1::-1]], made.scores[::-1])
+
+
+@pytest.mark.parametrize("options, lines", [({}, [1, 5, 9]), ({"mapper": backwards}, [9, 5, 1])])
+def test_a_response_of_a_group_knows_its_own_line(tmp_path, options, lines):
+    rows = [row | {"response": row["response"] + " " * row["score"]} for row in BY_RUN]
+    records, _ = FileData(path=write(tmp_path / "a.jsonl", rows), group="idx", **options).records()
+    assert records[0].meta["lines"] == [1, 5, 9] and records[0].meta["response_lines"] == lines
+    moved = FileData(path=write(tmp_path / "b.jsonl", [rated("z", 0), *rows]), group="idx", **options).records()[0]
+    assert moved.select(range(4)).meta_fingerprint == records.meta_fingerprint, "where it was read is no content"
 
 
 def test_rows_of_no_group_and_filtered_rows_leave_the_groups_whole(tmp_path):
@@ -237,7 +269,8 @@ def test_all_bad_rows_are_in_the_runs_folder_in_both_modes(tmp_path):
     path = write(tmp_path / "a.jsonl", BAD)
     ended, rows = command(tmp_path, f"data.path={path}")
     assert ended.status == 2 and told(rows) == BAD_TOLD
-    assert ended.err.rstrip().endswith("data.on_bad_row=drop would keep the other 2\n"
+    assert ended.err.rstrip().endswith("data.on_bad_row=drop would leave 2 records; the tokenizer and chat template of a run "
+                                       "may refuse more\n"
                                        f"all of them: {tmp_path}/run/bad_rows.jsonl")
     assert rows[1] == {"path": path, "line": 3, "reason": "null", "field": "rejected", "found": "null",
                        "expected": "text", "fix": "correct the row"}

@@ -145,6 +145,25 @@ def test_a_path_to_nothing_is_no_hub_id(tmp_path, no_weights, name):
     assert "hf auth" not in message
 
 
+def test_a_misspelt_folder_beside_others_gets_no_advice_about_the_hub(tmp_path, no_weights, monkeypatch):
+    for name in ("merged", "adapter"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/mergd", "benchmarks/lab2"):  # below this folder, and below the project's
+        message = refused(command(name, tmp_path))
+        assert message.startswith(f"model.name: found '{name}' (") and message.endswith("fix: correct the path")
+        assert "no such folder" in message and "hf auth" not in message
+    assert "(models has adapter, merged)" in refused(command("models/mergd", tmp_path))
+    assert "hf auth" in refused(command("nobody/nothing", tmp_path))
+
+
+def test_a_file_is_no_model_and_its_folder_is_named(tmp_path, no_weights):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    message = refused(command(tmp_path / "model.safetensors", tmp_path))
+    assert message.startswith(f"model.name: found the file '{tmp_path}/model.safetensors'; expected the folder")
+    assert message.endswith(f"fix: model.name={tmp_path}")
+
+
 def test_an_adapters_folder_is_to_be_merged_first(tmp_path, no_weights):
     (tmp_path / "adapter_config.json").write_text("{}")
     message = refused(command(tmp_path, tmp_path))

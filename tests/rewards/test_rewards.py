@@ -146,16 +146,32 @@ def test_two_first_arguments_are_prompts_and_responses_whatever_they_are_called(
         opened(source)(TWO[:1])
 
 
-@pytest.mark.parametrize("function, unknown", [
-    (lambda prompts, responses, answers: 0, "answers"), (lambda responses, answer: 0, "answer"),
-    (lambda text: 0, "text"),
-    (lambda prompts, *, reference: 0, "reference"), (lambda responses, prompts, solution, meta: 0, "solution"),
-    (math.fsum, "seq")])
-def test_a_function_that_asks_for_anything_else_is_refused(function, unknown):
+BY_VALUE = "name its arguments so, or give a value: [+]reward.function.{}=VALUE$"
+
+
+@pytest.mark.parametrize("function, unknown, fix", [
+    (lambda prompts, responses, answers: 0, "answers", BY_VALUE), (lambda responses, answer: 0, "answer", BY_VALUE),
+    (lambda text: 0, "text", "name its arguments so$"),  # a value in its place would leave nothing to judge
+    (lambda prompts, *, reference: 0, "reference", BY_VALUE),
+    (lambda responses, prompts, solution, meta: 0, "solution", BY_VALUE), (math.fsum, "seq", "name its arguments so$")])
+def test_a_function_that_asks_for_anything_else_is_refused(function, unknown, fix):
     for source in (Function(function), Weighted({"a": Function(function)}, {"a": 1.0})):
         with pytest.raises(ConfigError, match=f"asks for {unknown}; expected only prompts, responses, finished, meta, "
-                                              f"prompt_ids, response_ids; fix: .*[+]reward.function.{unknown}=VALUE"):
+                                              f"prompt_ids, response_ids; fix: {fix.format(unknown)}"):
             source.check(make_data())
+    if fix is BY_VALUE:
+        Function(functools.partial(function, **{unknown: 1})).check(make_data())
+
+
+@pytest.mark.parametrize("function", [lambda: 0, lambda **more: 0, lambda scale=1: 0, functools.partial(lambda text: 0, text=1)])
+def test_a_function_that_asks_for_nothing_is_refused(function):
+    with pytest.raises(ConfigError, match="asks for nothing that it could judge; .*; fix: let it take responses"):
+        Function(function).check(make_data())
+
+
+def test_a_value_before_the_responses_leaves_them_to_be_given_by_name():
+    function = functools.partial(lambda weight, prompts, responses: [weight * len(text) for text in responses], weight=2)
+    assert opened(Function(function))(TWO) == [2.0 * len(one.text) for one in TWO]
 
 
 def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix_works(tmp_path, monkeypatch):

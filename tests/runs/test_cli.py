@@ -70,7 +70,7 @@ def test_inspect_says_what_it_dropped(tmp_path, pairs):
         file.write('{"prompt": "q", "chosen": "same", "rejected": "same"}\n{"prompt": "q", "chosen": "", "rejected": "no"}\n')
     command = ["task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s"]
     refused = invoke(*command)
-    assert refused.status == 2 and f"{pairs}:21: " in refused.err and "data.on_bad_row=drop would keep the other 20" in refused.err
+    assert refused.status == 2 and f"{pairs}:21: " in refused.err and "data.on_bad_row=drop would leave 20 records" in refused.err
     ended = invoke(*command, "data.on_bad_row=drop")
     report = json.loads((tmp_path / "run/data.json").read_text())
     assert ended.status == 0 and sum(report["dropped"].values()) == 2 and report["kept"] == 20

@@ -28,6 +28,7 @@ import jinja2
 
 from ..support.errors import ConfigError, DataError
 from .records import BadRow, Messages, Record, further, render_transcript
+from .special_tokens import UnusableText, check_turns, marks
 
 _PROBE = "a probe answer"
 _CONTEXT = 2**32 - 1  # stands for "not learned" in a key; no token has this id
@@ -68,14 +69,6 @@ class Example:
         return len(self.prompt) + sum(len(response) for response in self.responses)
 
 
-class UnusableText(DataError):
-    """A record that the template or the tokenizer cannot use; ``bad`` says why, as for rows that cannot be read."""
-
-    def __init__(self, reason: str, field: str, found: str, expected: str, fix: str):
-        super().__init__(f"{field}: found {found}; expected {expected}; fix: {fix}")
-        self.bad = BadRow(reason, field, found, expected, fix)
-
-
 class Template:
     """Renders and tokenises; knows the end token. ``chat_template`` is a path to a Jinja file that replaces the
     tokenizer's, ``arguments`` are what it is given besides the messages."""
@@ -111,6 +104,10 @@ class Template:
         ends = [tokenizer.added_tokens_decoder.get(token) for token in self.stop_ids]
         # texts without one of which no text holds an end token; "" where that cannot be told without tokenising
         self.end_texts = ["" if end is None or end.normalized else end.content for end in ends]
+        user, probe = [{"role": "user", "content": "x"}], {"role": "assistant", "content": _PROBE}
+        written = [self._apply(user, True), self._apply([*user, probe], False)] if self.chat else []
+        # the special tokens that end a turn, or that the chat template writes around turns
+        self.marks = marks(tokenizer, {*self.stop_ids, *(token for text in written for token in self._ids(text))})
         # SentencePiece tokenizers of Llama's kind set a space before every text. After white space of the template's
         # own it is one too many: inside a conversation "[/INST] yes" has one space, as where it is tokenised as a
         # whole.
@@ -142,7 +139,7 @@ class Template:
             raise UnusableText(
                 "refused by the chat template", "model.chat_template",
                 f"the turns {roles}, which {self._origin} refuses ({error})", "a template that takes them",
-                "data.on_bad_row=drop leaves such rows out, or set model.chat_template to a Jinja file that takes them"
+                "set model.chat_template to a Jinja file that takes them, or leave out such turns by data.mapper"
             ) from error
 
     def _around_an_answer(self) -> tuple[str | None, str]:
@@ -201,7 +198,7 @@ class Template:
                 "prompt rendered otherwise beside its answer", "model.chat_template",
                 f"that {self._origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than "
                 "where it is to be given", "the same text, or another prompt would be learned than is asked",
-                "data.on_bad_row=drop leaves such rows out, or set model.template_arguments so that both agree")
+                "set model.template_arguments so that both agree, or model.chat_template to a Jinja file that does")
         text = whole[len(before):].removesuffix(self._tail)
         if answer.strip() not in text and not self._change_told:
             self._change_told = True
@@ -226,28 +223,33 @@ class Template:
         text = self.response_text(prompt, response, extra)
         return self._without_end(text, self._ids(text) if isinstance(prompt, str) else self._inner_ids(text))
 
-    def _without_end(self, text: str, ids: list[int]) -> list[int]:
+    def _without_end(self, text: str, ids: list[int], field: str = "responses") -> list[int]:
         inside = set(ids) & set(self.stop_ids)
         if inside:
             token = self.tokenizer.convert_ids_to_tokens(min(inside))
             raise UnusableText(
-                "end token in a response", "responses",
-                f"the end token {token!r} inside the text {text.strip()[:60]!r}",
-                "plain text, the end token is added here", "take it out, or leave such rows out (data.on_bad_row=drop)")
+                "end token in a response", field, f"the end token {token!r} inside the text {text.strip()[:60]!r}",
+                "plain text, the end token is added here", "take it out, in the file or by data.mapper")
         return ids
 
     def check(self, record: Record, every_turn: bool = False) -> BadRow | None:
         """Why the record cannot be made an example, None where it can. Tokenised is only what has to be, to know."""
+        index = None
         try:
+            if not isinstance(record.prompt, str):
+                check_turns(record.prompt, self.marks, "prompt")
             if every_turn and record.responses and not isinstance(record.prompt, str):
                 self._earlier_answers(record.prompt)
             elif not isinstance(record.prompt, str):
                 self.prompt_text(record.prompt)
-            for response, extra in _answers(record):
+            for index, (response, extra) in enumerate(_answers(record)):
                 text = self.response_text(record.prompt, response, extra)
                 if any(end in text for end in self.end_texts):
                     self.response_ids(record.prompt, response, extra)
+                if not isinstance(record.prompt, str):
+                    check_turns([{"role": "assistant", "content": response}], self.marks, "responses")
         except UnusableText as error:
+            error.bad.row = index
             return error.bad
         return None
 
@@ -279,7 +281,7 @@ class Template:
         for index, following in zip(answers, [*answers[1:], len(messages)]):
             text, between = self._in_later_prompt(messages, index, following)
             start = len(ids)
-            ids += self._without_end(text, self._inner_ids(text))
+            ids += self._without_end(text, self._inner_ids(text), "prompt")
             places.append((start, len(ids)))
             ids += between
         if not self._seams_told and ids != self.prompt_ids(messages):

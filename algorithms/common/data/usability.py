@@ -12,14 +12,19 @@ import numpy as np
 
 from ..support.errors import DataError
 from .records import BadRow, DataSets, LoadReport, Record, Records
+from .records.columns import column_of, response_column
 from .records.lines import data_error
-from .records.loading import SHOWN, record_kind
+from .records.loading import record_kind, records_of
+from .special_tokens import special_texts
 from .template import Template
 
 log = logging.getLogger(__name__)
 # The sets that rows were read into come before those made of them: there a record is the row's own.
 ORDER = ("preferences", "heldout", "demonstrations", "choices", "evaluation", "tuning", "prompts")
 MADE = ("evaluation", "tuning", "prompts")
+# field of a fault → those of ours whose column it may stand in
+FIELDS_OF = {"responses": ("response", "messages", "responses"), "prompt": ("prompt", "messages", "chosen"),
+             "system": ("system", "prompt", "messages", "chosen")}
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Reading:
         """(n,) bool: records that have to be looked at. A text without an end token can always be used."""
         if "" in self.template.end_texts:
             return np.ones(len(records), bool)
-        found = records.answered_with(self.template.end_texts)
+        marks = {*self.template.end_texts, *self.template.marks}
+        found = records.answered_with(marks) | records.holding(marks)
         return found | records.conversations() if self.template.chat or self.every_turn or self.prompt else found
 
     def fault(self, record: Record) -> BadRow | None:
@@ -47,28 +53,39 @@ class Reading:
 
 
 class _Place(NamedTuple):
-    """Where a record comes from: path and line, or for what was read from no file its set and number there."""
+    """Where a record comes from: path and line, the first of a group's, or for what was read from no file its set and
+    number there."""
 
     path: str
     line: int
     read: bool
+    lines: tuple[int, ...] = ()  # of a group's rows
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
 
-    def message(self, bad: BadRow) -> str:
+    def message(self, line: int, bad: BadRow) -> str:
         told = [" ".join(str(part).split()) for part in (bad.field, bad.found, bad.expected, bad.fix)]
         if self.read:
-            return str(data_error(self.path, self.line, *told))
+            return str(data_error(self.path, line, *told))
         return "{}: found {}; expected {}; fix: {}".format(*told)
 
 
-_Faults = dict[str, dict[int, tuple[_Place, BadRow]]]  # set → index in it → where it is from, what is wrong
+class _Fault(NamedTuple):
+    """What is wrong with a record, and the response in which it is."""
+
+    place: _Place
+    bad: BadRow
+    response: str | None
+
+
+_Faults = dict[str, dict[int, _Fault]]  # set → index in it → its fault
+_Bad = dict[_Place, tuple[int, BadRow]]  # with the line at fault
 
 
 def _place(record: Record, name: str, index: int) -> _Place:
     if {"source", "line"} <= record.meta.keys():
-        return _Place(record.meta["source"], record.meta["line"], True)
+        return _Place(record.meta["source"], record.meta["line"], True, tuple(record.meta.get("lines", ())))
     return _Place(name, index + 1, False)
 
 
@@ -77,27 +94,67 @@ def usable(data: DataSets, readings: Iterable[Reading]) -> DataSets:
 
     Raises DataError, with all of them by reason, unless ``data.on_bad_row`` is "drop"; and where nothing would be left.
     """
+    readings = list(readings)
     faults, unread = _faults(data, readings)
     left = data if not faults else _left_out(data, faults)
+    _tell_special(left, readings)
     data.report.unread_turn_keys = sorted(unread)
     if unread:
         log.warning("keys inside turns that the chat template does not read: %s", ", ".join(map(repr, sorted(unread))))
     return left
 
 
+def _tell_special(data: DataSets, readings: list[Reading]) -> None:
+    """Say where texts that are used as they are hold special tokens: a rendered conversation, or an accident."""
+    for reading in {reading.name: reading for reading in reversed(readings)}.values():
+        records, special = getattr(data, reading.name), special_texts(reading.template.tokenizer)
+        if records is None or not special:
+            continue
+        places = np.flatnonzero(records.holding(special) | records.answered_with(special))
+        if len(places):
+            record = records[places[0]]
+            asked = record.prompt if isinstance(record.prompt, str) else "".join(turn["content"] for turn in record.prompt)
+            some = next(text for text in special if text in "".join([asked, *record.responses]))
+            log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens (%s: %r)",
+                        len(places), reading.name, _place(record, reading.name, places[0]), some)
+
+
 def _left_out(data: DataSets, faults: _Faults) -> DataSets:
-    bad = {place: fault for found in faults.values() for place, fault in found.values()}
+    bad = _in_the_files_terms(data, faults)
     kept = _kept(data, faults, {place for place in bad if place.read})
-    emptied = any(not kept[name].any() for name in faults)
+    emptied = [name for name in faults if not kept[name].any()]
     _forget(data, kept)
-    for place, fault in bad.items():
-        data.report.refuse(place.path, place.line, fault)
+    for place, (line, fault) in bad.items():
+        data.report.refuse(place.path, line, fault, place.lines)
     if emptied or data.on_bad_row != "drop":
         raise DataError(_listing(data.report, bad, emptied), data.report.refused)
     firsts = _firsts(bad)
-    for reason, count in Counter(fault.reason for fault in bad.values()).items():
+    for reason, count in _counts(bad).items():
         log.warning("dropped %d rows: %s (%s): %s", count, reason, data.report.places(reason), firsts[reason])
     return replace(data, **{name: getattr(data, name).where(mask) for name, mask in kept.items()})
+
+
+def _in_the_files_terms(data: DataSets, faults: _Faults) -> _Bad:
+    """Each place that cannot be used with the line at fault, of a group's the response's own, and what is wrong, under
+    the file's own column. A set's own fault counts before those of what was made of it."""
+    found = {fault.place: fault for of_set in reversed(faults.values()) for fault in of_set.values()}
+    origins: dict[_Place, list[Record]] = {place: [] for place in found}
+    for name in ORDER:
+        for index, record in enumerate(getattr(data, name) or ()):
+            if (place := _place(record, name, index)) in origins:
+                origins[place].append(record)
+    told = {}
+    for place, fault in sorted(found.items(), key=lambda one: one[0]):
+        bad, columns = fault.bad, data.report.columns.get(place.path)
+        at = next(((record, record.responses.index(fault.response)) for record in origins[place]
+                   if fault.response in record.responses), None)
+        own = at and at[0].meta.get("response_lines", [])[at[1]:at[1] + 1]
+        if columns and bad.field in FIELDS_OF:
+            column = (response_column(columns, at[1]) if at and bad.field == "responses"
+                      else column_of(columns, *FIELDS_OF[bad.field]))
+            bad = BadRow(bad.reason, column, bad.found, bad.expected, bad.fix)
+        told[place] = own[0] if own and own[0] else place.line, bad
+    return told
 
 
 def _faults(data: DataSets, readings: Iterable[Reading]) -> tuple[_Faults, set[str]]:
@@ -113,7 +170,9 @@ def _faults(data: DataSets, readings: Iterable[Reading]) -> tuple[_Faults, set[s
             if index in faults.get(reading.name, {}):
                 continue
             if bad := reading.fault(record):
-                faults.setdefault(reading.name, {})[index] = _place(record, reading.name, index), bad
+                response = None if bad.row is None else record.responses[bad.row]
+                fault = _Fault(_place(record, reading.name, index), bad, response)
+                faults.setdefault(reading.name, {})[index] = fault
             elif unread and reading.template.chat:
                 unread = reading.template.unread(record, unread)
     return faults, unread
@@ -151,20 +210,29 @@ def _forget(data: DataSets, kept: dict[str, np.ndarray]) -> None:
                 report.strict_pairs -= record.strict_pair_count
 
 
-def _listing(report: LoadReport, bad: dict[_Place, BadRow], emptied: bool) -> str:
+def _listing(report: LoadReport, bad: _Bad, emptied: list[str]) -> str:
     """The first of the rows in full, then all by reason with the first of every other reason."""
-    places, messages = sorted(bad), _firsts(bad)
-    text = [messages.pop(bad[places[0]].reason)]
-    rows = f"{len(bad)} of {report.read} rows" if report.read else f"{len(bad)} rows"
-    text.append(f"{rows} cannot be used with this tokenizer and chat template:")
-    for reason, count in Counter(fault.reason for fault in bad.values()).most_common():
-        shown = [str(place) for place in places if bad[place].reason == reason][:SHOWN]
-        text.append(f"  {reason}: {count} ({', '.join(shown)}{', …' if count > len(shown) else ''})")
+    counts, messages = _counts(bad), _firsts(bad)
+    text = [messages.pop(bad[min(bad)][1].reason)]
+    total = sum(counts.values())
+    text.append(f"{f'{total} of {report.read}' if report.read else total} rows cannot be used with this tokenizer and chat "
+                f"template{', each with its whole group' if any(place.lines for place in bad) else ''}:")
+    for reason, count in counts.most_common():
+        text.append(f"  {reason}: {count} ({report.places(reason)})")
         text += [f"    {messages[reason]}"] if reason in messages else []
-    text.append("no row would be left" if emptied else f"data.on_bad_row=drop would keep the other {report.kept}")
+    left = f"data.on_bad_row=drop would leave {records_of(report)}"
+    text.append(f"no row would be left of the {' and the '.join(emptied)}" if emptied else left)
     return "\n".join(text)
 
 
-def _firsts(bad: dict[_Place, BadRow]) -> dict[str, str]:
+def _counts(bad: _Bad) -> Counter[str]:
+    """Reason → rows, those of a bad row's group too."""
+    counts: Counter[str] = Counter()
+    for place, (_, fault) in bad.items():
+        counts[fault.reason] += len(place.lines) or 1
+    return counts
+
+
+def _firsts(bad: _Bad) -> dict[str, str]:
     """Reason → what is wrong with its first row."""
-    return {bad[place].reason: place.message(bad[place]) for place in sorted(bad, reverse=True)}
+    return {fault.reason: place.message(line, fault) for place, (line, fault) in sorted(bad.items(), key=lambda one: one[0], reverse=True)}

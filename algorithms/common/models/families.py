@@ -6,10 +6,12 @@ Every function here either makes families alike or refuses one by name; nothing 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..support.checkout import project
 from ..support.errors import ConfigError
 
 
@@ -163,6 +165,24 @@ def check_vocabulary(model_config, tokenizer, name: str, key: str = "model.name"
 
 def check_findable(name: str, key: str) -> None:
     """ConfigError for a name that is no folder here and can be no hub's: asking the hub for it would mislead."""
+    if Path(name).is_file():
+        raise ConfigError(f"{key}: found the file {name!r}; expected the folder that it lies in, with config.json and a "
+                          f"tokenizer beside it; fix: {key}={Path(name).parent}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise ConfigError(f"{key}: found {name!r}, and no such folder; expected the folder of a model, or a hub id (NAME "
-                          "or ORG/NAME); fix: correct the path")
+        raise ConfigError(_no_such_folder(name, key))
+
+
+def misspelt_folder(name: str, key: str) -> str | None:
+    """What to say of a name that could not be loaded, where it seems to be a path: its first folder is there."""
+    first, slash, _ = name.partition("/")
+    above = next((folder for folder in (Path(first), project() / first) if slash and folder.is_dir()), None)
+    if above is None:
+        return None
+    there = sorted(path.name for path in above.iterdir() if path.is_dir() and not path.name.startswith("."))
+    some = f" ({first} has {', '.join(there[:8])}{', …' if len(there) > 8 else ''})" if there else ""
+    return _no_such_folder(name, key, some)
+
+
+def _no_such_folder(name: str, key: str, beside: str = "") -> str:
+    return (f"{key}: found {name!r}{beside}, and no such folder; expected the folder of a model, or a hub id (NAME or ORG/NAME); "
+            "fix: correct the path")

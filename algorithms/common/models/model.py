@@ -21,7 +21,7 @@ from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
-                       disable_dropout, head_logits, position_limit, shared_rows_refusal)
+                       disable_dropout, head_logits, misspelt_folder, position_limit, shared_rows_refusal)
 from ..logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
 from ..data.template import Example, Template
@@ -147,6 +147,8 @@ def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
         return ConfigError(f"model.name: found the folder {config.name!r}, which could not be loaded ({first}); "
                            "expected config.json, a tokenizer and model.safetensors in it; fix: save_pretrained of a "
                            f"model and of its tokenizer writes them, {convert}, or {own_code}")
+    if misspelt := misspelt_folder(config.name, "model.name"):
+        return ConfigError(misspelt)
     return ConfigError(f"model.name: found {config.name!r}, which could not be loaded ({first}); expected a hub id "
                        "or a local folder with config.json, tokenizer and model.safetensors; fix: check the name, run "
                        "hf auth login (and accept the licence on its page) for a gated repository, "

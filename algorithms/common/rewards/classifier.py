@@ -14,7 +14,7 @@ from ..algorithm import Response, RewardSource, Scorer
 from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from ..models.families import check_findable, check_vocabulary, position_limit
+from ..models.families import check_findable, check_vocabulary, misspelt_folder, position_limit
 from ..models.model import Models
 from ..data.records import render_transcript
 from .sources import checked, counted
@@ -127,6 +127,8 @@ class Classifier(RewardSource):
         return counted(models, checked("classifier", score))
 
     def _not_loaded(self, error: Exception) -> ConfigError:
+        if not Path(self.folder()).is_dir() and (misspelt := misspelt_folder(self.name, "reward.name")):
+            return ConfigError(misspelt)
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a sequence "
                            "classifier's hub id or folder, with safetensors; fix: check the name, or run hf auth login")

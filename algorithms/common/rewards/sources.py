@@ -182,11 +182,17 @@ class Function(RewardSource):
         return "meta" in self._asked()[1]
 
     def check(self, data: "DataSets") -> None:
-        if unknown := self._asked()[2]:
-            name = getattr(self.function, "__qualname__", None) or getattr(_inner(self.function), "__qualname__", "it")
+        by_place, named, unknown = self._asked()
+        judges = [name for name in (*by_place, *named) if name in ARGUMENTS]
+        name = getattr(self.function, "__qualname__", None) or getattr(_inner(self.function), "__qualname__", "it")
+        if unknown:
+            values = " ".join(f"+reward.function.{one}=VALUE" for one in unknown if one not in by_place)
+            fix = "name its arguments so" + (f", or give a value: {values}" if judges and values else "")
             raise ConfigError(f"reward.function: found {name}, which asks for {', '.join(unknown)}; expected only "
-                              f"{', '.join(ARGUMENTS)}; fix: name its arguments so, or give a value: "
-                              f"+reward.function.{unknown[0]}=VALUE")
+                              f"{', '.join(ARGUMENTS)}; fix: {fix}")
+        if not judges:
+            raise ConfigError(f"reward.function: found {name}, which asks for nothing that it could judge; expected "
+                              f"arguments among {', '.join(ARGUMENTS)}; fix: let it take responses")
 
     def _asked(self) -> tuple[list[str], list[str], list[str]]:
         """Names of what is given by place and by name, and of what it asks for and cannot be given."""

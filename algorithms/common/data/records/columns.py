@@ -17,7 +17,7 @@ from typing import Any
 
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
-from .values import (BadRow, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
+from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
                      text_of, turns_of)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
@@ -39,6 +39,7 @@ CONVENTIONS = {                     # column → the field it is read as
 }
 
 
+CUT = "the end of a conversation, after its last answer that is to be learned (weight 0 or train: false)"
 OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
 
 
@@ -95,24 +96,25 @@ class Layout:
     def _names(self) -> list[str]:
         return [name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)]
 
-    def record(self, row: Any) -> Record:
-        """The record of one raw row; raises BadRow."""
+    def parts(self, row: Any) -> list[Record | Skipped]:
+        """The record of one raw row, and what of the row is left out; raises BadRow."""
         if not isinstance(row, dict):
             raise BadRow("not an object", "row", kind(row), "an object with columns")
         if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
             if told := [name for name in sorted(extra) if row[name] is not None]:
                 raise BadRow("unexpected column", told[0], "a column that the first rows do not have", self.name,
                              f"correct the row, or name the columns to read: {self.by_name}")
-        record = _Fields(self, row).record()
+        fields = _Fields(self, row)
+        record = fields.record()
         check(record, self.columns)
-        return record
+        return [record, *fields.skipped]
 
-    def joined(self, rows: list[Any]) -> Record:
+    def joined(self, rows: list[Any]) -> list[Record | Skipped]:
         """The record of a group's rows, each with one response to the same prompt; raises BadRow."""
-        records = []
+        records, skipped = [], []
         for index, row in enumerate(rows):
             try:
-                record = self.record(row)
+                record, *more = self.parts(row)
                 if len(record.responses) != 1:
                     raise BadRow("no single response", "row", f"{len(record.responses)} responses in a row of a group",
                                  "one in each", "leave data.group null, or make the group's record by data.mapper")
@@ -124,12 +126,13 @@ class Layout:
                 bad.row = index
                 raise
             records.append(record)
+            skipped += more
         scores = None if records[0].scores is None else [record.scores[0] for record in records]
         extras = [record.extras[0] if record.extras else {} for record in records]
         record = Record(records[0].prompt, [record.responses[0] for record in records], scores,
                         extras=extras if any(extras) else None)
         check(record, self.columns)
-        return record
+        return [record, *skipped]
 
     def _column(self, *fields: str) -> str:
         return column_of(self.columns, *fields)
@@ -139,6 +142,14 @@ def column_of(columns: Mapping[str, str | list[str]], *fields: str) -> str:
     """What the first of these fields that there is is read from, or the name of the last."""
     name = next((columns[field] for field in fields if field in columns), fields[-1])
     return name if isinstance(name, str) else " + ".join(name)
+
+
+def response_column(columns: Mapping[str, str | list[str]], index: int) -> str:
+    """The column that a record's response was read from, by its place in the record."""
+    names = columns.get("responses")
+    if names is not None and not isinstance(names, str):
+        return names[index]
+    return column_of(columns, "rejected" if index else "chosen", "response", "messages", "responses")
 
 
 def is_layout(fields: Iterable[str]) -> bool:
@@ -169,8 +180,7 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
         raise BadRow("empty prompt", column("prompt", "chosen", "messages", "prompt"), "an empty prompt", "some text")
     for index, response in enumerate(record.responses):
         if not response.strip():
-            name = column("rejected" if index else "chosen", "response", "messages", "responses")
-            raise BadRow("empty response", name, "an empty response", "some text")
+            raise BadRow("empty response", response_column(columns, index), "an empty response", "some text")
     if record.scores is not None and len(record.responses) > 1:
         _check_compared(record, columns)
 
@@ -198,6 +208,7 @@ class _Fields:
 
     def __init__(self, layout: Layout, row: dict[str, Any]):
         self.layout, self.columns, self.row = layout, layout.columns, row
+        self.skipped: list[Skipped] = []  # what of the row its record leaves out
 
     def record(self) -> Record:
         if "messages" in self.columns:
@@ -223,7 +234,9 @@ class _Fields:
         name = self._column("messages")
         messages = messages_of(self._value("messages"), name)
         judged = "label" in self.columns  # then it is the last answer that is
-        prompt, answer = last_turn(messages if judged else learned_part(messages), name)
+        kept = messages if judged else learned_part(messages)
+        self.skipped += [Skipped(CUT)] if len(kept) < len(messages) else []
+        prompt, answer = last_turn(kept, name)
         asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
         for field, texts, which in (("prompt", asked, "one of the user's turns"),
                                     ("response", [answer["content"]], "the last turn")):
@@ -242,7 +255,7 @@ class _Fields:
         other, second = _whole(self._value("rejected"), names[1])
         if prompt != other:
             raise BadRow("prompt not shared", names[1], f"another prompt than in {names[0]}", "the same in both",
-                         "cut both where they part (data.mapper), or leave such rows out (data.on_bad_row=drop)")
+                         "cut both where they part (data.mapper)")
         return self._with_system(prompt), [first, second]
 
     def _answered_prompt(self) -> tuple[str | Messages, Messages]:
@@ -269,7 +282,7 @@ class _Fields:
         columns = {"messages" if field == "response" else field: name for field, name in self.columns.items()
                    if field != "prompt"}
         transcript = "messages" in columns and isinstance(value, str) and parse_transcript(value) is not None
-        fix = "data.mapper, or data.on_bad_row=drop"
+        fix = "data.mapper, to take them off"
         if transcript or not is_layout(columns):
             return fix
         return f"where the turns hold the prompt, leave it out: {option(columns)}; otherwise {fix}"

@@ -94,3 +94,14 @@ def extent(value: Any) -> int:
         elif isinstance(one, (dict, list)):
             left += one.values() if isinstance(one, dict) else one
     return total
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a row."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, (dict, list)):
+            left += one.values() if isinstance(one, dict) else one

@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ...support.terminal import printable
 from .inspection import HELD_OUT, QUANTILES, TRAINING
+from .loading import turn_key_told
 
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",
@@ -18,7 +19,8 @@ SETS = {
 }
 # the rest of the report is listed as it is
 SHOWN = {"read", "kept", "dropped", "lines", "first", "sets", "statistics", "split", "conversations", "near_duplicates",
-         "sources", "kinds", "layouts", "ignored_columns", "fallbacks", "filtered", "skipped"}
+         "sources", "kinds", "layouts", "ignored_columns", "fallbacks", "filtered", "skipped",
+         "turn_keys"}
 CONVERSATIONS = {"continued": "belong to a conversation whose beginning or continuation is trained on",
                  "answers_trained_on": "have a response that follows the same turn in a training prompt"}
 WIDTH, HEIGHT = 240, 56
@@ -30,6 +32,7 @@ def page(report: dict[str, Any], title: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=_visible)
     environment.filters |= {"number": number, "percent": percent, "bars": bars}
+    environment.globals["turn_key_told"] = turn_key_told
     others = {key.replace("_", " "): value for key, value in report.items() if key not in SHOWN and value}
     columns = list(dict.fromkeys(key for counts in report["sources"].values() for key in counts))
     return environment.from_string(PAGE).render(
@@ -97,7 +100,7 @@ def terminal(report: dict[str, Any]) -> str:
     lines += [f"  filtered {number(count)}: {name}" for name, count in report["filtered"].items()]
     lines += [f"  skipped {number(count)} times: {what}" for what, count in report["skipped"].items()]
     lines += [f"  columns not read in {path}: {', '.join(names)}" for path, names in report["ignored_columns"].items()]
-    lines += [f"  further key of {number(count)} turns: {name}" for name, count in report["turn_keys"].items()]
+    lines += [f"  {turn_key_told(name, count)}" for name, count in report["turn_keys"].items()]
     lines += [f"  {name} made from: {source}" for name, source in report["fallbacks"].items()]
     lines += [f"  source {name}: {_source(counts)}" for name, counts in list(report["sources"].items())[:SOURCES]]
     if len(report["sources"]) > SOURCES:
@@ -304,6 +307,9 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 {% endfor %}
 {% for what, count in report.skipped.items() %}
 <li>skipped {{ count|number }} times: {{ what }}</li>
+{% endfor %}
+{% for name, count in report.turn_keys.items() %}
+<li>{{ turn_key_told(name, count) }}</li>
 {% endfor %}
 {% for name, source in report.fallbacks.items() %}
 <li>{{ name }} made from: {{ source }}</li>

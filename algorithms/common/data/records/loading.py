@@ -1,27 +1,27 @@
 """Rows of files → records, with a report: what was read, kept and dropped, and why."""
 
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 from ...support.errors import DataError
 from .columns import OPTIONAL, Layout, check
-from .groups import Groups
+from .groups import Groups, texts
+from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
 from .record import Record, further
 from .refused import RefusedRows, cut
-from .values import BadRow, Skipped, cell, further_keys, kind, text_of
+from .values import BadRow, Skipped, cell, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
 REASONS = 20                    # reasons whose first row is described
+TRIED = 64                      # rows of the largest group in which the one at fault is looked for
 Mapper = Callable[[Any], Record | list[Record | Skipped]]   # takes a row, or with data.group the list of a group's rows
 Filter = Callable[[dict], bool]
 
@@ -41,9 +41,10 @@ class LoadReport:
     strict_pairs: int = 0
     kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
     rows_without_records: int = 0                               # rows a mapper found nothing in
-    skipped: dict[str, int] = field(default_factory=dict)       # what a mapper leaves out of rows → how often
+    skipped: dict[str, int] = field(default_factory=dict)       # what is left out of rows → how often
     blank_lines: int = 0
     layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
+    columns: dict[str, dict] = field(default_factory=dict, compare=False, repr=False)   # file → our field → its column
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: only 0
     unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
@@ -51,9 +52,9 @@ class LoadReport:
     sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
 
     def to_dict(self) -> dict:
-        """As JSON-able values; the refused rows themselves are left out."""
-        told = asdict(replace(self, refused=None))
-        del told["refused"]
+        """As JSON-able values; the refused rows themselves are left out, and what the layouts tell already."""
+        told = asdict(replace(self, refused=None, columns={}))
+        del told["refused"], told["columns"]
         return told
 
     def refuse(self, path: str, line: int, bad: BadRow, group: Sequence[int] = ()):
@@ -63,13 +64,13 @@ class LoadReport:
         """
         told = {"path": path, "line": line, "reason": bad.reason,
                 **{part: cut(getattr(bad, part)) for part in ("field", "found", "expected", "fix")}}
+        lines = self.lines.setdefault(bad.reason, [])
         for other in group or [line]:
             self.dropped[bad.reason] = self.dropped.get(bad.reason, 0) + 1
             beside = {"line": other, "found": cut(f"line {line} of the same group: {told['found']}")}
             self.refused.append(told if other == line else told | beside)
-        lines = self.lines.setdefault(bad.reason, [])
-        if len(lines) < SHOWN:
-            lines.append(f"{path}:{line}")
+            if len(lines) < SHOWN:
+                lines.append(f"{path}:{other}")
         first = self.first.setdefault(bad.reason, told)
         if first["path"] == path and line < first["line"]:      # groups are not read in the order of lines
             self.first[bad.reason] = told
@@ -144,7 +145,7 @@ class Loader:
         if self.mapper is None:
             head = list(itertools.islice(rows, PEEK))
             layout, rows = self._layout(source, head), itertools.chain(head, rows)
-            convert = layout.record if self.group is None else layout.joined
+            convert = layout.parts if self.group is None else layout.joined
         else:
             convert = self._mapped
             self.report.layouts[source.path] = "by data.mapper"
@@ -155,19 +156,43 @@ class Loader:
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
-                made = [made] if isinstance(made, Record) else made
             except BadRow as bad:
-                line = unit.lines[bad.row if 0 <= bad.row < len(unit.lines) else 0]
-                self.report.refuse(source.path, line, bad, unit.lines)
+                self._refuse(source.path, unit, bad)
                 continue
-            self.report.rows_without_records += 0 if made else len(unit.lines)
-            for record in made:
+            self._skipped.update(part.what for part in made if isinstance(part, Skipped))
+            records = [part for part in made if isinstance(part, Record)]
+            self.report.rows_without_records += 0 if records else len(unit.lines)
+            for record in records:
                 self.report.kept += 1
                 self.report.strict_pairs += record.strict_pair_count
                 self._kinds[record_kind(record)] += 1
                 asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
                 self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
-                yield replace(record, meta={"source": source.path, "line": unit.lines[0], **record.meta})
+                place = {"source": source.path, "line": unit.lines[0]}
+                if self.group is not None:
+                    place |= {"lines": unit.lines, "response_lines": _response_lines(record, unit)}
+                yield replace(record, meta=place | record.meta)
+
+    def _refuse(self, path: str, unit: _Unit, bad: BadRow):
+        """Leave out a row, or with all of its group the one that is at fault, as far as that is known."""
+        row = bad.row
+        if row is None and self.group is not None and self.mapper is not None:
+            row = self._at_fault(unit.value)
+            if row is None and len(unit.lines) > 1:
+                bad.found += f" (in the group of lines {_listed(list(map(str, unit.lines[:SHOWN])), len(unit.lines))})"
+        self.report.refuse(path, unit.lines[row if row is not None and 0 <= row < len(unit.lines) else 0], bad,
+                           unit.lines)
+
+    def _at_fault(self, rows: list[Any]) -> int | None:
+        """The row of a group without which data.mapper can use the others, where that is so of one alone."""
+        found = []
+        for index in range(len(rows) if 1 < len(rows) <= TRIED else 0):
+            try:
+                self._mapped(rows[:index] + rows[index + 1:])
+            except BadRow:
+                continue
+            found.append(index)
+        return found[0] if len(found) == 1 else None
 
     def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
         """The groups of a file, which is read at least twice."""
@@ -251,7 +276,7 @@ class Loader:
                 bad.fix = "name a column of the rows in data.filter, or set data.filter=null"
             raise
         except Exception as error:
-            raise _raised("filter", error) from None
+            raise raised("filter", error) from None
         if not isinstance(passes, bool):
             raise BadRow("filter error", "row", f"that data.filter returned {show(passes)}", "true or false",
                          "correct the filter")
@@ -267,116 +292,72 @@ class Loader:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
         layout = recognise(source.path, found, self.columns, source.textual, self.template)
-        self.report.layouts[source.path] = layout.name
+        self.report.layouts[source.path], self.report.columns[source.path] = layout.name, dict(layout.columns)
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
             self.report.ignored_columns[source.path] = ignored
         return layout
 
-    def _mapped(self, row: Any) -> list[Record]:
-        """The checked records of data.mapper; whatever goes wrong inside it makes the row a bad one."""
+    def _mapped(self, row: Any) -> list[Record | Skipped]:
+        """What data.mapper makes, its records checked; whatever goes wrong inside it makes the row a bad one."""
         try:
             made = self.mapper(row)
         except BadRow:
             raise
         except Exception as error:
-            raise _raised("mapper", error) from None
+            raise raised("mapper", error) from None
         made = [made] if isinstance(made, Record) else made
         if not isinstance(made, list) or not all(isinstance(part, (Record, Skipped)) for part in made):
             raise BadRow("mapper error", "row", f"that data.mapper returned {show(made)}",
                          "a Record or a list of them, empty for none", "correct the mapper")
-        records = [_typed(part) for part in made if isinstance(part, Record)]
-        for record in records:
-            check(record)
-        self._skipped.update(part.what for part in made if isinstance(part, Skipped))
-        return records
+        made = [typed(part) if isinstance(part, Record) else part for part in made]
+        for part in made:
+            if isinstance(part, Record):
+                check(part)
+        return made
 
     def _listing(self) -> str:
         """The first unusable row, then all by reason with the first of every other reason."""
         report = self.report
         bad, messages = sum(report.dropped.values()), report.messages()
         first = next(iter(messages))
-        text = [messages.pop(first), f"{bad} of {report.read} rows cannot be used:"]
+        groups = "" if self.group is None else ", each with its whole group"
+        text = [messages.pop(first), f"{bad} of {report.read} rows cannot be used{groups}:"]
         for reason, count in Counter(report.dropped).most_common():
             lines = report.lines[reason]
             if len(report.layouts) == 1:
                 lines = [line.rpartition(":")[2] for line in lines]
             text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
-        text.append(f"data.on_bad_row=drop would keep the other {report.kept}" if report.kept else "no row can be used")
+        text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a run may "
+                    "refuse more" if report.kept else "no row can be used")
         return "\n".join(text)
 
 
-def _raised(what: str, error: Exception) -> BadRow:
-    """The bad row that a user's function makes of any error: its type, message and place in the function."""
-    said = " ".join(str(error).split())[:200]
-    trace = error.__traceback__.tb_next
-    # Hydra's own frames lie around a _target_
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):
-        trace = trace.tb_next
-    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
-    return BadRow(f"{what} error", "row", f"{type(error).__name__}{': ' * bool(said)}{said}{place}",
-                  f"a row that data.{what} can read", f"correct the row or the {what}")
-
-
-def _typed(record: Record) -> Record:
-    """A mapper's record with every part of its type, as lists, floats and plain turns; raises BadRow.
-
-    That the scores are finite and as many as the responses, Record itself sees to.
-    """
-    def refuse(part: str, value: Any, expected: str):
-        raise BadRow("null" if value is None else "wrong type", part, f"{kind(value)} in the mapper's record", expected,
-                     "correct the row or the mapper")
-
-    prompt, scores = record.prompt, record.scores
-    if isinstance(prompt, list):
-        for turn in prompt:
-            if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-                raise BadRow("wrong type", "prompt", f"the turn {show(turn)} in the mapper's record",
-                             'turns of the form {"role": text, "content": text}', "correct the row or the mapper")
-        prompt = [{"role": turn["role"], "content": turn["content"],
-                   **further_keys(turn, ("role", "content"), turn["role"], "prompt")} for turn in prompt]
-        prompt = [turn for turn in prompt if turn["role"] != "system" or turn["content"].strip()]
-    elif not isinstance(prompt, str):
-        refuse("prompt", prompt, "text or a list of turns")
-    if not isinstance(record.responses, (list, tuple)):
-        refuse("responses", record.responses, "a list of texts")
-    for response in record.responses:
-        if not isinstance(response, str):
-            refuse("responses", response, "texts")
-    if scores is not None:
-        if not isinstance(scores, (list, tuple)):
-            refuse("scores", scores, "a list of numbers")
-        for score in scores:
-            if not isinstance(score, Real) or isinstance(score, bool):
-                refuse("scores", score, "numbers")
-        scores = [float(score) for score in scores]
-    if not isinstance(record.meta, dict):
-        refuse("meta", record.meta, "an object")
-    try:
-        json.dumps(record.meta)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadRow("mapper error", "meta", f"{type(error).__name__}: {error}", "what JSON can hold",
-                     "correct the mapper") from None
-    return replace(record, prompt=prompt, responses=list(record.responses), scores=scores, extras=_typed_extras(record))
-
-
-def _typed_extras(record: Record) -> list[dict] | None:
-    """The further keys of the responses' turns in a mapper's record; raises BadRow."""
-    if record.extras is None:
-        return None
-    if not isinstance(record.extras, list) or not all(isinstance(extra, dict) for extra in record.extras):
-        raise BadRow("wrong type", "extras", f"{show(record.extras)} in the mapper's record",
-                     "a list of objects, or None", "correct the mapper")
-    extras = [further_keys(extra, (), "assistant", "extras") for extra in record.extras]
-    if any("weight" in extra for extra in extras):
-        raise BadRow("nothing to learn", "extras", "the weight 0 in the mapper's record", "responses to learn from",
-                     "leave the response out in the mapper")
-    return extras if any(extras) else None
+def _response_lines(record: Record, unit: _Unit) -> list[int | None]:
+    """For each response of a group's record the line of the row that has its text; None where that cannot be told."""
+    held: dict[str, int] = {}
+    for line, row in zip(unit.lines, unit.value):
+        for text in texts(row):
+            held.setdefault(text, line)
+    return [held.get(response, next((line for text, line in held.items() if response in text), None))
+            for response in record.responses]
 
 
 def _listed(lines: list[str], count: int) -> str:
     return ", ".join(lines) + (", …" if count > len(lines) else "")
+
+
+def records_of(report: LoadReport) -> str:
+    """How many records there are, in words."""
+    return "1 record" if report.kept == 1 else f"{report.kept} records"
+
+
+def turn_key_told(name: str, count: int) -> str:
+    """How many turns have a further key, in words; what a file calls the weight 0 is not known any more."""
+    if name == "weight":
+        return f"answers that are not learned (weight 0 or train: false): {count:,}"
+    return f"further key of {count:,} turns: {name!r}"
 
 
 def record_kind(record: Record) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...support.errors import ConfigError
 from .columns import FIELDS
-from .loading import Filter, Loader, LoadReport, Mapper
+from .loading import Filter, Loader, LoadReport, Mapper, turn_key_told
 from .readers import Hub, Source, check_delimiter
 from .recognition import template_parts
 from .record import Record
@@ -205,7 +205,7 @@ def _log_report(report: LoadReport):
     for name, count in report.filtered.items():
         log.info("filtered %d rows: %s", count, name)
     for name, count in report.turn_keys.items():
-        log.info("further key of %d turns: %r", count, name)
+        log.info("%s", turn_key_told(name, count))
     for path, names in report.ignored_columns.items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),

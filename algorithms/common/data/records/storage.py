@@ -7,6 +7,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ _SCHEMA = pa.schema([
     ("extras", pa.string()),                                        # JSON
     ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()), ("root_hash", pa.uint64()),
 ])
+PLACE = ("source", "line", "lines", "response_lines")     # what meta tells of where a record was read
 _BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
 _cache = Path("~/.cache/alignment-zoo/data")
 
@@ -116,6 +118,21 @@ class Records(Sequence):
             start += len(values)
         return found
 
+    def holding(self, texts: Iterable[str]) -> np.ndarray:
+        """(n,) bool: records with one of `texts` anywhere in a prompt."""
+        pattern = "|".join(map(re.escape, texts))
+        if not pattern:
+            return np.zeros(len(self), bool)
+        found = [pc.fill_null(pc.match_substring_regex(values, pattern), False).to_numpy(zero_copy_only=False)
+                 for values in self._chunks("text")]
+        found, start = np.concatenate([np.empty(0, bool), *found]), 0
+        for values in self._chunks("messages"):
+            of = pc.list_parent_indices(values).to_numpy()
+            inside = pc.match_substring_regex(pc.struct_field(values.flatten(), "content"), pattern)
+            found[start + of[inside.to_numpy(zero_copy_only=False)]] = True
+            start += len(values)
+        return found
+
     def _chunks(self, name: str) -> Iterator[pa.Array]:
         if self._ascending:
             for batch in self._selected(batch.select([name]) for batch in _stored(self.path)):
@@ -162,10 +179,10 @@ class Records(Sequence):
 
     @property
     def meta_fingerprint(self) -> str:
-        """Hash of all records' meta in order, but for where they were read (source, line)."""
+        """Hash of all records' meta in order, but for where they were read (PLACE)."""
         digest = hashlib.blake2b(digest_size=16)
         for meta in self.column("meta"):
-            told = {key: value for key, value in json.loads(meta).items() if key not in ("source", "line")}
+            told = {key: value for key, value in json.loads(meta).items() if key not in PLACE}
             digest.update(json.dumps(told, sort_keys=True).encode() + b"\n")
         return digest.hexdigest()
 

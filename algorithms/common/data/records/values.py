@@ -29,11 +29,13 @@ _PYTHON_TURNS = re.compile(rf"\s*\[\s*\{{\s*(?={_BEFORE}'(?:{'|'.join(_WHAT)})'\
 class BadRow(Exception):
     """A row that parses but cannot be used.
 
-    reason: short and stable, the key under which such rows are counted; field: the column.
-    row: which one of the rows a mapper was given as a group.
+    reason: short and stable, the key under which such rows are counted; field: the column. fix: what mends the row;
+    that it can be left out, a listing says where something else is left.
+    row: which one of the rows a mapper was given as a group; None where that is not known.
     """
 
-    def __init__(self, reason: str, field: str, found: str, expected: str, fix: str = "correct the row", row: int = 0):
+    def __init__(self, reason: str, field: str, found: str, expected: str, fix: str = "correct the row",
+                 row: int | None = None):
         super().__init__(reason)
         self.reason, self.field, self.row = reason, field, row
         self.found, self.expected, self.fix = found, expected, fix
@@ -263,5 +265,5 @@ def last_turn(messages: Messages, field: str) -> tuple[Messages, dict]:
         raise BadRow("not an assistant turn", field, f"a {messages[-1]['role']} turn last", "an assistant's turn last")
     if "weight" in messages[-1]:
         raise BadRow("nothing to learn", f"{field}.weight", "0 (or train: false) for the answer", "1, or no weight",
-                     "leave out rows whose answer is not to be learned (data.on_bad_row=drop)")
+                     "correct the weight, or take the row out of the file")
     return messages[:-1], messages[-1]
