@@ -5,7 +5,7 @@ from typing import Protocol
 
 from algorithms.common.evaluation.inference.auditing import LEAST_ACCURACY, Gain, Parting, can_judge, parting, signed
 from algorithms.common.evaluation.inference.intervals import Estimate
-from algorithms.common.evaluation.inference.wording import listed, number
+from algorithms.common.evaluation.inference.wording import about, listed
 
 from .aggregation import of_these_models
 from .results_read import Result
@@ -42,7 +42,7 @@ def auditors(members: Sequence[Rows]) -> list[str]:
         if audited := [run for run in member.runs if run.auditor]:
             labels, seconds = (sum(run.auditor[name] for run in audited) / len(audited) for name in ("labels", "seconds"))
             learned = f"learned from {labels:,.0f} comparisons that no method saw" if labels else "was not trained here"
-            text = (f"it {learned} (they and about {number(float(f'{seconds:.1g}'))} seconds are charged to no row), and "
+            text = (f"it {learned} (they and about {about(seconds)} seconds are charged to no row), and "
                     f"{_believed(accuracy(audited))}")
             said.setdefault(text, []).append(member.label)
     of = {text: f"The auditor of {listed(labels)}" if len(said) > 1 else "The auditor" for text, labels in said.items()}
@@ -99,8 +99,10 @@ def parted(run: Result, names: Sequence[str] = tuple(JUDGES)) -> tuple[str, Part
 def gain(run: Result, figure: str) -> Gain | None:
     """What training added to a score, on the prompts that the start has too."""
     for start in ("sft", "base"):
-        if f"{figure}_minus_{start}" in run.evaluation:
-            own, less = (run.evaluation[name].cells for name in (figure, f"{figure}_minus_{start}"))
-            own = own.loc[less.index]
+        names = (figure, f"{figure}_minus_{start}")
+        if all(name in run.evaluation and run.evaluation[name].cells is not None for name in names):
+            own, less = (run.evaluation[name].cells for name in names)
+            own = own.loc[own.index.intersection(less.index)]
+            less = less.loc[own.index]
             return Gain(own["numerator"] / own["denominator"], less["numerator"] / less["denominator"])
     return None

@@ -38,7 +38,7 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     """
     complete = [result for result in results if result.status == "complete"]
     shared = _shared(complete)
-    members = _members(results)
+    members = members_of(results)
     notes = [note for member in members for note in _measure(member, shared)]
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # Rows
 
 
-def _members(results: Sequence[Result]) -> list[Member]:
+def members_of(results: Sequence[Result]) -> list[Member]:
     """Runs by algorithm and setting; the same seed twice is no second seed, so that such runs are rows of their own."""
     varying = _varying(results)
     groups: dict[tuple, list[Result]] = {}

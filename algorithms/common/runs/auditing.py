@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 ACCURACY = "accuracy/auditor"
 SCORES = "scores.json"
 JUDGES = {"reward/gold": "the gold reward", "score/auditor": "the auditor"}  # who is believed, the first that there is
-STARTS = ("sft", "base")
+LESS_START = ("_minus_sft", "_minus_base")  # a figure's name goes on so where the start's is taken off
 
 
 @dataclass
@@ -171,9 +171,9 @@ def believed(accuracy: Estimate) -> str:
 
 def _gain(found: dict[str, Figure | Known], name: str) -> Gain | None:
     """What training added to a score, on the prompts that the start has too."""
-    for start in STARTS:
-        if (less := found.get(f"{name}_minus_{start}")) is not None:
-            own, gains = (one.rows.set_index("prompt_id") for one in (found[name], less))
+    for less in LESS_START:
+        if name in found and f"{name}{less}" in found:
+            own, gains = (found[one].rows.set_index("prompt_id") for one in (name, f"{name}{less}"))
             own = own.loc[gains.index]
             return Gain(own["numerator"] / own["denominator"], gains["numerator"] / gains["denominator"])
     return None
