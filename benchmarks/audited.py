@@ -23,6 +23,11 @@ class Rows(Protocol):
     def label(self) -> str: ...
 
 
+def of_auditor(figure: str) -> bool:
+    """Whether a figure is what the auditor says of answers."""
+    return figure in (SCORE, "win_rate/auditor") or figure.startswith(f"{SCORE}_minus_")
+
+
 def accuracy(runs: Sequence[Result]) -> Estimate | None:
     """How often the auditors of these runs agree with held-out comparisons; None where that was not measured."""
     having = [run for run in runs if ACCURACY in run.evaluation]

@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(plain(str(error)), file=sys.stderr)
         return 2
     if wrong:
-        print(plain("\n".join(wrong)), file=sys.stderr)
+        print("\n".join(map(plain, wrong)), file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -11,7 +11,7 @@ from algorithms.common.evaluation.inference.planning import Spread, prompts_need
 from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
-from .audited import SCORE, judges, unable
+from .audited import SCORE, judges, of_auditor, unable
 from .results_read import ROWS, ReportError, Result
 from .tables import PairRow, Row
 
@@ -167,12 +167,12 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
             told = ", of which neither more nor less is better" if declared in having else ""
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
                               "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
-        return (None, doubt) if declared == SCORE and doubt else (declared, "declared")
+        return (None, doubt) if doubt and of_auditor(declared) else (declared, "declared")
     for least in (2, 1):
         for start, why in DEFAULTS.items():
             for name, count in having.items():
                 fits = name.startswith(start) if start.endswith("/") else name == start
-                if fits and count >= least and not (doubt and name == SCORE):
+                if fits and count >= least and not (doubt and of_auditor(name)):
                     return (None, f"{doubt}; methods that were trained on the proxy reward are favoured by it") \
                         if doubt and name == "reward/proxy" else (name, why)
     return None, doubt
