@@ -47,7 +47,7 @@ def auditors(members: Sequence[Rows]) -> list[str]:
         if audited := [run for run in member.runs if run.auditor]:
             labels, seconds = (sum(run.auditor[name] for run in audited) / len(audited) for name in ("labels", "seconds"))
             learned = f"learned from {labels:,.0f} comparisons that no method saw" if labels else "was not trained here"
-            text = (f"it {learned} (they and about {about(seconds)} seconds are charged to no row), and "
+            text = (f"it {learned} (they and about {about(seconds)} seconds of training are charged to no row), and "
                     f"{_believed(accuracy(audited))}")
             said.setdefault(text, []).append(member.label)
     of = {text: f"The auditor of {listed(labels)}" if len(said) > 1 else "The auditor" for text, labels in said.items()}

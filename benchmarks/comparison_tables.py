@@ -20,6 +20,7 @@ SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: scor
 COMPARABLE = {
     "reward/gold": ("gold reward", False),
     "reward/proxy": ("proxy reward", False),
+    "score/auditor": ("the auditor's score", False),
     "score/": ("a judge's score", False),
     "win_rate/": ("win rate", False),
     "refusal/unanswerable": ("refusals of what cannot be answered", False),

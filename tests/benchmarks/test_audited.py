@@ -32,10 +32,10 @@ def rows(**more) -> list[dict]:
 
 def test_without_gold_the_auditor_decides_and_its_accuracy_stands_beside_it(tmp_path):
     found = made(tmp_path / "a", *rows())
-    assert found.figure == "score/auditor" and found.words.startswith("By a judge's score, this trained ppo is better")
+    assert found.figure == "score/auditor" and found.words.startswith("By the auditor's score, this trained ppo is better")
     (note,) = [note for note in found.notes if note.startswith("The auditor: ")]
     # 300 of 400: Wilson [.7053, .7899]
-    assert "512 comparisons that no method saw" in note and "about 23 seconds are charged to no row" in note
+    assert "512 comparisons that no method saw" in note and "about 23 seconds of training are charged to no row" in note
     assert "agrees with 0.750 [0.705, 0.790] of the comparisons to 400 held-out prompts" in note
     assert any("bias that all annotators share" in note for note in found.notes)
     assert "auditor's accuracy" in markdown(tmp_path / "b", *rows())

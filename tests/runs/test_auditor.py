@@ -126,7 +126,8 @@ def test_figures_beside_the_starts_and_the_agreement_with_held_out_comparisons(s
     hits = [(len(good) > len(bad)) + 0.5 * (len(good) == len(bad))
             for good, bad in (record.responses[::-1] for record in data.heldout)]  # the second is preferred
     assert agreement.name == ACCURACY and estimate(agreement).mean == pytest.approx(sum(hits) / len(hits))
-    assert auditor.told() == {"labels": 0, "seconds": pytest.approx(0, abs=60), "stages": {}}
+    told = auditor.told()
+    assert told.pop("seconds_scoring") > 0 and told == {"labels": 0, "seconds": 0, "stages": {}}
     assert not set(figures(method, bench.evaluate(method, RECIPE), None)) & {"score/auditor", "win_rate/auditor"}
 
 

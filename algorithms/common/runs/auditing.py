@@ -133,7 +133,8 @@ class Auditor:
         own = {name: self.apart.over(need.model).own_cost(need.algorithm, need.recipe)
                for name, need in self.source.needs().items()}
         return {"labels": max((one["labels"] for one in own.values()), default=0),
-                "seconds": sum(one["seconds"] for one in own.values()) + sum(self._seconds.values()), "stages": own}
+                "seconds": sum(one["seconds"] for one in own.values()), "seconds_scoring": sum(self._seconds.values()),
+                "stages": own}
 
 
 def score(bench: Material, source: RewardSource, folders: dict[str, Path], responses: list[Response],

@@ -1,8 +1,8 @@
 """What may be said on a judge's word: whether it can judge, and whether a reward was over-optimised in its eyes.
 
 The thresholds stand here alone. Those of over-optimisation were fixed on the lab's runs of seeds 0-2: PPO without a KL
-penalty on the rewards of biased annotators, where the judge followed the proxy by at most .15, and PPO with the penalty,
-DPO, RRHF and best-of-n, where it followed by .57 and more (``benchmarks/results``).
+penalty on the rewards of biased annotators, where gold followed the proxy by at most .15 (the upper end of its gain over
+the proxy's, in standard deviations), and PPO with the penalty, DPO, RRHF and best-of-n, where it followed by .63 to 1.09.
 """
 
 from dataclasses import dataclass, replace
