@@ -70,15 +70,16 @@ def test_another_file_is_refused_and_stays(tmp_path):
         read(path)
 
 
-def left_run(folder, algorithm="dpo", seed=0, answers=("a", "b"), references=(), status="complete"):
+def left_run(folder, seed=0, answers=("a", "b"), references=(), status="complete"):
     """A run of prompts p0, p1, …; an answer each; references: (side, sample, prompt_id, response)."""
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps({"status": status, "algorithm": algorithm, "seed": seed}))
+    (folder / "result.json").write_text(json.dumps({"status": status, "seed": seed}))
     rows = [(f"p{i}", 0, f"Q{i}", f"{text}{k}", k == 0) for i, text in enumerate(answers) for k in range(2)]
-    pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "response", "picked"]).to_parquet(
-        folder / "samples.parquet")
+    pd.DataFrame(rows, columns=["prompt_id", "sample", "prompt", "response", "picked"]).assign(
+        finished=True).to_parquet(folder / "samples.parquet")
     if references:
-        pd.DataFrame(references, columns=["side", "sample", "prompt_id", "response"]).to_parquet(folder / REFERENCES)
+        pd.DataFrame(references, columns=["side", "sample", "prompt_id", "response"]).assign(
+            finished=True).to_parquet(folder / REFERENCES)
 
 
 def told(pairs):
@@ -87,15 +88,15 @@ def told(pairs):
 
 def test_pairs_are_of_the_same_prompt_and_of_what_was_picked(tmp_path):
     left_run(tmp_path / "2", references=[("start", 0, "p1", "s1"), ("data", 0, "p0", "d0")])
-    left_run(tmp_path / "10", "ppo", 0, ("x",))
-    left_run(tmp_path / "3", "ppo", 1)
+    left_run(tmp_path / "10", 0, ("x",))
+    left_run(tmp_path / "3", 1)
     left_run(tmp_path / "4", status="failed")
     runs = finished_runs(tmp_path)
     assert [run.name for run in runs] == ["2", "3", "10"]
     assert told(pairings(runs, "start")) == [("2", "p1", "b0", "start", "s1")]
     assert told(pairings(runs, "data")) == [("2", "p0", "a0", "data", "d0")]
     assert told(pairings(runs, "round_robin")) == [("2", "p0", "a0", "10", "x0")]
-    with pytest.raises(UserError, match="against: found data"):
+    with pytest.raises(UserError, match="verdicts.against: found data"):
         list(pairings(runs[1:], "data"))
 
 

@@ -36,6 +36,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
+    from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import estimates, figures
     from .hand_over import export, model_card
     from .stages import Bench
@@ -50,7 +51,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    found = figures(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm))
+    start = bench.baseline(chosen.algorithm)
+    found = figures(chosen.algorithm, evaluation, start)
     shown = {key: {**one.to_dict(), "kind": found[key].kind} for key, one in estimates(found).items()}
     if alone := [key for key in found if key not in shown]:
         log.info("of one unit, which has no interval, so in figures.parquet alone: %s", ", ".join(alone))
@@ -61,6 +63,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
               "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
               "budget": {"equal": chosen.budget.equal}}
     results.write_samples(folder, evaluation.samples)
+    if len(evaluation.samples):
+        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
+        results.write_references(folder, None if start is None else start.samples, preferred)
     results.write_figures(folder, found.values())
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),

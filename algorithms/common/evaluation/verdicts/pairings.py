@@ -14,7 +14,7 @@ import pandas as pd
 from ...support.errors import ConfigError, UserError
 from .records import DATA, START
 
-REFERENCES = "references.parquet"   # what a run leaves to be compared with: side, prompt_id, sample, response
+REFERENCES = "references.parquet"   # what a run leaves to be compared with: side, prompt_id, sample, response, finished
 AGAINST = (START, DATA, "round_robin")
 AGAIN = "fix: run the same command again; kept stages make it quick"
 
@@ -30,6 +30,30 @@ class Pair:
     right: str
     right_response: str
     sample: int = 0
+    left_finished: bool = True  # whether it ends by itself
+    right_finished: bool = True
+
+
+@dataclass
+class Comparison:
+    """What a judge is asked about."""
+
+    against: str | None = None  # start | data | round_robin; null: start and data, as far as the runs have them
+    prompts: int | None = None  # at most so many; null: all
+
+    def __post_init__(self):
+        if self.against not in (None, *AGAINST):
+            raise ConfigError(f"verdicts.against: found {self.against!r}; expected one of {', '.join(AGAINST)}, or null")
+        if self.prompts is not None and self.prompts < 1:
+            raise ConfigError(f"verdicts.prompts: found {self.prompts}; expected at least 1, or null")
+
+    def pairs(self, runs: Sequence[Run]) -> list[Pair]:
+        """UserError where there is nothing to compare with."""
+        chosen = self.against or [side for side in (START, DATA) if any(side in run.references for run in runs)]
+        found = [pair for against in ([chosen] if isinstance(chosen, str) else chosen or [START])
+                 for pair in pairings(runs, against)]
+        asked = list(dict.fromkeys(pair.prompt_id for pair in found))[:self.prompts]
+        return [pair for pair in found if pair.prompt_id in set(asked)]
 
 
 @dataclass(frozen=True)
@@ -37,10 +61,9 @@ class Run:
     """The answers of a finished run, one row of ``samples.parquet`` for each."""
 
     name: str                   # its folder's path from the sweep's folder
-    algorithm: str
     seed: int
     answers: pd.DataFrame       # prompt_id, sample, prompt, response, finished …; what was picked alone
-    references: dict[str, pd.DataFrame] = field(default_factory=dict)   # start and data: prompt_id, sample, response
+    references: dict[str, pd.DataFrame] = field(default_factory=dict)   # start, data: as in the file
 
 
 def finished_runs(folder: str | Path) -> list[Run]:
@@ -52,7 +75,7 @@ def finished_runs(folder: str | Path) -> list[Run]:
     for path in sorted(folder.rglob("result.json"), key=_natural):
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            status, algorithm, seed = told["status"], told["algorithm"], told["seed"]
+            status, seed = told["status"], told["seed"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: found no result of a run ({error!r}); expected what a run writes; {AGAIN}") from error
         if status != "complete":
@@ -62,7 +85,7 @@ def finished_runs(folder: str | Path) -> list[Run]:
             answers = samples[samples["picked"]].reset_index(drop=True)
             file = path.parent / REFERENCES
             sides = dict(iter(_frame(file).groupby("side"))) if file.is_file() else {}
-            found.append(Run(path.parent.relative_to(folder).as_posix(), algorithm, seed, answers, sides))
+            found.append(Run(path.parent.relative_to(folder).as_posix(), seed, answers, sides))
     if not found:
         raise UserError(f"runs: found no finished run that answers prompts in {folder}; expected at least one; "
                         "fix: runs=FOLDER of a sweep that ended")
@@ -73,17 +96,17 @@ def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
     """The pairs to judge, answer by answer, on the prompts that both sides have.
 
     against: ``start``, each run with what its training began with; ``data``, each with the answer that the data prefers;
-    ``round_robin``, all runs of a seed with one another. UserError where no run has such.
+    ``round_robin``, all runs of a seed with one another, by their first answers. UserError where no run has such.
     """
     if against not in AGAINST:
-        raise ConfigError(f"against: found {against!r}; expected one of {', '.join(AGAINST)}")
+        raise ConfigError(f"verdicts.against: found {against!r}; expected one of {', '.join(AGAINST)}")
     pairs = _round_robin(runs) if against == "round_robin" else _with(runs, against)
     first = next(pairs, None)
     if first is None:
         need = {START: "a run that began with a trained stage",
                 DATA: "data whose held-out prompts have a preferred answer",
                 "round_robin": "two runs of the same seed on the same prompts"}[against]
-        raise UserError(f"against: found {against}, but no answers to compare with; expected {need}; fix: another of "
+        raise UserError(f"verdicts.against: found {against}, but no answers to compare with; expected {need}; fix: another of "
                         f"{', '.join(AGAINST)}, or, for runs without {REFERENCES}, run the same command again")
     yield first
     yield from pairs
@@ -91,24 +114,25 @@ def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
 
 def _with(runs: Sequence[Run], side: str) -> Iterator[Pair]:
     for run in runs:
-        other = run.references.get(side)
-        if other is not None:
+        if (other := run.references.get(side)) is not None:
             yield from _matched(run.name, run.answers, side, other)
 
 
 def _round_robin(runs: Sequence[Run]) -> Iterator[Pair]:
-    for first, second in combinations(runs, 2):
-        if first.seed == second.seed:
-            yield from _matched(first.name, first.answers, second.name, second.answers)
+    firsts = [run.answers[run.answers["sample"] == 0] for run in runs]
+    for (one, ours), (other, theirs) in combinations(zip(runs, firsts), 2):
+        if one.seed == other.seed:
+            yield from _matched(one.name, ours, other.name, theirs)
 
 
 def _matched(left: str, ours: pd.DataFrame, right: str, theirs: pd.DataFrame) -> Iterator[Pair]:
     """An answer of ours with theirs of the same number, or with the first where they have but one."""
-    other = {(key, number): text for key, number, text in zip(theirs["prompt_id"], theirs["sample"], theirs["response"])}
+    other = {(row.prompt_id, row.sample): row for row in theirs.itertuples(index=False)}
     for row in ours.itertuples(index=False):
-        text = other.get((row.prompt_id, row.sample), other.get((row.prompt_id, 0)))
-        if text is not None:
-            yield Pair(row.prompt_id, row.prompt, left, row.response, right, text, int(row.sample))
+        match = other.get((row.prompt_id, row.sample)) or other.get((row.prompt_id, 0))
+        if match is not None:
+            yield Pair(row.prompt_id, row.prompt, left, row.response, right, match.response, int(row.sample),
+                       bool(row.finished), bool(match.finished))
 
 
 def _frame(path: Path) -> pd.DataFrame:
