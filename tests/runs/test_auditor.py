@@ -15,7 +15,9 @@ from algorithms.common.data.records.record import Record
 from algorithms.common.evaluation.metrics import estimate, figures
 from algorithms.common.models.export import frozen_role
 from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, retokenized
+from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.runs.auditing import ACCURACY, Auditor, remarks
+from algorithms.common.runs.judging import scores
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.ppo import PPO
@@ -156,6 +158,32 @@ def test_rows_that_it_cannot_use_are_found_before_anything_is_trained(store, dat
     with pytest.raises(Exception, match=r"x\.jsonl:7: "):
         bench.check(on_sft(), Auditor(bench, trained()).readings())
     bench.check(on_sft())
+
+
+# Its verdicts
+
+
+def held(count: int) -> Records:
+    return Records.from_list([Record(f"held {i}:", [" the food was good", " the room was bad"], [1.0, 0.0])
+                              for i in range(count)])
+
+
+def test_a_judge_that_must_be_trained_is_an_auditor(store, data, stages):
+    bench = make_bench(store, dataclasses.replace(data, heldout=held(40)))
+    source = Trained(on_sft(RewardModel, normalize_on=None), dataclasses.replace(RECIPE, steps=12))
+    ((record, *_), *_) = [list(data.evaluation)]
+    pair = Pair(record.key, record.prompt, "0", " the food was good", "start", " the room was bad")
+    ((left, right),) = scores(bench, source, [pair])
+    assert left > right
+    assert stages[-1][0] == "RewardModel" and stages[-1][1:] == (data.audit.fingerprint, Auditor(bench, source).apart.seed)
+
+
+def test_it_gives_no_verdict_where_it_cannot_judge(store, data):
+    bench = make_bench(store, dataclasses.replace(data, heldout=held(4)))  # Wilson of 4 of 4: from .51 on
+    with pytest.raises(ConfigError, match=r"judge: found auditor: agrees with .*; expected at least 0\.55 at the lower end"):
+        scores(bench, trained(), [])
+    with pytest.raises(ConfigError, match=r"judge: found a source that must be trained.*fix: data\.audit="):
+        scores(make_bench(store), trained(), [])
 
 
 # What it must not be

@@ -25,12 +25,13 @@ from ..algorithm import Response, RewardSource
 from ..data.records import pairs, prompt_hash
 from ..data.usability import Reading
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
-from ..evaluation.inference.auditing import Gain, can_judge, parting
+from ..evaluation.inference.auditing import LEAST_ACCURACY, Gain, can_judge, parting
 from ..evaluation.inference.intervals import Estimate
 from ..evaluation.metrics import estimate
 from ..figures import Figure, Known
 from ..rewards.sources import check_independent, retokenized
 from ..support.digests import content_hash
+from ..support.errors import ConfigError
 from ..support.provenance import code_of, versions
 from ..support.seeds import derive
 from .material import Material
@@ -148,6 +149,27 @@ def score(bench: Material, source: RewardSource, folders: dict[str, Path], respo
                      for response, example in zip(responses, read)])
     text = json.dumps({"scores": scores, "seconds": time.monotonic() - started}, allow_nan=False)
     (target / SCORES).write_text(text, encoding="utf-8")
+
+
+def court_of(bench: Bench, source: RewardSource) -> Bench:
+    """The bench over which a source gives verdicts: what must be trained learns from comparisons that no method saw.
+
+    ConfigError where there are none, or where what it learned is too little to judge.
+    """
+    if not source.needs():
+        return bench
+    auditor = Auditor(bench, source)
+    if not auditor.applies:
+        raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the methods'; "
+                          "expected comparisons that no method saw; fix: data.audit=…, for the runs too")
+    agreement = auditor.agreement()
+    accuracy = agreement and estimate(agreement)
+    if accuracy is None or not can_judge(accuracy):
+        told = believed(accuracy) if accuracy else "no held-out comparison to know it by"
+        raise ConfigError(f"judge: found {told}; expected at least {LEAST_ACCURACY} at the lower end; fix: more "
+                          "comparisons in data.audit and data.heldout, or another judge=…")
+    log.info("%s", believed(accuracy))
+    return auditor.apart
 
 
 def remarks(found: dict[str, Figure | Known]) -> list[str]:

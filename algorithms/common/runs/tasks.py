@@ -36,6 +36,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
+    from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import estimates, figures
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
@@ -71,6 +72,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
               "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
               "budget": {"equal": chosen.budget.equal}, "auditor": auditor.told() if audits else None}
     results.write_samples(folder, evaluation.samples)
+    if len(evaluation.samples):
+        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
+        results.write_references(folder, None if start is None else start.samples, preferred)
     results.write_figures(folder, found.values())
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
