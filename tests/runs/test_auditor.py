@@ -171,7 +171,7 @@ def held(count: int) -> Records:
 def test_a_judge_that_must_be_trained_is_an_auditor(store, data, stages):
     bench = make_bench(store, dataclasses.replace(data, heldout=held(40)))
     source = Trained(on_sft(RewardModel, normalize_on=None), dataclasses.replace(RECIPE, steps=12))
-    ((record, *_), *_) = [list(data.evaluation)]
+    record = data.evaluation[0]
     pair = Pair(record.key, record.prompt, "0", " the food was good", "start", " the room was bad")
     ((left, right),) = scores(bench, source, [pair])
     assert left > right
