@@ -2,7 +2,7 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet) and nothing else, so a table can be made again anywhere,
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a table can be made again anywhere,
 without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
 row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
 the configuration.
@@ -19,11 +19,13 @@ from typing import Any
 from hydra.experimental.callback import Callback
 
 from algorithms.common.evaluation.inference.wording import listed
+from algorithms.common.support.errors import UserError
 
 from .aggregation import Shared, estimate, shared_prompts
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import METRICS, Row, Table, plain, print_table, write
+from .tables import Row, Table, plain, print_table, title, write
+from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +39,14 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     """
     complete = [result for result in results if result.status == "complete"]
     shared = _shared(complete)
-    members = _members(results)
+    members = members_of(results)
     notes = [note for member in members for note in _measure(member, shared)]
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
     made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
-                  *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+                  *notes, *dict.fromkeys(note for run in complete for note in run.said), *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
                   *_losses(members)]
     return made
 
@@ -56,7 +58,7 @@ class TableCallback(Callback):
         global exit_code
         before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
         folder = Path(config.hydra.sweep.dir)
-        results = collect([folder])
+        results = with_verdicts(collect([folder]), [folder])
         if results:
             made = table(results)
             write(made, folder)
@@ -75,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
     try:
-        results = collect(options.folders)
+        results = with_verdicts(collect(options.folders), options.folders)
         if not results:
             raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
         made = table(results, Declared(options.figure, options.family, options.margin))
         out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
         if out is not None:
             write(made, out)
-    except (ReportError, OSError) as error:
+    except (ReportError, UserError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2
     print_table(made)
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # Rows
 
 
-def _members(results: Sequence[Result]) -> list[Member]:
+def members_of(results: Sequence[Result]) -> list[Member]:
     """Runs by algorithm and setting; the same seed twice is no second seed, so that such runs are rows of their own."""
     varying = _varying(results)
     groups: dict[tuple, list[Result]] = {}
@@ -233,7 +235,7 @@ def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
         for name in made.shown:
             if (one := row.estimates.get(name)) and name in shared:
                 of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[METRICS[name][0]] = None
+                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
     if not counted:
         return []
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""
