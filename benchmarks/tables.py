@@ -25,6 +25,10 @@ METRICS = {
     "win_rate/sft": ("win rate", 3),
     "reward/proxy": ("proxy", 3),
     "reward/proxy_minus_sft": ("proxy − SFT", 3),
+    "score/auditor": ("auditor", 3),
+    "score/auditor_minus_sft": ("auditor − SFT", 3),
+    "win_rate/auditor": ("win rate by auditor", 3),
+    "accuracy/auditor": ("auditor's accuracy", 3),
     "kl/exact": ("KL", 3),
     "kl/k1": ("KL (k1)", 3),
     "kl/bound": ("KL (bound)", 3),
@@ -117,7 +121,7 @@ class Table:
     @property
     def shown(self) -> list[str]:
         """Metrics with a column of their own; the others stand in the CSV alone."""
-        metrics = [name for name in self.metrics if name in METRICS or name.startswith(tuple(JUDGED))]
+        metrics = [name for name in self.metrics if name in METRICS or judged(name)]
         if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
             metrics = [name for name in metrics if name != "kl/k1"]
         if "reward/gold_minus_sft" in metrics:  # where the truth is known, the paired comparison is of it
@@ -145,11 +149,16 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def judged(name: str) -> str | None:
+    """What a judge's metric begins with; None for all others."""
+    start = f"{name.partition('/')[0]}/"
+    return start if start in JUDGED and name not in METRICS and name.count("/") == 1 else None
+
+
 def title(name: str) -> tuple[str, int]:
     """Of a metric's column, and its digits."""
-    for beginning, told in JUDGED.items():
-        if name not in METRICS and name.startswith(beginning):
-            return f"{told} ({plain(name.removeprefix(beginning))})", 3
+    if start := judged(name):
+        return f"{JUDGED[start]} ({plain(name.removeprefix(start))})", 3
     return METRICS.get(name, (plain(name), 3))
 
 
@@ -208,6 +217,11 @@ def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
         return "", ""
     mean, low, high = (_number(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
     return mean, f"[{low}, {high}]"
+
+
+def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
+    """A figure as its column prints it, and its interval; both empty where it was not measured."""
+    return _figure(estimate, title(name)[1])
 
 
 def _amount(value: float | None, name: str) -> str:

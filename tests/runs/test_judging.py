@@ -24,11 +24,13 @@ def test_what_a_run_leaves_to_be_compared_with(tmp_path):
     answers = pd.DataFrame({"prompt_id": ["p0", "p0", "p1"], "sample": [0, 1, 0], "prompt": "Q", "picked": True,
                             "response": ["a", "b", "c"], "finished": [True, False, True]})
     answers.to_parquet(tmp_path / "0/samples.parquet")
-    write_references(tmp_path / "0", answers.assign(response=["x", "y", "z"], picked=[True, True, False]), {"p0": "best"})
+    before = answers.assign(response=["x", "y", "z"], picked=[True, True, False])
+    write_references(tmp_path / "0", before, {"p0": "best"})
     (run,) = finished_runs(tmp_path)
     assert [(one.left_response, one.right_response, one.sample, one.left_finished, one.right_finished)
             for one in pairings([run], "start")] == [("a", "x", 0, True, True), ("b", "y", 1, False, False)]
-    assert [(one.left_response, one.right_response) for one in pairings([run], "data")] == [("a", "best"), ("b", "best")]
+    with_data = [(one.left_response, one.right_response) for one in pairings([run], "data")]
+    assert with_data == [("a", "best"), ("b", "best")]
     write_references(tmp_path / "0", None, {})
     assert finished_runs(tmp_path)[0].references == {}
 
