@@ -30,6 +30,7 @@ COMPARABLE = {
     "accuracy": ("accuracy", False),
     "perplexity/": ("perplexity", True),
 }
+OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
@@ -115,6 +116,8 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     budget = budget if comparison.methods else None
     words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
     words = f"This data cannot tell which row is better: {why}. {words}" if why and not figure else words
+    if comparison.pairs and figure == "reward/proxy":
+        words = f"Whose answers are better is not known: {OWN_SCORE}. {words}"
     best = comparison.best if len(taking) == len(members) else None
     return Compared(figure if pairs else None, words, pairs, best, notes)
 

@@ -15,10 +15,6 @@ FIGURES = {
     "win_rate/auditor": "How often the auditor prefers the answer to the start's to the same prompt; ties count half.",
     "accuracy/auditor": "The share of held-out comparisons that the auditor ranks as the annotators did: how far it can be "
                         "believed.",
-    "score/": "What this judge thinks of the answers. More is better, as far as the judge can be believed.",
-    "win_rate/": "How often this judge prefers the answer to the start's to the same prompt; ties, and changes of mind "
-                 "with the order, count half.",
-    "win_rate_data/": "How often this judge prefers the answer to the one that the data prefers; ties count half.",
     "kl/exact": "How far the trained model is from its start: the KL divergence in nats per answer, over the whole "
                 "vocabulary.",
     "kl/k1": "How far the trained model is from its start: KL divergence in nats per answer, estimated from the answers.",
@@ -32,6 +28,14 @@ FIGURES = {
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
+# Of judges, by the beginning of the figure's name.
+JUDGED = {
+    "score/": "What a judge that no method was trained on says of the answers. More is better.",
+    "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half is no "
+                 "difference.",
+    "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
+    "accuracy/auditor": "How often the judge agrees with people on held-out comparisons.",
+}
 COSTS = {
     "seconds": "Seconds of training, the stages it stands on included; compare within one machine only.",
     "tokens_trained": "Tokens that gradients were computed of, shared stages included.",
@@ -42,3 +46,8 @@ COSTS = {
     "resident_models": "Models (roles on one base) in memory at once.",
     "trainable_parameters": "Parameters that were trained.",
 }
+
+
+def of(figure: str) -> str:
+    """What a figure means; empty for one that only its run knows."""
+    return FIGURES.get(figure) or next((told for start, told in JUDGED.items() if figure.startswith(start)), "")
