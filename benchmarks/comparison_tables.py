@@ -23,6 +23,7 @@ COMPARABLE = {
     "score/auditor": ("the auditor's score", False),
     "score/": ("a judge's score", False),
     "win_rate/": ("win rate", False),
+    "win_rate_data/": ("win rate against the data's answers", False),
     "refusal/unanswerable": ("refusals of what cannot be answered", False),
     "refusal/answerable": ("refusals of what can be answered", True),
     "wrong/": ("wrong answers", True),
@@ -34,6 +35,8 @@ OWN_SCORE = "the only score is one that methods were trained on, which favours t
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
     "score/": "a judge that no method was trained on; the data has no gold reward",
+    "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
+                 "the answers",
     "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
                             "of known things beside it",
     "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
@@ -219,7 +222,7 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     """What counts as practically equal, and the note that says so."""
     if declared is not None:
         return declared, f"Practically equal: within ±{number(declared)}, as declared."
-    if figure.startswith("win_rate/"):
+    if figure.startswith("win_rate"):
         margin, of = WIN_RATE_MARGIN, "the default of win rates"
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"

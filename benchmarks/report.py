@@ -2,10 +2,10 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a table can be made again anywhere,
-without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
-row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
-the configuration.
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
+table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
+the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
+compared is declared in `report` of the configuration.
 """
 
 import argparse
