@@ -69,7 +69,7 @@ class Settings:
 
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget", "report")
-TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", *GROUPS)
+TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
