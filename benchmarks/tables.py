@@ -25,6 +25,10 @@ METRICS = {
     "win_rate/sft": ("win rate", 3),
     "reward/proxy": ("proxy", 3),
     "reward/proxy_minus_sft": ("proxy − SFT", 3),
+    "score/auditor": ("auditor", 3),
+    "score/auditor_minus_sft": ("auditor − SFT", 3),
+    "win_rate/auditor": ("win rate by auditor", 3),
+    "accuracy/auditor": ("auditor's accuracy", 3),
     "kl/exact": ("KL", 3),
     "kl/k1": ("KL (k1)", 3),
     "kl/bound": ("KL (bound)", 3),
@@ -193,6 +197,11 @@ def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
         return "", ""
     mean, low, high = (_number(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
     return mean, f"[{low}, {high}]"
+
+
+def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
+    """A figure as its column prints it, and its interval; both empty where it was not measured."""
+    return _figure(estimate, METRICS[name][1])
 
 
 def _amount(value: float | None, name: str) -> str:

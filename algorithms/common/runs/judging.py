@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from . import tasks
+from .auditing import court_of
 from .settings import build, seed
 from ..algorithm import Response, RewardSource
 from ..data.records import Record
@@ -85,8 +86,12 @@ class Court:
 
 
 def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-    """Of both answers of each pair. ConfigError where the data does not hold the pairs' prompts."""
+    """Of both answers of each pair. ConfigError where the data does not hold the pairs' prompts.
+
+    A source that must be trained learns what the auditor does, and is refused where it cannot judge.
+    """
     source.check(bench.data)
+    bench = court_of(bench, source)
     folders = {name: bench.over(need.model).train(need.algorithm, need.recipe, name)
                for name, need in source.needs().items()}
     bench.models.clear_roles()
