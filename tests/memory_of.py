@@ -14,13 +14,13 @@ import torch
 import transformers  # noqa: F401  what a run imports belongs to the baseline
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.training import references
+from algorithms.common.algorithm import Response
+from algorithms.common.data.records.record import Record
+from algorithms.common.data.template import Example
 from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.recipe import Recipe
-from algorithms.common.data.records.record import Record
-from algorithms.common.algorithm import Response
 from algorithms.common.support.store import Store
-from algorithms.common.data.template import Example
+from algorithms.common.training import references
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from training_setup import ROOT, make_context

@@ -3,11 +3,11 @@
 import random
 from dataclasses import dataclass, field, replace
 
-from command_line import composed_alone
 from omegaconf import OmegaConf
 
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.runs.settings import build
+from command_line import composed_alone
 
 
 def source(preset, *overrides) -> FileData:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from algorithms.common.algorithm import Context, TrainerConfig
+from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from algorithms.common.recipe import Recipe
 from algorithms.common.support.store import Store
 from algorithms.common.training.loop import fit
-from algorithms.common.data.template import Example
 
 ROOT = Path(__file__).resolve().parents[1]
 EOS = 0

@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.crossed import mean_squares
 from benchmarks.report import ReportError, collect, main, table
 from benchmarks.tables import print_table, write
+from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
 
 def better(count=3, prompts=64, lift=(0.0, 1.0, 3.0), noise=0.3, seed=0):

@@ -5,15 +5,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import composed, invoke
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.instructions import InstructionData
 from algorithms.common.data.instructions.task_file import TaskRow, ask, read_task
 from algorithms.common.data.instructions.task_records import task_record
 from algorithms.common.data.records.readers import Source
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import composed, invoke
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks/flan_cot"
 NINE = ("aqua", "creak", "ecqa", "esnli", "gsm8k", "qasc", "qed", "sensemaking", "strategyqa")

@@ -7,15 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from command_line import invoke
-
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.data.instructions.task_file import read_task
 from algorithms.common.evaluation.inference.intervals import SHARE, Matrix, contrast_to_model, share
 from algorithms.common.evaluation.inference.intervals import difference as shares_differ
-from algorithms.common.data.instructions.task_file import read_task
+from algorithms.common.support.errors import ConfigError
 from benchmarks.flan_figures import Family, accuracy, difference
 from benchmarks.flan_page import findings, holds, page, write
-from benchmarks.flan_study import Study, StudiedTasks, arms, check, round_robin
+from benchmarks.flan_study import StudiedTasks, Study, arms, check, round_robin
 from benchmarks.flan_tables import (
     Reasoning,
     accuracies_table,
@@ -31,6 +29,7 @@ from benchmarks.flan_tables import (
     trained_rows,
     trained_table,
 )
+from command_line import invoke
 
 CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words",
             "days": "far", "pets": "steps", "sums": "steps"}

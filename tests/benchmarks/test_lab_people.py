@@ -2,8 +2,8 @@
 
 import pytest
 
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.refusals.wording import is_refusal
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_runs import GOLD, START, failed, known, method, result, save, write_run
 
 from benchmarks import report
 from benchmarks.report import collect, main, table
 from benchmarks.tables import print_table, write
+from report_runs import GOLD, START, failed, known, method, result, save, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.data.batches import collate, counts
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.training.loop import run_losses
-from algorithms.common.models.model import Lora, ModelConfig, Models
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
 from algorithms.common.data.records.record import Record, parse_transcript
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example, Template
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.recipe import Recipe
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.store import Store
+from algorithms.common.training.loop import run_losses
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
-from stage_setup import EVAL, MODEL, TRAINER
 from chat_setup import CHATML, CONVERSATION, HEADERS, LED, TALK, in_one_row, learned, speaking, text
+from stage_setup import EVAL, MODEL, TRAINER
 from training_setup import lines, make_context, randomize, two_roles
 
 NO_THOUGHTS = CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}")

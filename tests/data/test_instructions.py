@@ -7,12 +7,12 @@ import re
 from collections import Counter
 
 import pytest
-from command_line import invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.instructions.data import EVALUATED, InstructionData
 from algorithms.common.data.instructions.task_records import measure
 from algorithms.common.data.records.record import Record, prompt_hash
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import invoke
 
 CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """

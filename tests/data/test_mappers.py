@@ -5,13 +5,31 @@ import json
 import re
 
 import pytest
-from command_line import ROOT
-from preset_rows import (ARENA, GSM, MESSAGE, NEWS, QUESTION, RAW_ANSWERS, REDDIT, SAFE, SHP, STATIC, STEER, TLDR, TREE,
-                         WEBGPT, assistant, changed, said, user)
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import BadRow, FileData, Record, Skipped
 from algorithms.common.data.records import mappers as m
+from algorithms.common.support.errors import DataError
+from command_line import ROOT
+from preset_rows import (
+    ARENA,
+    GSM,
+    MESSAGE,
+    NEWS,
+    QUESTION,
+    RAW_ANSWERS,
+    REDDIT,
+    SAFE,
+    SHP,
+    STATIC,
+    STEER,
+    TLDR,
+    TREE,
+    WEBGPT,
+    assistant,
+    changed,
+    said,
+    user,
+)
 
 GONE = object()
 TEXT = (GONE, None, 3, ["x"])

@@ -3,14 +3,28 @@
 import json
 
 import pytest
-from command_line import CONF, choices, invoke
 from omegaconf import OmegaConf
-from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, STEER, Bad, Case, changed, said, source,
-                         user)
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records import Record
 from algorithms.common.data.records.mappers import stack_exchange, stack_exchange_score
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import CONF, choices, invoke
+from preset_rows import (
+    CASES,
+    FILTERED,
+    MESSAGE,
+    QUESTION,
+    REVIEW,
+    SAFE,
+    SHP,
+    STEER,
+    Bad,
+    Case,
+    changed,
+    said,
+    source,
+    user,
+)
 
 
 def is_preset(name: str) -> bool:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records.readers import Hub, Row, Source
+from algorithms.common.support.errors import ConfigError, DataError
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
 ODDITIES = ["\u2028 line \u2029 ends \x85 and \x0b\x0c\x1c", "😀👩‍👩‍👧 ", "漢字かな", "zero\u200bwidth\ufeff", "C1 \x80\x94",

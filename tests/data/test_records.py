@@ -9,12 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.support.errors import ConfigError, UserError
-from algorithms.common.data.records import (FileData, Record, Records, cache_folder, demonstrations, pairs,
-                                             parse_transcript, preferred, prompt_hash, prompts, ranked,
-                                             render_transcript, set_cache_folder, split)
+from algorithms.common.data.records import (
+    FileData,
+    Record,
+    Records,
+    cache_folder,
+    demonstrations,
+    pairs,
+    parse_transcript,
+    preferred,
+    prompt_hash,
+    prompts,
+    ranked,
+    render_transcript,
+    set_cache_folder,
+    split,
+)
 from algorithms.common.data.records.values import Skipped
 from algorithms.common.data.records.views import evaluation_records, highest_rating
+from algorithms.common.support.errors import ConfigError, UserError
 
 HI = [{"role": "user", "content": "hi"}]
 SAMPLE = [

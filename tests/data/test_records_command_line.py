@@ -5,8 +5,6 @@ import re
 
 from command_line import invoke
 
-
-
 MAPPER = """
 from algorithms.common.data.records import Record
 

@@ -10,10 +10,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record, pairs, render_transcript
+from algorithms.common.support.errors import DataError
+from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
 TURNS = json.dumps([user("p"), assistant("c")])
 OTHERS = json.dumps([user("p"), assistant("r")])

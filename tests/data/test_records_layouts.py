@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.data.records.columns import BadRow
+from algorithms.common.support.errors import DataError
 from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
 

@@ -9,11 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from preset_rows import source
 
+from algorithms.common.data.records import (
+    FileData,
+    pairs,
+    parse_transcript,
+    preferred,
+    prompts,
+    ranked,
+    render_transcript,
+)
 from algorithms.common.support.errors import DataError
-from algorithms.common.data.records import (FileData, pairs, parse_transcript, preferred, prompts, ranked,
-                                             render_transcript)
+from preset_rows import source
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")

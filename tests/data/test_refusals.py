@@ -7,20 +7,31 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-import labelled_refusals as labelled
 import pytest
-from command_line import composed, invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
+import labelled_refusals as labelled
 from algorithms.common.data.records import FileData
 from algorithms.common.data.records.record import Record
 from algorithms.common.data.refusals import declining
 from algorithms.common.data.refusals.data import RefusalData
+from algorithms.common.data.refusals.wording import (
+    REFUSALS,
+    Question,
+    balanced,
+    demonstrated,
+    evaluated,
+    held_out,
+    is_refusal,
+    is_right,
+    made_pairs,
+    measure,
+    plain_answer,
+    wordings,
+)
 from algorithms.common.runs.refusals import Answered, own_pairs
-from algorithms.common.data.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out,
-                                                      is_refusal, is_right, made_pairs, measure, plain_answer, wordings)
 from algorithms.common.runs.settings import build
-
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import composed, invoke
 
 # What declines
 

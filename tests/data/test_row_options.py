@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.data.records.filters import at_least, differ, equals
 from algorithms.common.data.records.values import BadRow
+from algorithms.common.support.errors import DataError
 
 
 def write(tmp_path, rows, name="a.jsonl"):

@@ -4,11 +4,18 @@ import json
 
 import pytest
 
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.data.instructions.task_file import (Pattern, TaskRow, ask, choices_text, fill, options_block,
-                                                            read_task)
+from algorithms.common.data.instructions.task_file import (
+    Pattern,
+    TaskRow,
+    ask,
+    choices_text,
+    fill,
+    options_block,
+    read_task,
+)
 from algorithms.common.data.records.loading import Loader
 from algorithms.common.data.records.mixing import capped_rates, flags, quotas, walk
+from algorithms.common.support.errors import ConfigError, DataError
 
 CITY = """
 cluster: qa

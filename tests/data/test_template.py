@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records import Record, parse_transcript
 from algorithms.common.data.template import Example, Template
+from algorithms.common.support.errors import ConfigError, DataError
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

@@ -5,18 +5,18 @@ import dataclasses
 import json
 
 import pytest
-from command_line import composed
 
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.models.model import ModelConfig
 from algorithms.common.data.records import BadRow, DataSets, FileData, LoadReport, Record, Records, pairs
 from algorithms.common.data.records.record import answered, prompt_hash
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Template
+from algorithms.common.models.model import ModelConfig
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from chat_setup import CHATML, HEADERS, LED, TALK, in_one_row, learned, speaking, text
+from command_line import composed
 from stage_setup import EVAL, MODEL, RECIPE, TRAINER, on_sft
 
 USER, AGAIN = {"role": "user", "content": "how was it?"}, {"role": "user", "content": "again"}

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.evaluation.choices import choice_figures, rank_options
 from algorithms.common.evaluation.evaluate import EvalConfig, Evaluation, evaluate, measured_frame
 from algorithms.common.evaluation.metrics import estimate, figures, metrics
-from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.models.sampling import Sampling
 
 QUESTIONS = [

@@ -8,13 +8,21 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.evaluate import (EvalConfig, Evaluation, divergence, evaluate, evaluated_prompts,
-                                                    heldout_likelihood, heldout_pairs, sample_frame)
-from algorithms.common.evaluation.metrics import distinct_2, metrics
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
-from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.data.template import Example
+from algorithms.common.evaluation.evaluate import (
+    EvalConfig,
+    Evaluation,
+    divergence,
+    evaluate,
+    evaluated_prompts,
+    heldout_likelihood,
+    heldout_pairs,
+    sample_frame,
+)
+from algorithms.common.evaluation.metrics import distinct_2, metrics
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.errors import ConfigError
 
 EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"), Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
 

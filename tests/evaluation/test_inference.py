@@ -6,12 +6,31 @@ from scipy import integrate, stats
 from scipy.optimize import brentq
 
 from algorithms.common.evaluation.inference.claims import Answer, Claim, examine
-from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, Verdict, against, all_pairs, compare,
-                                                                 crossed_p, holm, score_margin)
+from algorithms.common.evaluation.inference.comparisons import (
+    SHARE_MARGIN,
+    Verdict,
+    against,
+    all_pairs,
+    compare,
+    crossed_p,
+    holm,
+    score_margin,
+)
 from algorithms.common.evaluation.inference.crossed import linearised, mean_squares, shrunk
-from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Matrix, contrast,
-                                                               contrast_to_model, difference, mean, perplexity, share,
-                                                               with_seed_spread)
+from algorithms.common.evaluation.inference.intervals import (
+    MEAN,
+    PERPLEXITY,
+    SHARE,
+    Estimate,
+    Matrix,
+    contrast,
+    contrast_to_model,
+    difference,
+    mean,
+    perplexity,
+    share,
+    with_seed_spread,
+)
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed, smallest_shown
 from algorithms.common.evaluation.inference.resampling import bootstrap, calibration_error
 from algorithms.common.evaluation.inference.shares import wilson

@@ -9,8 +9,17 @@ import pytest
 from algorithms.common.evaluation.inference.claims import Claim, examine
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
 from algorithms.common.evaluation.inference.intervals import Estimate, Matrix
-from algorithms.common.evaluation.inference.wording import (Costs, Runs, about, finding, listed, number, paragraph,
-                                                             reading, verdict)
+from algorithms.common.evaluation.inference.wording import (
+    Costs,
+    Runs,
+    about,
+    finding,
+    listed,
+    number,
+    paragraph,
+    reading,
+    verdict,
+)
 
 
 def comparison(outcomes, seeds=3, margin=None, **changes):

@@ -6,17 +6,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
 from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import TOP, settings
+from algorithms.common.support.errors import ConfigError
+from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
 OPTIONAL_GROUPS = ("experiment", "debug")

@@ -5,10 +5,10 @@ import importlib
 import re
 
 import pytest
-from command_line import ROOT, composed
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.data.instructions import data as instructions
+from command_line import ROOT, composed
 
 METHODS = sorted(path.stem for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py")
 DEFAULT = re.compile(r"``(\w+)``,\s+(off|-?[\d.]+)\s+by\s+default")

@@ -6,11 +6,11 @@ import sys
 import types
 
 import pytest
-from command_line import ROOT, choices, composed, job_overrides, objects_of
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import settings
+from command_line import ROOT, choices, composed, job_overrides, objects_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"

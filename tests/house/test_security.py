@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.rewards.classifier import Classifier
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.export import frozen_role, save_role
 from algorithms.common.models.model import Lora, ModelConfig, Models, load_base, load_tokenizer
+from algorithms.common.rewards.classifier import Classifier
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from command_line import MICRO, invoke
 

@@ -11,21 +11,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage_setup import EVAL, RECIPE, make_bench, make_data
 from torch import tensor
 
 from algorithms.best_of_n import BestOfN, expected_best, kl_bound
 from algorithms.common.algorithm import Need, RewardSource
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.figures import Known
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.metrics import metrics
-from algorithms.common.rewards.sources import checked
+from algorithms.common.figures import Known
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.rewards.sources import checked
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT
 from benchmarks import tables
 from benchmarks.tables import Row, Table
+from stage_setup import EVAL, RECIPE, make_bench, make_data
 from training_setup import two_roles
 
 PROXY, GOLD = tensor([[.3, -.2, 1.1, .7, 0.]]), tensor([[.5, -.1, .4, .9, .2]])

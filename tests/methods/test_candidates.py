@@ -6,19 +6,19 @@ import weakref
 
 import pytest
 import torch
-from letters import Letters
-from command_line import composed
-from stage_setup import LAB, MODEL
 
 from algorithms.common import candidates as module
-from algorithms.common.models.beam import diverse_beams
 from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.data.records.record import Record
+from algorithms.common.models.beam import diverse_beams
+from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.models.sampling import Sample, Sampling, sample
 from algorithms.common.runs.settings import settings
+from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.rrhf import RRHF
+from command_line import composed
+from letters import Letters
+from stage_setup import LAB, MODEL
 from training_setup import make_context, two_roles
 
 PROMPTS = [" the food was", " a hotel", " the staff of the museum", " the room"]

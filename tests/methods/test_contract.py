@@ -1,10 +1,10 @@
 """Every method of ``conf/algorithm`` keeps the contract of ``tests/contract.py``; a new one is held to it at once."""
 
 import pytest
-from command_line import choices
-from contract import Contract
 
 from algorithms.common.data.records import cache_folder, set_cache_folder
+from command_line import choices
+from contract import Contract
 
 
 @pytest.fixture(scope="module")

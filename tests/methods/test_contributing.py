@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from command_line import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

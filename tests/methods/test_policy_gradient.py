@@ -9,10 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nan, tensor
 
-from algorithms.common.policy_gradient import (KLController, RunningMoments, advantage_figures, explained_variance,
-                                               gae, kl_figures, kl_penalty, masked_mean, ratio_metrics, reward_figures,
-                                               score_figures, shape_rewards, shape_scores, squared_errors, surrogates,
-                                               whiten)
+from algorithms.common.policy_gradient import (
+    KLController,
+    RunningMoments,
+    advantage_figures,
+    explained_variance,
+    gae,
+    kl_figures,
+    kl_penalty,
+    masked_mean,
+    ratio_metrics,
+    reward_figures,
+    score_figures,
+    shape_rewards,
+    shape_scores,
+    squared_errors,
+    surrogates,
+    whiten,
+)
 
 
 def close(found, expected, tolerance: float = 2e-6) -> None:

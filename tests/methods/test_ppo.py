@@ -11,15 +11,15 @@ import torch
 from torch.nn.functional import log_softmax
 
 from algorithms.common.algorithm import Meter
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.common.models.model import Lora, ModelConfig
-from algorithms.common.recipe import Recipe
-from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.policy_gradient import gae, kl_penalty, whiten
+from algorithms.common.recipe import Recipe
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
 from algorithms.common.rollouts import PolicyGradient
-from algorithms.common.data.template import Example
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.training.loop import evaluate_loss, fit, run_losses
 from algorithms.ppo import PPO
 from algorithms.reward_model import RatingModel, RewardModel
 from training_setup import lines, make_context, randomize

@@ -8,17 +8,25 @@ import torch
 from torch import tensor
 
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError, DataError, TrainingError
-from algorithms.common.evaluation.inference.resampling import calibration_error
-from algorithms.common.training.loop import fit, run_losses
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, rated
 from algorithms.common.data.records.record import Record
-from algorithms.common.models.sampling import Sampling, sample
-from algorithms.common.support.seeds import derive, permutation
 from algorithms.common.data.template import Example
-from algorithms.reward_model import (RatingModel, RewardModel, centering_penalty, expected_rating, mean_over_pairs, moments,
-                                     pairwise_loss, ranking_loss)
+from algorithms.common.evaluation.inference.resampling import calibration_error
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.recipe import Recipe
+from algorithms.common.support.errors import ConfigError, DataError, TrainingError
+from algorithms.common.support.seeds import derive, permutation
+from algorithms.common.training.loop import fit, run_losses
+from algorithms.reward_model import (
+    RatingModel,
+    RewardModel,
+    centering_penalty,
+    expected_rating,
+    mean_over_pairs,
+    moments,
+    pairwise_loss,
+    ranking_loss,
+)
 from training_setup import examples, lines, make_context, randomize
 
 CHOSEN, REJECTED = tensor([1.2, 0.3, -0.5]), tensor([0.2, 0.8, -1.5])

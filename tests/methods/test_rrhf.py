@@ -9,20 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from letters import Letters
-from stage_setup import EVAL, MODEL, RECIPE, TRAINER, make_bench, make_data
 from torch import tensor
 
 from algorithms.common.algorithm import Need
 from algorithms.common.candidates import Candidates, FromRecords, Sampled
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.metrics import metrics
-from algorithms.common.training.loop import run_losses
 from algorithms.common.data.records import Records
 from algorithms.common.data.records.record import Record
+from algorithms.common.evaluation.metrics import metrics
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
+from algorithms.common.training.loop import run_losses
 from algorithms.rrhf import RRHF, Ranked, best, length_normalized, rank_loss
 from algorithms.sft import SFT
+from letters import Letters
+from stage_setup import EVAL, MODEL, RECIPE, TRAINER, make_bench, make_data
 from training_setup import examples, lines, make_context, randomize, two_roles
 
 # y1, y2, y3 of unequal lengths, padded with what must not count

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from algorithms.common.models.export import save_role
-from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora
+from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT
-from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from algorithms.common.training.loop import fit
+from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora
 from algorithms.common.models.roles import state
-from algorithms.common.data.template import Example
+from algorithms.common.training.loop import fit
 from algorithms.reward_model import RewardModel
-from trl_setup import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 3e-5

@@ -6,7 +6,6 @@ import os
 import pytest
 import torch
 import transformers
-from command_line import MICRO, invoke
 from transformers import AutoTokenizer
 
 from algorithms.common.models import model as models
@@ -18,6 +17,7 @@ from algorithms.common.models.model import (
     load_tokenizer,
 )
 from algorithms.common.support.errors import ConfigError
+from command_line import MICRO, invoke
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4}
 LLAMA = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 128}

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from row_setup import examples, randomise
 
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
-from algorithms.common.runs.hand_over import export, model_card
 from algorithms.common.models.model import Lora
+from algorithms.common.runs.hand_over import export, model_card
+from algorithms.common.support.errors import ConfigError
+from row_setup import examples, randomise
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 

@@ -7,14 +7,14 @@ when it gets none), what stands behind its output layer (Cohere and Granite scal
 import pytest
 import torch
 import transformers
-from row_setup import assert_same, examples, randomise, values_and_gradients
 
-from algorithms.common.models import precision
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.models import precision
 from algorithms.common.models.model import Lora, ModelConfig, Models, load_base, shared_rows_refusal
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.errors import ConfigError
 from family_setup import FAMILIES, LLAMA, OPT, VOCABULARY, config_of
+from row_setup import assert_same, examples, randomise, values_and_gradients
 
 REFUSED = {"mistral": "sliding-window attention (8 tokens)", "gemma3": "sliding-window attention (8 tokens)",
            "gpt-neo": "local attention", "falcon, alibi": "ALiBi", "bloom": "ALiBi"}

@@ -6,17 +6,24 @@ from functools import partial
 
 import pytest
 import torch
-from row_setup import examples, randomise, values_and_gradients
 from torch import nn
 
+from algorithms.common.data.batches import collate
+from algorithms.common.logprobs import chunked_token_logprobs
 from algorithms.common.models import model as models_module
 from algorithms.common.models import precision
-from algorithms.common.data.batches import collate
+from algorithms.common.models.model import (
+    Lora,
+    ModelConfig,
+    Models,
+    disable_dropout,
+    load_base,
+    model_digest,
+    shared_rows_refusal,
+)
 from algorithms.common.support.checkout import project
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models.model import (Lora, ModelConfig, Models, disable_dropout, load_base, model_digest,
-                                             shared_rows_refusal)
+from row_setup import examples, randomise, values_and_gradients
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 

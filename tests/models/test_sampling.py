@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_setup import examples, randomise
 
-from algorithms.common.models import beam, sampling
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
-from algorithms.common.support.seeds import uniforms
 from algorithms.common.data.template import Example
+from algorithms.common.models import beam, sampling
+from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.seeds import uniforms
+from row_setup import examples, randomise
 
 PROMPTS = [example.prompt for example in examples(1, 6)]  # 3 to 23 tokens
 

@@ -7,11 +7,11 @@ their largest entry.
 import pytest
 import torch
 
-from algorithms.common.models import model as models_module
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.models.model import Lora
 from algorithms.common.data.template import Example
+from algorithms.common.models import model as models_module
+from algorithms.common.models.model import Lora
+from algorithms.common.support.errors import ConfigError
 from row_setup import assert_same, examples, randomise, values_and_gradients
 
 LAYOUTS = {"shared": ("shared", None), "packed": ("shared", 80)}

@@ -12,27 +12,26 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.support import provenance
 from algorithms.common.algorithm import Response, RewardSource
 from algorithms.common.candidates import Candidates, Sampled
-from algorithms.common.rewards.classifier import Classifier, of_equal_length
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.models.export import frozen_role
-from algorithms.common.models.model import Lora
 from algorithms.common.data.records import DataSets, Records
 from algorithms.common.data.records.record import Record
-from algorithms.common.rewards.sources import (Function, Gold, Trained, TrainedOwn, Weighted,
-                                                checked)
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example
+from algorithms.common.models.export import frozen_role
+from algorithms.common.models.model import Lora
+from algorithms.common.rewards.classifier import Classifier, of_equal_length
+from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, checked
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support import provenance
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
+from command_line import MICRO, invoke
 from stage_setup import LAB, MODEL, RECIPE, make_bench, make_data, on_sft
 from training_setup import pairs_file
 

@@ -6,10 +6,10 @@ import re
 
 import pandas as pd
 import pytest
-from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
 from algorithms.common.models.precision import cpu_has_bf16
 from benchmarks.report import collect
+from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
 ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
 

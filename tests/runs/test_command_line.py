@@ -6,11 +6,11 @@ import re
 import shlex
 
 import pytest
-from command_line import CONF, composed, invoke
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides, overruled
 from algorithms.common.runs.settings import at_home, build
+from command_line import CONF, composed, invoke
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
 

@@ -7,10 +7,10 @@ import shutil
 import sys
 
 import pytest
-from command_line import MICRO, invoke
 
 from algorithms.common.support import provenance
 from algorithms.common.support.store import Store
+from command_line import MICRO, invoke
 from stage_setup import RECIPE, TRAINER, make_bench, on_sft
 
 

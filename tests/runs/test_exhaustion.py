@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import MICRO, invoke
-from stage_setup import RECIPE, make_bench, make_data
-from training_setup import examples, lines, make_context, two_roles, weights
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.data.records import Records, cache_folder, set_cache_folder
@@ -28,6 +25,9 @@ from algorithms.common.support.store import Store
 from algorithms.common.training import checkpoints
 from algorithms.common.training.loop import fit
 from algorithms.sft import SFT
+from command_line import MICRO, invoke
+from stage_setup import RECIPE, make_bench, make_data
+from training_setup import examples, lines, make_context, two_roles, weights
 
 
 @pytest.fixture

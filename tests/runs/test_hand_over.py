@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from command_line import composed, invoke
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.runs.hand_over import hand_over
-from algorithms.common.models.model import ModelConfig, load_tokenizer
-from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.data.template import Template
+from algorithms.common.models.model import ModelConfig, load_tokenizer
+from algorithms.common.runs.hand_over import hand_over
+from algorithms.common.runs.tasks import adapter_of
+from algorithms.common.support.errors import ConfigError
+from command_line import composed, invoke
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

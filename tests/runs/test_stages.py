@@ -14,20 +14,19 @@ import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.runs import measuring
 from algorithms.common.algorithm import Algorithm, Need
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.loop import fit
-from algorithms.common.support.memory import released
-from algorithms.common.models.model import Lora
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.data.records.record import Record
-from algorithms.common.training.references import StoredLogprobs
-from algorithms.common.rewards.sources import Function
-from algorithms.common.rewards.sources import Gold
+from algorithms.common.models.model import Lora
+from algorithms.common.recipe import Recipe
+from algorithms.common.rewards.sources import Function, Gold
+from algorithms.common.runs import measuring
 from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.memory import released
 from algorithms.common.support.store import Store
+from algorithms.common.training.loop import fit
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel

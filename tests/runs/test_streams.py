@@ -7,22 +7,22 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from stage_setup import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_data, model, on_sft
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.runs import stages, streams
 from algorithms.common.algorithm import Need, RewardSource
+from algorithms.common.data.records import Record, Records
 from algorithms.common.evaluation.metrics import metrics
 from algorithms.common.models.model import Lora
-from algorithms.common.data.records import Record, Records
-from algorithms.common.rewards.sources import Trained
 from algorithms.common.models.sampling import Sampling
+from algorithms.common.rewards.sources import Trained
+from algorithms.common.runs import stages, streams
 from algorithms.common.support.seeds import derive, uniforms
 from algorithms.common.support.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
+from stage_setup import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_data, model, on_sft
 
 
 @dataclasses.dataclass

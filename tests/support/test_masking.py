@@ -4,11 +4,11 @@ import json
 import logging
 
 import pytest
-from command_line import composed, invoke
 from omegaconf import OmegaConf
 
 from algorithms.common.support.secrets import MASK, LogFilter, Mask, is_secret
 from benchmarks.report import collect
+from command_line import composed, invoke
 
 SECRET, PASSPHRASE = "hf_Zx81QqLm", "correct horse"
 

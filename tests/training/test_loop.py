@@ -14,23 +14,33 @@ import weakref
 import pytest
 import torch
 
-from algorithms.common.training import checkpoints
 from algorithms.common.algorithm import Algorithm, Loss, Term
-from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
-from algorithms.common.recipe import TrainerConfig
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.loop import evaluate_loss, fit, micro_batches
-from algorithms.common.models.model import Lora
-from algorithms.common.recipe import Recipe
-from algorithms.common.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.data.records import Record, Records
-from algorithms.common.support.seeds import derive, permutation, uniforms
 from algorithms.common.data.template import Example
+from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
+from algorithms.common.models.model import Lora
+from algorithms.common.recipe import Recipe, TrainerConfig
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.seeds import derive, permutation, uniforms
+from algorithms.common.training import checkpoints
+from algorithms.common.training.loop import evaluate_loss, fit, micro_batches
+from algorithms.common.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.training.trackers import Trackers
 from algorithms.dpo import DPO, IPO
 from algorithms.sft import SFT
-from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run,
-                            two_roles, weights)
+from training_setup import (
+    ROOT,
+    command,
+    environment,
+    examples,
+    lines,
+    make_context,
+    pairs_file,
+    randomize,
+    run,
+    two_roles,
+    weights,
+)
 
 # Normalisation: a minibatch is one thing, however it is cut
 

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from algorithms.common.training import references
 from algorithms.common.data.records.record import Record
-from algorithms.common.training.references import KIND, StoredLogprobs, identity
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example, Template
+from algorithms.common.support.store import Store
+from algorithms.common.training import references
+from algorithms.common.training.references import KIND, StoredLogprobs, identity
 from training_setup import EOS, examples, randomize, two_roles
 
 

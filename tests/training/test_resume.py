@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from algorithms.common.training import checkpoints
-from algorithms.common.support.errors import TrainingError
-from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
+from algorithms.common.support.errors import TrainingError
+from algorithms.common.training import checkpoints
+from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from command_line import MICRO, invoke
