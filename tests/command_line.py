@@ -94,7 +94,8 @@ def job_overrides(*arguments: str) -> list[list[str]]:
     parser = OverridesParser.create()
     first = [item for item in single if not parser.parse_override(item).is_sweep_override()]
     hydra = composed(*first, hydra=True).hydra
-    if len(single) == len(arguments) and OmegaConf.select(hydra, "mode") is None or str(hydra.mode).endswith("RunMode.RUN"):
+    mode, sweeps = OmegaConf.select(hydra, "mode"), len(single) < len(arguments)
+    if mode is None and not sweeps or str(mode).endswith("RunMode.RUN"):
         return [single]
     params = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *single]), None)

@@ -85,7 +85,8 @@ def command(data: Path, stages: Path, *more: str, steps: int = 4, algorithm: str
     stage = [f"steps={steps}", "batch_size=8"]
     return [sys.executable, str(ROOT / "run.py"), f"algorithm={algorithm}", "data=file", f"data.path={data}",
             "eval.prompts=4", "eval.pairs=8", "eval.sampling.max_new_tokens=6", "trainer.checkpoint_every=1",
-            "trainer.progress=false", "trainer.mixed_precision=no", f"stages.folder={stages}", *(f"recipe.{one}" for one in stage),
+            "trainer.progress=false", "trainer.mixed_precision=no", f"stages.folder={stages}",
+            *(f"recipe.{one}" for one in stage),
             *(f"algorithm.needs.reference.recipe.{one}" for one in stage if algorithm != "sft"), *more]
 
 

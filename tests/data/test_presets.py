@@ -206,7 +206,8 @@ def test_options_of_presets(tmp_path):
     assert only(tmp_path, "imdb", {"text": REVIEW}, "data.mapper.shortest=3", "data.mapper.longest=3") == [
         ("A slow film", [" about bread that rises , in the end , twice"], None)]
     assert only(tmp_path, "helpsteer2", STEER, "data.columns.score=coherence") == [([user("Name it.")], ["Bo."], [4.0])]
-    assert only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity") == [([user("Name it.")], ["Bo."], [0.0])]
+    found = only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity")
+    assert found == [([user("Name it.")], ["Bo."], [0.0])]
     assert only(tmp_path, "shp", changed(SHP, score_A=9, score_ratio=1.5), "data.filter=null") == [
         ([user("My bread?")], ["Knead.", "Wait."], [9.0, 6.0])]
 

@@ -39,7 +39,8 @@ SETS = {        # file: preset and options, rows, records, strict pairs, dropped
     "flan-cot/sensemaking_train.tsv.gz": (COT, 6070, 6070, 0, {}, 0),
     "flan-cot/ecqa_train.tsv.gz": (COT, 7112, 7112, 0, {}, 0),
 }
-CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz", "llama-factory/kto_en_demo.json",
+CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz",
+              "llama-factory/kto_en_demo.json",
               "llama-factory/v1_dpo_demo.jsonl"]
 
 
@@ -246,7 +247,7 @@ print(status("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat(tmp_path):
-    """What loading adds at its peak, mapped pages included: ≤ 100 MB for 600,000 records, ≤ 32 bytes for each further one.
+    """What loading adds at its peak, mapped pages included: ≤ 100 MB for 600,000 records, ≤ 32 bytes for each further.
 
     The allocator leaves some MB more or less in a process, whatever it reads: 8 bytes of a record here.
     """

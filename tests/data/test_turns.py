@@ -267,7 +267,8 @@ def test_a_row_that_cannot_be_tokenised_is_a_bad_row(tmp_path, monkeypatch, chat
 
 def test_the_first_row_of_every_reason_is_described(tmp_path, monkeypatch, caplog):
     own = Template.__init__  # the lab's tokenizer has no such end of turns
-    monkeypatch.setattr(Template, "__init__", lambda self, tokenizer, *given: own(self, speaking(tokenizer, None), *given))
+    monkeypatch.setattr(Template, "__init__",
+                        lambda self, tokenizer, *given: own(self, speaking(tokenizer, None), *given))
     rows = [{"prompt": [{"role": "user", "content": f"how {i}?"}], "chosen": f" good {i}", "rejected": f" bad {i}"}
             for i in range(12)]
     rows[2]["chosen"] = "good<eos>"

@@ -350,7 +350,8 @@ def test_what_is_logged(make_models, tmp_path):
     names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean",
              "length/std", "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean",
              "policy/ratio_max", "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction",
-             "value/explained_variance", "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm", "reward/non_score",
+             "value/explained_variance", "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm",
+             "reward/non_score",
              "truncation_rate", "lr/value"}
     timing = {"timing/rollout", "timing/score", "timing/update"}
     for line in lines(context.target, timing=True):

@@ -74,7 +74,7 @@ def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, a
     models = our_models(lora)
     records = list(data.preferences)
     pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
-    examples = [models.tokenize(type(records[0])(x, [w, l], [1.0, 0.0])) for x, w, l in pairs]
+    examples = [models.tokenize(type(records[0])(x, [good, bad], [1.0, 0.0])) for x, good, bad in pairs]
     settings = recipe(schedule, weight_decay, 5e-4)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
     save_role(models, "policy", context.target)

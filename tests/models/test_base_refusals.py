@@ -141,7 +141,8 @@ def test_positions_by_config(kind, options, limit):
                                   "a b"])
 def test_a_path_to_nothing_is_no_hub_id(tmp_path, no_weights, name):
     message = refused(command(f"'{name}'", tmp_path))
-    assert message.startswith(f"model.name: found '{os.path.expanduser(name)}', and no such folder; expected the folder")
+    assert message.startswith(f"model.name: found '{os.path.expanduser(name)}', and no such folder; expected the "
+                              f"folder")
     assert "hf auth" not in message
 
 

@@ -1,7 +1,8 @@
 """Model families, tiny and random: shared rows are exact against plain rows, or refused by name, and plain rows work.
 
-What differs from family to family: which attention it has, how it honours position ids (OPT counts positions from the mask
-when it gets none), what stands behind its output layer (Cohere and Granite scale, Gemma 2 caps), Conv1D for Linear (GPT-2), windows.
+What differs from family to family: which attention it has, how it honours position ids (OPT counts positions from the
+mask when it gets none), what stands behind its output layer (Cohere and Granite scale, Gemma 2 caps), Conv1D for Linear
+(GPT-2), windows.
 """
 
 import pytest
@@ -33,12 +34,14 @@ def random_base(name, attention):
 
 
 def settings(name, attention, **options):
-    return ModelConfig(name=name, **{"precision": "fp32", "attention": attention, "lora": Lora(r=4, alpha=8), "max_length": 64,
+    return ModelConfig(name=name,
+                       **{"precision": "fp32", "attention": attention, "lora": Lora(r=4, alpha=8), "max_length": 64,
                                      "max_prompt_length": 32, "gradient_checkpointing": False, **options})
 
 
 def family(tokenizer, name, attention, **options):
-    models = Models(settings(name, attention, **options), "no", torch.device("cpu"), random_base(name, attention), tokenizer)
+    models = Models(settings(name, attention, **options), "no", torch.device("cpu"), random_base(name, attention),
+                    tokenizer)
     models.add_role("policy", trainable=True, seed=1)
     randomise(models)
     return models
@@ -46,7 +49,7 @@ def family(tokenizer, name, attention, **options):
 
 @pytest.mark.parametrize("name, attention", CASES)
 def test_plain_rows_give_the_models_own_logits(tokenizer, name, attention):
-    """``forward`` on single unpadded rows, shifted by hand: head, positions and padding are all as the family has them."""
+    """``forward`` on single unpadded rows, shifted by hand: head, positions and padding are as the family has them."""
     models = family(tokenizer, name, attention)
     data = examples(2)
     found = models.policy.token_logprobs(collate(data, "plain"))
@@ -88,7 +91,8 @@ def test_a_refusal_has_a_reason(tokenizer, name):
         models.check_layout(data)
 
 
-@pytest.mark.parametrize("name, attention", [case for case in CASES if case.values[0] not in REFUSED and case.values[1] == "eager"])
+@pytest.mark.parametrize("name, attention",
+                         [case for case in CASES if case.values[0] not in REFUSED and case.values[1] == "eager"])
 def test_gradient_checkpointing_changes_nothing(tokenizer, name, attention):
     batch = collate(examples(2))
     wanted = values_and_gradients(family(tokenizer, name, attention), batch)
@@ -180,7 +184,8 @@ def test_a_family_that_does_something_else_to_its_logits_is_refused(tokenizer):
 
 
 def test_a_backbone_that_is_not_where_it_should_be_is_refused(tokenizer):
-    config = transformers.Llama4TextConfig(vocab_size=VOCABULARY, **LLAMA, num_local_experts=2, intermediate_size_mlp=64)
+    config = transformers.Llama4TextConfig(vocab_size=VOCABULARY, **LLAMA, num_local_experts=2,
+                                           intermediate_size_mlp=64)
     base = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with pytest.raises(ConfigError, match="model.name: found llama4_text"):
         Models(settings("llama4", "eager"), "no", torch.device("cpu"), base, tokenizer)
@@ -213,8 +218,10 @@ def test_refusals_by_config(kind, options, reason):
     assert reason in shared_rows_refusal(getattr(transformers, kind)(**options))
 
 
-@pytest.mark.parametrize("kind, options", [("LlamaConfig", {}), ("Qwen2Config", {}), ("Qwen3Config", {}), ("FalconConfig", {}),
-                                           ("MistralConfig", {"sliding_window": None}), ("GPTNeoXConfig", {}), ("OPTConfig", {})])
+@pytest.mark.parametrize("kind, options",
+                         [("LlamaConfig", {}), ("Qwen2Config", {}), ("Qwen3Config", {}), ("FalconConfig", {}),
+                                           ("MistralConfig", {"sliding_window": None}), ("GPTNeoXConfig", {}),
+                          ("OPTConfig", {})])
 def test_full_attention_is_not_refused(kind, options):
     assert shared_rows_refusal(getattr(transformers, kind)(**options)) is None
 

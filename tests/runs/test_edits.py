@@ -64,7 +64,8 @@ def run(store: Store, **changed) -> None:
 ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
 CODE = ("", "\nEDITED = 1\n")  # at the end of a file
 EDITS = {
-    "the loss": ("algorithms/dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
+    "the loss": ("algorithms/dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)",
+                 ["trained dpo.DPO", "evaluation"]),
     "its documentation": ("algorithms/dpo.py", '"""', '"""To be read: ', []),
     "a comment": ("training/loop.py", "", "\n# to be read\n", []),
     "another method": ("algorithms/ppo.py", *CODE, []),

@@ -297,7 +297,8 @@ def test_training_needs_records(make_models, tmp_path):
     models = two_roles(make_models())
     with pytest.raises(TrainingError, match="no records in the view 'demonstrations'"):
         fit(SFT(view="demonstrations"), make_context(models, tmp_path, []))
-    for view, told in (("demonstrations", "fix: data.heldout=0.1"), ("prompts", "files never hold; fix: trainer.evaluate_every=null")):
+    for view, told in (("demonstrations", "fix: data.heldout=0.1"),
+                       ("prompts", "files never hold; fix: trainer.evaluate_every=null")):
         with pytest.raises(TrainingError, match=f"trainer.evaluate_every: found 1, .*{told}"):
             fit(SFT(view=view), make_context(models, tmp_path, examples(4), evaluate_every=1))
 
@@ -483,7 +484,8 @@ def test_a_tracker_that_is_not_installed(tmp_path):
 
 
 def test_nothing_is_imported_where_no_tracker_is_asked():
-    code = ("import sys; from algorithms.common.training.trackers import Trackers; import algorithms.common.training.loop\n"
+    code = ("import sys; from algorithms.common.training.trackers import Trackers; import "
+            "algorithms.common.training.loop\n"
             "with Trackers([], None, 'x') as trackers: trackers.log({'a': 1.0}, 1)\n"
             "names = 'tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes'\n"
             "print([name for name in names if name in sys.modules])")
@@ -572,7 +574,8 @@ def test_what_is_kept_of_the_examples_changes_nothing(make_models, tmp_path, mon
         found.append((lines(context.target), report["records"], report["truncated"]))
     whole, seen = [models.tokenize(record) for record in records], context.visited()
     assert found[0] == found[1] and len(seen) == 8
-    assert found[0][1:] == (12, sum(whole[index].truncated for index in seen)), "truncated ones are counted of those trained on"
+    assert found[0][1:] == (12, sum(whole[index].truncated
+                                    for index in seen)), "truncated ones are counted of those trained on"
     assert 0 < found[0][2] < sum(example.truncated for example in whole)
 
 

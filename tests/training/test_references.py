@@ -210,4 +210,5 @@ def test_a_pass_is_kept_piece_by_piece(models, store, monkeypatch, tmp_path):
     rest = prepared(models, data, store)
     assert rest.computed == 2 and rest.seconds > 0
     whole = prepared(models, data, Store(tmp_path / "another"))
-    torch.testing.assert_close(rest.lookup(models.collate(data)), whole.lookup(models.collate(data)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rest.lookup(models.collate(data)), whole.lookup(models.collate(data)), atol=1e-5,
+                               rtol=1e-5)
