@@ -10,12 +10,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from pathlib import Path
 
 import pytest
+from composing import keep_compositions
 
 
 def pytest_configure(config) -> None:
     """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    keep_compositions()
 
 
 ROOT = Path(__file__).resolve().parents[1]
