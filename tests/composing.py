@@ -1,6 +1,7 @@
 """Hydra reads and merges the same YAML files thousands of times in one suite: here each file and each merge once.
 
-What is kept is copied before anyone gets it, and made again where a file has changed. Overrides are applied anew each time.
+What is kept is copied before anyone gets it, and made again where a file has changed. Overrides are applied anew each
+time.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from benchmarks.flan_tables import (
     trained_table,
 )
 from command_line import invoke
+from few import few
 
 CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words",
             "days": "far", "pets": "steps", "sums": "steps"}
@@ -294,7 +295,7 @@ def answered(seeds, draws):
     return found.assign(correct_with_end=found["correct"])
 
 
-@pytest.mark.parametrize(("seeds", "draws"), [(1, 1), (3, 5)])
+@pytest.mark.parametrize(("seeds", "draws"), few([(3, 5), (1, 1)], [0]))
 def test_every_interval_of_the_page_is_possible_and_the_page_says_what_it_is_for(seeds, draws):
     text = page(told(seeds, draws), answered(seeds, draws), sampled(("un-tuned", "chain of thought"), seeds=seeds))
     intervals = re.findall(r"([+-]?\d\.\d\d) \[([+-]?\d\.\d\d), ([+-]?\d\.\d\d)\]", text)

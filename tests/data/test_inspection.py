@@ -16,6 +16,7 @@ from algorithms.common.data.records.inspection import count_words, inspect, summ
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.data.records.loading import LoadReport
 from command_line import invoke, run_python
+from few import few
 
 
 def data(report=None, choices=None, **sets):
@@ -461,8 +462,8 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
     assert "***" in written and secret[:8] not in written
 
 
-@pytest.mark.parametrize("source", [["data=reviews", "data.preferences=32", "data.demonstrations=32"],
-                                    ["data=mixture", "+data@data.sources.a.data=reviews"]])
+@pytest.mark.parametrize("source", few([["data=reviews", "data.preferences=32", "data.demonstrations=32"],
+                                        ["data=mixture", "+data@data.sources.a.data=reviews"]], [0]))
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"

@@ -70,6 +70,7 @@ def test_a_single_row_has_no_interval_unless_it_is_a_share():
     assert "reward/gold" in found and set(estimates(found)) == {"eos_rate", "distinct_2"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_shares_stay_inside_0_and_1_and_have_a_width(data):

@@ -11,6 +11,7 @@ import pytest
 from algorithms.common.support import provenance
 from algorithms.common.support.store import Store
 from command_line import MICRO, invoke
+from few import few
 from stage_setup import RECIPE, TRAINER, make_bench, on_sft
 
 
@@ -90,7 +91,8 @@ def kept(tmp_path_factory):
     return store.folder
 
 
-@pytest.mark.parametrize("what", EDITS)
+@pytest.mark.parametrize("what", few(EDITS, ["the loss", "a comment", "another method", "the loop", "the evaluation",
+                                            "nothing"]))
 def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
     file, before, after, expected = EDITS[what]
     shutil.copytree(kept, tmp_path / "stages")
