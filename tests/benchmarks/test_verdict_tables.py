@@ -4,9 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import invoke
-from report_runs import figure, result, save, write_run
-from served_judge import honest, serving
 
 from algorithms.common.evaluation.inference.judging import strengths
 from algorithms.common.evaluation.verdicts import FILE, Verdict, append, read
@@ -14,6 +11,9 @@ from algorithms.common.evaluation.verdicts.rates import outcomes, quality
 from benchmarks.report import collect, publish
 from benchmarks.verdict_figures import with_verdicts
 from benchmarks.verdict_tables import verdict_table
+from command_line import invoke
+from report_runs import figure, result, save, write_run
+from served_judge import honest, serving
 
 BOTH = ("left_first", "right_first")
 

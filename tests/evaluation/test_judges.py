@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from served_judge import completion, honest, sent, serving
 
 from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge, Spent
@@ -16,7 +15,7 @@ from algorithms.common.evaluation.verdicts.wording import question, verdict_of
 from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
-
+from served_judge import completion, honest, sent, serving
 
 # What is said
 

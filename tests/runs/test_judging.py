@@ -4,11 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from command_line import composed
-from letters import Letters
 from omegaconf import OmegaConf
-from report_runs import result, write_run
-from stage_setup import make_bench, make_data
 
 from algorithms.common.algorithm import RewardSource
 from algorithms.common.data.records import Record, Records
@@ -17,6 +13,10 @@ from algorithms.common.runs.judging import Court, as_run, scores
 from algorithms.common.runs.results import write_references
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
+from command_line import composed
+from letters import Letters
+from report_runs import result, write_run
+from stage_setup import make_bench, make_data
 
 
 def test_what_a_run_leaves_to_be_compared_with(tmp_path):
