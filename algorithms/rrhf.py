@@ -24,7 +24,7 @@ from torch import Tensor
 from .common.algorithm import Algorithm, Context, Examples, Loss, RewardSource, Term
 from .common.data.batches import Batch
 from .common.candidates import Candidates
-from .common.support.errors import ConfigError
+from .common.support.checks import at_least, one_of, require
 from .common.figures import Known
 from .common.evaluation.inference.resampling import bootstrap
 from .common.logprobs import length_normalized
@@ -76,12 +76,7 @@ class RRHF(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.rank_weight < 0:
-            raise ConfigError(f"algorithm.rank_weight: found {self.rank_weight}; expected at least 0")
-        if self.length_penalty < 0:
-            raise ConfigError(f"algorithm.length_penalty: found {self.length_penalty}; expected at least 0")
-        if self.likelihood not in PER:
-            raise ConfigError(f"algorithm.likelihood: found {self.likelihood!r}; expected one of {', '.join(PER)}")
+        require(self, "algorithm", rank_weight=at_least(0), length_penalty=at_least(0), likelihood=one_of(PER))
         self.needs.setdefault("reference", None)  # without a supervised stage the base answers
         self._measured: dict[str, Any] = {}
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..support.errors import ConfigError
+from ..support.checks import Rule, at_least, require, within
 from .families import head_logits, shared_rows_refusal
 from .model import Models
 from ..support.seeds import uniforms
@@ -34,15 +34,10 @@ class Sampling:
     batch_size: int = 64  # sequences decoded at the same time
 
     def __post_init__(self):
-        for ok, key, expected in ((self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
-                                  (self.temperature >= 0, "temperature", "0 (greedy) or more"),
-                                  (0 < self.top_p <= 1, "top_p", "a share in (0, 1]"),
-                                  (self.top_k >= 0, "top_k", "0 (all) or more"),
-                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens",
-                                   "0 … max_new_tokens"),
-                                  (self.batch_size >= 1, "batch_size", "at least 1")):
-            if not ok:
-                raise ConfigError(f"sampling.{key}: found {getattr(self, key)}; expected {expected}")
+        require(self, "sampling", max_new_tokens=at_least(1), temperature=within("[0, inf)", "0 (greedy) or more"),
+                top_p=within("(0, 1]", "a share in (0, 1]"), top_k=within("[0, inf)", "0 (all) or more"),
+                min_new_tokens=Rule(lambda value: 0 <= value <= self.max_new_tokens, "0 … max_new_tokens"),
+                batch_size=at_least(1))
 
 
 @dataclass(frozen=True)

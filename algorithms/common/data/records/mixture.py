@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
@@ -47,8 +48,7 @@ class Mixture:
             _check_source(f"data.sources.{name}", source)
         if self.sources and not any(self.weights.values()):
             raise ConfigError("data.sources: found the weight 0 for every source; expected one above 0")
-        if self.total is not None and self.total < 1:
-            raise ConfigError(f"data.total: found {self.total}; expected at least 1, or null")
+        require(self, "data", total=at_least(1).or_null())
 
     @property
     def weights(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...support.checks import at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
 from .loading import Filter, Loader, LoadReport, Mapper
@@ -119,10 +120,7 @@ class FileData:
 
         if not self.path and not self.name:
             refuse("path", "neither it nor data.name", "one of them")
-        if self.on_bad_row not in ("error", "drop"):
-            refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
-        if self.limit is not None and self.limit < 1:
-            refuse("limit", str(self.limit), "at least 1")
+        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null())
         if self.columns and self.mapper is not None:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
