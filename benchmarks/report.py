@@ -22,8 +22,8 @@ from algorithms.common.evaluation.inference.wording import listed
 
 from .aggregation import Shared, estimate, shared_prompts
 from .comparison_tables import Declared, Member, budget_words, compared
-from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import METRICS, Row, Table, plain, print_table, write
+from .results_read import ROWS, ReportError, Result, collect
+from .tables import COSTS, METRICS, Row, Table, plain, print_table, write
 
 log = logging.getLogger(__name__)
 

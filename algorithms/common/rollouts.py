@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
-from .data.batches import Batch
+from .data.batches import Batch, longest_first
 from .support.checks import NOT_NEGATIVE, POSITIVE, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
@@ -145,13 +145,10 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     By the training forward, in its micro-batches (like lengths together), so that the first update finds the same
     numbers.
     """
-    order = sorted(range(len(rolled)), key=lambda index: (-rolled[index].length, index))
     longest = max(len(response) for example in rolled for response in example.responses)
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
-    size = context.trainer.micro_batch_size
-    for start in range(0, len(order), size):
-        members = order[start:start + size]
+    for members in longest_first([example.length for example in rolled], context.trainer.micro_batch_size):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]
         for column, answer in zip(found, answers):

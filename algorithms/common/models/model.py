@@ -17,8 +17,8 @@ from torch import Tensor
 
 from . import precision
 from ..data.batches import Batch, attention_mask, collate
+from ..support.checkout import local_folder
 from ..support.checks import SHARE_BELOW_1, at_least, one_of, require
-from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
@@ -87,10 +87,7 @@ class ModelConfig:
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
-        for path in (Path(self.name).expanduser(), project() / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
+        return local_folder(self.name)
 
 
 def load_config(config: ModelConfig):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.batches import longest_first
 from ..support.checks import Rule, at_least, require, within
 from .families import head_logits, shared_rows_refusal
 from .model import Models
@@ -99,13 +100,10 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
-    # like lengths together: little padding; the longest first: memory runs out at the start or never
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     models.used.add(models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
     with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
-        for start in range(0, len(order), chunk):
-            members = order[start:start + chunk]
+        for members in longest_first(list(map(len, prompts)), chunk):
             beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..support.checkout import local_folder
 from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
-from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from ..models.families import check_findable, check_vocabulary, position_limit
@@ -66,10 +66,7 @@ class Classifier(RewardSource):
         self._told_of_cut = False
 
     def folder(self) -> str:
-        for path in (Path(self.name), project() / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
+        return local_folder(self.name)
 
     def content(self) -> str:
         if Path(self.folder()).is_dir():

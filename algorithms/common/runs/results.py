@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.checkout import commit
-from ..support.errors import UserError, is_full
+from ..support.errors import full_disk
 from ..figures import COLUMNS, Figure, Known
 from ..support.secrets import Mask
 from ..support.provenance import installed
@@ -52,10 +52,8 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if is_full(error):
-            raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
-                            "space, or set hydra.run.dir=PATH to another disk, and run the same command "
-                            "again") from error
+        if full := full_disk(error, f"writing {path}", "complete stages are intact", "hydra.run.dir=PATH"):
+            raise full from error
         raise
 
 

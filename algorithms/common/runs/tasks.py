@@ -96,7 +96,7 @@ def store_of(stages: StagesConfig) -> Store:
     from ..data import records
 
     store = Store(stages.folder)
-    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    records.set_cache_folder(None if stages.folder is None else store.folder / "data")
     return store
 
 

@@ -20,13 +20,11 @@ from ...support.seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
-from .sets import DataSets, Measure
+from .sets import HELD_OUT, TRAINING, DataSets, Measure
 from .storage import Records
 
 log = logging.getLogger(__name__)
 
-TRAINING = ("preferences", "demonstrations", "prompts")
-HELD_OUT = ("evaluation", "heldout", "tuning", "choices")
 ELSEWHERE = "prompt held out elsewhere"
 COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", "repeated")
 
@@ -68,7 +66,7 @@ class Mixture:
         parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
         _evaluate_once(parts)
         _separate(parts)
-        united = {name: _united(parts, name) for name in HELD_OUT if name != "choices"}
+        united = {name: _united(parts, name) for name in HELD_OUT}
         asked = {name: part for name, part in parts.items() if part.data.choices is not None}
         mixed = {name: self._mixed(parts, name, seed) for name in TRAINING}
         golds = [part.data.gold for part in parts.values()]
@@ -185,7 +183,7 @@ def _evaluate_once(parts: dict[str, _Part]):
 
 def _separate(parts: dict[str, _Part]):
     """Leave out what would put a conversation that one source holds out among another's training or tuning records."""
-    sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
+    sets = {name: [getattr(part.data, held) for held in (*HELD_OUT, "choices")] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])
         seen: set[tuple] = set()

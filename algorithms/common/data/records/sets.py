@@ -20,6 +20,9 @@ from .views import (demonstrations, evaluation_records, first_of_each, highest_r
 
 log = logging.getLogger(__name__)
 
+TRAINING = ("preferences", "demonstrations", "prompts")
+HELD_OUT = ("evaluation", "heldout", "tuning")
+
 Gold = Callable[[list[str], list[str], list[bool]], list[float]]
 Measure = Callable[[Record, str, bool], dict[str, float]]
 
