@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from .common.support.checks import at_least, require
-from .common.algorithm import Algorithm, Context
-from .common.figures import Figure, Known
+from .common.algorithm import Algorithm, Context, Figure, Known
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
 
