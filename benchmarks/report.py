@@ -1,4 +1,4 @@
-"""Result files → one table: Markdown, CSV, LaTeX and terminal.
+"""Result files → one table and one page: Markdown, CSV, LaTeX, terminal and report.html.
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
@@ -35,9 +35,24 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
 
     `declared` counts over what the runs' configurations declare. ReportError for runs that cannot be in one table.
     """
+    return _table(results, _members(results), declared)
+
+
+def publish(results: Sequence[Result], folder: str | Path | None, declared: Declared | None = None) -> Table:
+    """The table, written into `folder`, where one is given, in all its forms: table.md, .csv, .tex and report.html."""
+    members = _members(results)
+    made = _table(results, members, declared)
+    if folder is not None:
+        from .page.render import write_page  # what draws takes a second to import
+
+        write(made, folder)
+        write_page(made, members, results, folder)
+    return made
+
+
+def _table(results: Sequence[Result], members: Sequence[Member], declared: Declared | None) -> Table:
     complete = [result for result in results if result.status == "complete"]
     shared = _shared(complete)
-    members = _members(results)
     notes = [note for member in members for note in _measure(member, shared)]
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
@@ -58,10 +73,8 @@ class TableCallback(Callback):
         folder = Path(config.hydra.sweep.dir)
         results = collect([folder])
         if results:
-            made = table(results)
-            write(made, folder)
-            print_table(made)
-            log.info("table.md, table.csv and table.tex are in %s", folder)
+            print_table(publish(results, folder))
+            log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
         exit_code = 1 if any(result.status == "failed" for result in results) else before
 
 
@@ -69,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    parser.add_argument("--out", help="where table.md, table.csv and table.tex go (default: FOLDER, if it is only one)")
+    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
@@ -78,10 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = collect(options.folders)
         if not results:
             raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
-        made = table(results, Declared(options.figure, options.family, options.margin))
         out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-        if out is not None:
-            write(made, out)
+        made = publish(results, out, Declared(options.figure, options.family, options.margin))
     except (ReportError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2

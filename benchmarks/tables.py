@@ -195,6 +195,11 @@ def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
     return mean, f"[{low}, {high}]"
 
 
+def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
+    """A figure as its column prints it, and its interval; both empty where it was not measured."""
+    return _figure(estimate, METRICS[name][1])
+
+
 def _amount(value: float | None, name: str) -> str:
     _, divisor, digits = COSTS[name]
     return "" if value is None else _number(value / divisor, digits, ",")

@@ -95,6 +95,11 @@ def test_budget_costs_and_lost_runs():
                     "Of 5 runs of a, 1 failed and 1 diverged; its figures are those of the other 3. "
                     "Of 3 runs of b, all failed; it has no figures. Of 1 run of d, 1 diverged; it has no figures.")
     assert paragraph(found, "x", costs=Costs("tokens", {"a": 5, "b": 5})).endswith("Each cost 5 tokens.")
+    alike = Costs("seconds", {"a": 12.6, "b": 13.8})
+    assert paragraph(found, "x", costs=alike).endswith("Both cost about the same: 12.6 to 13.8 seconds.")
+    apart = Costs("seconds", {"a": 12, "b": 13.9})
+    ordered = "The cheapest was a with 12 seconds, the most expensive b with 13.9."
+    assert paragraph(found, "x", costs=apart).endswith(ordered)
     assert paragraph(found, "x", costs=Costs("tokens", {"a": 5})).endswith("a cost 5 tokens.")
     assert paragraph(found, "x", costs=Costs("tokens", {})).endswith("than b.")
 
@@ -111,7 +116,9 @@ def test_the_direction_and_two_seeds_are_said():
     assert paragraph(found, "perplexity").startswith("By perplexity (lower is better), a is better than")
     assert "four times too wide" in reading(found) and "any of the 2 comparisons" in reading(found)
     three_seeds = reading(comparison({("a", "b"): BETTER}))
-    assert "Holm" not in three_seeds and "four times" not in three_seeds
+    assert "Holm" not in three_seeds and "four times" not in three_seeds and "halfway" not in three_seeds
+    shrunk = replace(comparison({("a", "b"): BETTER}), shrunk=True)
+    assert "taken halfway to that of all pairs" in reading(shrunk)
 
 
 @pytest.mark.parametrize("value, two, plain", [

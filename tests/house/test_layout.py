@@ -333,7 +333,8 @@ def declared(project: dict) -> set[str]:
 
 def test_every_library_imported_when_the_project_starts_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    packages = {"hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core", "tokenizers": "transformers"}
+    packages = {"hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core", "tokenizers": "transformers",
+                "markupsafe": "jinja2", "vl_convert": "vl-convert-python"}
     for path in PROJECT:
         tops = {one.partition(".")[0] for one in imported(path, top_level_only=True)} - set(OURS) - sys.stdlib_module_names
         missing = {normal(packages.get(top, top)) for top in tops} - declared(project)

@@ -11,6 +11,7 @@ from .claims import Answer, Finding
 from .comparisons import Comparison, Pair, Verdict
 
 _GROUPS = 4     # of pairs that a sentence names; the others are counted
+_ALIKE = 1.15   # costs within this ratio are not ordered: the seconds of one machine differ by as much
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def reading(comparison: Comparison) -> str:
     elif count:
         text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s '
                  "adjustment); the intervals are of each pair alone, without that adjustment.")
+    if comparison.shrunk:
+        text += (" A pair's spread over seeds is taken halfway to that of all pairs, since few seeds tell little of it: "
+                 "a column of differences to the start shows the interval of that row alone.")
     if seeds == 2:
         text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 to compare methods."
     return text
@@ -206,6 +210,8 @@ def _spent(methods: Sequence[str], budget: str | None, costs: Costs | None) -> I
         yield f"{least} cost {low} {costs.unit}."
     elif low == high:
         yield f"Each cost {low} {costs.unit}."
+    elif known[most] <= _ALIKE * known[least]:
+        yield f"{'Both' if len(known) == 2 else 'All'} cost about the same: {low} to {high} {costs.unit}."
     else:
         yield f"The cheapest was {least} with {low} {costs.unit}, the most expensive {most} with {high}."
 
