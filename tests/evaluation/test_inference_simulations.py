@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from crossed_p import crossed_p
 from scipy.special import expit
 
-from algorithms.common.evaluation.inference.comparisons import compare, crossed_p, holm
+from algorithms.common.evaluation.inference.comparisons import compare, holm
 from algorithms.common.evaluation.inference.crossed import mean_squares
 from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Matrix
 from algorithms.common.evaluation.inference.judging import length_controlled, strengths

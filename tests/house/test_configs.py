@@ -83,13 +83,14 @@ def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_algorithm_has_a_recipe_at_each_scale(algorithm, scale):
     config = complete(f"algorithm={algorithm}", f"scale@_global_={scale}")
-    recipe = composed(f"recipe={scale}/{'default' if algorithm in TRAIN_NOTHING else algorithm}").recipe
+    recipe = composed("recipe=" + ("untrained" if algorithm in TRAIN_NOTHING else f"{scale}/{algorithm}")).recipe
     assert config.recipe == recipe and settings(config).recipe == instantiate(recipe, _convert_="all")
 
 
 def test_every_recipe_belongs_to_an_algorithm_and_a_scale():
     trained = set(ALGORITHMS) - TRAIN_NOTHING
-    assert set(choices("recipe")) == {f"{scale}/{name}" for scale in SCALES for name in {"default", *trained}}
+    of_scales = {f"{scale}/{name}" for scale in SCALES for name in {"default", *trained}}
+    assert set(choices("recipe")) == {"untrained", *of_scales}
 
 
 @pytest.mark.parametrize("choice", choices("recipe"))
@@ -104,7 +105,7 @@ def test_a_recipe_says_only_what_differs_from_what_it_builds_on(choice):
 
 def test_a_recipe_chosen_by_hand_counts_for_what_trains_nothing_too():
     assert composed("algorithm=best_of_n", "recipe=lab/ppo", "recipe.steps=3").recipe.steps == 3
-    assert composed("algorithm=best_of_n", "model=hub").recipe == composed("recipe=qlora/default").recipe
+    assert composed("algorithm=best_of_n", "model=hub").recipe == composed("recipe=untrained").recipe
 
 
 def test_the_hub_model_brings_its_scale_and_its_evaluation():

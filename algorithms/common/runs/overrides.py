@@ -244,11 +244,11 @@ def overruled(choices: Mapping[str, str | None], folders: list[Path], overrides:
 
 
 def _overriding(path: Path) -> Iterator[tuple[str, str]]:
-    """(group, choice) of what a file's defaults list overrides by name; a choice made of others can be no surprise."""
+    """(group, choice) of what a file's defaults list overrides."""
     loaded = OmegaConf.load(path)
     for entry in (loaded.get("defaults") or []) if isinstance(loaded, DictConfig) else []:
         for key in entry if isinstance(entry, DictConfig) else []:
-            if str(key).startswith("override ") and not OmegaConf.is_interpolation(entry, key):
+            if str(key).startswith("override "):
                 yield str(key).removeprefix("override ").strip(), str(entry[key])
 
 

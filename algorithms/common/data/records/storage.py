@@ -66,16 +66,6 @@ class Records(Sequence):
         path, rows = _write(records, cache_folder())
         return cls(os.fspath(path), rows)
 
-    @classmethod
-    def from_arrow(cls, path: str | os.PathLike) -> "Records":
-        """Records of an Arrow file written by :meth:`save` or found in the cache folder."""
-        path = os.fspath(path)
-        return cls(path, sum(map(len, _stored(path))))
-
-    def save(self, path: str | os.PathLike):
-        """Write the records to one Arrow file, whole or not at all."""
-        os.replace(_write(self, Path(path).parent)[0], path)
-
     def __len__(self) -> int:
         return self.rows if self.indices is None else len(self.indices)
 
