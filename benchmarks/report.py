@@ -20,7 +20,8 @@ from hydra.experimental.callback import Callback
 
 from algorithms.common.evaluation.inference.wording import listed
 
-from .aggregation import Shared, estimate, shared_prompts
+from .aggregation import Shared, estimate, of_these_models, shared_prompts
+from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, ReportError, Result, collect
 from .tables import COSTS, METRICS, Row, Table, plain, print_table, write
@@ -35,12 +36,12 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
 
     `declared` counts over what the runs' configurations declare. ReportError for runs that cannot be in one table.
     """
-    return _table(results, _members(results), declared)
+    return _table(results, members_of(results), declared)
 
 
 def publish(results: Sequence[Result], folder: str | Path | None, declared: Declared | None = None) -> Table:
     """The table, written into `folder`, where one is given, in all its forms: table.md, .csv, .tex and report.html."""
-    members = _members(results)
+    members = members_of(results)
     made = _table(results, members, declared)
     if folder is not None:
         from .page.render import write_page  # what draws takes a second to import
@@ -57,9 +58,11 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
+    alarm, parted = alarms(members)
+    words = f"{words} {alarm}" if alarm else words
     made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
-    made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
-                  *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_meaning(members),
+                  *_counted(made, shared), *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
                   *_losses(members)]
     return made
 
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # Rows
 
 
-def _members(results: Sequence[Result]) -> list[Member]:
+def members_of(results: Sequence[Result]) -> list[Member]:
     """Runs by algorithm and setting; the same seed twice is no second seed, so that such runs are rows of their own."""
     varying = _varying(results)
     groups: dict[tuple, list[Result]] = {}
@@ -172,7 +175,8 @@ def _measure(member: Member, shared: Mapping[str, Shared]) -> list[str]:
     for name in dict.fromkeys(name for run in runs for name in run.evaluation):
         having = member.having(name)
         try:
-            row.estimates[name] = estimate(name, having, shared.get(name))
+            row.estimates[name] = (of_these_models(name, having) if name == ACCURACY else
+                                   estimate(name, having, shared.get(name)))
         except ValueError as error:
             notes.append(f"{row.label}: no {name}: {error}.")
             continue

@@ -9,6 +9,12 @@ FIGURES = {
     "reward/proxy": "The learned reward that PPO, RRHF and best-of-n optimise. It favours them, and says nothing of the "
                     "truth by itself.",
     "reward/proxy_minus_sft": "The learned reward less that of the start's answers to the same prompts.",
+    "score/auditor": "What the auditor thinks of the answers: a reward model that learned from comparisons which no method "
+                     "saw. More is better, as far as the auditor can be believed.",
+    "score/auditor_minus_sft": "The auditor's score less that of the start's answers to the same prompts.",
+    "win_rate/auditor": "How often the auditor prefers the answer to the start's to the same prompt; ties count half.",
+    "accuracy/auditor": "The share of held-out comparisons that the auditor ranks as the annotators did: how far it can be "
+                        "believed.",
     "kl/exact": "How far the trained model is from its start: the KL divergence in nats per answer, over the whole "
                 "vocabulary.",
     "kl/k1": "How far the trained model is from its start: KL divergence in nats per answer, estimated from the answers.",

@@ -42,7 +42,7 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
     models, data = runs.subject(complete)
     shared, own = runs.settings(members)
     drawn = [member for member in members if member.runs]
-    score = (table.figure or "").removeprefix("reward/").removesuffix("_minus_sft")
+    score = (table.figure or "").removeprefix("reward/").removeprefix("score/").removesuffix("_minus_sft")
     page = environment.get_template("page.html.j2").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script), hash=_hash(script),
         models=models, data=data, rows=[member.label for member in members], table=table, alarms=_alarms(table),
@@ -94,8 +94,9 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     lower = any(told[1] for start, told in COMPARABLE.items() if table.figure.startswith(start))
     svg = charts.quality_and_cost(points, [member.label for member in members], title, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
-               "included. The dashed line joins the methods than which none was both better and cheaper, by their means "
-               "alone: whether two of them differ is said above.")
+               "included; a method that draws several answers for each that it gives pays for that when it is used. The "
+               "dashed line joins the methods than which none was both better and cheaper, by their means alone: whether "
+               "two of them differ is said above.")
     return Chart("Quality and cost", caption, Markup(svg))
 
 

@@ -67,7 +67,7 @@ def answers(members: Sequence[Member], score: str) -> list[Asked]:
 
 
 def _answer(label: str, row: pd.Series) -> Answer:
-    scores = {name: float(row[name]) for name in ("gold", "proxy") if name in row and pd.notna(row[name])}
+    scores = {name: float(row[name]) for name in ("gold", "proxy", "auditor") if name in row and pd.notna(row[name])}
     return Answer(label, _cut(str(row["response"])), bool(row["finished"]), scores)
 
 

@@ -2,15 +2,16 @@
 
 import re
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
 
 from algorithms.common.evaluation.inference.claims import Claim, examine
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
-from algorithms.common.evaluation.inference.intervals import Estimate, Matrix
+from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Estimate, Matrix
 from algorithms.common.evaluation.inference.wording import (Costs, Runs, about, finding, listed, number, paragraph,
-                                                             reading, verdict)
+                                                             reading, verdict, would_be_seen)
 
 
 def comparison(outcomes, seeds=3, margin=None, **changes):
@@ -128,6 +129,23 @@ def test_the_direction_and_two_seeds_are_said():
 ])
 def test_numbers_are_written_out(value, two, plain):
     assert (about(value), number(value)) == (two, plain)
+
+
+def test_what_no_difference_could_have_shown_is_said():
+    assert would_be_seen(inf, inf) == "none, however large, would have been seen with a chance of 80 %"
+    assert would_be_seen(0.26, inf) == ("a difference of about 0.26 or more would have been seen with a chance of 80 %, "
+                                        "in some of them none, however large")
+    assert would_be_seen(0.26, 0.264) == "a difference of about 0.26 would have been seen with a chance of 80 %"
+    found = comparison({("a", "b"): UNDECIDED})
+    found = replace(found, pairs=(replace(found.pairs[0], smallest_shown=inf),))
+    assert verdict(found.pairs[0], found) == "no difference seen; this run would have shown none, however large"
+
+
+def test_shares_differ_by_one_at_most():
+    """Two of three seeds swap all answers: what would show such rows apart is more than there can be."""
+    flips = Matrix.of([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]), Matrix.of([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])
+    found = compare(dict(zip("ab", flips)), SHARE)
+    assert found.pairs[0].smallest_shown == inf and compare(dict(zip("ab", flips)), MEAN).pairs[0].smallest_shown > 1
 
 
 def test_lists_are_joined():

@@ -242,7 +242,7 @@ def refused(*overrides: str) -> str:
 @pytest.mark.parametrize("override, message", [
     ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
-    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, budget"),
+    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
     ("algorithm.beta=-1", "algorithm.beta: found -1; expected"),
     ("algorithm.beta=nan", "algorithm.beta: found nan; expected a finite number"),

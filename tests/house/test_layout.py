@@ -204,7 +204,7 @@ def test_nobody_imports_run(path):
 
 
 @each([ROOT / f"benchmarks/{one}.py"
-       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables")])
+       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")

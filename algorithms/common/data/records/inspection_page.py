@@ -107,7 +107,7 @@ def terminal(report: dict[str, Any]) -> str:
         lines.append(f"  {number(report['duplicates'])} duplicate records (kept)")
     lines += ["", f"  {'':14s} {'records':>9s} {'prompts':>9s}  {'responses':12s} {'words of a prompt':24s} "
                   "words of a response"]
-    for name in (*TRAINING, *HELD_OUT, "choices"):
+    for name in (*TRAINING, *HELD_OUT, "audit", "choices"):
         if found := report["statistics"].get(name):
             lines.append(f"  {name:14s} {number(found['records']):>9s} {number(found['distinct_prompts']):>9s}  "
                          f"{_sizes(found['responses_per_record']):12s} {_range(found['prompt']['words']):24s} "
