@@ -204,11 +204,13 @@ def test_nobody_imports_run(path):
 
 
 @each([ROOT / f"benchmarks/{one}.py"
-       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor")])
+       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor",
+                   "verdict_figures", "verdict_tables")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
-    allowed = within(found, "algorithms.common.evaluation.inference")
+    allowed = within(found, "algorithms.common.evaluation.inference", "algorithms.common.evaluation.verdicts",
+                     "algorithms.common.support.errors")
     assert within(found, "algorithms") <= allowed | {"algorithms.common"}
 
 

@@ -83,11 +83,16 @@ def finished_runs(folder: str | Path) -> list[Run]:
             answers = samples[samples["picked"]].reset_index(drop=True)
             file = path.parent / REFERENCES
             sides = dict(iter(_frame(file).groupby("side"))) if file.is_file() else {}
-            found.append(Run(path.parent.relative_to(folder).as_posix(), seed, answers, sides))
+            found.append(Run(name_of(path.parent, folder), seed, answers, sides))
     if not found:
         raise UserError(f"runs: found no finished run that answers prompts in {folder}; expected at least one; "
                         "fix: runs=FOLDER of a sweep that ended")
     return found
+
+
+def name_of(run: Path, folder: Path) -> str:
+    """A run's name in the verdicts of a folder at or above its own."""
+    return run.resolve().relative_to(folder.resolve()).as_posix()
 
 
 def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
