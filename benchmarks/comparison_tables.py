@@ -127,12 +127,9 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     labels = tuple(member.label for member in taking)
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
     declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
-    if len(taking) < 2 or family and family not in labels:
-        if taking and family and family not in labels:
-            notes.append(f"Nothing was compared: {family} has no {figure}.")
-        return nothing, []
-    if not seeds:
-        notes.append("Nothing was compared: no seed is in all rows. Fix: run the same seeds of all.")
+    if obstacle := _obstacle(labels, seeds, figure, family):
+        notes.append(f"Nothing was compared: {obstacle}")
+    if obstacle or len(taking) < 2:
         return nothing, []
     notes += _seeds_note(taking, seeds, figure)
     kind, lower = ESTIMATED[shared[figure].kind], _words(figure)[1]
@@ -157,6 +154,13 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
         notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
                      "difference as large as the one seen with a chance of 80 %; by this run, so roughly.")
     return comparison, pairs
+
+
+def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: str | None) -> str:
+    """Why rows that have the figure are not compared, where one would expect it."""
+    if labels and family and family not in labels:
+        return f"{family} has no {figure}."
+    return "" if seeds or len(labels) < 2 else "no seed is in all rows. Fix: run the same seeds of all."
 
 
 def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from .data.batches import Batch, counts
 from .data.template import Example
 from .data.tokenized import Tokenized, visited
+from .figures import Apart, Figure, Known
 from .models.model import ModelConfig, Models
 from .recipe import Recipe, TrainerConfig
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .data.records import DataSets, Messages, Record, Records
-    from .figures import Figure, Known
     from .models.sampling import Sample, Sampling
     from .support.store import Store
 
@@ -320,7 +320,7 @@ class Algorithm:
         """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
         return None
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known]:
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known | Apart]:
         """Figures of its own, from all evaluated candidates and from the picked ones, a row an answer (see
         ``evaluation.sample_frame``); common ones of that name give way."""
         return []

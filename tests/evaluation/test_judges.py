@@ -37,7 +37,7 @@ def test_answers_cannot_write_the_question():
     text = question("v1", "ask {second}", "one {prompt}", "two \\1 {first}", tie=True)
     assert all(part in text for part in ("\nask {second}\n", "\none {prompt}\n", "\ntwo \\1 {first}\n", "TIE"))
     assert "TIE" not in question("v1", "", "", "", tie=False)
-    with pytest.raises(ConfigError, match="judge.prompt: found 'v0'; expected one of v1"):
+    with pytest.raises(ConfigError, match="judge.prompt: found 'v0'; expected v1"):
         EndpointJudge("m", prompt="v0")
 
 

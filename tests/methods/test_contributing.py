@@ -64,3 +64,4 @@ def test_the_methods_keep_the_contract(copy):
 @pytest.mark.slow
 def test_the_house_takes_the_methods(copy):
     checked(copy, "tests/house/test_layout.py", "tests/house/test_docstrings.py", "-k", "not tracked and not commit")
+    checked(copy, "tests/house/test_configs.py", "-k", " or ".join(METHODS))

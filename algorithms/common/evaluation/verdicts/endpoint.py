@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
+from ...support.checks import at_least, one_of, require, within
 from ...support.errors import ConfigError, UserError
 from . import wording
 from .judge import Court, Judge, chunks
@@ -77,14 +78,9 @@ class EndpointJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        wording.check(self.prompt)
-        for key, least in (("max_tokens", 1), ("parallel", 1), ("tries", 1), ("wait", 0), ("temperature", 0),
-                           ("price_input", 0), ("price_output", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ConfigError(f"judge.{key}: found {value}; expected at least {least}")
-        if not self.timeout > 0:
-            raise ConfigError(f"judge.timeout: found {self.timeout}; expected seconds, above 0")
+        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1), parallel=at_least(1),
+                tries=at_least(1), wait=at_least(0), temperature=at_least(0).or_null(), price_input=at_least(0).or_null(),
+                price_output=at_least(0).or_null(), timeout=within("(0, inf]", "seconds, above 0"))
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:

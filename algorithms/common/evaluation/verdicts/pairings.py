@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...support.checks import at_least, one_of, require
 from ...support.errors import ConfigError, UserError
 from .records import DATA, START
 
@@ -42,11 +43,7 @@ class Comparison:
     prompts: int | None = None  # at most so many; null: all
 
     def __post_init__(self):
-        if self.against not in (None, *AGAINST):
-            raise ConfigError(f"verdicts.against: found {self.against!r}; expected one of {', '.join(AGAINST)}, or "
-                              "null")
-        if self.prompts is not None and self.prompts < 1:
-            raise ConfigError(f"verdicts.prompts: found {self.prompts}; expected at least 1, or null")
+        require(self, "verdicts", against=one_of(AGAINST).or_null(), prompts=at_least(1).or_null())
 
     def pairs(self, runs: Sequence[Run]) -> list[Pair]:
         """UserError where there is nothing to compare with."""

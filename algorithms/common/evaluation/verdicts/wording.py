@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from ...support.errors import ConfigError
 
 QUESTIONS = {"v1": """Someone wrote the text below, and two replies to it were written, called A and B. Say which \
 reply serves that person better. What counts is whether a reply does what the text asks for, whether what it says is \
@@ -41,11 +40,6 @@ _FORMS = [re.compile(form, re.DOTALL) for form in (
 )]
 _LETTER = re.compile(r"\b[AB]\b")
 _NEGATED = re.compile(r"\b(?:not|neither|nor|cannot|or|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
-
-
-def check(version: str) -> None:
-    if version not in QUESTIONS:
-        raise ConfigError(f"judge.prompt: found {version!r}; expected one of {', '.join(QUESTIONS)}")
 
 
 def question(version: str, prompt: str, first: str, second: str, tie: bool) -> str:
