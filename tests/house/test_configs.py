@@ -50,9 +50,9 @@ def objects(node, path=""):
 
 
 def inherited(path: Path) -> list[Path]:
-    """The files of the same group that a YAML builds on, as a preset does."""
-    return [path.with_name(f"{item}.yaml") for item in OmegaConf.load(path).get("defaults", [])
-            if isinstance(item, str) and item != "_self_" and not item.startswith("/")]
+    """The files that a YAML builds on, as a preset does on one of its group and a recipe on one of its scale."""
+    return [CONF / f"{item.removesuffix('@_here_')[1:]}.yaml" if item.startswith("/") else path.with_name(f"{item}.yaml")
+            for item in OmegaConf.load(path).get("defaults", []) if isinstance(item, str) and item != "_self_"]
 
 
 def node_of(group: str, choice: str) -> DictConfig:
@@ -81,10 +81,9 @@ def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_algorithm_has_a_recipe_at_each_scale(algorithm, scale):
-    path = CONF / "recipe" / scale / f"{algorithm}.yaml"
-    assert path.is_file()
     config = complete(f"algorithm={algorithm}", f"scale@_global_={scale}")
-    assert settings(config).recipe == instantiate(OmegaConf.load(path), _convert_="all")
+    recipe = composed(f"recipe={scale}/{algorithm}").recipe
+    assert config.recipe == recipe and settings(config).recipe == instantiate(recipe, _convert_="all")
 
 
 def test_every_recipe_belongs_to_an_algorithm_and_a_scale():
@@ -193,7 +192,10 @@ def test_lora_has_its_defaults_in_every_model(choice):
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: path.relative_to(CONF).as_posix())
 def test_every_file_of_a_group_names_its_class_or_builds_on_one_that_does(path):
-    assert any("_target_" in OmegaConf.load(file) for file in (path, *inherited(path)))
+    files = [path]
+    while not any("_target_" in OmegaConf.load(file) for file in files):
+        files = [one for file in files for one in inherited(file)]
+        assert files
 
 
 def test_candidates_are_decoded_as_many_at_once_as_the_evaluation():
