@@ -5,7 +5,7 @@ Keeps    desirable and undesirable responses, each by itself; the value of eq. 7
          of the gradient.
 Changes  z is of the whole batch, before its first step, whatever the micro-batches; where records have several
          responses, all of them stand after the next prompt; a score above ``threshold``, 0.5 by default, is desirable.
-Drops    weights chosen by class counts (eq. 8): they are settings, both 1 here.
+Drops    weights chosen by class counts: they are settings, both 1 here.
 """
 
 from __future__ import annotations

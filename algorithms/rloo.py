@@ -1,7 +1,7 @@
 """REINFORCE leave-one-out: Ahmadian et al. 2024, arXiv 2402.14740, after Kool et al. 2019.
 
 Keeps    a whole response as one action; its return is the score less β times the log-ratio to the reference; the
-         baseline of a response is the mean return of the others to its prompt (§3.2).
+         baseline of a response is the mean return of the others to its prompt.
 Changes  where a batch has several steps, the ratio of whole responses is clipped (``clip``, 0.2 by default), as TRL
          does; with one step its gradient is the paper's.
 Drops    a critic, and advantages of single tokens.
@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .common.algorithm import Context, Loss, Term
 from .common.models.model import Models
-from .common.policy_gradient import surrogates
+from .common.policy_gradient import response_losses
 from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
 from .common.support.errors import ConfigError
 
 
 def leave_one_out(returns: Tensor) -> Tensor:
-    """(B, K) returns → (B, K): R_i − mean of R_j over j ≠ i; §3.2, the equation of RLOO. K ≥ 2."""
+    """(B, K) returns → (B, K): R_i − 1/(K−1) Σ_{j≠i} R_j, the paper's estimator. K ≥ 2."""
     others = (returns.sum(-1, keepdim=True) - returns) / (returns.shape[-1] - 1)  # (B, K)
     return returns - others
 
@@ -38,14 +37,11 @@ class RLOO(PolicyGradient):
                               "compared with the others to its prompt; fix: algorithm.samples=2")
 
     def estimate(self, context: Context, scored: Scored) -> Estimates:
-        returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref (eq. 3)
+        returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref
         return Estimates(leave_one_out(returns).unsqueeze(-1))
 
     def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        mask = minibatch.batch.mask
         logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        _, metrics = self.surrogate(logprobs, minibatch)
-        new, old = (torch.where(mask, each, 0).sum(-1, keepdim=True) for each in (logprobs, minibatch.logprobs))
-        plain, clipped = surrogates(new, old, minibatch.estimates.advantages, mask.any(-1, keepdim=True),
-                                    clip=self.clip)  # (B, K, 1) each: a response is one action
-        return Loss({"policy": Term(torch.maximum(plain, clipped).sum(), per="responses")}, metrics)
+        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
+                                 clip=self.clip)  # (B, K)
+        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
