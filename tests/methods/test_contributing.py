@@ -40,7 +40,7 @@ def checked(copy: Path, *arguments: str) -> None:
 
 
 def test_the_page_shows_whole_methods():
-    assert METHODS == ["odpo", "reinforce", "unlikelihood"]
+    assert METHODS == ["moving_baseline", "odpo", "unlikelihood"]
     for name in METHODS:
         assert {f"algorithms/{name}.py", f"conf/recipe/lab/{name}.yaml",
                 f"conf/recipe/qlora/{name}.yaml"} <= FILES.keys()
