@@ -256,7 +256,8 @@ def refused(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize("override, message", [
-    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
+    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, "
+     "length_normalized, needs, sft_coef, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
     ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
@@ -319,7 +320,8 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("overrides, messages", [
-    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, needs, view"]),
+    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, "
+                               "length_normalized, needs, sft_coef, view"]),
     (["algorithm=dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
