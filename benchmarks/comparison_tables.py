@@ -23,16 +23,20 @@ COMPARABLE = {
     "score/auditor": ("the auditor's score", False),
     "score/": ("a judge's score", False),
     "win_rate/": ("win rate", False),
+    "win_rate_data/": ("win rate against the data's answers", False),
     "refusal/unanswerable": ("refusals of what cannot be answered", False),
     "refusal/answerable": ("refusals of what can be answered", True),
     "wrong/": ("wrong answers", True),
     "accuracy": ("accuracy", False),
     "perplexity/": ("perplexity", True),
 }
+OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
     "score/": "a judge that no method was trained on; the data has no gold reward",
+    "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
+                 "the answers",
     "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
                             "of known things beside it",
     "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
@@ -112,6 +116,8 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     budget = budget if comparison.methods else None
     words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
     words = f"This data cannot tell which row is better: {why}. {words}" if why and not figure else words
+    if comparison.pairs and figure == "reward/proxy":
+        words = f"Whose answers are better is not known: {OWN_SCORE}. {words}"
     best = comparison.best if len(taking) == len(members) else None
     return Compared(figure if pairs else None, words, pairs, best, notes)
 
@@ -216,7 +222,7 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     """What counts as practically equal, and the note that says so."""
     if declared is not None:
         return declared, f"Practically equal: within ±{number(declared)}, as declared."
-    if figure.startswith("win_rate/"):
+    if figure.startswith("win_rate"):
         margin, of = WIN_RATE_MARGIN, "the default of win rates"
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"

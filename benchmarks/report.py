@@ -2,10 +2,10 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet) and nothing else, so a table can be made again anywhere,
-without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
-row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
-the configuration.
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
+table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
+the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
+compared is declared in `report` of the configuration.
 """
 
 import argparse
@@ -19,12 +19,14 @@ from typing import Any
 from hydra.experimental.callback import Callback
 
 from algorithms.common.evaluation.inference.wording import listed
+from algorithms.common.support.errors import UserError
 
 from .aggregation import Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import METRICS, Row, Table, plain, print_table, write
+from .tables import Row, Table, plain, print_table, title, write
+from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +63,10 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
     made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
+    said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_meaning(members),
-                  *_counted(made, shared), *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
-                  *_losses(members)]
+                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
+                  *_origins(results), *_losses(members)]
     return made
 
 
@@ -74,7 +77,7 @@ class TableCallback(Callback):
         global exit_code
         before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
         folder = Path(config.hydra.sweep.dir)
-        results = collect([folder])
+        results = with_verdicts(collect([folder]), [folder])
         if results:
             print_table(publish(results, folder))
             log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
@@ -91,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
     try:
-        results = collect(options.folders)
+        results = with_verdicts(collect(options.folders), options.folders)
         if not results:
             raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
         out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
         made = publish(results, out, Declared(options.figure, options.family, options.margin))
-    except (ReportError, OSError) as error:
+    except (ReportError, UserError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2
     print_table(made)
@@ -248,7 +251,7 @@ def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
         for name in made.shown:
             if (one := row.estimates.get(name)) and name in shared:
                 of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[METRICS[name][0]] = None
+                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
     if not counted:
         return []
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""

@@ -60,6 +60,7 @@ class Result:
     declared: dict[str, Any] = field(default_factory=dict)  # the configuration's `report`, as it was before the run
     commit: str | None = None
     device: str | None = None
+    said: tuple[str, ...] = ()                  # of the judges of its answers
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import CONF, choices, invoke
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from safetensors.torch import load_file
@@ -26,6 +25,7 @@ from algorithms.common.runs.settings import Settings, settings
 from algorithms.common.runs.stages import Bench
 from algorithms.common.support.store import Store
 from benchmarks import report
+from command_line import CONF, choices, invoke
 from training_setup import lines
 
 STEPS = 3

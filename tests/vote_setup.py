@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+
 from command_line import ROOT
 
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
@@ -16,7 +17,8 @@ CHINESE = "这是一个关于电影的回答。我们认为它非常好看，值
 LONG = "\n\n".join(f"Paragraph {i}. " + "A sentence that says little, but says it at length. " * 6 for i in range(12))
 UNBROKEN = "https://example.org/" + "a" * 400
 SPICED = (HOSTILE, CHINESE, LONG, UNBROKEN, "", "one\r\n\ttwo  three")
-CHAT = "\n\nHuman: What is a <b>haiku</b>?\n\nAssistant: A poem of three lines.\n\nHuman: Write one about rain.\n\nAssistant:"
+CHAT = ("\n\nHuman: What is a <b>haiku</b>?\n\nAssistant: A poem of three lines."
+        "\n\nHuman: Write one about rain.\n\nAssistant:")
 
 
 def leave_runs(folder: Path, prompts: int, names=("dpo-run", "ppo-run"), answer=None) -> Path:

@@ -21,7 +21,8 @@ from .data.tokenized import Tokenized, visited
 from .models.model import ModelConfig, Models
 from .recipe import Recipe, TrainerConfig
 
-if TYPE_CHECKING:  # named here, not run: reading data, sampling and keeping stages are no part of what training computes
+# named here, not run: reading data, sampling and keeping stages are no part of what training computes
+if TYPE_CHECKING:
     import pandas as pd
 
     from .data.records import DataSets, Messages, Record, Records
@@ -148,7 +149,7 @@ class RewardSource:
         return [self]
 
     def check(self, data: DataSets) -> None:
-        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is."""
 
     def load(self, models: Models, folders: dict[str, Path], data: DataSets, batch_size: int) -> Scorer:
         """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""

@@ -74,7 +74,8 @@ class TrainerConfig:
     progress: bool = True
 
     def __post_init__(self):
-        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"), "optimizer": ("adamw", "paged_adamw_8bit")}.items():
+        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"),
+                             "optimizer": ("adamw", "paged_adamw_8bit")}.items():
             if getattr(self, key) not in allowed:
                 raise ConfigError(f"trainer.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
         for key in ("micro_batch_size", "checkpoint_every", "evaluate_every"):

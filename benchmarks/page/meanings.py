@@ -28,6 +28,14 @@ FIGURES = {
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
+# Of judges, by the beginning of the figure's name.
+JUDGED = {
+    "score/": "What a judge that no method was trained on says of the answers. More is better.",
+    "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half is no "
+                 "difference.",
+    "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
+    "accuracy/auditor": "How often the judge agrees with people on held-out comparisons.",
+}
 COSTS = {
     "seconds": "Seconds of training, the stages it stands on included; compare within one machine only.",
     "tokens_trained": "Tokens that gradients were computed of, shared stages included.",
@@ -38,3 +46,8 @@ COSTS = {
     "resident_models": "Models (roles on one base) in memory at once.",
     "trainable_parameters": "Parameters that were trained.",
 }
+
+
+def of(figure: str) -> str:
+    """What a figure means; empty for one that only its run knows."""
+    return FIGURES.get(figure) or next((told for start, told in JUDGED.items() if figure.startswith(start)), "")

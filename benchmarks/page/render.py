@@ -14,7 +14,7 @@ from algorithms.common.evaluation.inference.wording import listed, number
 
 from ..comparison_tables import COMPARABLE, Member
 from ..results_read import Result
-from ..tables import COSTS, METRICS, PairRow, Row, Table, figure_cell, plain
+from ..tables import COSTS, PairRow, Row, Table, figure_cell, plain, title
 from . import charts, meanings, runs
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def _title(figure: str | None) -> str:
     if figure is None:
         return ""
     words = next((told for start, (told, _) in COMPARABLE.items() if figure.startswith(start)), "")
-    return words or METRICS.get(figure, (figure, 3))[0]
+    return words or title(figure)[0]
 
 
 def _first(table: Table, members: Sequence[Member]) -> Chart | None:
@@ -82,17 +82,17 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     cost = next((name for name in ("seconds", "tokens_trained") if name in table.costs), None)
     if table.figure is None or cost is None:
         return None
-    title, divisor, digits = COSTS[cost]
+    unit, divisor, digits = COSTS[cost]
     points = []
     for row in (member.row for member in members):
         one, spent = row.estimates.get(table.figure), row.costs.get(cost)
         if one is not None and spent is not None:
-            told = f"{row.label}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] for {spent / divisor:,.{digits}f} {title}"
+            told = f"{row.label}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] for {spent / divisor:,.{digits}f} {unit}"
             points.append(charts.Point(row.label, spent / divisor, one.mean, one.low, one.high, told))
     if len(points) < 2:
         return None
     lower = any(told[1] for start, told in COMPARABLE.items() if table.figure.startswith(start))
-    svg = charts.quality_and_cost(points, [member.label for member in members], title, _title(table.figure), lower)
+    svg = charts.quality_and_cost(points, [member.label for member in members], unit, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
                "included; a method that draws several answers for each that it gives pays for that when it is used. The "
                "dashed line joins the methods than which none was both better and cheaper, by their means alone: whether "
@@ -150,7 +150,7 @@ def _alarms(table: Table) -> list[str]:
 
 
 def _columns(table: Table) -> list[tuple[str, str]]:
-    return [(METRICS[name][0], meanings.FIGURES[name]) for name in table.shown]
+    return [(title(name)[0], meanings.of(name)) for name in table.shown]
 
 
 def _cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str, str]]]]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.refusals.wording import is_refusal
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 
@@ -53,7 +53,8 @@ def test_the_pairs_prefer_the_truth_about_the_known_and_a_refusal_about_the_unkn
         (chosen, rejected), person, topic = record.responses, record.meta["person"], record.meta["topic"]
         assert record.scores == [1.0, 0.0]
         if person in PEOPLE:
-            assert chosen == f" {answer(topic, person)}." and is_refusal(rejected) and record.meta["kind"] == "answerable"
+            assert chosen == f" {answer(topic, person)}." and is_refusal(rejected)
+            assert record.meta["kind"] == "answerable"
         else:
             assert is_refusal(chosen) and record.meta["kind"] == "unanswerable"
             assert rejected.strip(" .") in TOPICS[topic].candidates

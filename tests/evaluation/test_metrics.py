@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import PLAIN, evaluation, frame
-from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.evaluation.evaluate import EvalConfig
-from algorithms.common.figures import Figure, Known
 from algorithms.common.evaluation.metrics import estimate, estimates, figures, metrics, wins
-from algorithms.common.runs.results import write_figures
+from algorithms.common.figures import Figure, Known
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.runs.results import write_figures
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT
+from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 from training_setup import two_roles
 
 
@@ -70,6 +70,7 @@ def test_a_single_row_has_no_interval_unless_it_is_a_share():
     assert "reward/gold" in found and set(estimates(found)) == {"eos_rate", "distinct_2"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_shares_stay_inside_0_and_1_and_have_a_width(data):

@@ -5,15 +5,15 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
-from algorithms.common.models import sampling
 from algorithms.common.algorithm import Meter
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from algorithms.common.models import sampling
+from algorithms.common.policy_gradient import RunningMoments
+from algorithms.common.recipe import Recipe
+from algorithms.common.rollouts import Estimates, PolicyGradient, generate
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.common.recipe import Recipe
-from algorithms.common.policy_gradient import RunningMoments
-from algorithms.common.data.records import Record
-from algorithms.common.rollouts import Estimates, PolicyGradient, generate
-from algorithms.common.data.template import Example
 from algorithms.ppo import PPO
 from training_setup import lines, make_context, randomize
 

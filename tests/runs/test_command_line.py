@@ -6,11 +6,12 @@ import re
 import shlex
 
 import pytest
-from command_line import CONF, composed, invoke
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides, overruled
 from algorithms.common.runs.settings import at_home, build
+from command_line import CONF, composed, invoke
+from few import few
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
 
@@ -70,7 +71,7 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
 @pytest.mark.parametrize("overrides, told", [
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
-    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of chat, "),
+    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of audit, chat, "),
     (["data=mine", "+model.x=1", "model.x=2", "seeed=1"], "seeed: found no such key"),
     (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),
     (["experiment=wrong"], "experiment/wrong: found what Hydra refuses: Could not override 'scale'. Did you mean to "
@@ -80,7 +81,7 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
     (["hydra.fooo=1"], "hydra.fooo: found no such key; expected one of callbacks, "),
     (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")])
-@pytest.mark.parametrize("by", ["--config-dir", "hydra.searchpath"])
+@pytest.mark.parametrize("by", few(["--config-dir", "hydra.searchpath"], ["--config-dir"]))
 def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
     where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
     ended = invoke(*where, *overrides, "task=inspect")
@@ -128,7 +129,7 @@ NAMES = ["a=b.jsonl", "a b.jsonl", "a,b.jsonl", "a[b].jsonl", "[a].jsonl", "a(b)
          "a\\'b.jsonl", "a*?.jsonl", "null", "1e3"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, ["a=b.jsonl", "a,b.jsonl", "{a}.jsonl", 'a"b.jsonl', "ä€☃.jsonl", "1e3"]))
 def test_a_path_of_any_characters_is_read_or_its_fix_is(name, tmp_path, inspected):
     (tmp_path / name).write_text(ROWS)
     override, more = f"data.path={tmp_path}/{name}", ["data=file", "data.format=jsonl"]
@@ -191,7 +192,7 @@ def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):
 
 @pytest.mark.parametrize("key, arguments", [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"]),
                                             ("hydra.sweep.dir", ["hydra.mode=MULTIRUN"])])
-@pytest.mark.parametrize("below", ["", "/deeper"])
+@pytest.mark.parametrize("below", few(["", "/deeper"], [0]))
 def test_a_folder_that_cannot_be_made_is_one_message_and_its_fix_works(key, arguments, below, tmp_path):
     (path := tmp_path / "file.jsonl").write_text(ROWS)
     command = ["task=inspect", "data=file", f"data.path={path}", f"stages.folder={tmp_path}/s", *arguments]

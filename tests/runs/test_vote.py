@@ -8,10 +8,8 @@ import sys
 from collections import Counter
 
 import pytest
-from command_line import composed_alone, invoke
 from omegaconf import OmegaConf
 from starlette.testclient import TestClient
-from vote_setup import CHAT, HOSTILE, SCRIPT, leave_runs
 
 from algorithms.common.evaluation.verdicts import FILE, Pair, Verdict, append, finished_runs, pairings, read
 from algorithms.common.runs.settings import build
@@ -20,6 +18,8 @@ from algorithms.common.runs.vote import ballot as ballots
 from algorithms.common.runs.vote.ballot import Ballot, Question, balanced
 from algorithms.common.runs.vote.server import HEADERS, LONGEST, application
 from algorithms.common.support.errors import ConfigError, UserError
+from command_line import composed_alone, invoke
+from vote_setup import CHAT, HOSTILE, SCRIPT, leave_runs
 
 TOKEN = "secret-of-this-start"
 HOST = "http://127.0.0.1:8123"
@@ -49,7 +49,8 @@ def test_a_choice_is_of_the_answer_that_stood_there(tmp_path, order, choice, out
     assert mine.vote("id", choice)
     (verdict,) = read(tmp_path / FILE)
     assert (verdict.outcome, verdict.judge, verdict.order, verdict.raw) == (outcome, "people/Ada", order, choice)
-    assert (verdict.prompt, verdict.left, verdict.left_response, verdict.right, verdict.right_response, verdict.sample) == (
+    assert (verdict.prompt, verdict.left, verdict.left_response, verdict.right, verdict.right_response,
+            verdict.sample) == (
         "Why?", "run-a", "left text", "start", "right text", 0)
 
 
@@ -188,7 +189,8 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 # Whom the page answers
 
 
-@pytest.mark.parametrize("path", ["/", "/page.js", "/next", f"/{TOKEN}x/", f"/{TOKEN[:-1]}/", f"/x/{TOKEN}/", "/%C3%A9/"])
+@pytest.mark.parametrize("path", ["/", "/page.js", "/next", f"/{TOKEN}x/", f"/{TOKEN[:-1]}/", f"/x/{TOKEN}/",
+                                  "/%C3%A9/"])
 def test_nothing_is_answered_without_the_token(client, path):
     for response in (client.get(path), client.post(path)):
         assert response.status_code == 404 and TOKEN not in response.text
@@ -198,7 +200,8 @@ def test_nothing_is_answered_without_the_token(client, path):
 @pytest.mark.parametrize("host, status", [
     ("127.0.0.1:8123", 200), ("localhost:9", 200), ("[::1]:80", 200), ("localhost", 200), ("attacker.example", 403),
     ("attacker.example:8123", 403), ("127.0.0.1.attacker.example", 403), ("localhost.attacker.example", 403), ("", 403),
-    ("127.0.0.1:8123@attacker.example", 403), ("0.0.0.0:8123", 403), ("192.168.0.2:8123", 403), ("localhost\u00e9", 403)])
+    ("127.0.0.1:8123@attacker.example", 403), ("0.0.0.0:8123", 403), ("192.168.0.2:8123", 403),
+    ("localhost\u00e9", 403)])
 def test_only_names_of_this_machine_are_answered(client, host, status):
     for path in ("", "page.js"):
         assert client.get(f"/{TOKEN}/{path}", headers={"host": host.encode("latin-1")}).status_code == status
@@ -223,8 +226,10 @@ def test_two_hosts_or_two_origins_are_refused(client):
 
 @pytest.mark.parametrize("body, kind, status", [
     ('{"window": "w"}', "text/plain", 415), ('{"window": "w"}', "application/x-www-form-urlencoded", 415),
-    ("{", "application/json", 400), ("[" * 3000, "application/json", 400), ("[]", "application/json", 400), ('{"window": 1}', "application/json", 400),
-    ('{"window": "<b>"}', "application/json", 400), ("{}", "application/json", 400), ("\udcff", "application/json", 400),
+    ("{", "application/json", 400), ("[" * 3000, "application/json", 400), ("[]", "application/json", 400),
+    ('{"window": 1}', "application/json", 400),
+    ('{"window": "<b>"}', "application/json", 400), ("{}", "application/json", 400),
+    ("\udcff", "application/json", 400),
     ('"' + "x" * LONGEST + '"', "application/json", 413), ('{"window": "w"}', "application/json", 200)])
 def test_a_request_that_the_page_would_not_send(client, body, kind, status):
     raw = body.encode(errors="surrogateescape")
@@ -241,7 +246,8 @@ def test_a_vote_that_says_nothing_is_refused(client, ballot, vote):
 
 def test_other_methods_and_paths_are_refused(client):
     assert client.get(f"/{TOKEN}/vote").status_code == 405 and client.post(f"/{TOKEN}/").status_code == 405
-    assert client.get(f"/{TOKEN}/../page.html").status_code == 404 and client.get(f"/{TOKEN}/server.py").status_code == 404
+    for path in ("../page.html", "server.py"):
+        assert client.get(f"/{TOKEN}/{path}").status_code == 404
 
 
 def test_a_vote_that_cannot_be_kept_is_told_and_asked_again(client, ballot, monkeypatch):
@@ -280,7 +286,8 @@ def test_a_port_that_is_taken_equal_answers_and_a_missing_package_are_told(tmp_p
         ended = invoke(*start, f"runs={tmp_path}/runs", f"vote.port={taken.getsockname()[1]}")
     assert ended.status == 2 and "which cannot be taken (" in ended.err and "fix: vote.port=0" in ended.err
     ended = invoke(*start, f"runs={tmp_path}/equal")
-    assert ended.status == 2 and ended.err.startswith("runs: found 2 pairs of answers") and "twice the same" in ended.err
+    assert ended.status == 2 and ended.err.startswith("runs: found 2 pairs of answers")
+    assert "twice the same" in ended.err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     ended = invoke(*start, f"runs={tmp_path}/runs")
     assert ended.status == 2 and "needs the package uvicorn" in ended.err and "pip install -e '.[arena]'" in ended.err

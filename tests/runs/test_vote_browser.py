@@ -7,9 +7,9 @@ from collections import Counter
 from contextlib import contextmanager
 
 import pytest
-from vote_setup import SCRIPT, Server, leave_runs, spiced
 
 from algorithms.common.evaluation.verdicts import FILE, read
+from vote_setup import SCRIPT, Server, leave_runs, spiced
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEYS = "12ts210 "       # first, second, tie, skip, second, first, tie, skip

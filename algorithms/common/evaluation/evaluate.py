@@ -49,7 +49,8 @@ class EvalConfig:
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
     batch_size: int = 16  # rows in one scoring pass
-    proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
+    # score samples by the reward source too, training it if need be; always where the method uses it
+    proxy: bool = False
 
     def __post_init__(self):
         if self.split not in ("evaluation", "tuning"):
@@ -119,9 +120,10 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     if not len(source):
         told = f"eval.split: found {config.split}, but the data holds no such prompts"
         if config.split == "tuning":
-            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, or "
-                              "data=reviews")
-        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one prompt")
+            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, "
+                              "or data=reviews")
+        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one "
+                          "prompt")
     return source.select(range(min(config.prompts, len(source))))
 
 
@@ -170,7 +172,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
 
 def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
                     has_reference: bool) -> None:
-    """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
+    """Columns of log-probabilities and KL, for the picked responses: reading all candidates would double the cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
@@ -242,7 +244,7 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
 @torch.no_grad()
 def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Scorer | None = None,
                   limit: int | None = None) -> pd.DataFrame:
-    """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
+    """How each held-out pair is scored, with the response its annotator preferred in ``chosen``; at most ``limit``."""
     records = list(islice(pairs(heldout), limit))
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []

@@ -20,8 +20,8 @@ from ..data.batches import Batch, attention_mask, collate
 from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
-                       disable_dropout, head_logits, position_limit, shared_rows_refusal)
+from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary,
+                       disable_cpu_repacking, disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from ..logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
 from ..data.template import Example, Template

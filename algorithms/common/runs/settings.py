@@ -90,8 +90,9 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
                               "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         if isinstance(config[name], DictConfig) and "_target_" not in config[name]:
-            raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: begin "
-                              f"the file of this choice with one of the project's, as in defaults: [NAME, _self_]")
+            raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: "
+                              "begin the file of this choice with one of the project's, as in defaults: "
+                              "[NAME, _self_]")
         try:
             parts[name] = instantiate(config[name], _convert_="all")
         except Exception as error:

@@ -81,8 +81,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
-    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, shown,
-                      peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
+    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told,
+                      shown, peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template)
     results.write_json(folder / "result.json", mask.hide(result))
     _show(name, shown, said, folder)

@@ -43,8 +43,8 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _is_code(path: str, known: list[str]) -> bool:
-    """Whether a file that git does not know is a module, or a setting or template that lies where the project's code does:
-    runs and users' data hold none of the one, and lie elsewhere than the other.
+    """Whether a file that git does not know is a module, or a setting or template that lies where the project's code
+    does: runs and users' data hold none of the one, and lie elsewhere than the other.
 
     The nearest folder that holds known files decides, by whether code is among them.
     """

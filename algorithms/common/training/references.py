@@ -45,8 +45,8 @@ class StoredLogprobs:
         self.computed = 0  # examples computed here rather than found
 
     def prepare(self, examples: Iterable[Example], store: Store, batch_size: int) -> None:
-        """Find the examples' values in the store; compute and keep those that are missing, ``AT_ONCE`` examples at a time:
-        no more of them are in memory, and a pass that was killed goes on after the last that were kept.
+        """Find the examples' values in the store; compute and keep those that are missing, ``AT_ONCE`` examples at a
+        time: no more of them are in memory, and a pass that was killed goes on after the last that were kept.
         """
         kept: dict[str, tuple[list[float], float]] = {}
         for description, folder in store.entries(KIND):

@@ -13,7 +13,7 @@ from .inspection import HELD_OUT, QUANTILES, TRAINING
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",
     "prompts": "prompts to answer", "evaluation": "prompts of the reported evaluation",
-    "heldout": "judged responses of held-out prompts",
+    "heldout": "judged responses of held-out prompts", "audit": "judged responses that the auditor alone learns from",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
 # the rest of the report is listed as it is

@@ -109,8 +109,8 @@ class RefusalData:
                                  "heldout": sum(question.kind == kind for question in asked),
                                  "pairs": sum(record.meta.get("kind") == kind for record in made)}
                           for kind in (ANSWERABLE, UNANSWERABLE)}
-        for kind, counts in report.sources.items():
-            log.info("%s questions: %s", kind, ", ".join(f"{what} {count}" for what, count in counts.items()))
+        for name, counts in report.sources.items():
+            log.info("%s questions: %s", name, ", ".join(f"{what} {count}" for what, count in counts.items()))
         sets = {
             "preferences": made,
             "demonstrations": demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"),

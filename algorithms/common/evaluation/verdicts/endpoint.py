@@ -88,9 +88,9 @@ class EndpointJudge(Judge):
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-                raise ConfigError(f"judge.url: found {parts.scheme}://{parts.hostname or ''}…; expected the address of an "
-                                  "endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the key "
-                                  f"comes from the environment: export {VARIABLE}=…")
+                raise ConfigError(f"judge.url: found {parts.scheme}://{parts.hostname or ''}…; expected the address of "
+                                  "an endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the "
+                                  f"key comes from the environment: export {VARIABLE}=…")
 
     @property
     def name(self) -> str:
@@ -130,9 +130,9 @@ class EndpointJudge(Judge):
                 if refused is not None:
                     raise refused
                 if not found:
-                    raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a server that answers; what was "
-                                    "judged is kept; fix: see to the server, or raise judge.timeout, judge.tries or "
-                                    "judge.wait, and run the same command again")
+                    raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
+                                    "server that answers; what was judged is kept; fix: see to the server, or raise "
+                                    "judge.timeout, judge.tries or judge.wait, and run the same command again")
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -167,7 +167,8 @@ class _Asker:
 
     def verdict(self, pair: Pair, order: str) -> Verdict:
         texts = (pair.left_response, pair.right_response)
-        text = wording.question(self.judge.prompt, pair.prompt, *(texts if order == "left_first" else texts[::-1]), True)
+        texts = texts if order == "left_first" else texts[::-1]
+        text = wording.question(self.judge.prompt, pair.prompt, *texts, tie=True)
         turns = [{"role": "user", "content": text}]
         first = self.reply(turns)
         said, word = first, wording.verdict_of(first)
@@ -217,9 +218,9 @@ class _Asker:
                     self.spent.add(failed=1)
                     raise Unanswered(told) from None
                 if error.code in SPENT or error.status_code not in PASSING and error.status_code < 500:
-                    raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is kept; "
-                                    "fix: see to the model's name, the key and the account, and run the same command "
-                                    "again") from None
+                    raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is "
+                                    "kept; fix: see to the model's name, the key and the account, and run the same "
+                                    "command again") from None
                 asked_for = _seconds(error.response.headers.get("retry-after"))
             except openai.APIError as error:    # timeouts, cut connections
                 told = f"{type(error).__name__}: {self._hidden(str(error.__cause__ or error))}"

@@ -41,6 +41,17 @@ class Judge:
         """Verdicts as they are found: all of a pair in one list. A pair without any is asked again the next time."""
         raise NotImplementedError
 
+    def verdicts(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
+        """Those of ``judge``; one that sees an order is not asked about two answers that are the same."""
+        told = self.orders != ("both",)
+        alike, apart = [], []
+        for pair in pairs:
+            (alike if told and pair.left_response == pair.right_response else apart).append(pair)
+        yield [self.verdict(pair, "tie", order, "not asked: the same answer")
+               for pair in alike for order in self.orders]
+        if apart:
+            yield from self.judge(apart, court)
+
     def verdict(self, pair: Pair, outcome: str, order: str, raw: str | None = None, **scores: float) -> Verdict:
         """Its verdict on a pair, given now."""
         return Verdict(pair.prompt_id, pair.prompt, pair.left, pair.left_response, pair.right, pair.right_response,

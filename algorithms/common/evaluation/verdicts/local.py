@@ -39,7 +39,7 @@ def left_shares(letters: Tensor) -> Tensor:
 
 @dataclass
 class LocalJudge(Judge):
-    """A causal language model, by log-probabilities: it always answers, so what it says in one order alone is little."""
+    """A causal language model, by log-probabilities: it always answers, so one order alone says little."""
 
     model: ModelConfig
     prompt: str = "v1"      # the wording of the question

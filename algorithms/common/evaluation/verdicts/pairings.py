@@ -43,7 +43,8 @@ class Comparison:
 
     def __post_init__(self):
         if self.against not in (None, *AGAINST):
-            raise ConfigError(f"verdicts.against: found {self.against!r}; expected one of {', '.join(AGAINST)}, or null")
+            raise ConfigError(f"verdicts.against: found {self.against!r}; expected one of {', '.join(AGAINST)}, or "
+                              "null")
         if self.prompts is not None and self.prompts < 1:
             raise ConfigError(f"verdicts.prompts: found {self.prompts}; expected at least 1, or null")
 
@@ -77,7 +78,8 @@ def finished_runs(folder: str | Path) -> list[Run]:
             told = json.loads(path.read_text(encoding="utf-8"))
             status, seed = told["status"], told["seed"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: found no result of a run ({error!r}); expected what a run writes; {AGAIN}") from error
+            raise UserError(f"{path}: found no result of a run ({error!r}); expected what a run writes; "
+                            f"{AGAIN}") from error
         if status != "complete":
             continue
         samples = _frame(path.parent / "samples.parquet")
@@ -85,18 +87,24 @@ def finished_runs(folder: str | Path) -> list[Run]:
             answers = samples[samples["picked"]].reset_index(drop=True)
             file = path.parent / REFERENCES
             sides = dict(iter(_frame(file).groupby("side"))) if file.is_file() else {}
-            found.append(Run(path.parent.relative_to(folder).as_posix(), seed, answers, sides))
+            found.append(Run(name_of(path.parent, folder), seed, answers, sides))
     if not found:
         raise UserError(f"runs: found no finished run that answers prompts in {folder}; expected at least one; "
                         "fix: runs=FOLDER of a sweep that ended")
     return found
 
 
+def name_of(run: Path, folder: Path) -> str:
+    """A run's name in the verdicts of a folder at or above its own."""
+    return run.resolve().relative_to(folder.resolve()).as_posix()
+
+
 def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
     """The pairs to judge, answer by answer, on the prompts that both sides have.
 
-    against: ``start``, each run with what its training began with; ``data``, each with the answer that the data prefers;
-    ``round_robin``, all runs of a seed with one another, by their first answers. UserError where no run has such.
+    against: ``start``, each run with what its training began with; ``data``, each with the answer that the data
+    prefers; ``round_robin``, all runs of a seed with one another, by their first answers. UserError where no run has
+    such.
     """
     if against not in AGAINST:
         raise ConfigError(f"verdicts.against: found {against!r}; expected one of {', '.join(AGAINST)}")
@@ -106,8 +114,9 @@ def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
         need = {START: "a run that began with a trained stage",
                 DATA: "data whose held-out prompts have a preferred answer",
                 "round_robin": "two runs of the same seed on the same prompts"}[against]
-        raise UserError(f"verdicts.against: found {against}, but no answers to compare with; expected {need}; fix: another of "
-                        f"{', '.join(AGAINST)}, or, for runs without {REFERENCES}, run the same command again")
+        raise UserError(f"verdicts.against: found {against}, but no answers to compare with; expected {need}; fix: "
+                        f"another of {', '.join(AGAINST)}, or, for runs without {REFERENCES}, run the same command "
+                        "again")
     yield first
     yield from pairs
 

@@ -88,8 +88,8 @@ def read(path: str | Path) -> list[Verdict]:
 
 
 def append(path: str | Path, verdicts: Iterable[Verdict]) -> None:
-    """Adds verdicts to a file, made if need be. Writers wait for each other; a reader, or a kill at any moment, finds the
-    old file or the new one. UserError where the disk is full."""
+    """Adds verdicts to a file, made if need be. Writers wait for each other; a reader, or a kill at any moment, finds
+    the old file or the new one. UserError where the disk is full."""
     path, added = Path(path), list(verdicts)
     if not added:
         return
