@@ -3,6 +3,8 @@
 import gc
 import os
 import sys
+from dataclasses import replace
+from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,6 +33,17 @@ def imported():
     """How many modules there were when the garbage collector was last told to leave them alone."""
     gc.set_threshold(10_000, 20, 20)  # a test makes hundreds of thousands of objects and hardly any garbage
     return [0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sources_parsed_once():
+    """A test that edits code reads all of the project's as a new process does; what is in a file is parsed once."""
+    from algorithms.common.support import provenance
+
+    once = cache(provenance.parsed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "parsed", lambda *given: replace(once(*given)))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -144,6 +144,7 @@ def test_a_folder_or_file_without_any_of_them_is_refused_with_their_names(tmp_pa
     assert generic.report.read == 1 and generic.report.sources["generic"]["cot"] == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_inspects_a_folder(tmp_path):
     (tmp_path / "gsm8k_train.tsv").write_text("".join(f"{i}+1?\t{i + 1}\tCount on.\n" for i in range(50)),
                                               encoding="utf-8")
@@ -175,6 +176,7 @@ def test_real_files_are_read_whole_and_unaltered(shared_data, name):
             list(Source(str(path), header=False, quoting=True))
 
 
+@pytest.mark.slow
 def test_the_four_real_files_make_one_mixture(shared_data):
     data = preset(path=str(shared_data / "flan-cot"), heldout_clusters=["multi_hop"], examples=300, cot_examples=300,
                   few_shot=0.1, cot_few_shot=0.1, evaluation=20).load(0)

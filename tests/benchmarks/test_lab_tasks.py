@@ -353,6 +353,7 @@ def test_base_answers_in_the_form_it_knows(base, tokenizer):
     assert min(admission.reason(base, tokenizer, asked).values()) > 0.6
 
 
+@pytest.mark.slow
 def test_the_corpus_makes_the_committed_tokenizer(tmp_path):
     train_tokenizer(corpus.documents, make_tasks.VOCABULARY).save_pretrained(tmp_path)
     made, committed = (json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, MODEL))

@@ -333,6 +333,7 @@ def test_a_terminal_without_unicode_is_no_error(tmp_path):
 # The command line and the callback
 
 
+@pytest.mark.slow
 def test_command_line_rebuilds_and_prints(tmp_path):
     save(tmp_path, SFT, failed())
     command = [sys.executable, "-m", "benchmarks.report", str(tmp_path)]

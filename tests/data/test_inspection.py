@@ -462,8 +462,9 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
     assert "***" in written and secret[:8] not in written
 
 
-@pytest.mark.parametrize("source", few([["data=reviews", "data.preferences=32", "data.demonstrations=32"],
-                                        ["data=mixture", "+data@data.sources.a.data=reviews"]], [0]))
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [["data=reviews", "data.preferences=32", "data.demonstrations=32"],
+                                    ["data=mixture", "+data@data.sources.a.data=reviews"]])
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
@@ -476,8 +477,8 @@ def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     assert json.loads((tmp_path / "run/data.json").read_text())["split"]["shared_prompts"] == 0
 
 
-@pytest.mark.parametrize("name, rows", [("hh-rlhf/harmless-base-test.jsonl.gz", 2303),
-                                        ("llama-factory/dpo_en_demo.json.gz", 300)])
+@pytest.mark.parametrize("name, rows", few([("hh-rlhf/harmless-base-test.jsonl.gz", 2303),
+                                            ("llama-factory/dpo_en_demo.json.gz", 300)], [1]))
 def test_public_data(shared_data, name, rows, tmp_path):
     ended = invoke("task=inspect", "data=file", f"data.path={shared_data / name}", "data.on_bad_row=drop",
                    f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/stages")

@@ -602,6 +602,7 @@ def test_names_that_would_mix_figures_are_refused(world, name, text, message):
 # ---- the command line
 
 
+@pytest.mark.slow
 def test_inspection_reads_tasks_named_on_the_command_line(world, tmp_path):
     run = tmp_path / "run"
     ended = invoke("task=inspect", "data=flan", f"data.tasks=[{world}]", "data.heldout_clusters=[calendar]",

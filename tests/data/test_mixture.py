@@ -358,6 +358,7 @@ def test_on_the_command_line_sources_are_written_out_or_taken_from_the_group(tmp
     assert made.sources["lab"]["data"].preferences == 64
 
 
+@pytest.mark.slow
 def test_a_mixture_is_inspected(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n"

@@ -373,7 +373,11 @@ BAD_LINES = {
 }
 
 
-def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path):
+BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=chat")
+
+
+@pytest.mark.parametrize("lines", few([BEFORE, [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
+def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path, lines):
     """All in one fresh process, where no other test has imported what loads models."""
     script = tmp_path / "lines.py"
     script.write_text(
@@ -386,13 +390,14 @@ def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_
         "         for line in lines]\n"
         "loaded = [name for name in ('transformers.modeling_utils', 'peft.peft_model') if name in sys.modules]\n"
         "print(json.dumps([loaded, [[one.status, one.err] for one in ended]]))\n")
-    done = run_python(str(script), json.dumps(list(BAD_LINES)), str(tmp_path),
+    done = run_python(str(script), json.dumps(list(lines)), str(tmp_path),
                       PYTHONPATH=f"{CONF.parent}:{CONF.parent / 'tests'}")
     assert done.status == 0, done.err
     loaded, ended = json.loads(done.out.splitlines()[-1])
     assert not loaded
-    for (line, message), (status, err) in zip(BAD_LINES.items(), ended, strict=True):
+    for line, (status, err) in zip(lines, ended, strict=True):
         assert status == 2, line
+        message = BAD_LINES[line]
         assert err.startswith(message) and err.count("found") <= 1, f"{line}: {err}"
         assert "Traceback" not in err and len(err.splitlines()) == 1, f"{line}: {err}"
 

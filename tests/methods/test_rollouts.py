@@ -262,6 +262,7 @@ def train(make_models, folder, die: int | None = None):
         fit(algorithm, context)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_goes_on_to_the_same(make_models, tmp_path):
     whole = train(make_models, tmp_path / "whole")
     assert whole[2]["seen"]["count"] == RECIPE.steps * RECIPE.batch_size * K

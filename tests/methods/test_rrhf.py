@@ -276,6 +276,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     def start(folder):
         here = make_bench(Store(tmp_path / folder), data(), reward=Letters())
@@ -303,6 +304,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert costs[0]["reward_queries"] == costs[1]["reward_queries"]
 
 
+@pytest.mark.slow
 def test_held_out_prompts_get_candidates_where_they_are_watched_free_of_charge(bench):
     watching = bench(trainer=dataclasses.replace(TRAINER, evaluate_every=3))
     stage = watching.train(on_sft(), RECIPE)
@@ -341,7 +343,7 @@ def test_bare_prompts_have_no_responses_to_give(bench):
     ("pairs", {"data": FromRecords(), "own": Sampled(count=1)}, "reward", 0),
     ("rated", {"data": FromRecords()}, "records", 10),
     ("preferred", {"data": FromRecords()}, "reward", 10), ("preferred", {"own": Sampled(count=1)}, "reward", 0),
-    ("prompts", {"own": Sampled(count=1)}, "reward", 0)], [0, 1, 4, 6]))
+    ("prompts", {"own": Sampled(count=1)}, "reward", 0)], [1, 4]))
 def test_labels_are_those_that_it_reads(bench, view, sources, scores, labels):
     """Ten comparisons of two responses."""
     method = on_sft(view=view, candidates=Candidates(sources, max_new_tokens=4, scores=scores))

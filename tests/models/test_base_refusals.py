@@ -63,12 +63,12 @@ def refused(ended) -> str:
     return ended.err
 
 
-@pytest.mark.parametrize("kind, name, options, reason", [
+@pytest.mark.parametrize("kind, name, options, reason", few([
     ("T5Config", "T5ForConditionalGeneration", T5, "an encoder-decoder"),
     ("BartConfig", "BartForConditionalGeneration", BART, "an encoder-decoder"),
     ("BertConfig", "BertForMaskedLM", SMALL, "an encoder that reads in both directions"),
     ("DistilBertConfig", "DistilBertForMaskedLM", {"dim": 64, "n_layers": 2, "n_heads": 4}, "which has no causal form"),
-    ("LlamaConfig", "LlamaForSequenceClassification", LLAMA, "whose output predicts no next token")])
+    ("LlamaConfig", "LlamaForSequenceClassification", LLAMA, "whose output predicts no next token")], [0, 4]))
 def test_other_architectures_are_named(folder, tmp_path, no_weights, kind, name, options, reason):
     base = folder(kind, name, **options)
     message = refused(command(base, tmp_path))

@@ -32,6 +32,7 @@ from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
 from command_line import MICRO, invoke
+from few import few
 from stage_setup import LAB, MODEL, RECIPE, make_bench, make_data, on_sft
 from training_setup import pairs_file
 
@@ -337,7 +338,8 @@ def families(size: int, end: int) -> dict:
                                                "n_head": 4})}
 
 
-@pytest.mark.parametrize("family", families(2, 0))
+@pytest.mark.parametrize("family", few(families(2, 0), ["llama, none", "gpt2, beyond", "bert, another",
+                                                        "xlnet, last place"]))
 def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
     """It is what transformers gives for the text alone, whatever the pad ids of model and tokenizer are."""
     from transformers import AutoModelForSequenceClassification

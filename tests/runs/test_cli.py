@@ -98,9 +98,8 @@ def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
 def test_bad_input_is_one_message_on_stderr_and_status_2(tmp_path):
     path = tmp_path / "cut.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "cho')
-    ended = run_python(str(ROOT / "run.py"), "task=inspect", "data=file", f"data.path={path}",
-                       f"hydra.run.dir={tmp_path}/run",
-                       f"stages.folder={tmp_path}/stages")
+    ended = invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
+                   f"stages.folder={tmp_path}/stages")
     assert ended.status == 2 and ended.out == ""
     assert re.fullmatch(rf"{path}:2: .+: found .+; expected .+; fix: .+\n", ended.err)
 
@@ -127,14 +126,15 @@ def test_a_view_that_does_not_exist_is_refused_before_the_stages_it_would_stand_
     assert not list((tmp_path / "stages").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["model.name=nosuch/model"], "model.name: found 'nosuch/model', which could not be loaded"),
     (["model.chat_template=nofile"], "model.chat_template: found no file nofile"),
     (["algorithm=ppo", "reward=gold"], "algorithm.critic: found reward, but no reward model on the policy's base"),
     (["algorithm=ppo", "model.lora.dropout=0.1"], "model.lora.dropout: found 0.1; expected 0 for PPO"),
     (["algorithm=ppo", "data.tuning=0", "trainer.evaluate_every=1"],
      "trainer.evaluate_every: found 1, but the data holds nothing"),
-    (["data.tuning=0", "eval.split=tuning"], "eval.split: found tuning, but the data holds no such prompts")])
+    (["data.tuning=0", "eval.split=tuning"], "eval.split: found tuning, but the data holds no such prompts")],
+    [0, 2, 5]))
 def test_what_cannot_be_trained_is_refused_before_anything_is(overrides, told, tmp_path):
     ended = invoke(*MICRO_DPO, *overrides, f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
     assert ended.status == 2 and ended.err.startswith(told), ended.err

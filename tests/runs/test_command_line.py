@@ -68,7 +68,7 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     assert inspected("--config-dir", str(own), "data=bare").status == 0
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
     (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of audit, chat, "),
@@ -80,7 +80,8 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     (["hydra/launcher=nonexistent"], "hydra/launcher: found 'nonexistent'; expected one of basic"),
     (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
     (["hydra.fooo=1"], "hydra.fooo: found no such key; expected one of callbacks, "),
-    (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")])
+    (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")],
+    [0, 1, 4, 5, 6, 7]))
 @pytest.mark.parametrize("by", few(["--config-dir", "hydra.searchpath"], ["--config-dir"]))
 def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
     where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
@@ -100,7 +101,7 @@ def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
     assert composed(path, "experiment=large", "scale@_global_=lab").recipe.lr == composed().recipe.lr
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["experiment=small", "model=hub", "model.name=a"],
      "scale@_global_: found qlora in model/hub and lab in experiment/small, which counts; expected one of them; "
      "fix: scale@_global_=lab or scale@_global_=qlora"),
@@ -108,7 +109,7 @@ def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
      "scale@_global_: found lab in data/late and qlora in model/hub, which counts;"),
     (["experiment=large", "model=hub", "model.name=a"], None),
     (["experiment=small", "model=hub", "model.name=a", "scale@_global_=qlora"], None),
-    (["experiment=qlora_single_gpu", "data=mine"], None)])
+    (["experiment=qlora_single_gpu", "data=mine"], None)], [0, 2]))
 def test_an_override_that_does_not_count_is_told(own, inspected, overrides, told):
     ended = inspected("--config-dir", str(own), *(item.replace("PATH", f"{own}/../pairs.jsonl") for item in overrides))
     assert ended.status == 0, ended.err

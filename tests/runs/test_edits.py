@@ -116,6 +116,7 @@ def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
     assert sorted(made()) == (sorted(ALL) if what == "a library" else [])
 
 
+@pytest.mark.slow
 def test_a_users_helper_is_edited(tmp_path, monkeypatch, edit):
     """From the command line: the reward function's own file stays as it is, what it imports is edited."""
     monkeypatch.syspath_prepend(tmp_path)

@@ -6,9 +6,9 @@ import logging
 import math
 import shutil
 import subprocess
-import time
 import weakref
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from algorithms.common.runs.stages import Bench
 from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.support.memory import released
 from algorithms.common.support.store import Store
+from algorithms.common.training import references
 from algorithms.common.training.loop import fit
 from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO, IPO
@@ -327,12 +328,13 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
 
 def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
     """Charged where it is computed and where it is found, and what is only watched is not."""
-    compute, slow = StoredLogprobs.compute, 0.5
+    compute, slow, clock = StoredLogprobs.compute, 0.5, [100.0]
 
     def slowly(self, examples, batch_size):
-        time.sleep(slow)
+        clock[0] += slow
         return compute(self, examples, batch_size)
 
+    monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(StoredLogprobs, "compute", slowly)
     taken = []
     monkeypatch.setattr(Algorithm, "fit",
@@ -341,7 +343,7 @@ def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
     epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
     folders = [make_bench(store, trainer=watched).train(on_sft(beta=beta), epoch) for beta in (0.1, 0.2)]
     assert taken[0] == 0, "supervised fine-tuning has no reference pass"
-    assert slow <= taken[1] < 2 * slow and taken[2] == pytest.approx(taken[1])
+    assert taken[1] == taken[2] == pytest.approx(slow)
     for folder in folders:
         assert json.loads((folder / "fit.json").read_text())["seconds"] > taken[1]
 

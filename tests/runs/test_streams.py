@@ -174,6 +174,7 @@ def test_best_of_n_beats_a_fresh_answer_n_times_in_n_plus_one(store, n):
     assert (2 * n - 1) / (2 * n) - expected > 4 * (expected * (1 - expected) / PROMPTS) ** 0.5
 
 
+@pytest.mark.slow
 def test_equal_policies_give_one_answer_no_more_often_than_chance(store):
     """Best of one has the weights it started from: their answers agree as two draws of one row do."""
     bench = asked(store)

@@ -126,6 +126,7 @@ def test_a_sweep_leaves_no_secret_behind_and_its_failed_jobs_are_still_found(tmp
     assert failed.status == "failed" and "seed: found 'x'" in failed.error and failed.overrides["task"] == "inspect"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_does_not_compose_leaves_no_secret_behind(tmp_path, planted):
     """Run in a process of its own: the last file is masked when the process ends."""
     from command_line import ROOT, run_python

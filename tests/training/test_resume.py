@@ -84,6 +84,7 @@ def test_dropout_acts(make_models, tmp_path):
     assert found[0][0]["loss/policy"] != found[1][0]["loss/policy"]
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(make_models, tmp_path):
     whole, whole_weights, _ = start(make_models, tmp_path / "whole", SFT(), 0.3, every=50)
     for _ in range(STEPS - 1):
