@@ -376,7 +376,7 @@ BAD_LINES = {
 BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=chat")
 
 
-@pytest.mark.parametrize("lines", few([BEFORE, [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
+@pytest.mark.parametrize("lines", few([list(BEFORE), [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
 def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path, lines):
     """All in one fresh process, where no other test has imported what loads models."""
     script = tmp_path / "lines.py"
