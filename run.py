@@ -14,7 +14,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.support.errors import ConfigError, UserError, full_disk
-from algorithms.common.runs.overrides import explain_overrides, ordered, overruled
+from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home
 from algorithms.common.support.terminal import printable
 
@@ -34,6 +34,8 @@ def main(config: DictConfig) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
                               "fix: start run.py without a launcher")
+        if told := added_in_vain(state.runtime.choices, config):
+            raise ConfigError(told)
         folders = [Path(source.path) for source in state.runtime.config_sources if source.schema == "file"]
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)

@@ -272,6 +272,10 @@ class Algorithm:
         """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked
         before anything is trained. Default: nothing is refused."""
 
+    def check_records(self, records: Records, key: str) -> None:
+        """ConfigError where its settings do not fit what it learns from; asked before anything is trained. key: where
+        the config has these settings. Default: nothing is refused."""
+
     def add_roles(self, models: Models, seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""
         start = models.reference.name if "reference" in self.needs else None
