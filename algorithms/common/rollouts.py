@@ -193,7 +193,7 @@ class PolicyGradient(Algorithm):
     kl_estimator: str = "k1"  # k1 | k2 | k3, of the penalty
     kl_target: float | None = None  # nats per response the controller steers to; null: β stays
     kl_horizon: float = 10_000.0  # episodes, of the controller
-    clip: float = 0.2  # ε of the policy's ratio
+    clip: float | None = 0.2  # ε of the policy's ratio; null: it is not clipped
     whiten_advantages: bool = False  # over the batch's rollouts
     score_scaling: str = "none"  # none | scale | normalize, by the scores so far
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off, as in the papers
@@ -214,7 +214,7 @@ class PolicyGradient(Algorithm):
                       (("kl_horizon", "temperature"), lambda x: x > 0, "a finite number above 0"),
                       (("kl_target", "score_clip", "target_kl"), lambda x: x is None or x > 0,
                        "a number above 0, or null"),
-                      (("clip",), lambda x: 0 < x < 1, "a number in (0, 1)"),
+                      (("clip",), lambda x: x is None or 0 < x < 1, "a number in (0, 1), or null"),
                       (("samples", "max_new_tokens"), lambda x: x >= 1, "at least 1"),
                       (("rollout_batch_size",), lambda x: x is None or x >= 1, "at least 1, or null"))
         if self.kl_target is not None and not self.kl_coef:
