@@ -16,7 +16,6 @@ no reference in it, a margin δ for 1 and a likelihood term beside it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,7 +25,7 @@ from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
 from .common.data.batches import Batch
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
@@ -64,8 +63,7 @@ class LogRatioLoss(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.beta < math.inf:
-            raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
+        require(self, "algorithm", beta=POSITIVE)
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
     def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
@@ -106,10 +104,7 @@ class DPO(LogRatioLoss):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.sft_coef < math.inf:
-            raise ConfigError(f"algorithm.sft_coef: found {self.sft_coef}; expected a finite number, at least 0")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(f"algorithm.label_smoothing: found {self.label_smoothing}; expected 0 ≤ e < 0.5")
+        require(self, "algorithm", sft_coef=NOT_NEGATIVE, label_smoothing=within("[0, 0.5)"))
 
     def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)

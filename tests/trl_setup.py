@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from algorithms.common.data.template import Example
-from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.data.tokenized import batch_indices
+from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.recipe import Recipe
 from benchmarks.lab.reviews_data import ReviewsData
 from training_setup import ROOT, randomize

@@ -63,13 +63,13 @@ def models(make_models):
 
 def expected(method, sums: torch.Tensor, lengths: torch.Tensor) -> dict[str, float]:
     """The terms written out: (B, 2) summed log-probabilities and lengths."""
-    (w, l), (mean_w, mean_l) = sums.T, (sums / lengths).T
+    (w, y), (mean_w, mean_l) = sums.T, (sums / lengths).T
     odds = [mean.exp() / (1 - mean.exp()) for mean in (mean_w, mean_l)]
     return {
         "simpo": {"policy": -torch.sigmoid(2.5 * (mean_w - mean_l) - 0.4).log()},
         "orpo": {"sft": -mean_w, "odds": -torch.sigmoid(torch.log(odds[0] / odds[1])).log()},
-        "cpo": {"policy": -torch.sigmoid(0.3 * (w - l)).log(), "sft": -mean_w},
-        "slic": {"policy": (2.0 - w + l).clamp_min(0), "sft": -mean_w},
+        "cpo": {"policy": -torch.sigmoid(0.3 * (w - y)).log(), "sft": -mean_w},
+        "slic": {"policy": (2.0 - w + y).clamp_min(0), "sft": -mean_w},
     }[method]
 
 

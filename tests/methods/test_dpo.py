@@ -8,8 +8,8 @@ import torch
 from torch import tensor
 
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.training.references import StoredLogprobs
 from algorithms.common.support.store import Store
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO, IPO, Hinge, LogRatioLoss, dpo_loss, hinge_loss, ipo_loss
 from training_setup import examples, randomize, two_roles
 

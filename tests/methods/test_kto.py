@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from command_line import invoke
 
 from algorithms.common.data.template import Example
 from algorithms.common.support.errors import ConfigError
 from algorithms.kto import KTO, Minibatch, kto_loss, mismatched
+from command_line import invoke
 from training_setup import EOS, examples, lines, make_context, randomize, two_roles
 
 

@@ -11,6 +11,7 @@ import os
 
 import pytest
 import torch
+from test_trl_parity import their_model
 
 from algorithms.common.data.records import Record
 from algorithms.common.models.export import save_role
@@ -21,9 +22,8 @@ from algorithms.kto import KTO
 from algorithms.orpo import ORPO
 from algorithms.simpo import SimPO
 from algorithms.slic import SLiC
-from test_trl_parity import their_model
-from trl_setup import BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 LORA = Lora(r=8, alpha=16)
@@ -66,7 +66,7 @@ def test_pairs(data, tmp_path, method, options, accumulation):  # noqa: F811
     kind, config = (of_the_response(ORPOTrainer), ORPOConfig) if isinstance(method, ORPO) else (CPOTrainer, CPOConfig)
     models = our_models(LORA)
     pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in data.preferences]
-    examples = [models.tokenize(Record(x, [w, l], [1.0, 0.0], {})) for x, w, l in pairs]
+    examples = [models.tokenize(Record(x, [better, worse], [1.0, 0.0], {})) for x, better, worse in pairs]
     start, ours = trained(method, models, examples, tmp_path)
     order = ordered(examples, len(examples))
     rows = Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), pairs[i])) for i in order])

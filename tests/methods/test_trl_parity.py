@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from algorithms.common.models.export import save_role
-from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora
+from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT
-from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, a
     models = our_models(lora)
     records = list(data.preferences)
     pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
-    examples = [models.tokenize(type(records[0])(x, [w, l], [1.0, 0.0])) for x, w, l in pairs]
+    examples = [models.tokenize(type(records[0])(x, [good, bad], [1.0, 0.0])) for x, good, bad in pairs]
     settings = recipe(schedule, weight_decay, 5e-4)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
     save_role(models, "policy", context.target)

@@ -20,8 +20,8 @@ from algorithms.common.training.loop import fit
 from algorithms.dr_grpo import DrGRPO
 from algorithms.grpo import GRPO
 from algorithms.rloo import RLOO
-from trl_setup import BASE, STEPS, TOLERANCE, data, our_models, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, STEPS, TOLERANCE, data, our_models, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 PROMPTS, K, LENGTH = 4, 4, 12
