@@ -173,7 +173,7 @@ class PolicyGradient(Algorithm):
     kl_estimator: str = "k1"  # k1 | k2 | k3, of the penalty
     kl_target: float | None = None  # nats per response the controller steers to; null: β stays
     kl_horizon: float = 10_000.0  # episodes, of the controller
-    clip: float = 0.2  # ε of the policy's ratio
+    clip: float | None = 0.2  # ε of the policy's ratio; null: it is not clipped
     whiten_advantages: bool = False  # over the batch's rollouts
     score_scaling: str = "none"  # none | scale | normalize, by the scores so far
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off, as in the papers
@@ -191,8 +191,8 @@ class PolicyGradient(Algorithm):
         require(self, "algorithm", kl_estimator=one_of(ESTIMATORS), score_scaling=one_of(SCALINGS),
                 missing_eos=one_of(MISSING_EOS), kl_coef=NOT_NEGATIVE, missing_eos_penalty=NOT_NEGATIVE,
                 kl_horizon=POSITIVE, temperature=POSITIVE, kl_target=POSITIVE.or_null(), score_clip=POSITIVE.or_null(),
-                target_kl=POSITIVE.or_null(), clip=within("(0, 1)"), samples=at_least(1), max_new_tokens=at_least(1),
-                rollout_batch_size=at_least(1).or_null())
+                target_kl=POSITIVE.or_null(), clip=within("(0, 1)").or_null(), samples=at_least(1),
+                max_new_tokens=at_least(1), rollout_batch_size=at_least(1).or_null())
         if self.kl_target is not None and not self.kl_coef:
             raise ConfigError(f"algorithm.kl_target: found {self.kl_target} with algorithm.kl_coef=0, which stays 0 "
                               "however it is steered; expected kl_coef above 0, or kl_target=null")
