@@ -11,7 +11,6 @@ reference.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ from .common.data.batches import Batch
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, require
 
 
 def cpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
@@ -40,10 +39,7 @@ class CPO(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.beta < math.inf:
-            raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
-        if not 0 <= self.sft_coef < math.inf:
-            raise ConfigError(f"algorithm.sft_coef: found {self.sft_coef}; expected a finite number, at least 0")
+        require(self, "algorithm", beta=POSITIVE, sft_coef=NOT_NEGATIVE)
         self.needs.setdefault("reference", None)  # where training starts; without a supervised stage the base
 
     def loss(self, models: Models, batch: Batch) -> Loss:

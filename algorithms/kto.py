@@ -10,7 +10,6 @@ Drops    weights chosen by class counts: they are settings, both 1 here.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from .common.data.batches import Batch
 from .common.data.template import Example
 from .common.models.model import Models
 from .common.rollouts import columns
-from .common.support.errors import ConfigError
+from .common.support.checks import POSITIVE, require, within
 
 
 def kto_loss(ratios: Tensor, desirable: Tensor, point: float, *, beta: float, desirable_weight: float = 1.0,
@@ -72,11 +71,8 @@ class KTO(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        for key in ("beta", "desirable_weight", "undesirable_weight"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(f"algorithm.{key}: found {getattr(self, key)}; expected a finite number above 0")
-        if not math.isfinite(self.threshold):
-            raise ConfigError(f"algorithm.threshold: found {self.threshold}; expected a finite number")
+        require(self, "algorithm", beta=POSITIVE, desirable_weight=POSITIVE, undesirable_weight=POSITIVE,
+                threshold=within("(-inf, inf)", "a finite number"))
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
     def experience(self, context: Context, examples: list[Example]) -> Referred:

@@ -22,7 +22,7 @@ from .common.data.batches import Batch
 from .common.data.template import Example
 from .common.models.model import Models
 from .common.policy_gradient import surrogates
-from .common.support.errors import ConfigError
+from .common.support.checks import require, within
 
 
 def standardised(scores: Tensor, mean: float, std: float) -> Tensor:
@@ -60,8 +60,7 @@ class OfflinePG(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.clip < 1:
-            raise ConfigError(f"algorithm.clip: found {self.clip}; expected a number in (0, 1)")
+        require(self, "algorithm", clip=within("(0, 1)"))
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
     def experience(self, context: Context, examples: list[Example]) -> Logged:

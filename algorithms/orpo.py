@@ -10,7 +10,6 @@ Drops    nothing else.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ from .common.data.batches import Batch
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, require
 
 CERTAIN = -1e-6  # nats a token: nearer to a probability of 1 its odds, and their gradient, are infinite
 
@@ -47,8 +46,7 @@ class ORPO(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 <= self.odds_coef < math.inf:
-            raise ConfigError(f"algorithm.odds_coef: found {self.odds_coef}; expected a finite number, at least 0")
+        require(self, "algorithm", odds_coef=NOT_NEGATIVE)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         logps = models.policy.response_logprobs(batch)  # (B, 2)

@@ -8,7 +8,6 @@ Drops    nothing: the supervised policy, where training starts, is kept for the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from .common.data.batches import Batch
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, require
 
 
 def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Tensor:
@@ -37,10 +36,7 @@ class SimPO(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.beta < math.inf:
-            raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
-        if not 0 <= self.gamma < math.inf:
-            raise ConfigError(f"algorithm.gamma: found {self.gamma}; expected a finite number, at least 0")
+        require(self, "algorithm", beta=POSITIVE, gamma=NOT_NEGATIVE)
         self.needs.setdefault("reference", None)  # where training starts; without a supervised stage the base
 
     def loss(self, models: Models, batch: Batch) -> Loss:

@@ -12,7 +12,6 @@ DPO's hinge variant has log-ratios to a reference in the place of these log-prob
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +23,7 @@ from .common.data.batches import Batch
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, require
 
 
 def slic_loss(chosen: Tensor, rejected: Tensor, *, margin: float) -> Tensor:
@@ -41,9 +40,7 @@ class SLiC(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        for key in ("margin", "sft_coef"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(f"algorithm.{key}: found {getattr(self, key)}; expected a finite number, at least 0")
+        require(self, "algorithm", margin=NOT_NEGATIVE, sft_coef=NOT_NEGATIVE)
         self.needs.setdefault("reference", None)  # where training starts; without a supervised stage the base
 
     def loss(self, models: Models, batch: Batch) -> Loss:
