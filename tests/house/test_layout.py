@@ -78,7 +78,7 @@ def within(imports: set[str], *packages: str) -> set[str]:
 
 
 FLOORS = (  # a room knows rooms beneath its own floor only; imports for types and imports in functions count too
-    ("support", "logprobs", "policy_gradient", "figures"),
+    ("support", "logprobs", "policy_gradient", "pairs", "figures"),
     ("data", "recipe"),
     ("models", "records"),
     ("algorithm",),
