@@ -17,12 +17,12 @@ import yaml
 
 from algorithms.common.evaluation.inference.intervals import Estimate
 
+from .tables import COSTS
+
 SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
-COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes",
-         "resident_models", "trainable_parameters")
 AGAIN = "fix: run the same command again; kept stages make it quick"
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 
@@ -54,11 +54,13 @@ class Result:
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
     cost: dict[str, float] = field(default_factory=dict)  # stages stood on included
+    auditor: dict[str, float] = field(default_factory=dict)  # labels and seconds of its own, which no row is charged
     budget: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     declared: dict[str, Any] = field(default_factory=dict)  # the configuration's `report`, as it was before the run
     commit: str | None = None
     device: str | None = None
+    said: tuple[str, ...] = ()                  # of the judges of its answers
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:
@@ -103,6 +105,7 @@ def _read(path: Path) -> Result:
         seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), cost=_cost(path, get("cost", dict) or {}),
+        auditor=_auditor(path, get("auditor", dict, optional=True) or {}),
         budget=get("budget", dict, optional=True) or {},
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
@@ -232,6 +235,11 @@ def _cost(path: Path, cost: dict) -> dict[str, float]:
     get = _Fields(path, cost, "cost.")
     found = {name: get(name, (int, float), optional=True) for name in COSTS}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _auditor(path: Path, auditor: dict) -> dict[str, float]:
+    get = _Fields(path, auditor, "auditor.")
+    return {name: get(name, (int, float)) for name in ("labels", "seconds")} if auditor else {}
 
 
 def _data_fields(path: Path, data: dict) -> dict[str, Any]:

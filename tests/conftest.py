@@ -2,6 +2,9 @@
 
 import gc
 import os
+import sys
+from dataclasses import replace
+from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -11,22 +14,44 @@ from pathlib import Path
 
 import pytest
 
+from composing import keep_compositions
+
 
 def pytest_configure(config) -> None:
     """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    keep_compositions()
 
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def libraries_are_no_garbage():
+@pytest.fixture(scope="session", autouse=True)
+def imported():
+    """How many modules there were when the garbage collector was last told to leave them alone."""
+    gc.set_threshold(10_000, 20, 20)  # a test makes hundreds of thousands of objects and hardly any garbage
+    return [0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sources_parsed_once():
+    """A test that edits code reads all of the project's as a new process does; what is in a file is parsed once."""
+    from algorithms.common.support import provenance
+
+    once = cache(provenance.parsed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "parsed", lambda *given: replace(once(*given)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def libraries_are_no_garbage(imported):
     """Benches collect garbage between models: without this they search every imported library each time."""
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) > imported[0]:
+        imported[0] = len(sys.modules)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,14 +96,14 @@ def make_models(tokenizer):
 
     from algorithms.common.models.model import Lora, ModelConfig, Models
 
-    def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), **options) -> Models:
+    def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), positions: int = 256, **options) -> Models:
         settings = {"precision": "fp32", "attention": "eager", "gradient_checkpointing": False, "max_length": 64,
                     "max_prompt_length": 32, **options}
         config = ModelConfig(name="random-llama", lora=lora, **settings)
         torch.manual_seed(seed)
         base = LlamaForCausalLM._from_config(
             LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64,
-                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256),
+                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions),
             attn_implementation=config.attention).eval()
         return Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
 

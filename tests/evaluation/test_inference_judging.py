@@ -5,8 +5,18 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from algorithms.common.evaluation.inference.curves import (SAMPLED, TRAINED, Frontier, Ordering, along, at_equal_kl,
-                                                            coefficients, kl_of_best, over_optimisation, peaks)
+from algorithms.common.evaluation.inference.curves import (
+    SAMPLED,
+    TRAINED,
+    Frontier,
+    Ordering,
+    along,
+    at_equal_kl,
+    coefficients,
+    kl_of_best,
+    over_optimisation,
+    peaks,
+)
 from algorithms.common.evaluation.inference.judging import both_orders, davidson, length_controlled, strengths
 
 WINS = np.array([[1, 1, 0, 1, 0.5, 0, 1, 1, 0, 1]])
@@ -34,6 +44,7 @@ def ends(estimate):
 def test_length_control_by_hand():
     found = length_controlled(WINS, LONGER)
     assert ends(found.win_rate) == pytest.approx((0.708766, 0.392335, 0.901705), abs=1e-6)
+    assert found.length == pytest.approx(3.443703, abs=1e-6)
     swapped = length_controlled(1 - WINS, -LONGER)
     assert ends(swapped.win_rate) == pytest.approx((0.291234, 0.098295, 0.607665), abs=1e-6)
     assert length_controlled(WINS, 0 * LONGER).win_rate.mean == pytest.approx(0.649384, abs=1e-6)

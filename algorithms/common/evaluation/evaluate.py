@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
+from ..support.checks import at_least, one_of, require
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
 from ..logprobs import exact_kl, token_logprobs
@@ -32,7 +33,7 @@ from ..models.sampling import Sampling, sampled_logprobs, tempered
 from ..data.template import Example
 
 if TYPE_CHECKING:
-    from ..data.records import DataSets, Gold, Measure, Records
+    from ..data.records import DataSets, Measure, Records
 
 log = logging.getLogger(__name__)
 CHUNK = 256  # states whose two rows of logits exist at the same time
@@ -49,14 +50,12 @@ class EvalConfig:
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
     batch_size: int = 16  # rows in one scoring pass
-    proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
+    # score samples by the reward source too, training it if need be; always where the method uses it
+    proxy: bool = False
 
     def __post_init__(self):
-        if self.split not in ("evaluation", "tuning"):
-            raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
-        for key in ("prompts", "samples", "pairs", "batch_size"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
+        require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),
+                pairs=at_least(1), batch_size=at_least(1))
         if self.samples > 1 and self.sampling.temperature == 0:
             log.info("eval.samples: %d, but greedy answers to a prompt are all the same; one is made", self.samples)
             self.samples = 1
@@ -87,23 +86,21 @@ class Spent:
 
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
-             scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
+             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
 
-    seed: of the answers alone, the row's own (``streams.py``).
+    seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
     """
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
-        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent)
-        if data.gold is not None:
-            frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold)
         if data.measure is not None:
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
             choices = rank_options(models, "policy", data.choices, config.batch_size)
         likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
-    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs)
+    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, gold, config.pairs)
     return Evaluation(frame, likelihood, judged, choices, measured)
 
 
@@ -121,14 +118,16 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     if not len(source):
         told = f"eval.split: found {config.split}, but the data holds no such prompts"
         if config.split == "tuning":
-            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, or "
-                              "data=reviews")
-        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one prompt")
+            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, "
+                              "or data=reviews")
+        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one "
+                          "prompt")
     return source.select(range(min(config.prompts, len(source))))
 
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
-                 has_reference: bool, scorer: Scorer | None, spent: Spent | None = None) -> pd.DataFrame:
+                 has_reference: bool, scorer: Scorer | None, spent: Spent | None = None,
+                 gold: Scorer | None = None) -> pd.DataFrame:
     """Every prompt's answers, one row per candidate: most methods give an answer one, else the best by proxy is picked.
 
     sample: the number of the answer, candidate: that within it, picked: whether it is the answer. For log-probabilities
@@ -156,7 +155,8 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
         "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],
-        "response": [r.text for r in responses], "gold": pd.array([None] * len(responses), dtype="Float64"),
+        "response": [r.text for r in responses],
+        "gold": pd.array(gold(responses) if gold is not None else [None] * len(responses), dtype="Float64"),
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
@@ -170,7 +170,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
 
 def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
                     has_reference: bool) -> None:
-    """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
+    """Columns of log-probabilities and KL, for the picked responses: reading all candidates would double the cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
@@ -240,9 +240,9 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
 
 
 @torch.no_grad()
-def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None,
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Scorer | None = None,
                   limit: int | None = None) -> pd.DataFrame:
-    """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
+    """How each held-out pair is scored, with the response its annotator preferred in ``chosen``; at most ``limit``."""
     records = list(islice(pairs(heldout), limit))
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
@@ -263,7 +263,13 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     if logits:
         frame["logit"] = logits
     if gold is not None:
-        prompts = [models.template.prompt_text(record.prompt) for record in records]
         for k, name in enumerate(("gold_chosen", "gold_rejected")):
-            frame[name] = gold(prompts, [r.responses[k] for r in records], [e.finished[k] for e in examples])
+            frame[name] = gold([shown_response(models, record, example, k)
+                                for record, example in zip(records, examples)])
     return frame
+
+
+def shown_response(models: Models, record: Record, example: Example, k: int) -> Response:
+    """The k-th response of a record, with its tokens, as a scorer is given it."""
+    return Response(models.template.prompt_text(record.prompt), record.responses[k], example.prompt,
+                    example.responses[k], example.finished[k], record.key, record.prompt, record.meta)

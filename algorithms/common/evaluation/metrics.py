@@ -13,12 +13,14 @@ import pandas as pd
 from ..algorithm import Algorithm
 from .choices import choice_figures
 from .evaluate import Evaluation
-from ..figures import Figure, Known
+from ..figures import COLUMNS, Apart, Figure, Known
 from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
-from .inference.resampling import calibration_error
+from .inference.resampling import bootstrap, calibration_error
 from ..data.records.words import units
 
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
+SCORES = {"gold": "reward/gold", "proxy": "reward/proxy", "auditor": "score/auditor"}  # columns of samples: figures
+WINS = {"gold": "win_rate/sft", "auditor": "win_rate/auditor"}
 
 
 def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Figure | Known]:
@@ -27,7 +29,8 @@ def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) 
     if len(result.samples):
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
         found += _sample_figures(picked, None if start is None else start.samples[start.samples["picked"]])
-        found += algorithm.figures(result.samples, picked)
+        for figure in algorithm.figures(result.samples, picked):
+            found.append(_resampled(figure) if isinstance(figure, Apart) else figure)
     if len(result.measured):
         found += _measured_figures(result.measured, None if start is None else start.measured)
     if len(result.choices):
@@ -38,6 +41,12 @@ def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) 
     if len(result.pairs):
         found += _pair_figures(result.pairs)
     return {figure.name: figure for figure in found}
+
+
+def _resampled(figure: Apart) -> Known:
+    values = np.asarray(figure.values, dtype=np.float64)[:, None]  # (P, 1)
+    found = bootstrap(values, lambda sums: sums[:, 0] / len(values), figure.unit)
+    return Known(figure.name, found.mean, found.low, found.high, found.n, "resampled", found.unit)
 
 
 def estimate(figure: Figure | Known) -> Estimate | None:
@@ -53,6 +62,14 @@ def estimate(figure: Figure | Known) -> Estimate | None:
 def estimates(found: dict[str, Figure | Known]) -> dict[str, Estimate]:
     """Of those that have an interval."""
     return {name: one for name, figure in found.items() if (one := estimate(figure)) is not None}
+
+
+def figure_rows(found: Iterable[Figure | Known]) -> pd.DataFrame:
+    """``figure, prompt_id, numerator, denominator``: the rows of all figures that have some."""
+    none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
+                                                            for name in COLUMNS}})
+    some = [one.rows.assign(figure=one.name) for one in found if isinstance(one, Figure)]
+    return (pd.concat(some, ignore_index=True) if some else none)[list(none)]
 
 
 def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Estimate]:
@@ -83,19 +100,19 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[F
 def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
     """Of the answers to each prompt, one row of both frames an answer.
 
-    reward/gold, reward/proxy: scores; ``_minus_sft``: less the start's on the same prompts, so the difference of two
-    rows as printed. win_rate/sft: see ``wins``; the answers and the start's are independent draws. kl/k1, kl/exact: the
-    columns of ``divergence``, nats. length/mean: tokens. eos_rate: share of the answers that end by themselves.
+    reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft``: less the start's on the same prompts, so the
+    difference of two rows as printed. win_rate/sft, by gold, and win_rate/auditor: see ``wins``; the answers and the
+    start's are independent draws. kl/k1, kl/exact: the columns of ``divergence``, nats. length/mean: tokens. eos_rate:
+    share of the answers that end by themselves.
     """
     prompts, found = frame["prompt_id"], []
-    for name in ("gold", "proxy"):
-        if frame[name].notna().all():
-            found += [_mean_score(label, part, name) for label, part in _by_origin(f"reward/{name}", frame)]
-            if start is not None and start[name].notna().all():
-                whole = _mean_score(f"reward/{name}", frame, name)
-                found.append(whole.less(_mean_score(whole.name, start, name), f"reward/{name}_minus_sft"))
-    if start is not None and frame["gold"].notna().all():
-        found.append(wins("win_rate/sft", frame, start, "gold"))
+    for column, name in SCORES.items():
+        if _scored(frame, column):
+            found += [_mean_score(label, part, column) for label, part in _by_origin(name, frame)]
+            if start is not None and _scored(start, column):
+                whole = _mean_score(name, frame, column)
+                found.append(whole.less(_mean_score(name, start, column), f"{name}_minus_sft"))
+                found += [wins(WINS[column], frame, start, column)] if column in WINS else []
     for name in ("k1", "exact"):
         if frame[f"kl_{name}"].notna().all():
             found.append(Figure.of(f"kl/{name}", prompts, frame[f"kl_{name}"]))
@@ -105,6 +122,10 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Fig
     if (there := distinct.notna()).any():
         found.append(Figure.of("distinct_2", prompts[there], distinct[there], kind="share"))
     return found
+
+
+def _scored(frame: pd.DataFrame, column: str) -> bool:
+    return column in frame and frame[column].notna().all()
 
 
 def _mean_score(name: str, frame: pd.DataFrame, column: str) -> Figure:

@@ -184,5 +184,5 @@ def misspelt_folder(name: str, key: str) -> str | None:
 
 
 def _no_such_folder(name: str, key: str, beside: str = "") -> str:
-    return (f"{key}: found {name!r}{beside}, and no such folder; expected the folder of a model, or a hub id (NAME or ORG/NAME); "
-            "fix: correct the path")
+    return (f"{key}: found {name!r}{beside}, and no such folder; expected the folder of a model, or a hub id "
+            "(NAME or ORG/NAME); fix: correct the path")

@@ -1,18 +1,20 @@
-"""What a run writes: result.json, figures.parquet, samples.parquet, metrics.jsonl and rollouts.jsonl."""
+"""What a run writes: result.json, figures.parquet, samples.parquet, references.parquet, metrics.jsonl and
+rollouts.jsonl."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.checkout import commit
-from ..support.errors import UserError, is_full
-from ..figures import COLUMNS, Figure, Known
+from ..support.errors import full_disk
+from ..evaluation.verdicts.records import DATA, START
+from ..evaluation.verdicts.pairings import REFERENCES
 from ..support.secrets import Mask
 from ..support.provenance import installed
 
@@ -52,10 +54,8 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if is_full(error):
-            raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
-                            "space, or set hydra.run.dir=PATH to another disk, and run the same command "
-                            "again") from error
+        if full := full_disk(error, f"writing {path}", "complete stages are intact", "hydra.run.dir=PATH"):
+            raise full from error
         raise
 
 
@@ -90,15 +90,24 @@ def write_samples(folder: Path, samples: pd.DataFrame) -> None:
         samples.to_parquet(file, index=False)
 
 
-def write_figures(folder: Path, figures: Iterable[Figure | Known]) -> None:
-    """figures.parquet: ``figure, prompt_id, numerator, denominator``, the rows of all figures that have some."""
+def write_references(folder: Path, start: pd.DataFrame | None, preferred: dict[str, str]) -> None:
+    """references.parquet: what the answers may be compared with. start: the answers of the model that training started
+    from; preferred: by ``prompt_id`` the answer that the data prefers."""
     import pandas as pd
 
-    none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
-                                                            for name in COLUMNS}})
-    rows = [one.rows.assign(figure=one.name) for one in figures if isinstance(one, Figure)]
+    columns = ["prompt_id", "sample", "response", "finished"]
+    rows = [(key, 0, text, True) for key, text in preferred.items()]
+    parts = [pd.DataFrame(rows, columns=columns).assign(side=DATA)]
+    if start is not None and len(start):
+        parts.append(start.loc[start["picked"], columns].assign(side=START))
+    with whole(folder / REFERENCES) as file:
+        pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).to_parquet(file, index=False)
+
+
+def write_figures(folder: Path, rows: pd.DataFrame) -> None:
+    """figures.parquet: ``figure, prompt_id, numerator, denominator``."""
     with whole(folder / "figures.parquet") as file:
-        (pd.concat(rows, ignore_index=True) if rows else none)[list(none)].to_parquet(file, index=False)
+        rows.to_parquet(file, index=False)
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..support.checks import one_of, require
 from ..support.errors import ConfigError
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
@@ -33,8 +34,7 @@ class Budget:
     equal: str | None = None  # what a comparison holds equal: labels; null: nothing is claimed
 
     def __post_init__(self):
-        if self.equal not in (None, "labels"):
-            raise ConfigError(f"budget.equal: found {self.equal!r}; expected labels or null")
+        require(self, "budget", equal=one_of(("labels",)).or_null())
 
 
 @dataclass
@@ -62,14 +62,16 @@ class Settings:
     reward: RewardSource
     trainer: TrainerConfig
     eval: EvalConfig
+    auditor: RewardSource
     seed: int = 0
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
-GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget", "report")
-TOP = ("task", "seed", "adapter", *GROUPS)
+GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
+          "report")
+TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -88,8 +90,9 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
                               "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         if isinstance(config[name], DictConfig) and "_target_" not in config[name]:
-            raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: begin "
-                              f"the file of this choice with one of the project's, as in defaults: [NAME, _self_]")
+            raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: "
+                              "begin the file of this choice with one of the project's, as in defaults: "
+                              "[NAME, _self_]")
         try:
             parts[name] = instantiate(config[name], _convert_="all")
         except Exception as error:

@@ -36,7 +36,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
-    from ..evaluation.metrics import estimates, figures
+    from ..evaluation.evaluate import evaluated_prompts
+    from ..evaluation.metrics import estimates, figure_rows, figures
+    from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
 
@@ -46,11 +48,20 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm), folder, mask)
+    auditor = Auditor(bench, chosen.auditor)
+    auditor.check()
+    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    found = figures(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm))
+    start, audits = bench.baseline(chosen.algorithm), auditor.applies and chosen.algorithm.role == "policy"
+    if audits:
+        evaluation, start = auditor.judged(evaluation, name), start and auditor.judged(start, "the start")
+    found = figures(chosen.algorithm, evaluation, start)
+    if audits and (agreement := auditor.agreement()):
+        found[agreement.name] = agreement
+    for remark in (said := remarks(found)):
+        log.warning("%s", remark)
     shown = {key: {**one.to_dict(), "kind": found[key].kind} for key, one in estimates(found).items()}
     if alone := [key for key in found if key not in shown]:
         log.info("of one unit, which has no interval, so in figures.parquet alone: %s", ", ".join(alone))
@@ -59,19 +70,22 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": shown, "start": bench.start(chosen.algorithm),
               "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
-              "budget": {"equal": chosen.budget.equal}}
+              "budget": {"equal": chosen.budget.equal}, "auditor": auditor.told() if audits else None}
     results.write_samples(folder, evaluation.samples)
-    results.write_figures(folder, found.values())
+    if len(evaluation.samples):
+        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
+        results.write_references(folder, None if start is None else start.samples, preferred)
+    results.write_figures(folder, figure_rows(found.values()))
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
-    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, shown,
-                      peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
+    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told,
+                      shown, peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template)
     results.write_json(folder / "result.json", mask.hide(result))
-    _show(name, shown, folder)
+    _show(name, shown, said, folder)
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
@@ -96,11 +110,11 @@ def store_of(stages: StagesConfig) -> Store:
     from ..data import records
 
     store = Store(stages.folder)
-    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    records.set_cache_folder(None if stages.folder is None else store.folder / "data")
     return store
 
 
-def _show(name: str, figures: dict, folder: Path) -> None:
+def _show(name: str, figures: dict, remarks: list[str], folder: Path) -> None:
     print(f"\n{name}")
     for key, value in figures.items():
         if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
@@ -110,6 +124,8 @@ def _show(name: str, figures: dict, folder: Path) -> None:
             interval = f"[{value['low']:.4f}, {value['high']:.4f}]"
             line += f"   {interval:22s}   {value['n']} {value['unit']}"
         print(line)
+    for remark in remarks:
+        print(f"\n{remark[0].upper()}{remark[1:]}.")
     print("\nIntervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
           f"\nresults: {folder}")
 

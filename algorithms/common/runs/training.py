@@ -64,7 +64,8 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
     return context
 
 
-def _store_reference(bench: Material, folder: Path | None, examples: Iterable[Example], watched: list[Example]) -> float:
+def _store_reference(bench: Material, folder: Path | None, examples: Iterable[Example],
+                     watched: list[Example]) -> float:
     """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
     models: Models = bench.models
     identity = references.identity(models, bench.base_digest, role_digest(folder) if folder else None)

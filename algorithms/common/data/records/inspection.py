@@ -13,12 +13,10 @@ import numpy as np
 from ...support.seeds import permutation
 from . import duplicates
 from .record import Messages, Record, prompt_hash
-from .sets import DataSets
+from .sets import HELD_OUT, TRAINING, DataSets
 from .storage import Records
 from .words import units
 
-TRAINING = ("preferences", "demonstrations", "prompts")
-HELD_OUT = ("evaluation", "heldout", "tuning")
 SHOWN = 5                           # outliers, near-duplicates and examples named
 RESPONSES = 8                       # shown of one example
 SPECIFIC = 3                        # words of a response that is looked for in training prompts
@@ -41,8 +39,7 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     from no file.
     """
     sets = {name: getattr(data, name) for name in (*TRAINING, *HELD_OUT)}
-    if data.choices is not None:
-        sets["choices"] = data.choices
+    sets |= {name: getattr(data, name) for name in ("audit", "choices") if getattr(data, name) is not None}
     return {**data.report.to_dict(),
             "sets": {name: len(records) for name, records in sets.items()},
             "statistics": {name: _statistics(name, records, mask) for name, records in sets.items() if len(records)},

@@ -14,18 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
-from .sets import DataSets, Measure
+from .sets import HELD_OUT, TRAINING, DataSets, Measure
 from .storage import Records
 
 log = logging.getLogger(__name__)
 
-TRAINING = ("preferences", "demonstrations", "prompts")
-HELD_OUT = ("evaluation", "heldout", "tuning", "choices")
 ELSEWHERE = "prompt held out elsewhere"
 COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", "repeated")
 
@@ -47,8 +46,7 @@ class Mixture:
             _check_source(f"data.sources.{name}", source)
         if self.sources and not any(self.weights.values()):
             raise ConfigError("data.sources: found the weight 0 for every source; expected one above 0")
-        if self.total is not None and self.total < 1:
-            raise ConfigError(f"data.total: found {self.total}; expected at least 1, or null")
+        require(self, "data", total=at_least(1).or_null())
 
     @property
     def weights(self) -> dict[str, float]:
@@ -68,15 +66,17 @@ class Mixture:
         parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
         _evaluate_once(parts)
         _separate(parts)
-        united = {name: _united(parts, name) for name in HELD_OUT if name != "choices"}
+        united = {name: _united(parts, name) for name in HELD_OUT}
         asked = {name: part for name, part in parts.items() if part.data.choices is not None}
         mixed = {name: self._mixed(parts, name, seed) for name in TRAINING}
         golds = [part.data.gold for part in parts.values()]
         measures = {name: part.data.measure for name, part in parts.items() if part.data.measure is not None}
         if any(golds) and not _same(golds):
             log.warning("gold: the sources differ in it; the mixture has none")
+        audited = {name: part for name, part in parts.items() if part.data.audit is not None}
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
+                        audit=_united(audited, "audit") if audited else None,
                         measure=MeasureByOrigin(measures) if measures else None,
                         on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
 
@@ -184,14 +184,21 @@ def _evaluate_once(parts: dict[str, _Part]):
 
 
 def _separate(parts: dict[str, _Part]):
-    """Leave out what would put a conversation that one source holds out among another's training or tuning records."""
-    sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
+    """Leave out what would put a conversation that one source holds out among another's training or tuning records, or
+    one that it sets aside for the auditor among another's training records.
+    """
+    sets = {name: [getattr(part.data, held) for held in (*HELD_OUT, "choices")] for name, part in parts.items()}
+    audits = {name: [part.data.audit] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])
+        audited = _hashes(records for other in parts if other != name for records in audits[other])
         seen: set[tuple] = set()
-        for set_name in (*TRAINING, "tuning"):
+        for set_name in (*TRAINING, "tuning", "audit"):
             records = getattr(part.data, set_name)
-            clash = np.isin(records.array("root_hash"), held)
+            if records is None:
+                continue
+            begun = records.array("root_hash")
+            clash = np.isin(begun, held) | (np.isin(begun, audited) if set_name in TRAINING else False)
             if clash.any():
                 _count_removed(name, part, set_name, records.where(clash), seen)
                 setattr(part.data, set_name, records.where(~clash))

@@ -4,6 +4,7 @@ A pair's p-value is the α at which its printed interval just reaches 0, so what
 intervals that exclude 0.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -12,8 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .crossed import MeanSquares
-from .intervals import MEAN, Contrasts, Estimate, Kind, Matrix
+from .intervals import MEAN, SHARE, Contrasts, Estimate, Kind, Matrix
 from .planning import smallest_shown
 
 # Differences that count as none unless others are declared with the table.
@@ -52,7 +52,7 @@ class Pair:
     verdict: Verdict
     winner: str | None          # of a verdict that claims, and of SEEN_ALONE
     within_margin: bool         # whether the margin was declared and `equivalence` lies inside it
-    smallest_shown: float       # difference that the comparison would have shown with 80% probability
+    smallest_shown: float       # difference that it would have shown with 80% probability; infinite: none that can be
 
     @property
     def loser(self) -> str | None:
@@ -97,11 +97,6 @@ def all_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 def against(baseline: str, methods: Sequence[str]) -> list[tuple[str, str]]:
     """Each other method and the baseline: fewer comparisons, which buy more than any adjustment does."""
     return [(method, baseline) for method in methods if method != baseline]
-
-
-def score_margin(start: Matrix) -> float:
-    """Default margin of a score: a tenth of the standard deviation of one answer of the start model."""
-    return 0.1 * float(start.numerator.std(ddof=1))
 
 
 def compare(figures: Mapping[str, Matrix], kind: Kind = MEAN, pairs: Sequence[tuple[str, str]] | None = None,
@@ -151,6 +146,7 @@ def _pairs(figures: Mapping[str, Matrix], kind: Kind, pairs: Sequence[tuple[str,
         ahead = first if (value < 0) == lower_is_better else second
         winner = ahead if printed.excludes_zero else None
         smallest = max(smallest_shown(squares.take(index), alpha / count), float(half[index]))
+        smallest = math.inf if kind is SHARE and smallest > 1 else smallest     # shares differ by 1 at most
         found.append(Pair(first, second, printed, float(p[index]), float(adjusted[index]), inner, verdict, winner,
                           within, smallest))
     return tuple(found)
@@ -174,11 +170,6 @@ def holm(p: ArrayLike) -> NDArray:
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, stepped, -1)
     return adjusted
-
-
-def crossed_p(squares: MeanSquares) -> NDArray:
-    """p-values (…) of a mean's difference from 0: the level at which the crossed interval just reaches it."""
-    return _level_reached(lambda alpha: np.abs(squares.mean) > squares.half(alpha), squares.mean.shape)
 
 
 def p_values(contrasts: Contrasts) -> NDArray:
