@@ -119,8 +119,11 @@ def _points(frame: pd.DataFrame, x: alt.X, quality: str, rows: Sequence[str]) ->
     layers = rules + dots
     if frame["row"].nunique() > _LABELLED:
         return layers
-    names = base.mark_text(align="left", dx=9, dy=-7, fontSize=13, fontWeight=600, aria=False)
-    return layers + names.encode(y="y:Q", text="row:N")
+    last = 0.7 * frame["x"].max()   # names of points further right stand at their left, inside the picture
+    for here, align, dx in ((alt.datum.x <= last, "left", 9), (alt.datum.x > last, "right", -9)):
+        names = base.transform_filter(here).mark_text(align=align, dx=dx, dy=-7, fontSize=13, fontWeight=600, aria=False)
+        layers += names.encode(y="y:Q", text="row:N")
+    return layers
 
 
 def _frame(points: Sequence[Point]) -> pd.DataFrame:
