@@ -6,7 +6,9 @@ Keeps    a frozen supervised reference, a frozen reward model, a critic that sta
          penalty in every token's reward, the score at the response's last token; GAE; clipped losses for policy and
          critic; minibatches over each batch of rollouts, in ``inner_epochs`` of the recipe (2; Ziegler's code 4,
          InstructGPT 1); a fixed KL coefficient or Ziegler's controller. With ``ptx_coef``, off by default, the
-         likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term).
+         likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term). With ``old_kl_coef`` above 0, a penalty
+         on KL(π_old ‖ π), whose weight doubles and halves around a target (1707.06347 §4): PPO-penalty has it in the
+         clip's place.
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
          sampling (the first ratio is 1); policy and critic are differentiated one after the other; advantages are
          whitened over all rollouts of a batch (as TRL did; lm-human-preferences: per minibatch); a response without
@@ -14,25 +16,26 @@ Changes  the four models are adapters on one base; old log-probabilities come fr
          by default (DeepSpeed-Chat, arXiv 2308.01320; null: as in the papers); critic and policy share one gradient
          clipping, and Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the
          coefficients; PPO-ptx learns from the data's demonstrations, one beside each rollout (InstructGPT:
-         pretraining text, eight times as many), by the mean over their tokens.
+         pretraining text, eight times as many), by the mean over their tokens; KL(π_old ‖ π) is estimated from the
+         tokens drawn, and its weight set by what the last minibatch of the batch before found.
 Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 from torch import Tensor
 
 from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
 from .common.data.batches import Batch
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
 from .common.support.errors import ConfigError
 from .common.models.model import ModelConfig, Models
-from .common.policy_gradient import explained_variance, gae, masked_mean, squared_errors, whiten
-from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored, check_choices, check_numbers,
-                              columns)
+from .common.policy_gradient import explained_variance, gae, kl_penalty, masked_mean, squared_errors, whiten
+from .common.rollouts import Estimates, Minibatch, PolicyGradient, Rollouts, Scored, columns
 from .common.support.seeds import derive
 from .common.data.template import Example
 from .common.data.tokenized import batch_indices
@@ -66,6 +69,11 @@ def critic_at_random(models: Models, seed: int) -> None:
 
 
 CRITICS = {"reward": critic_from_reward, "policy": critic_from_policy, "random": critic_at_random}
+
+
+def adapted(coef: float, kl: float, target: float) -> float:
+    """The weight of KL(π_old ‖ π) for the next batch, after a batch that moved the policy by ``kl`` (§4)."""
+    return coef / 2 if kl < target / 1.5 else coef * 2 if kl > target * 1.5 else coef
 
 
 @dataclass(frozen=True)
@@ -114,15 +122,14 @@ class PPO(PolicyGradient):
     value_clip: float = 0.2  # of the critic's change
     value_coefficient: float = 0.1  # of the critic's loss
     ptx_coef: float = 0.0  # γ: weight of the demonstrations' likelihood; 0: PPO without ptx
+    old_kl_coef: float = 0.0  # β: weight of KL(π_old ‖ π) in the loss, where it starts; 0: without
+    old_kl_target: float | None = None  # d_targ, nats per token; null: β stays
     critic: str = "reward"  # reward | policy | random: where the critic starts
 
     def __post_init__(self):
         super().__post_init__()
-        check_choices(self, {"critic": CRITICS})
-        check_numbers(self,
-                      (("value_coefficient", "ptx_coef"), lambda x: x >= 0, "a finite number of 0 or more"),
-                      (("value_clip",), lambda x: x > 0, "a finite number above 0"),
-                      (("gamma", "lam"), lambda x: 0 <= x <= 1, "a number in [0, 1]"))
+        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, ptx_coef=NOT_NEGATIVE,
+                old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(), value_clip=POSITIVE, gamma=within("[0, 1]"), lam=within("[0, 1]"))
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":
@@ -154,8 +161,25 @@ class PPO(PolicyGradient):
                 context.demonstrations[index]
         super().fit(context)
 
+    def start(self) -> None:
+        super().start()
+        self.old_kl, self.moved = self.old_kl_coef, None  # β, and the last KL(π_old ‖ π), nats per token
+
+    def stop(self, values: dict[str, float]) -> bool:
+        self.moved = values["policy/approx_kl"]
+        return super().stop(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "old_kl": self.old_kl, "moved": self.moved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.old_kl, self.moved = state["old_kl"], state["moved"]
+
     def experience(self, context: Context, examples: list[Example]) -> Rollouts:
         """Sample, score, penalise by the KL, estimate advantages, whiten; with ptx, add a demonstration a prompt."""
+        if torch.is_grad_enabled() and self.old_kl_target is not None and self.moved is not None:
+            self.old_kl = adapted(self.old_kl, self.moved, self.old_kl_target)
         rollouts = super().experience(context, examples)
         if not self.ptx_coef or not torch.is_grad_enabled():  # what is only watched learns nothing
             return rollouts
@@ -180,10 +204,20 @@ class PPO(PolicyGradient):
         return batch_indices(len(context.demonstrations), size, limit, step, derive(context.seed, "ptx"))
 
     def loss(self, models: Models, minibatch: Minibatch) -> Iterator[Loss]:
-        yield super().loss(models, minibatch)  # the policy's
+        yield self._policy_loss(models, minibatch)
         yield self._value_loss(models, minibatch)
         if isinstance(minibatch, PtxMinibatch):
             yield self._ptx_loss(models, minibatch.demonstrations)
+
+    def _policy_loss(self, models: Models, minibatch: Minibatch) -> Loss:
+        mask, logprobs = minibatch.batch.mask, self.logprobs(models.policy, minibatch.batch)  # (B, K, T) each
+        losses, metrics = self.surrogate(logprobs, minibatch)  # (B, K, T)
+        terms = {"policy": Term(losses.sum(), per="tokens")}
+        if self.old_kl_coef:  # 1707.06347 eq. 8's second term, with y ∼ π_old
+            kl = torch.where(mask, kl_penalty(minibatch.logprobs, logprobs, "k3"), 0)  # (B, K, T)
+            terms["old_kl"] = Term(kl.sum(), per="tokens", coefficient=self.old_kl)
+            metrics = {**metrics, "kl/old_coef": torch.tensor([self.old_kl])}
+        return Loss(terms, metrics)
 
     def _value_loss(self, models: Models, minibatch: Minibatch) -> Loss:
         old, mask = minibatch.estimates, minibatch.batch.mask
@@ -195,3 +229,12 @@ class PPO(PolicyGradient):
     def _ptx_loss(self, models: Models, demonstrations: Batch) -> Loss:
         likelihood = models.policy.token_logprobs(demonstrations).sum()  # Σ log π(x), InstructGPT eq. 2's second term
         return Loss({"ptx": Term(-likelihood, per="demonstrated", coefficient=self.ptx_coef)}, {})
+
+
+@dataclass
+class PPOPenalty(PPO):
+    """PPO with an adaptive penalty on KL(π_old ‖ π) in the clip's place: TRPO's constraint, softened."""
+
+    clip: float | None = None
+    old_kl_coef: float = 1.0
+    old_kl_target: float | None = 0.01

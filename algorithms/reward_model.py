@@ -21,9 +21,8 @@ reward, here the reward is the expected rating, which is no draw.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,11 +30,17 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
-from .common.support.errors import ConfigError, DataError, TrainingError
+from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
+from .common.support.errors import ConfigError, TrainingError
 from .common.models.model import Models
 from .common.models.sampling import Sampling, sample
 from .common.support.seeds import derive, permutation
 from .common.data.template import Example
+
+if TYPE_CHECKING:
+    from .common.data.records import Records
+
+MOST_BINS = 100  # of a scale that is proposed
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None) -> Tensor:
@@ -91,10 +96,7 @@ class ResponseModel(Algorithm):
     role: ClassVar[str] = "reward"
 
     def __post_init__(self):
-        if self.normalize_on is not None and self.normalize_on < 2:
-            raise ConfigError(f"algorithm.normalize_on: found {self.normalize_on}; expected at least 2, or null")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"algorithm.max_new_tokens: found {self.max_new_tokens}; expected at least 1")
+        require(self, "algorithm", normalize_on=at_least(2).or_null(), max_new_tokens=at_least(1))
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
         self.mean, self.std = 0.0, 1.0
 
@@ -161,11 +163,7 @@ class RewardModel(ResponseModel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.view not in ("pairs", "ranked"):
-            raise ConfigError(f"algorithm.view: found {self.view!r}; expected pairs or ranked")
-        for key in ("margin", "centering"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(f"algorithm.{key}: found {getattr(self, key)}; expected a finite number, at least 0")
+        require(self, "algorithm", view=one_of(("pairs", "ranked")), margin=NOT_NEGATIVE, centering=NOT_NEGATIVE)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         rewards, scores, present = self.rewards(models, batch), batch.scores, batch.present  # each (B, K)
@@ -207,8 +205,7 @@ class RatingModel(ResponseModel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.bins < 2:
-            raise ConfigError(f"algorithm.bins: found {self.bins}; expected at least 2")
+        require(self, "algorithm", bins=at_least(2))
 
     @property
     def outputs(self) -> int:
@@ -217,18 +214,17 @@ class RatingModel(ResponseModel):
     def rewards(self, models: Models, batch: Batch) -> Tensor:
         return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
 
-    def fit(self, context: Context) -> None:
-        for index in context.visited():
-            self._check(context.examples[index])
-        for example in context.heldout:
-            self._check(example)
-        super().fit(context)
-
-    def _check(self, example: Example) -> None:
+    def check_records(self, records: Records, key: str) -> None:
+        found = sorted({score for scores in records.column("scores") for score in scores or ()})
         allowed = range(self.lowest, self.lowest + self.bins)
-        if bad := [score for score in example.scores if score not in allowed]:
-            raise DataError(f"scores: found {bad[0]:g} in record {example.record}; expected whole ratings "
-                            f"{allowed[0]} to {allowed[-1]}; fix: algorithm.lowest and algorithm.bins, or other data")
+        if not found or all(score in allowed for score in found):
+            return
+        least, most = found[0], found[-1]
+        fix = f"{key}.lowest={least:g} {key}.bins={max(most - least + 1, 2):g}"
+        if not all(score.is_integer() for score in found) or most - least >= MOST_BINS:
+            fix = "data with whole ratings, or a reward_model, which learns from their order"
+        raise ConfigError(f"{key}.lowest: found ratings from {least:g} to {most:g}; expected whole ratings "
+                          f"{allowed[0]} to {allowed[-1]}; fix: {fix}")
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         logits = models.role(self.role).final_outputs(batch)[batch.present]  # (N, bins)

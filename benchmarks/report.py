@@ -2,17 +2,17 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a table can be made again anywhere,
-without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
-row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
-the configuration.
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
+table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
+the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
+compared is declared in `report` of the configuration.
 """
 
 import argparse
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from algorithms.common.support.errors import UserError
 from .aggregation import Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
-from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import Row, Table, plain, print_table, title, write
+from .results_read import ROWS, ReportError, Result, collect
+from .tables import COSTS, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
@@ -115,26 +115,34 @@ def members_of(results: Sequence[Result]) -> list[Member]:
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault((result.algorithm, _settings(result, varying)), []).append(result)
-    members = []
-    for (algorithm, settings), group in groups.items():
-        complete = sorted((result for result in group if result.status == "complete"), key=lambda result: result.seed)
-        lost = [result for result in group if result.status == "failed"]
-        if len({result.seed for result in complete}) < len(complete):
-            names = [result.folder.name for result in complete]
-            if len(set(names)) < len(names):
-                names = [str(result.folder) for result in complete]
-            members += [Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
-                        for run, name in zip(complete, names)]
-            complete = []
-        if complete or lost:
-            row = Row(algorithm, dict(settings), tuple(result.seed for result in complete))
-            row.diverged = sum(result.diverged for result in lost)
-            row.failed = len(lost) - row.diverged
-            row.errors = [f"{_origin(result)}: {result.error}" for result in lost]
-            members.append(Member(row, complete, lost))
+    members = [member for (algorithm, settings), group in groups.items()
+               for member in _of_setting(algorithm, dict(settings), group)]
     if len({member.label for member in members}) < len(members):
         raise ReportError("found rows named alike; expected names that differ; fix: make a table of fewer folders")
     return members
+
+
+def _of_setting(algorithm: str, settings: dict[str, str], runs: Sequence[Result]) -> Iterator[Member]:
+    """The runs of one algorithm and setting: a row of all seeds, or where a seed is there twice one of each run; and
+    where runs failed, they are told in a row without a name of its own."""
+    complete = sorted((run for run in runs if run.status == "complete"), key=lambda run: run.seed)
+    lost = [run for run in runs if run.status == "failed"]
+    if len({run.seed for run in complete}) < len(complete):
+        for run, name in zip(complete, _folder_names(complete)):
+            yield Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
+        complete = []
+    if complete or lost:
+        row = Row(algorithm, settings, tuple(run.seed for run in complete))
+        row.diverged = sum(run.diverged for run in lost)
+        row.failed = len(lost) - row.diverged
+        row.errors = [f"{_origin(run)}: {run.error}" for run in lost]
+        yield Member(row, complete, lost)
+
+
+def _folder_names(runs: Sequence[Result]) -> list[str]:
+    """A name for each run: its folder's, or the whole path where two folders have the same."""
+    names = [run.folder.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 def _varying(results: Sequence[Result]) -> list[str]:

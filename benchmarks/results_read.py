@@ -17,12 +17,12 @@ import yaml
 
 from algorithms.common.evaluation.inference.intervals import Estimate
 
+from .tables import COSTS
+
 SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
-COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes",
-         "resident_models", "trainable_parameters")
 AGAIN = "fix: run the same command again; kept stages make it quick"
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 

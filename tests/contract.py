@@ -69,9 +69,11 @@ class Contract:
         """folder: for this method's runs; stages: shared by methods; conf: a config folder beside the project's."""
         self.name, self.folder, self._conf = name, folder, conf
         small = [f"algorithm={name}", *SMALL, f"stages.folder={stages}"]
-        steps = [f"{path}.{key}" for path in recipes(self.composed(*small))
-                 for key in (f"steps={STEPS}", "batch_size=8")]
-        self.overrides = [*small, *LAB.get(name, []), *steps]
+        composed = self.composed(*small)
+        steps = [f"{path}.{key}" for path in recipes(composed) for key in (f"steps={STEPS}", "batch_size=8")]
+        # the fewer draws, the less likely is one so near to a token's edge that rounding moves it
+        few = ["algorithm.samples=2"] if composed.algorithm.get("samples", 1) > 2 else []
+        self.overrides = [*small, *few, *LAB.get(name, []), *steps]
 
     def composed(self, *overrides: str) -> DictConfig:
         return composed(*[f"hydra.searchpath=[file://{self._conf}]"] * bool(self._conf), *overrides)

@@ -343,6 +343,25 @@ CASES = {
          Bad("non-text part", "rejected_messages"))]),
 }
 
+VERDICT = {"prompt_id": "p", "prompt": "Tea?", "left": "0", "left_response": " Green.", "right": "start",
+           "right_response": " None.", "outcome": "left", "judge": "people", "order": "right_first", "at": "2026",
+           "raw": "second", "sample": 0, "left_score": None, "right_score": None}
+SAID = {"judge": "people", "left": "0", "right": "start", "at": "2026"}
+CASES["verdicts"] = Case([
+    (VERDICT, pair("Tea?", " Green.", " None.", SAID)),
+    (changed(VERDICT, outcome="right", judge="people/Ada"),
+     [Record("Tea?", [" Green.", " None."], [0.0, 1.0], {**SAID, "judge": "people/Ada"})]),
+    (changed(VERDICT, outcome="tie"), [Record("Tea?", [" Green.", " None."], [0.5, 0.5], SAID)]),
+    (changed(VERDICT, prompt="\n\nHuman: Tea?\n\nAssistant:", left_response="Yes."),
+     [Record([user("Tea?")], ["Yes.", " None."], [1.0, 0.0], SAID)]),
+    (changed(VERDICT, outcome="none"), []),
+    (changed(VERDICT, judge="peoples"), []),
+    (changed(VERDICT, left_response=" "), []),
+    (changed(VERDICT, left_response=" None."), []),
+    (changed(VERDICT, outcome="A"), Bad("unknown choice", "outcome")),
+], "verdicts.parquet", skipped={"pair without a verdict": 1, "verdict of another judge": 1,
+                                "verdict on an empty answer": 1, "verdict on twice the same answer": 1})
+
 CHAT = {"alpaca", "dolly", "webgpt", "shp", "stack_exchange", "synthetic_gptj", "helpsteer2", "helpsteer2_pairs",
         "safe_rlhf", "beavertails", "gsm_solutions", "bpo", "gpt4_llm", "question_pairs", "flan_v2", "ultrafeedback"}
 for name in CHAT:

@@ -18,6 +18,7 @@ from torch import Tensor
 from .data.batches import Batch, counts
 from .data.template import Example
 from .data.tokenized import Tokenized, visited
+from .figures import Apart, Figure, Known
 from .models.model import ModelConfig, Models
 from .recipe import Recipe, TrainerConfig
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .data.records import DataSets, Messages, Record, Records
-    from .figures import Figure, Known
     from .models.sampling import Sample, Sampling
     from .support.store import Store
 
@@ -272,6 +272,10 @@ class Algorithm:
         """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked
         before anything is trained. Default: nothing is refused."""
 
+    def check_records(self, records: Records, key: str) -> None:
+        """ConfigError where its settings do not fit what it learns from; asked before anything is trained. key: where
+        the config has these settings. Default: nothing is refused."""
+
     def add_roles(self, models: Models, seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""
         start = models.reference.name if "reference" in self.needs else None
@@ -320,7 +324,7 @@ class Algorithm:
         """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
         return None
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known]:
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known | Apart]:
         """Figures of its own, from all evaluated candidates and from the picked ones, a row an answer (see
         ``evaluation.sample_frame``); common ones of that name give way."""
         return []

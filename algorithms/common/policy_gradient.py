@@ -75,16 +75,26 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     return torch.where(mask, whitened if shift_mean else whitened + mean, 0)
 
 
-def surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float
+def surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float | None
                ) -> tuple[Tensor, Tensor]:
     """(B, T) each → −A ρ and −A clip(ρ, 1 − ε, 1 + ε), (B, T) each, with ρ = π/π_old;
     0 outside the mask.
 
-    1707.06347 eq. 7, negated, is the mean of the larger one over the mask.
+    1707.06347 eq. 7, negated, is the mean of the larger one over the mask. Without ``clip`` both are the first (eq. 6).
     """
     ratio = torch.where(mask, logprobs - old_logprobs, 0).exp()
     advantages = torch.where(mask, advantages, 0)
-    return -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return -advantages * ratio, -advantages * (ratio if clip is None else ratio.clamp(1 - clip, 1 + clip))
+
+
+def response_losses(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *,
+                    clip: float | None) -> Tensor:
+    """(B, K, T) log-probabilities, (B, K, 1) advantages, (B, K, T) mask → (B, K): 1707.06347 eq. 7, negated, of whole
+    responses: each is one action, of probability Π_t π(y_t | …). An empty one gives 0.
+    """
+    new, old = (torch.where(mask, each, 0).sum(-1, keepdim=True) for each in (logprobs, old_logprobs))  # (B, K, 1)
+    plain, clipped = surrogates(new, old, advantages, mask.any(-1, keepdim=True), clip=clip)
+    return torch.maximum(plain, clipped).squeeze(-1)
 
 
 def squared_errors(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float

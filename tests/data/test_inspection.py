@@ -484,7 +484,9 @@ def test_public_data(shared_data, name, rows, tmp_path):
                    f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "run/data.json").read_text())
-    assert found["sets"]["preferences"] + found["sets"]["heldout"] == rows
+    assert found["sets"]["preferences"] + found["sets"]["heldout"] + found["sets"].get("audit", 0) == rows
+    aside = found["sets"].get("audit", 0) / (rows - found["sets"]["heldout"])
+    assert aside == (pytest.approx(0.2, abs=0.01) if rows == 2303 else 0), "a fifth, where that is worth it"
     assert found["split"]["shared_prompts"] == 0 and found["near_duplicates"]["untried_candidates"] == 0
     assert not any(found["conversations"]["continued"].values())
     Page.of((tmp_path / "run/data.html").read_text())

@@ -18,6 +18,7 @@ from preset_rows import (
     SAFE,
     SHP,
     STEER,
+    VERDICT,
     Bad,
     Case,
     changed,
@@ -87,7 +88,8 @@ def test_a_bad_row_is_reported_by_path_and_line(tmp_path, preset):
     assert listed.strip().split(":")[0] in reasons
 
 
-WITHOUT_NAME = {"oasst_tree", "gpt4_llm", "question_pairs", "gsm_solutions", "dpo_demo", "kto_demo", "dpo_parts_demo"}
+WITHOUT_NAME = {"oasst_tree", "gpt4_llm", "question_pairs", "gsm_solutions", "dpo_demo", "kto_demo", "dpo_parts_demo",
+                "verdicts"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -208,6 +210,8 @@ def test_options_of_presets(tmp_path):
     assert only(tmp_path, "helpsteer2", STEER, "data.columns.score=coherence") == [([user("Name it.")], ["Bo."], [4.0])]
     found = only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity")
     assert found == [([user("Name it.")], ["Bo."], [0.0])]
+    assert only(tmp_path, "verdicts", changed(VERDICT, judge="auditor"), "data.mapper.judge=null") == [
+        ("Tea?", [" Green.", " None."], [1.0, 0.0])]
     assert only(tmp_path, "shp", changed(SHP, score_A=9, score_ratio=1.5), "data.filter=null") == [
         ([user("My bread?")], ["Knead.", "Wait."], [9.0, 6.0])]
 

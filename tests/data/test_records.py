@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -121,8 +122,7 @@ def test_no_records():
 
 def test_the_fingerprint_is_that_of_the_content_in_order(tmp_path):
     records = Records.from_list(SAMPLE)
-    records.save(tmp_path / "elsewhere.arrow")
-    moved = Records.from_arrow(tmp_path / "elsewhere.arrow")
+    moved = Records(shutil.copy(records.path, tmp_path / "elsewhere.arrow"), len(records))
     other_meta = Records.from_list(Record(r.prompt, r.responses, r.scores, {"other": 1}) for r in SAMPLE)
     assert records.fingerprint == moved.fingerprint == other_meta.fingerprint == records.select(range(8)).fingerprint
     assert list(moved) == SAMPLE and list(other_meta) != SAMPLE
@@ -144,7 +144,7 @@ def test_files_and_folders_that_cannot_serve(tmp_path):
     import datasets
     datasets.Dataset.from_list([{"a": 1}]).save_to_disk(tmp_path / "d")
     with pytest.raises(UserError, match="expected an Arrow file of records"):
-        Records.from_arrow(next((tmp_path / "d").glob("*.arrow")))
+        list(Records(next((tmp_path / "d").glob("*.arrow")), 1))
     (tmp_path / "file").write_text("")
     set_cache_folder(tmp_path / "file")
     with pytest.raises(UserError, match="cannot be written"):

@@ -138,11 +138,14 @@ def test_hh_sets_share_no_prompt():
         return {render_transcript(record.prompt) for part in parts for record in part}
 
     train = prompts_of(data.preferences, data.demonstrations, data.prompts)
-    held = prompts_of(data.evaluation, data.heldout)
-    assert not train & held and len(train | held) == 2301
-    assert len(data.preferences) + len(data.heldout) == 2303 and len(held) == len(data.evaluation) == 231
-    roots = [set(records.array("root_hash").tolist()) for records in (data.preferences, data.heldout)]
-    assert not roots[0] & roots[1], "no conversation is on both sides either, in a shorter or longer form"
+    held, audit = prompts_of(data.evaluation, data.heldout), prompts_of(data.audit)
+    assert not train & held and not (train | held) & audit and len(train | held | audit) == 2301
+    assert len(data.preferences) + len(data.heldout) + len(data.audit) == 2303
+    assert len(data.audit) == pytest.approx(0.2 * 2072, abs=10), "of the conversations, which may have several"
+    assert len(held) == len(data.evaluation) == 231
+    roots = [set(records.array("root_hash").tolist()) for records in (data.preferences, data.heldout, data.audit)]
+    apart = not roots[0] & roots[1] and not roots[2] & (roots[0] | roots[1])
+    assert apart, "no conversation is on both sides either, in a shorter or longer form"
 
 
 @needs_data

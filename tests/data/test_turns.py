@@ -56,8 +56,7 @@ def test_further_keys_stay_with_their_turn(tmp_path):
         assert (record.responses, record.extras) == (["fine"], [{"reasoning_content": "I tasted it"}])
     assert report.turn_keys == {"name": 2, "reasoning_content": 4} and not report.unread_turn_keys
     assert list(records.column("messages"))[0] == record.prompt
-    records.save(tmp_path / "kept.arrow")
-    assert Records.from_arrow(tmp_path / "kept.arrow").fingerprint == records.fingerprint
+    assert Records.from_list(records).fingerprint == records.fingerprint
 
 
 def test_further_keys_are_content_but_no_other_prompt():

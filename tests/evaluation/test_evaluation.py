@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
@@ -21,6 +24,7 @@ from algorithms.common.evaluation.evaluate import (
     sample_frame,
 )
 from algorithms.common.evaluation.metrics import distinct_2, metrics
+from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.support.errors import ConfigError
 from few import few
@@ -73,7 +77,7 @@ def naive_warp(logits, drawn, ends, settings):
             break
         kept.add(token)
         mass += probabilities[token]
-    kept |= {drawn}
+    kept |= {drawn} - {None}
     whole = sum(probabilities[token] for token in kept)
     return torch.tensor([value / whole if token in kept else 0.0 for token, value in enumerate(probabilities)]).double()
 
@@ -114,6 +118,56 @@ def test_the_sampled_kl_and_the_exact_one_agree(models, settings):
     k1, exact = np.array(found["kl_k1"]), np.array(found["kl_exact"])
     noise = (k1 - exact).std() / len(k1) ** 0.5
     assert exact.mean() > 5 * noise and abs(k1.mean() - exact.mean()) < 4 * noise
+
+
+@pytest.fixture(scope="module")
+def of_five_tokens():
+    """Two roles over a vocabulary of 5, of which 0 ends a response; sharp, so that truncation leaves tokens out."""
+    torch.manual_seed(3)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    base = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=5, **shape), attn_implementation="eager").eval()
+    base.get_output_embeddings().weight.data.mul_(8)
+    words = WordLevel({"<eos>": 0, "a": 1, "b": 2, "c": 3, "d": 4}, unk_token="d")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="<eos>")
+    config = ModelConfig("five", precision="fp32", lora=Lora(r=4, alpha=8), attention="eager",
+                         gradient_checkpointing=False)
+    models = Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
+    assert models.template.stop_ids == [0]
+    for seed, role in enumerate(("reference", "policy")):
+        models.add_role(role, trainable=False, seed=seed)
+        with torch.no_grad():
+            for name, parameter in models.role(role).parameters().items():
+                drawn = torch.Generator().manual_seed(len(name) + seed)
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=drawn))
+    return models
+
+
+@pytest.mark.parametrize("settings", [Sampling(3), Sampling(3, top_p=0.9), Sampling(3, 0.5, top_p=0.9),
+                                      Sampling(3, 0.5, top_k=3), Sampling(3, 2.0, top_p=0.7, min_new_tokens=2)],
+                         ids=str)
+def test_over_all_responses_the_sampled_kl_is_the_exact_one_without_error(of_five_tokens, settings):
+    """Every response of at most 3 tokens, by its probability: both expectations are the KL of whole responses."""
+    models, prompt = of_five_tokens, [1, 3, 2]
+    responses, probabilities, ratios = [], [], []
+    beginnings = [((), 1.0, 0.0)]  # tokens, q and log(q / r) of them, by float64 forwards of one sequence each
+    while beginnings:
+        tokens, probability, ratio = beginnings.pop()
+        if tokens[-1:] == (0,) or len(tokens) == settings.max_new_tokens:
+            responses.append(Example(prompt, [list(tokens)], [tokens[-1] == 0], None, "a"))
+            probabilities.append(probability)
+            ratios.append(ratio)
+            continue
+        policy, reference = (naive_logits(models, role, prompt + list(tokens))[-1] for role in ("policy", "reference"))
+        ends = (0,) if len(tokens) < settings.min_new_tokens else ()
+        q, log_r = naive_warp(policy, None, ends, settings), (reference / settings.temperature).log_softmax(-1)
+        beginnings += [((*tokens, token), probability * q[token].item(), ratio + (q[token].log() - log_r[token]).item())
+                       for token in range(5) if q[token] > 0]
+    weights = torch.tensor(probabilities).double()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-6) and len(responses) > 4
+    kl = (weights * torch.tensor(ratios).double()).sum().item()
+    found = divergence(models, models.collate(responses), settings, has_reference=True)
+    k1, exact = ((weights * torch.tensor(found[name]).double()).sum().item() for name in ("kl_k1", "kl_exact"))
+    assert kl > 0.05 and k1 == pytest.approx(kl, abs=1e-4) and exact == pytest.approx(kl, abs=1e-4)
 
 
 def test_greedy_decoding_and_picked_responses_have_no_kl(models):

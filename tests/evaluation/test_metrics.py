@@ -12,7 +12,7 @@ from test_evaluation import PLAIN, evaluation, frame
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.evaluation.evaluate import EvalConfig
-from algorithms.common.evaluation.metrics import estimate, estimates, figures, metrics, wins
+from algorithms.common.evaluation.metrics import estimate, estimates, figure_rows, figures, metrics, wins
 from algorithms.common.figures import Figure, Known
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.runs.results import write_figures
@@ -100,12 +100,12 @@ def test_a_frame_and_the_other_way_round_share_the_wins():
 def test_rows_are_written_and_read_as_they_are(tmp_path):
     made = [Figure.of("a", ["x", "y", "x"], [1, 2, 3]), Known.constant("k", 0.5, 2),
             Figure.of("b/c@2", ["x"], [1.5], [7])]
-    write_figures(tmp_path, made)
+    write_figures(tmp_path, figure_rows(made))
     found = pd.read_parquet(tmp_path / "figures.parquet")
     assert found.values.tolist() == [["a", "x", 4.0, 2.0], ["a", "y", 2.0, 1.0], ["b/c@2", "x", 1.5, 7.0]]
     assert list(found) == ["figure", "prompt_id", "numerator", "denominator"]
     assert found["numerator"].dtype == found["denominator"].dtype == np.float64
-    write_figures(tmp_path, [])
+    write_figures(tmp_path, figure_rows([]))
     none = pd.read_parquet(tmp_path / "figures.parquet")
     assert not len(none) and list(none) == list(found) and none["numerator"].dtype == np.float64
 

@@ -21,6 +21,7 @@ from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke
 from few import few
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
+TRAIN_NOTHING = {"best_of_n"}
 OPTIONAL_GROUPS = ("experiment", "debug")
 COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
             # what only a user can know
@@ -55,9 +56,10 @@ def objects(node, path=""):
 
 
 def inherited(path: Path) -> list[Path]:
-    """The files of the same group that a YAML builds on, as a preset does."""
-    return [path.with_name(f"{item}.yaml") for item in OmegaConf.load(path).get("defaults", [])
-            if isinstance(item, str) and item != "_self_" and not item.startswith("/")]
+    """The files that a YAML builds on, as a preset does on one of its group and a recipe on one of its scale."""
+    named = [item for item in OmegaConf.load(path).get("defaults", []) if isinstance(item, str) and item != "_self_"]
+    return [CONF / f"{item.removesuffix('@_here_')[1:]}.yaml" if item.startswith("/") else
+            path.with_name(f"{item}.yaml") for item in named]
 
 
 def node_of(group: str, choice: str) -> DictConfig:
@@ -86,22 +88,38 @@ def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_algorithm_has_a_recipe_at_each_scale(algorithm, scale):
-    path = CONF / "recipe" / scale / f"{algorithm}.yaml"
-    assert path.is_file()
     config = complete(f"algorithm={algorithm}", f"scale@_global_={scale}")
-    assert settings(config).recipe == instantiate(OmegaConf.load(path), _convert_="all")
+    recipe = composed("recipe=" + ("untrained" if algorithm in TRAIN_NOTHING else f"{scale}/{algorithm}")).recipe
+    assert config.recipe == recipe and settings(config).recipe == instantiate(recipe, _convert_="all")
 
 
 def test_every_recipe_belongs_to_an_algorithm_and_a_scale():
-    assert set(choices("recipe")) == {f"{scale}/{algorithm}" for scale in SCALES for algorithm in ALGORITHMS}
+    trained = set(ALGORITHMS) - TRAIN_NOTHING
+    of_scales = {f"{scale}/{name}" for scale in SCALES for name in {"default", *trained}}
+    assert set(choices("recipe")) == {"untrained", *of_scales}
+
+
+@pytest.mark.parametrize("choice", choices("recipe"))
+def test_a_recipe_says_only_what_differs_from_what_it_builds_on(choice):
+    path = CONF / "recipe" / f"{choice}.yaml"
+    own = {key: value for key, value in OmegaConf.load(path).items() if key != "defaults"}
+    for file in inherited(path):
+        beneath = composed(f"recipe={file.relative_to(CONF / 'recipe').with_suffix('')}").recipe
+        assert {key for key, value in own.items() if beneath[key] == value} == set()
+    assert inherited(path) or choice.endswith("/default")
+
+
+def test_a_recipe_chosen_by_hand_counts_for_what_trains_nothing_too():
+    assert composed("algorithm=best_of_n", "recipe=lab/ppo", "recipe.steps=3").recipe.steps == 3
+    assert composed("algorithm=best_of_n", "model=hub").recipe == composed("recipe=untrained").recipe
 
 
 def test_the_hub_model_brings_its_scale_and_its_evaluation():
     config = complete("model=hub", "algorithm=sft")
-    assert config.recipe == OmegaConf.load(CONF / "recipe/qlora/sft.yaml")
+    assert config.recipe == composed("recipe=qlora/sft").recipe != composed("recipe=lab/sft").recipe
     assert config.eval == OmegaConf.load(CONF / "eval/qlora.yaml")
-    config = complete("model=hub", "scale@_global_=lab", "algorithm=sft")
-    assert config.recipe == OmegaConf.load(CONF / "recipe/lab/sft.yaml")
+    chosen = complete("model=hub", "scale@_global_=lab", "algorithm=sft")
+    assert chosen.recipe == composed("recipe=lab/sft").recipe
 
 
 @pytest.mark.parametrize("judge", choices("judge"))
@@ -209,7 +227,10 @@ def test_lora_has_its_defaults_in_every_model(choice):
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: path.relative_to(CONF).as_posix())
 def test_every_file_of_a_group_names_its_class_or_builds_on_one_that_does(path):
-    assert any("_target_" in OmegaConf.load(file) for file in (path, *inherited(path)))
+    files = [path]
+    while not any("_target_" in OmegaConf.load(file) for file in files):
+        files = [one for file in files for one in inherited(file)]
+        assert files
 
 
 def test_candidates_are_decoded_as_many_at_once_as_the_evaluation():
@@ -235,7 +256,8 @@ def refused(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize("override, message", [
-    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
+    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, "
+     "length_normalized, needs, sft_coef, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
     ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
@@ -265,7 +287,7 @@ def refused(*overrides: str) -> str:
     ("recipe.betas=[0.9]", "recipe.betas: found [0.9]; expected two numbers"),
     ("eval.prompts=0", "eval.prompts: found 0; expected at least 1"),
     ("eval.sampling.top_p=0", "eval.sampling.top_p: found 0; expected"),
-    ("trainer.optimizer=sgd", "trainer.optimizer: found 'sgd'; expected one of adamw, paged_adamw_8bit"),
+    ("trainer.optimizer=sgd", "trainer.optimizer: found 'sgd'; expected adamw or paged_adamw_8bit"),
     ("trainer.trackers=[visdom]", "trainer.trackers: found ['visdom']; expected some of tensorboard, wandb"),
     ("budget.equal=luck", "budget.equal: found 'luck'; expected"),
     ("stages.folder=3", "stages.folder: found 3 (int); expected str or null"),
@@ -298,7 +320,8 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("overrides, messages", [
-    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, needs, view"]),
+    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, "
+                               "length_normalized, needs, sft_coef, view"]),
     (["algorithm=dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
@@ -353,7 +376,7 @@ BAD_LINES = {
 BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=chat")
 
 
-@pytest.mark.parametrize("lines", few([BEFORE, [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
+@pytest.mark.parametrize("lines", few([list(BEFORE), [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
 def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path, lines):
     """All in one fresh process, where no other test has imported what loads models."""
     script = tmp_path / "lines.py"

@@ -20,10 +20,10 @@ def head(name: str) -> str:
 
 
 def defaults(name: str) -> dict[str, set]:
-    """Option → its defaults in the module's classes."""
-    found: dict[str, set] = {}
-    for kind in vars(importlib.import_module(f"algorithms.{name}")).values():
-        if isinstance(kind, type) and issubclass(kind, Algorithm) and dataclasses.is_dataclass(kind):
+    """Option → its defaults in the module's own classes."""
+    module, found = importlib.import_module(f"algorithms.{name}"), {}
+    for kind in vars(module).values():
+        if isinstance(kind, type) and issubclass(kind, Algorithm) and kind.__module__ == module.__name__:
             for field in dataclasses.fields(kind):
                 if field.default is not dataclasses.MISSING:
                     found.setdefault(field.name, set()).add(field.default)

@@ -358,7 +358,7 @@ def test_parts_do_not_change_what_is_drawn(context, tmp_path, monkeypatch):
     (lambda: Candidates({}), "candidates.sources: found none"),
     (lambda: Candidates({"own": None}), "candidates.sources: found none"),
     (lambda: Candidates(scores="luck"), "candidates.scores: found 'luck'"),
-    (lambda: Candidates(max_new_tokens=0), "source.max_new_tokens"),
+    (lambda: Candidates(max_new_tokens=0), "candidates.max_new_tokens"),
     (lambda: Candidates(scores="records"), "found records with the sources own")])
 def test_values_that_cannot_be_used(build, message):
     with pytest.raises(ConfigError, match=message):

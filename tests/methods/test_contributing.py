@@ -40,7 +40,7 @@ def checked(copy: Path, *arguments: str) -> None:
 
 
 def test_the_page_shows_whole_methods():
-    assert METHODS == ["odpo", "reinforce", "unlikelihood"]
+    assert METHODS == ["moving_baseline", "odpo", "unlikelihood"]
     for name in METHODS:
         assert {f"algorithms/{name}.py", f"conf/recipe/lab/{name}.yaml",
                 f"conf/recipe/qlora/{name}.yaml"} <= FILES.keys()
@@ -64,3 +64,4 @@ def test_the_methods_keep_the_contract(copy):
 @pytest.mark.slow
 def test_the_house_takes_the_methods(copy):
     checked(copy, "tests/house/test_layout.py", "tests/house/test_docstrings.py", "-k", "not tracked and not commit")
+    checked(copy, "tests/house/test_configs.py", "-k", " or ".join(METHODS))

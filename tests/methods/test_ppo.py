@@ -17,7 +17,6 @@ from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.recipe import Recipe
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
-from algorithms.common.rollouts import PolicyGradient
 from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
 from algorithms.ppo import PPO
@@ -288,7 +287,7 @@ def test_nothing_names_the_policys_graph_while_the_critic_computes(make_models, 
 
         return call
 
-    monkeypatch.setattr(PolicyGradient, "loss", watched(PolicyGradient.loss, "policy"))
+    monkeypatch.setattr(PPO, "_policy_loss", watched(PPO._policy_loss, "policy"))
     monkeypatch.setattr(PPO, "_value_loss", watched(PPO._value_loss, "value"))
     run_losses(algorithm, context, rollouts, list(range(8)), train=True)
     assert len(seen) == 8

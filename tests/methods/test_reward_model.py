@@ -14,7 +14,7 @@ from algorithms.common.data.template import Example
 from algorithms.common.evaluation.inference.resampling import calibration_error
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.recipe import Recipe
-from algorithms.common.support.errors import ConfigError, DataError, TrainingError
+from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.support.seeds import derive, permutation
 from algorithms.common.training.loop import fit, run_losses
 from algorithms.reward_model import (
@@ -397,18 +397,24 @@ def test_ratings_are_learned_and_become_the_reward(make_models, tmp_path):
     assert algorithm.preference_logits(rewards) is None, "a classifier of ratings models no comparison"
 
 
-@pytest.mark.parametrize("score, options, fits", [(5.0, {}, True), (6.0, {}, False), (0.0, {}, False), (2.5, {}, False),
-                                                  (0.0, {"lowest": 0}, True), (5.0, {"lowest": 0}, False),
-                                                  (9.0, {"bins": 10}, True)])
-def test_ratings_that_are_no_class_stop_before_training(make_models, tmp_path, score, options, fits):
-    rows = [Example(e.prompt, e.responses, e.finished, [2.0, 4.0], e.record) for e in rating_examples(4)]
-    rows[2] = Example(rows[2].prompt, rows[2].responses, rows[2].finished, [score, 1.0], "the-odd-one")
-    algorithm = RatingModel(normalize_on=None, **options)
-    if fits:
-        trained(make_models, tmp_path, algorithm, steps=1, data=rows)
-    else:
-        with pytest.raises(DataError, match=f"scores: found {score:g} in record the-odd-one; expected whole ratings"):
-            trained(make_models, tmp_path, algorithm, steps=1, data=rows)
+@pytest.mark.parametrize("score, options, fix", [
+    (5.0, {}, None), (0.0, {"lowest": 0}, None), (9.0, {"bins": 10}, None),
+    (6.0, {}, "here.lowest=1 here.bins=6"), (0.0, {}, "here.lowest=0 here.bins=5"),
+    (5.0, {"lowest": 0}, "here.lowest=1 here.bins=5"), (2.5, {}, "data with whole ratings, or a reward_model"),
+    (200.0, {}, "data with whole ratings, or a reward_model")])
+def test_ratings_that_are_no_class_are_refused_with_values_that_fit(score, options, fix):
+    records = Records.from_list([Record("a", [" x", " y"], [1.0, 4.0]), Record("b", [" x"], [score]), Record("c", [])])
+    algorithm = RatingModel(**options)
+    if fix is None:
+        algorithm.check_records(records, "here")
+        return
+    with pytest.raises(ConfigError, match="here.lowest: found ratings from .* to .*; expected whole ratings") as error:
+        algorithm.check_records(records, "here")
+    told = str(error.value).partition("; fix: ")[2]
+    assert told.startswith(fix)
+    if "here." in fix:
+        values = dict(item.removeprefix("here.").split("=") for item in told.split())
+        RatingModel(lowest=int(values["lowest"]), bins=int(values["bins"])).check_records(records, "here")
 
 
 def test_rated_records_are_all_that_have_scores():

@@ -214,7 +214,7 @@ def test_counts_know_the_best_response(models):
 @pytest.mark.parametrize("options, message", [({"rank_weight": -1.0}, "algorithm.rank_weight: found -1"),
                                               ({"length_penalty": -.5}, "algorithm.length_penalty: found -0.5"),
                                               ({"likelihood": "max"},
-                                               "algorithm.likelihood: found 'max'; expected one of mean, sum")])
+                                               "algorithm.likelihood: found 'max'; expected mean or sum")])
 def test_values_that_cannot_be_used(options, message):
     with pytest.raises(ConfigError, match=message):
         RRHF(**options)

@@ -65,8 +65,12 @@ def test_sft(data, tmp_path, lora, schedule, weight_decay, accumulation):  # noq
     (DPO(beta=0.5), {"precompute_ref_log_probs": True}, None, "cosine", 0.0, 1),
     (DPO(beta=0.1), {}, Lora(r=8, alpha=16), "constant", 0.0, 4),
     (IPO(beta=0.1), {"loss_type": ["ipo"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
-    (Hinge(beta=0.1), {"loss_type": ["hinge"]}, Lora(r=8, alpha=16), "linear", 0.0, 1)],
-    ids=["dpo-lora", "dpo-full-precomputed", "dpo-lora-accumulated", "ipo", "hinge"])
+    (Hinge(beta=0.1), {"loss_type": ["hinge"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
+    (DPO(beta=5.0, length_normalized=True), {"loss_type": ["sigmoid_norm"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
+    # a pair at a time: TRL's likelihood is a mean over a micro-batch's tokens, RPO's a mean of responses' means
+    (DPO(beta=0.1, sft_coef=0.7), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}, Lora(r=8, alpha=16),
+     "linear", 0.0, 8)],
+    ids=["dpo-lora", "dpo-full-precomputed", "dpo-lora-accumulated", "ipo", "hinge", "dpo-length-normalized", "rpo"])
 def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, accumulation):  # noqa: F811
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer

@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import shutil
 
 import pandas as pd
 import pytest
 
+from algorithms.common.evaluation.verdicts import FILE, read
 from algorithms.common.models.precision import cpu_has_bf16
 from benchmarks.report import collect
 from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
@@ -223,6 +225,26 @@ def test_the_figures_are_those_that_the_samples_give(micro, tmp_path):
         assert told[name]["mean"] == pytest.approx(ratio) and told[name]["n"] == 4
     by_rows = {name for name, one in told.items() if one["kind"] in ("mean", "share", "perplexity")}
     assert {row["figure"] for row in written} == by_rows == told.keys() - {"calibration/error"}
+
+
+def test_the_gold_reward_judges_a_finished_run(micro, tmp_path):
+    """With the run's own data; its verdicts say of each answer what the run's samples do."""
+    folder, stages, _ = micro
+    shutil.copytree(folder, tmp_path / "sweep/0")
+    references = pd.read_parquet(folder / "references.parquet")
+    assert set(references["side"]) == {"start", "data"} and (references["side"] == "start").sum() == 4 * 2
+    ended = invoke("task=judge", f"runs={tmp_path / 'sweep'}", "judge=scorer", f"stages.folder={stages}",
+                   f"hydra.run.dir={tmp_path}/out")
+    assert ended.status == 0 and "against what training began with" in ended.out, ended.err
+    found = read(tmp_path / "sweep" / FILE)
+    frame = pd.read_parquet(folder / "samples.parquet")
+    gold = {(row.prompt_id, row.sample): row.gold for row in frame.itertuples()}
+    assert {(one.right, one.judge, one.left) for one in found} == {("start", "gold", "0"), ("data", "gold", "0")}
+    assert len(found) == 2 * 4 * 2
+    assert all(one.left_score == pytest.approx(gold[one.prompt_id, one.sample]) for one in found)
+    mine = [(one.left_score > one.right_score) + 0.5 * (one.left_score == one.right_score)
+            for one in found if one.right == "start"]
+    assert f"{sum(mine) / len(mine):.3f}" in ended.out
 
 
 def test_a_run_leaves_its_training_metrics(micro):

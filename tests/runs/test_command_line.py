@@ -71,11 +71,11 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
 @pytest.mark.parametrize("overrides, told", few([
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
-    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of chat, "),
+    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of audit, chat, "),
     (["data=mine", "+model.x=1", "model.x=2", "seeed=1"], "seeed: found no such key"),
     (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),
-    (["experiment=wrong"], "experiment/wrong: found what Hydra refuses: Could not override 'scale'. Did you mean to "
-                           "override scale@_global_?"),
+    (["experiment=wrong"], "experiment/wrong: found an override of scale, and no such group in the defaults; expected "
+                           "scale@_global_; fix: override /scale@_global_: CHOICE"),
     (["data=late"], "data/late: found an override of scale@_global_, which is decided before this file is read;"),
     (["hydra/launcher=nonexistent"], "hydra/launcher: found 'nonexistent'; expected one of basic"),
     (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
@@ -87,6 +87,28 @@ def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
     where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
     ended = invoke(*where, *overrides, "task=inspect")
     assert ended.status == 2 and ended.err.startswith(told) and len(ended.err.splitlines()) == 1, ended.err
+
+
+@pytest.mark.parametrize("given, told", [
+    ("scale=qlora", "scale: found an override of scale, and no such group in the defaults; expected scale@_global_;"),
+    ("+scale=qlora", "+scale: found qlora, which nothing reads beside scale@_global_=lab;"),
+    ("+scale@x=qlora", "+scale@x: found qlora, which nothing reads beside scale@_global_=lab;"),
+    ("+data=people", "+data: found a second choice of a group that has one;"),
+    ("+recipe=qlora/dpo", "+recipe: found a second choice of a group that has one;")])
+def test_a_group_that_is_added_or_named_wrongly_is_refused_and_the_fix_works(given, told, tmp_path):
+    message = one_message(invoke(given, f"hydra.run.dir={tmp_path}"))
+    assert message.startswith(told)
+    fixed = message.partition("; fix: ")[2]
+    group, _, choice = fixed.partition("=")
+    assert composed(fixed, hydra=True).hydra.runtime.choices[group] == choice == given.partition("=")[2]
+
+
+@pytest.mark.parametrize("given, told", [
+    ("+hydra/foo=bar", "+hydra/foo: found no such group; expected one of hydra/env, hydra/help, "),
+    ("+foo/bar=baz", "+foo/bar: found no such group; expected one of those that --help lists;"),
+    ("+algorithm/dppo=x", "+algorithm/dppo: found no such group; ")])
+def test_a_group_that_there_is_not_cannot_be_added(given, told, tmp_path):
+    assert one_message(invoke(given, f"hydra.run.dir={tmp_path}")).startswith(told)
 
 
 def test_a_choice_of_ones_own_in_a_sweep(own):

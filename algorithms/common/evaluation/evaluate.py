@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
+from ..support.checks import at_least, one_of, require
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
 from ..logprobs import exact_kl, token_logprobs
@@ -53,11 +54,8 @@ class EvalConfig:
     proxy: bool = False
 
     def __post_init__(self):
-        if self.split not in ("evaluation", "tuning"):
-            raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
-        for key in ("prompts", "samples", "pairs", "batch_size"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
+        require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),
+                pairs=at_least(1), batch_size=at_least(1))
         if self.samples > 1 and self.sampling.temperature == 0:
             log.info("eval.samples: %d, but greedy answers to a prompt are all the same; one is made", self.samples)
             self.samples = 1

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..support.checkout import local_folder
+from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
-from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from ..models.families import check_findable, check_vocabulary, position_limit
@@ -60,19 +61,12 @@ class Classifier(RewardSource):
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        for key, allowed in {"input": tuple(INPUTS), "precision": ("fp32", "bf16")}.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
-        for key, least in (("max_length", 1), ("label", 0)):
-            if getattr(self, key) is not None and getattr(self, key) < least:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)}; expected at least {least}")
+        require(self, "reward", input=one_of(INPUTS), precision=one_of(("fp32", "bf16")), max_length=at_least(1),
+                label=at_least(0).or_null())
         self._told_of_cut = False
 
     def folder(self) -> str:
-        for path in (Path(self.name), project() / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
+        return local_folder(self.name)
 
     def content(self) -> str:
         if Path(self.folder()).is_dir():

@@ -9,11 +9,12 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,7 +49,7 @@ def explain_overrides(arguments: list[str], config_folder: str, error: Exception
     # all that Hydra refuses by a mere ValueError
     options = str(error).startswith(("Only one of --run", "The --resolve flag"))
     if not told and (options or isinstance(error, (HydraException, OmegaConfBaseException))):
-        return [_in_hydras_words(error)]
+        return [_in_hydras_words(error, overrides)]
     return told
 
 
@@ -165,10 +166,7 @@ class _Search:
             choices = self.choices(group)
             allowed = [*choices, "null"] if defaults.get(name, "") is None else choices
             if not choices:
-                siblings = self.options(group.rpartition("/")[0], ObjectType.GROUP)
-                parent = group.rpartition("/")[0]
-                messages.append(f"{name}: found no such group; expected one of "
-                                f"{', '.join(f'{parent}/{one}' for one in siblings) or 'those that --help lists'}")
+                messages.append(_no_group(name, group, self.loader))
                 continue
             messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
                          for choice in given if choice not in allowed]
@@ -199,6 +197,31 @@ class _Search:
             return None
         choices = self.choices(group)
         return f"{key}: found no {group} chosen; expected one of {', '.join(choices)}; fix: {group}={choices[0]}"
+
+
+def _no_group(name: str, group: str, loader: ConfigLoader) -> str:
+    parent = group.rpartition("/")[0]
+    siblings = loader.get_group_options(parent, results_filter=ObjectType.GROUP, config_name="config", overrides=[])
+    there = ", ".join(f"{parent}/{one}" for one in siblings) or "those that --help lists"
+    return f"{name}: found no such group; expected one of {there}; fix: correct the name"
+
+
+def added_in_vain(choices: Mapping[str, str | None], keys: Iterable[str]) -> str | None:
+    """What to say of a group that +GROUP=CHOICE adds and that nothing reads; None where there is none.
+
+    choices: group, as it is overridden → choice; keys: those at the top of the config. Hydra makes a key of a group
+    that it does not find, and takes one that is known under a package of its own for another group.
+    """
+    for key in keys:
+        if "/" in str(key):
+            return _no_group(f"+{key}", str(key).split("@")[0], GlobalHydra.instance().config_loader())
+    packaged = {name.partition("@")[0]: name for name in choices if name.endswith("@_global_")}
+    for name, choice in choices.items():
+        read = packaged.get(name.partition("@")[0], name)
+        if name != read:
+            return (f"+{name}: found {choice}, which nothing reads beside {read}={choices[read]}; expected {read}=CHOICE; "
+                    f"fix: {read}={choice}")
+    return None
 
 
 def _values(override: Override) -> list[str]:
@@ -271,7 +294,7 @@ def _canonical(key: str, group: str) -> str:
 # What only Hydra knows
 
 
-def _in_hydras_words(error: Exception) -> str:
+def _in_hydras_words(error: Exception, overrides: list[str]) -> str:
     """Hydra's message and its cause as one line, under the key or file that they name."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
     told = ": ".join(line for text in (error, cause) if (line := _one_line(str(text))))
@@ -282,6 +305,16 @@ def _in_hydras_words(error: Exception) -> str:
         return (f"{place[1] if place else late[1]}: found an override of {late[1]}, which is decided before this file "
                 f"is read; expected it in an experiment; fix: take it out here, and {late[1]}=CHOICE or an experiment "
                 "of your own")
+    near = re.match(r"Could not override '([^']+)'\. Did you mean to override (?:one of )?([^?,]+)[?,]", told)
+    if near:
+        choice = next((item.partition("=")[2] for item in overrides if item.startswith(f"{near[1]}=")), "CHOICE")
+        return (f"{place[1] if place else near[1]}: found an override of {near[1]}, and no such group in the defaults; "
+                f"expected {near[2]}; fix: {f'override /{near[2]}: CHOICE' if place else f'{near[2]}={choice}'}")
+    twice = re.match(r"Multiple values for ([\w/@.]+)\.|([\w/@.]+) appears more than once", told)
+    again = twice and next((item for item in overrides if item.startswith(f"+{twice[1] or twice[2]}=")), None)
+    if again:
+        return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place of "
+                f"that; fix: {again[1:]}")
     lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'", told)
     if lost:
         return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected "

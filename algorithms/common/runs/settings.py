@@ -15,6 +15,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..support.checks import one_of, require
 from ..support.errors import ConfigError
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
@@ -33,8 +34,7 @@ class Budget:
     equal: str | None = None  # what a comparison holds equal: labels; null: nothing is claimed
 
     def __post_init__(self):
-        if self.equal not in (None, "labels"):
-            raise ConfigError(f"budget.equal: found {self.equal!r}; expected labels or null")
+        require(self, "budget", equal=one_of(("labels",)).or_null())
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", *GROUPS)
+TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:

@@ -102,15 +102,17 @@ class Bench(Material):
         self._views.clear()
         return self.data
 
-    def checked(self, algorithm: Algorithm) -> None:
-        """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here."""
+    def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
+        """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here; key: where it stands."""
         evaluated_prompts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
                 raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
                                   "expected a stage (an algorithm and a recipe) or null; "
                                   "fix: leave algorithm.needs as this algorithm has it")
-        _, heldout = self.view(algorithm.view)
+        train, heldout = self.view(algorithm.view)
+        for records in (train, heldout)[:2 if self.trainer.evaluate_every else 1]:
+            algorithm.check_records(records, key)
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
@@ -130,8 +132,10 @@ class Bench(Material):
                               "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
-        for need in self._beneath(algorithm).values():
-            self.under(need).checked(need.algorithm)
+        for role, need in self._beneath(algorithm).items():
+            sources = ["reward", *role.split(".")[:-1]]
+            own = f"{key}.needs.{role}" if role in algorithm.needs else ".sources.".join(sources)
+            self.under(need).checked(need.algorithm, f"{own}.algorithm")
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""

@@ -37,7 +37,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
-    from ..evaluation.metrics import estimates, figures
+    from ..evaluation.metrics import estimates, figure_rows, figures
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -75,7 +75,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     if len(evaluation.samples):
         preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
         results.write_references(folder, None if start is None else start.samples, preferred)
-    results.write_figures(folder, found.values())
+    results.write_figures(folder, figure_rows(found.values()))
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
@@ -110,7 +110,7 @@ def store_of(stages: StagesConfig) -> Store:
     from ..data import records
 
     store = Store(stages.folder)
-    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    records.set_cache_folder(None if stages.folder is None else store.folder / "data")
     return store
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from . import checkpoints
 from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
+from ..data.batches import longest_first
 from ..support.clock import Clock
 from ..support.errors import TrainingError
 from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
@@ -50,10 +51,10 @@ class _NotFinite(FloatingPointError):
 
 
 def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
-    """Like lengths together, longest first (memory runs out at the start or never)."""
-    lengths = experience.lengths()
-    ordered = sorted(indices, key=lambda index: (-lengths[index], index))
-    return [ordered[i:i + size] for i in range(0, len(ordered), size)]
+    """Like lengths together, whatever order the indices come in."""
+    lengths, indices = experience.lengths(), sorted(indices)
+    return [[indices[place] for place in places]
+            for places in longest_first([lengths[index] for index in indices], size)]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
 from .loading import Filter, Loader, LoadReport, Mapper
@@ -19,6 +20,9 @@ from .views import (demonstrations, evaluation_records, first_of_each, highest_r
                     ranked, rated, set_aside, split)
 
 log = logging.getLogger(__name__)
+
+TRAINING = ("preferences", "demonstrations", "prompts")
+HELD_OUT = ("evaluation", "heldout", "tuning")
 
 Gold = Callable[[list[str], list[str], list[bool]], list[float]]
 Measure = Callable[[Record, str, bool], dict[str, float]]
@@ -127,12 +131,7 @@ class FileData:
 
         if not self.path and not self.name:
             refuse("path", "neither it nor data.name", "one of them")
-        if self.on_bad_row not in ("error", "drop"):
-            refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
-        if self.limit is not None and self.limit < 1:
-            refuse("limit", str(self.limit), "at least 1")
-        if self.audit is not None and not 0 <= self.audit < 1:
-            refuse("audit", str(self.audit), "a share from 0 up to, not including, 1, or null")
+        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(), audit=SHARE_BELOW_1.or_null())
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:

@@ -8,6 +8,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets, FileData
 from ..records.loading import SHOWN, Loader, LoadReport
@@ -67,25 +68,15 @@ class RefusalData:
     threshold: float = 0.25
 
     def __post_init__(self):
-        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"),
-                   "demonstrations": ("answers", "all"), "match": MATCHES}
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise _refused(key, repr(getattr(self, key)), " or ".join(allowed))
+        require(self, "data", on_bad_row=one_of(("error", "drop")), split_by=one_of(("question", "topic")),
+                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1, refusals=SHARE,
+                samples=at_least(1), threshold=SHARE_BELOW_1)
         if not self.path:
             raise _refused("path", "none", "a file of questions, or several")
         if unknown := sorted((self.columns or {}).keys() - set(COLUMNS)):
             raise _refused("columns", f"the field {unknown[0]}", "fields among " + ", ".join(COLUMNS))
         if "{question}" not in self.prompt:
             raise _refused("prompt", repr(self.prompt), "a text with the placeholder {question}")
-        if not 0 <= self.heldout < 1:
-            raise _refused("heldout", str(self.heldout), "a share from 0 up to, not including, 1")
-        if not 0 <= self.refusals <= 1:
-            raise _refused("refusals", str(self.refusals), "a share from 0 to 1")
-        if self.samples < 1:
-            raise _refused("samples", str(self.samples), "at least 1")
-        if not 0 <= self.threshold < 1:
-            raise _refused("threshold", str(self.threshold), "a share from 0 up to, not including, 1")
 
     def load(self, seed: int) -> DataSets:
         """The named sets. The seed draws wordings, inventions and what is left out;
