@@ -384,8 +384,8 @@ def test_the_stage_depends_on_its_candidates(bench):
 
 
 def test_training_ranks_better(tmp_path):
-    """On candidates whose score counts letters the learned ranking gains: over three batches of four prompts, under other
-    seeds by .18 to .32 of the pairs.
+    """On candidates whose score counts letters the learned ranking gains: over three batches of four prompts, under
+    other seeds by .18 to .32 of the pairs.
     """
     recipe = dataclasses.replace(RECIPE, steps=12, lr=3e-2)
     here = make_bench(Store(tmp_path), data(), reward=Letters(), model=MODEL, eval=EVAL)
