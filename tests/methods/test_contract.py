@@ -17,8 +17,8 @@ def stages(tmp_path_factory):
 
 
 METHODS = choices("algorithm")
-# held to it under -m slow alone: each trains as one of the others does. Kept are best-of-n, DPO, RLOO, PPO, RRHF, SFT and
-# the reward model; a new method is held to it in the plain suite until it is written here
+# held to it under -m slow alone: each trains as one of the others does, which are best-of-n, DPO, RLOO, PPO, RRHF, SFT
+# and the reward model; a new method is held to it in the plain suite until it is written here
 LATER = ("cpo", "dr_grpo", "grpo", "hinge", "ipo", "kto", "offline_pg", "orpo", "ppo_penalty", "rating_model",
          "reinforce", "simpo", "slic")
 
