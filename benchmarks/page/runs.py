@@ -51,6 +51,8 @@ def answers(members: Sequence[Member], score: str) -> list[Asked]:
         path = member.runs[0].folder / "samples.parquet" if member.runs else None
         if path and path.exists():
             frame = pd.read_parquet(path)
+            if "prompt_id" not in frame:  # what scores has answered nothing
+                continue
             frame = frame[frame["picked"].fillna(True).astype(bool)] if "picked" in frame else frame
             frames[member.label] = frame.drop_duplicates("prompt_id").set_index("prompt_id")
     if not frames:

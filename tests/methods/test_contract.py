@@ -1,10 +1,9 @@
 """Every method of ``conf/algorithm`` keeps the contract of ``tests/contract.py``; a new one is held to it at once."""
 
 import pytest
-from omegaconf import OmegaConf
 
 from algorithms.common.data.records import cache_folder, set_cache_folder
-from command_line import CONF, choices
+from command_line import choices
 from contract import Contract
 from few import few
 
@@ -17,16 +16,14 @@ def stages(tmp_path_factory):
     set_cache_folder(before)
 
 
-def has_a_file(name: str) -> bool:
-    """Whether its class stands in a file of its name; others, as IPO beside DPO, share a file's code."""
-    target = OmegaConf.load(CONF / "algorithm" / f"{name}.yaml").get("_target_", "")
-    return target.startswith(f"algorithms.{name}.")
-
-
 METHODS = choices("algorithm")
+# held to it under -m slow alone: each trains as one of the others does, which are best-of-n, DPO, RLOO, PPO, RRHF, SFT
+# and the reward model; a new method is held to it in the plain suite until it is written here
+LATER = ("cpo", "dr_grpo", "grpo", "hinge", "ipo", "kto", "offline_pg", "orpo", "ppo_penalty", "rating_model",
+         "reinforce", "simpo", "slic")
 
 
-@pytest.fixture(scope="module", params=few(METHODS, [name for name in METHODS if has_a_file(name)]))
+@pytest.fixture(scope="module", params=few(METHODS, [name for name in METHODS if name not in LATER]))
 def method(request, stages, tmp_path_factory) -> Contract:
     return Contract(request.param, tmp_path_factory.mktemp(request.param), stages)
 

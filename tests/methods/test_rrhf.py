@@ -384,8 +384,12 @@ def test_the_stage_depends_on_its_candidates(bench):
 
 
 def test_training_ranks_better(tmp_path):
-    """On candidates whose score counts letters the learned ranking gains."""
+    """On candidates whose score counts letters the learned ranking gains: over three batches of four prompts, under
+    other seeds by .18 to .32 of the pairs.
+    """
     recipe = dataclasses.replace(RECIPE, steps=12, lr=3e-2)
     here = make_bench(Store(tmp_path), data(), reward=Letters(), model=MODEL, eval=EVAL)
     found = lines(here.train(on_sft(), recipe))
-    assert found[-1]["rank/accuracy"] > found[0]["rank/accuracy"] and found[-1]["loss/rank"] < found[0]["loss/rank"]
+    first, last = ([sum(line[name] for line in part) / 3 for name in ("rank/accuracy", "loss/rank")]
+                   for part in (found[:3], found[-3:]))
+    assert last[0] > first[0] + 0.1 and last[1] < first[1]
