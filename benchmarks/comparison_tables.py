@@ -213,7 +213,8 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"
     else:
-        found = [one for member in taking if (one := start_spread(figure, member.runs))]
+        found = [one for start in ("sft", "base") for member in taking
+                 if (one := start_spread(figure, member.runs, start))]
         margin = SCORE_MARGIN * found[0].deviation if found else None
         whose = "one answer" if found and found[0].single else "the mean of the answers to a prompt"
         of = f"the default of scores, a tenth of the standard deviation of {whose} of the start model"

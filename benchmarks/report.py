@@ -22,6 +22,7 @@ from algorithms.common.evaluation.inference.wording import listed
 
 from .aggregation import Shared, estimate, shared_prompts
 from .comparison_tables import Declared, Member, budget_words, compared
+from .starts import start_rows
 from .results_read import COSTS, ROWS, ReportError, Result, collect
 from .tables import METRICS, Row, Table, plain, print_table, write
 
@@ -42,7 +43,7 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
-    made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
+    made = Table([*start_rows(members, shared), *(member.row for member in members)], [], words, found.pairs, found.figure, found.best)
     made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
                   *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
                   *_losses(members)]

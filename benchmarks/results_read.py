@@ -53,6 +53,8 @@ class Result:
     diverged: bool = False                      # failed, since training gave numbers that are not finite
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
+    before: dict[str, Figure] = field(default_factory=dict)  # evaluation of that model
+    identity: str | None = None                 # which stage it is, seeds apart: as the second part of `start`
     cost: dict[str, float] = field(default_factory=dict)  # stages stood on included
     budget: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +104,8 @@ def _read(path: Path) -> Result:
         folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
         seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
-        start=_start(path, get("start", dict, optional=True)), cost=_cost(path, get("cost", dict) or {}),
+        start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
+        identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
         budget=get("budget", dict, optional=True) or {},
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
@@ -153,12 +156,13 @@ def _overrides(path: Path, overrides: list) -> dict[str, str]:
     return {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in overrides)}
 
 
-def _evaluation(path: Path, evaluation: dict) -> dict[str, Figure]:
-    cells = _cells(path.parent / "figures.parquet") if evaluation else {}
+def _evaluation(path: Path, evaluation: dict, key: str = "evaluation", rows: str = "figures.parquet"
+                ) -> dict[str, Figure]:
+    cells = _cells(path.parent / rows) if evaluation else {}
     figures = {}
     for name, raw in evaluation.items():
-        where = f"{path}: evaluation.{name}"
-        get = _Fields(path, raw, f"evaluation.{name}.")
+        where = f"{path}: {key}.{name}"
+        get = _Fields(path, raw, f"{key}.{name}.")
         if (kind := get("kind", str)) not in KINDS:
             raise ReportError(f"{where}.kind: found {kind!r}; expected one of {', '.join(KINDS)}")
         try:
@@ -212,6 +216,12 @@ def _cells(path: Path) -> dict[str, pd.DataFrame]:
         raise ReportError(f"{path}: found {one['figure']} of prompt {one['prompt_id']} twice; expected once; {AGAIN}")
     return {name: part.set_index("prompt_id")[list(COLUMNS[2:])].astype(float)
             for name, part in frame.groupby("figure", sort=False)}
+
+
+def _before(path: Path, raw: dict) -> dict[str, Figure]:
+    start = _Fields(path, raw)("start", dict, optional=True) or {}
+    evaluation = _Fields(path, start, "start.")("evaluation", dict, optional=True) or {}
+    return _evaluation(path, evaluation, "start.evaluation", "start.parquet")
 
 
 def _start(path: Path, start: dict | None) -> tuple[str, str] | None:

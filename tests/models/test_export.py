@@ -10,6 +10,7 @@ from row_setup import examples, randomise
 from algorithms.common.data.batches import collate
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
+from algorithms.common.runs.beside import Finished
 from algorithms.common.runs.hand_over import export, model_card
 from algorithms.common.models.model import Lora
 
@@ -185,16 +186,20 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
 
 
 def card(**options):
-    settings = {"base": "org/model", "method": "dpo", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
-                "results": {"reward/gold": {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}}, "peft": True,
-                "answers": True, **options}
+    gold = {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}
+    ended = Finished("dpo", {"reward/gold": gold, "win_rate/sft": gold}, "sft", {"reward/gold": {**gold, "mean": 0.25}}, [])
+    settings = {"base": "org/model", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
+                "run": ended, "peft": True, "answers": True, **options}
     return model_card(**settings)
 
 
 def test_the_card_says_what_was_measured():
     text = card()
     assert text.startswith('---\nbase_model: "org/model"\nlibrary_name: peft\ntags: [alignment, dpo]\n---\n')
-    assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
+    assert "| metric | mean | 95% interval | start (sft) | 95% interval | n |" in text
+    assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 0.25 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
+    assert "| win_rate/sft | 0.5123 | 0.4 … 0.6 |  |  | 256 |" in text, "which the start has not"
+    assert "## Answers" not in text
     assert "library_name" not in card(peft=False)
     assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
 

@@ -168,6 +168,28 @@ def test_a_run_leaves_its_result(micro):
     assert "Traceback" not in ended.err
 
 
+def test_a_run_leaves_its_start_s_figures_beside_its_own(micro, tmp_path):
+    """The start's are those of a run of it."""
+    folder, stages, ended = micro
+    sft = invoke("algorithm=sft", *MICRO, "recipe.batch_size=32", f"stages.folder={stages}", f"hydra.run.dir={tmp_path}/sft")
+    assert sft.status == 0, sft.err
+    result, alone = (strict((one / "result.json").read_text()) for one in (folder, tmp_path / "sft"))
+    assert result["start"]["evaluation"] == {name: one for name, one in alone["evaluation"].items() if "base" not in name}
+    assert result["start"]["identity"] == alone["identity"] != result["identity"]
+    assert alone["start"]["kind"] == "base" and {"reward/gold_minus_base", "win_rate/base"} <= set(alone["evaluation"])
+    before = pd.read_parquet(folder / "start.parquet")
+    assert set(before["figure"]) == set(result["start"]["evaluation"])
+    own, other = (one["reward/gold"] for one in (result["evaluation"], result["start"]["evaluation"]))
+    told = rf"^  reward/gold +{own['mean']:.4f} +\[.*\] +{other['mean']:.4f} +\[.*\] +4 prompts$"
+    assert re.search(told, ended.out, re.MULTILINE) and "start (sft)" in ended.out and "start (base)" in sft.out
+    answers = pd.read_parquet(folder / "samples.parquet")["response"][0].split()
+    for text in (ended.out, (folder / "README.md").read_text()):
+        assert text.count("\n  prompt  ") == text.count("\n  start   ") == text.count("\n  dpo     ") == 3
+        assert all(word in text for word in answers)
+    card = (folder / "README.md").read_text()
+    assert f"| reward/gold | {own['mean']:.4g} |" in card and f"| {other['mean']:.4g} |" in card
+
+
 def test_a_run_leaves_its_samples(micro):
     frame = pd.read_parquet(micro[0] / "samples.parquet")
     assert len(frame) == 4 * 2 and frame["sample"].tolist() == [0, 1] * 4 and set(frame["candidate"]) == {0}

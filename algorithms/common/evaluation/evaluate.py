@@ -67,7 +67,8 @@ class Evaluation:
     """Sampled answers, and what each record of held-out data shows."""
 
     samples: pd.DataFrame  # one row per candidate, see sample_frame; empty for what is no policy
-    likelihood: pd.DataFrame  # nll: −log π(y|x) of each held-out demonstration in nats, tokens, prompt_id, origin
+    # nll: −log π(y|x) of each held-out demonstration in nats, tokens, prompt_id, origin; gold, proxy: its scores
+    likelihood: pd.DataFrame
     # chosen, rejected: how held-out pairs are scored; *_length in tokens; logit: log-odds of chosen, where modelled;
     # gold_*, where the data has one; empty where the method cannot rank
     pairs: pd.DataFrame
@@ -102,7 +103,10 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
             choices = rank_options(models, "policy", data.choices, config.batch_size)
-        likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
+        shown = [record for record in prompts if record.responses]
+        likelihood = heldout_likelihood(models, shown, config.batch_size)
+        for name, scores in shown_scores(models, shown, data.gold, scorer).items():
+            likelihood[name] = pd.array(scores, dtype="Float64")
     judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs)
     return Evaluation(frame, likelihood, judged, choices, measured)
 
@@ -237,6 +241,22 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
         tokens += batch.mask.sum((-1, -2)).tolist()
     return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
                          "origin": [record.meta.get("origin") for record in records]})
+
+
+def shown_scores(models: Models, records: list[Record], gold: Gold | None, scorer: Scorer | None
+                 ) -> dict[str, list[float]]:
+    """gold and proxy, as far as they are known, of the response that each record shows."""
+    given = []
+    for record in records:
+        example = models.tokenize(record.taking([0], judged=False))
+        given.append(Response(models.template.prompt_text(record.prompt), record.responses[0], example.prompt,
+                              example.responses[0], example.finished[0], record.key, record.prompt, record.meta))
+    found = {}
+    if gold is not None:
+        found["gold"] = gold([r.prompt for r in given], [r.text for r in given], [r.finished for r in given])
+    if scorer is not None:
+        found["proxy"] = scorer(given) if given else []
+    return found
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ What cannot be measured is absent, not zero.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,31 @@ from .inference.resampling import calibration_error
 from ..data.records.words import units
 
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
+# What answers are judged by, the first that there is: the proxy is what some methods learned to please, and says so
+JUDGES = {"gold": "win_rate", "proxy": "proxy_win_rate"}
 
 
-def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Figure | Known]:
-    """By name. start: the same evaluation of the model that training started from, where that was a trained stage."""
+class Against(NamedTuple):
+    """How the figures are called that compare with a start."""
+
+    less: str
+    wins: str
+
+
+TRAINED, BASE = Against("_minus_sft", "/sft"), Against("_minus_base", "/base")
+
+
+def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
+            ) -> dict[str, Figure | Known]:
+    """By name. start: the same evaluation of the model that training started from; against: whether that was trained."""
     found: list[Figure | Known] = []
     if len(result.samples):
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
-        found += _sample_figures(picked, None if start is None else start.samples[start.samples["picked"]])
+        before = None if start is None else start.samples[start.samples["picked"]]
+        found += _sample_figures(picked, before, against, result.likelihood)
         found += algorithm.figures(result.samples, picked)
     if len(result.measured):
-        found += _measured_figures(result.measured, None if start is None else start.measured)
+        found += _measured_figures(result.measured, None if start is None else start.measured, against)
     if len(result.choices):
         found += choice_figures(result.choices)
     if len(result.likelihood):
@@ -55,9 +70,10 @@ def estimates(found: dict[str, Figure | Known]) -> dict[str, Estimate]:
     return {name: one for name, figure in found.items() if (one := estimate(figure)) is not None}
 
 
-def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Estimate]:
+def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
+            ) -> dict[str, Estimate]:
     """Figures by name with their intervals."""
-    return estimates(figures(algorithm, result, start))
+    return estimates(figures(algorithm, result, start, against))
 
 
 def _by_origin(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -66,8 +82,9 @@ def _by_origin(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFra
     return [(name, frame), *((f"{name}/{origin}", part) for origin, part in parts if len(parts) > 1)]
 
 
-def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
-    """By name, a share where all values are 0 or 1; and ``<name>_minus_sft`` on the prompts that the start has too."""
+def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against) -> list[Figure]:
+    """By name, a share where all values are 0 or 1; and ``<name>_minus_sft`` (``_minus_base``) on the prompts that the
+    start has too."""
     found = []
     for name, part in frame.groupby("figure", sort=False):
         kind = "share" if part["value"].isin((0, 1)).all() else "mean"
@@ -75,17 +92,17 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[F
         found.append(figure)
         if start is not None and len(start):
             before = start[start["figure"] == name]
-            difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), f"{name}_minus_sft")
+            difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), name + against.less)
             found += [difference] if len(difference.rows) else []
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
-    """Of the answers to each prompt, one row of both frames an answer.
+def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+    """Of the answers to each prompt, one row of both frames an answer; shown: what the data answers, with its scores.
 
-    reward/gold, reward/proxy: scores; ``_minus_sft``: less the start's on the same prompts, so the difference of two
-    rows as printed. win_rate/sft: see ``wins``; the answers and the start's are independent draws. kl/k1, kl/exact: the
-    columns of ``divergence``, nats. length/mean: tokens. eos_rate: share of the answers that end by themselves.
+    reward/gold, reward/proxy: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same prompts, so the
+    difference of two rows as printed. kl/k1, kl/exact: the columns of ``divergence``, nats. length/mean: tokens.
+    eos_rate: share of the answers that end by themselves.
     """
     prompts, found = frame["prompt_id"], []
     for name in ("gold", "proxy"):
@@ -93,9 +110,8 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Fig
             found += [_mean_score(label, part, name) for label, part in _by_origin(f"reward/{name}", frame)]
             if start is not None and start[name].notna().all():
                 whole = _mean_score(f"reward/{name}", frame, name)
-                found.append(whole.less(_mean_score(whole.name, start, name), f"reward/{name}_minus_sft"))
-    if start is not None and frame["gold"].notna().all():
-        found.append(wins("win_rate/sft", frame, start, "gold"))
+                found.append(whole.less(_mean_score(whole.name, start, name), whole.name + against.less))
+    found += _win_rates(frame, {against.wins: start, "/data": shown})
     for name in ("k1", "exact"):
         if frame[f"kl_{name}"].notna().all():
             found.append(Figure.of(f"kl/{name}", prompts, frame[f"kl_{name}"]))
@@ -105,6 +121,14 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Fig
     if (there := distinct.notna()).any():
         found.append(Figure.of("distinct_2", prompts[there], distinct[there], kind="share"))
     return found
+
+
+def _win_rates(frame: pd.DataFrame, others: dict[str, pd.DataFrame | None]) -> list[Figure]:
+    """win_rate/sft (base), win_rate/data: see ``wins``; against the start's answers, which are independent draws, and
+    the responses that the data shows to the same prompts; by gold, or else, as proxy_win_rate/…, by the proxy."""
+    judge = next((name for name in JUDGES if frame[name].notna().all()), None)
+    return [wins(JUDGES[judge] + name, frame, other, judge) for name, other in others.items()
+            if judge and other is not None and judge in other and len(other) and other[judge].notna().all()]
 
 
 def _mean_score(name: str, frame: pd.DataFrame, column: str) -> Figure:

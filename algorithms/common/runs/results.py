@@ -1,4 +1,4 @@
-"""What a run writes: result.json, figures.parquet, samples.parquet, metrics.jsonl and rollouts.jsonl."""
+"""What a run writes: result.json, figures.parquet and its start's, samples.parquet, metrics.jsonl, rollouts.jsonl."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..data.records.refused import RefusedRows
 
 SCHEMA = 2
+START_FIGURES = "start.parquet"  # of the model that training started from, as figures.parquet
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
 
@@ -90,14 +91,14 @@ def write_samples(folder: Path, samples: pd.DataFrame) -> None:
         samples.to_parquet(file, index=False)
 
 
-def write_figures(folder: Path, figures: Iterable[Figure | Known]) -> None:
-    """figures.parquet: ``figure, prompt_id, numerator, denominator``, the rows of all figures that have some."""
+def write_figures(folder: Path, figures: Iterable[Figure | Known], name: str = "figures.parquet") -> None:
+    """``figure, prompt_id, numerator, denominator``, the rows of all figures that have some."""
     import pandas as pd
 
     none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
                                                             for name in COLUMNS}})
     rows = [one.rows.assign(figure=one.name) for one in figures if isinstance(one, Figure)]
-    with whole(folder / "figures.parquet") as file:
+    with whole(folder / name) as file:
         (pd.concat(rows, ignore_index=True) if rows else none)[list(none)].to_parquet(file, index=False)
 
 

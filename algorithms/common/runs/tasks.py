@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import results
+from . import beside, results
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
 from ..support.store import Store
+from ..support.terminal import show
 
 if TYPE_CHECKING:
     from ..models.model import ModelConfig
@@ -36,7 +38,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
-    from ..evaluation.metrics import estimates, figures
+    from ..evaluation.metrics import figures
     from .hand_over import export, model_card
     from .stages import Bench
 
@@ -50,28 +52,35 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    found = figures(chosen.algorithm, evaluation, bench.baseline(chosen.algorithm))
-    shown = {key: {**one.to_dict(), "kind": found[key].kind} for key, one in estimates(found).items()}
+    start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
+    found = figures(chosen.algorithm, evaluation, baseline, start.against)
+    began = {} if baseline is None else figures(start.algorithm, baseline, None)
+    shown, before = beside.told(found), beside.told(began)
     if alone := [key for key in found if key not in shown]:
         log.info("of one unit, which has no interval, so in figures.parquet alone: %s", ", ".join(alone))
     fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
     report = data.report.to_dict()
     report["truncated"] = fit["truncated"]
-    result = {**head, "data": report, "evaluation": shown, "start": bench.start(chosen.algorithm),
+    result = {**head, "data": report, "evaluation": shown,
+              "identity": bench.identity(chosen.algorithm, chosen.recipe),
+              "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
               "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
               "budget": {"equal": chosen.budget.equal}}
     results.write_samples(folder, evaluation.samples)
     results.write_figures(folder, found.values())
+    results.write_figures(folder, began.values(), results.START_FIGURES)
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
-    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, shown,
+    answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
+    ended = beside.Finished(name, shown, start.kind, before, answers)
+    card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template)
     results.write_json(folder / "result.json", mask.hide(result))
-    _show(name, shown, folder)
+    show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
@@ -98,20 +107,6 @@ def store_of(stages: StagesConfig) -> Store:
     store = Store(stages.folder)
     records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
     return store
-
-
-def _show(name: str, figures: dict, folder: Path) -> None:
-    print(f"\n{name}")
-    for key, value in figures.items():
-        if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
-            continue
-        line = f"  {key:24s} {value['mean']:9.4f}"
-        if value["kind"] != "constant":
-            interval = f"[{value['low']:.4f}, {value['high']:.4f}]"
-            line += f"   {interval:22s}   {value['n']} {value['unit']}"
-        print(line)
-    print("\nIntervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
-          f"\nresults: {folder}")
 
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
