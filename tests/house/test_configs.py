@@ -221,7 +221,7 @@ def refused(*overrides: str) -> str:
 @pytest.mark.parametrize("override, message", [
     ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
-    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, budget"),
+    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, beside, budget"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
     ("algorithm.beta=-1", "algorithm.beta: found -1; expected"),
     ("algorithm.beta=nan", "algorithm.beta: found nan; expected a finite number"),
@@ -259,6 +259,7 @@ def refused(*overrides: str) -> str:
     ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data.preferences: found ${…} that leads nowhere (Environment "
                                                     "variable 'NO_SUCH_VARIABLE' not found); expected the name"),
     ("adapter=outputs/1", "adapter: found 'outputs/1'; expected null where a run trains"),
+    ("beside=outputs/1", "beside: found 'outputs/1'; expected null where a run trains; fix: task=chat"),
     ("model=hub", "model.name: found no value; expected str; fix: model.name=…"),
 ])
 def test_a_wrong_key_or_value_is_refused_with_what_is_allowed(override, message):
@@ -323,7 +324,9 @@ BAD_LINES = {
     "seed=x": "seed: found 'x'",
     "data=file": "data.path: found neither",
     "data.preferences=3": "data.preferences: found 3",
-    "task=chat": "adapter: found None",
+    "task=merge": "adapter: found None",
+    "task=chat adapter=5": "adapter: found 5; expected the folder",
+    "task=chat beside=nowhere": "beside: found nowhere, and no such folder",
     "task=merge adapter=nowhere": "adapter: found nowhere, and no such folder",
 }
 

@@ -69,7 +69,7 @@ class Settings:
 
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget", "report")
-TOP = ("task", "seed", "adapter", *GROUPS)
+TOP = ("task", "seed", "adapter", "beside", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -128,9 +128,9 @@ def at_home(config: DictConfig | ListConfig) -> None:
 
 def settings(config: DictConfig) -> Settings:
     """Everything a run needs, checked."""
-    if config.adapter is not None:
-        raise ConfigError(f"adapter: found {config.adapter!r}; expected null where a run trains; "
-                          "fix: task=chat or task=merge")
+    for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
+        if config[key] is not None:
+            raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
     return Settings(**build(config), seed=seed(config))
 
 

@@ -123,16 +123,16 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
     print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
 
 
-def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
-    """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
-    settings, and the base's revision and the chat template that it was trained with."""
+def adapter_of(config: DictConfig, key: str = "adapter") -> tuple[Path, ModelConfig]:
+    """The folder named by ``adapter=…`` (or another key), which holds weights, and the model they belong to: with the
+    adapter's own settings, and the base's revision and the chat template that it was trained with."""
     from ..models.adapters import CONFIG, SavedLora, settings_of
     from ..models.export import HEAD, weights_file
     from .hand_over import own_template
 
-    if not config.adapter or not isinstance(config.adapter, str):
-        raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
-    folder, model = Path(config.adapter), build(config, ("model",))["model"]
+    if not config[key] or not isinstance(config[key], str):
+        raise ConfigError(f"{key}: found {config[key]!r}; expected the folder of a run; fix: {key}=outputs/…")
+    folder, model = Path(config[key]), build(config, ("model",))["model"]
     weights_file(folder)
     if (folder / HEAD).is_file():
         raise ConfigError(f"adapter: found {HEAD} in {folder}, a model that scores; expected one that answers; "
@@ -153,21 +153,28 @@ def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
     return folder, dataclasses.replace(model, lora=lora, revision=model.revision or revision)
 
 
-def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    """Talk to a result in the terminal. An empty line or end of input ends it."""
-    parts = build(config, ("trainer", "eval"))
-    (folder, model), sampling, number = adapter_of(config), parts["eval"].sampling, seed(config)
-    from ..models.export import frozen_role
-    from ..models.model import Models
-    from ..models.sampling import sample
-    from ..support.terminal import printable
+def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
+    try:
+        return adapter_of(config, key)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("adapter: ", f"{key}: ", 1).replace("adapter=", f"{key}=")) from None
 
-    models = Models(model, parts["trainer"].mixed_precision)
-    frozen_role(models, "policy", folder)
+
+def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
+    the same time. An empty line or end of input ends it."""
+    parts = build(config, ("model", "trainer", "eval"))
+    sampling, number = parts["eval"].sampling, seed(config)
+    asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
+    if config.adapter is None:  # the base, read as what stands beside it was trained to be
+        asked = [(None, asked[0][1] if asked else parts["model"]), *asked]
+    from ..support.terminal import printable
+    from .speakers import speakers
+
+    talking = speakers(asked, parts["trainer"].mixed_precision)
+    chats = [one.models.template.chat for one in talking]
     sys.stdin.reconfigure(errors="replace")
-    print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
-          "Write a message; an empty line ends the conversation.")
-    messages: list[dict] = []
+    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation.")
     turn = 0
     while True:
         try:
@@ -176,14 +183,9 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
             break
         if not text:
             break
-        # a model without a chat template continues text; one with it answers a conversation
-        prompt = [*messages, {"role": "user", "content": text}] if models.template.chat else text
-        ids = models.prompt_ids(prompt, sampling.max_new_tokens)
-        ((answer,),) = sample(models, "policy", [ids], sampling, number, keys=[f"chat/{turn}"])
-        reply = models.template.clean_response(prompt, models.template.decode(answer.ids))
-        print(printable(reply.strip()))
-        if models.template.chat:
-            messages = [*prompt, {"role": "assistant", "content": reply}]
+        for one in talking:
+            mark = f"[{one.name}] " if len(talking) > 1 else ""
+            print(printable(mark + one.reply(text, sampling, number, turn).strip()))
         turn += 1
 
 
