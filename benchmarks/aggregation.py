@@ -105,6 +105,13 @@ def estimate(figure: str, runs: Sequence[Result], shared: Shared | None) -> Esti
     return kind.estimate(Matrix(found.numerator[:, there], found.denominator[:, there], found.unit), 0.95)
 
 
+def of_these_models(figure: str, runs: Sequence[Result]) -> Estimate:
+    """A share for the models that there are, over all seeds, and new prompts: no other models will stand in for them."""
+    rows = pd.concat([run.evaluation[figure].cells for run in runs]).groupby(level=0, sort=False).sum()
+    found = SHARE.estimate(Matrix(*(rows[[part]].to_numpy().T for part in ("numerator", "denominator"))), 0.95)
+    return replace(found, unit=runs[0].evaluation[figure].estimate.unit, seeds=len(runs))
+
+
 def in_each_seed(found: Estimate, shared: Shared) -> Estimate:
     """With the count of what every seed was measured on: of seeds with prompts of their own a matrix has one column."""
     return replace(found, n=shared.count, unit=f"{found.unit} in each seed") if shared.nested else found

@@ -11,6 +11,7 @@ from algorithms.common.evaluation.inference.planning import Spread, prompts_need
 from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
+from .audited import SCORE, judges, of_auditor, unable
 from .results_read import ROWS, ReportError, Result
 from .tables import PairRow, Row
 
@@ -19,6 +20,7 @@ SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: scor
 COMPARABLE = {
     "reward/gold": ("gold reward", False),
     "reward/proxy": ("proxy reward", False),
+    "score/auditor": ("the auditor's score", False),
     "score/": ("a judge's score", False),
     "win_rate/": ("win rate", False),
     "refusal/unanswerable": ("refusals of what cannot be answered", False),
@@ -27,6 +29,7 @@ COMPARABLE = {
     "accuracy": ("accuracy", False),
     "perplexity/": ("perplexity", True),
 }
+OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
@@ -105,8 +108,13 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
                    if member not in taking] if taking else []:
         notes.append(f"Not compared: {', '.join(missing)}.")
     runs = {member.label: _ended(member) for member in members if member.lost}
+    if why and not figure:  # what could have been compared by cannot be believed
+        comparison = replace(comparison, methods=tuple(member.label for member in members))
     budget = budget if comparison.methods else None
     words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
+    words = f"This data cannot tell which row is better: {why}. {words}" if why and not figure else words
+    if comparison.pairs and figure == "reward/proxy":
+        words = f"Whose answers are better is not known: {OWN_SCORE}. {words}"
     best = comparison.best if len(taking) == len(members) else None
     return Compared(figure if pairs else None, words, pairs, best, notes)
 
@@ -149,8 +157,10 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
 
 
 def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:
-    """The figure to compare by, and why."""
+    """The figure to compare by, and why; None where nothing can be believed that could be compared by, and why not."""
     having: dict[str, int] = {}
+    doubt = next((unable(runs) for runs in ([run for run in member.runs if SCORE in run.evaluation]
+                                            for member in members) if runs and not judges(runs)), "")
     for member in members:
         figures = {name: one.kind for run in member.runs for name, one in run.evaluation.items()}
         for name in (name for name, kind in figures.items() if kind in ROWS):
@@ -161,14 +171,15 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
             told = ", of which neither more nor less is better" if declared in having else ""
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
                               "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
-        return declared, "declared"
+        return (None, doubt) if doubt and of_auditor(declared) else (declared, "declared")
     for least in (2, 1):
         for start, why in DEFAULTS.items():
             for name, count in having.items():
                 fits = name.startswith(start) if start.endswith("/") else name == start
-                if fits and count >= least:
-                    return name, why
-    return None, ""
+                if fits and count >= least and not (doubt and of_auditor(name)):
+                    return (None, f"{doubt}; methods that were trained on the proxy reward are favoured by it") \
+                        if doubt and name == "reward/proxy" else (name, why)
+    return None, doubt
 
 
 def _words(figure: str | None) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,9 +47,13 @@ class Difference:
         return float(p_values(self.contrasts)[0])
 
     def smallest_shown(self, alpha: float) -> float:
-        """What would have been shown with a chance of 80 %; answers that all agree have a width and no variance."""
+        """What would have been shown with a chance of 80 %; answers that all agree have a width and no variance.
+
+        Infinite where it is more than 1, by which shares differ at most.
+        """
         (low,), (high,) = self.contrasts.interval(alpha)
-        return max(smallest_shown(self.contrasts.squares.take(0), alpha), (high - low) / 2)
+        smallest = max(smallest_shown(self.contrasts.squares.take(0), alpha), (high - low) / 2)
+        return smallest if smallest <= 1 else math.inf
 
 
 class Family:

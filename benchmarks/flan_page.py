@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from algorithms.common.evaluation.inference.wording import about, listed
+from algorithms.common.evaluation.inference.wording import listed, would_be_seen
 from benchmarks.flan_figures import Difference, Family
 from benchmarks.flan_tables import (
     MARK,
@@ -69,16 +69,11 @@ def findings(family: Family) -> str:
         sentences.append(f"Seen only where looked at alone, which is too little among {len(family)}: "
                          f"{_named(family.alone)}.")
     if family.unseen:
-        sentences.append(f"No difference was seen for {_named(family.unseen)}; {_would_show(family)}.")
+        sentences.append(f"No difference was seen for {_named(family.unseen)}; "
+                         f"{would_be_seen(*family.smallest_shown(family.unseen))}.")
     if family.models == 1:
         sentences.append("All this is about this trained model, which another may contradict: no claim about tuning.")
     return " ".join(sentences)
-
-
-def _would_show(family: Family) -> str:
-    least, most = map(about, family.smallest_shown(family.unseen))
-    size = f"one of about {least}" if least == most else f"those of about {least} to {most}"
-    return f"{size} would have been seen with a chance of 80 %"
 
 
 def _named(differences: Sequence[Difference]) -> str:

@@ -1,8 +1,8 @@
-"""Result files → one table: Markdown, CSV, LaTeX and terminal.
+"""Result files → one table and one page: Markdown, CSV, LaTeX, terminal and report.html.
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet) and nothing else, so a table can be made again anywhere,
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a table can be made again anywhere,
 without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
 row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
 the configuration.
@@ -19,12 +19,15 @@ from typing import Any
 from hydra.experimental.callback import Callback
 
 from algorithms.common.evaluation.inference.wording import listed
+from algorithms.common.support.errors import UserError
 
-from .aggregation import Shared, estimate, shared_prompts
+from .aggregation import Shared, estimate, of_these_models, shared_prompts
+from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .starts import start_rows
 from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import METRICS, Row, Table, plain, print_table, write
+from .tables import Row, Table, plain, print_table, title, write
+from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +39,36 @@ def table(results: Sequence[Result], declared: Declared | None = None) -> Table:
 
     `declared` counts over what the runs' configurations declare. ReportError for runs that cannot be in one table.
     """
+    return _table(results, members_of(results), declared)
+
+
+def publish(results: Sequence[Result], folder: str | Path | None, declared: Declared | None = None) -> Table:
+    """The table, written into `folder`, where one is given, in all its forms: table.md, .csv, .tex and report.html."""
+    members = members_of(results)
+    made = _table(results, members, declared)
+    if folder is not None:
+        from .page.render import write_page  # what draws takes a second to import
+
+        write(made, folder)
+        write_page(made, members, results, folder)
+    return made
+
+
+def _table(results: Sequence[Result], members: Sequence[Member], declared: Declared | None) -> Table:
     complete = [result for result in results if result.status == "complete"]
     shared = _shared(complete)
-    members = _members(results)
     notes = [note for member in members for note in _measure(member, shared)]
     budget = budget_words(complete) if complete else None
     found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
-    made = Table([*start_rows(members, shared), *(member.row for member in members)], [], words, found.pairs, found.figure, found.best)
-    made.notes = [*found.notes, *_marked(made), *_held_equal(complete), *_meaning(members), *_counted(made, shared),
-                  *notes, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
-                  *_losses(members)]
+    alarm, parted = alarms(members)
+    words = f"{words} {alarm}" if alarm else words
+    rows = [*start_rows(members, shared), *(member.row for member in members)]
+    made = Table(rows, [], words, found.pairs, found.figure, found.best)
+    said = dict.fromkeys(note for run in complete for note in run.said)
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_meaning(members),
+                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
+                  *_origins(results), *_losses(members)]
     return made
 
 
@@ -57,12 +79,10 @@ class TableCallback(Callback):
         global exit_code
         before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
         folder = Path(config.hydra.sweep.dir)
-        results = collect([folder])
+        results = with_verdicts(collect([folder]), [folder])
         if results:
-            made = table(results)
-            write(made, folder)
-            print_table(made)
-            log.info("table.md, table.csv and table.tex are in %s", folder)
+            print_table(publish(results, folder))
+            log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
         exit_code = 1 if any(result.status == "failed" for result in results) else before
 
 
@@ -70,20 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    parser.add_argument("--out", help="where table.md, table.csv and table.tex go (default: FOLDER, if it is only one)")
+    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
     try:
-        results = collect(options.folders)
+        results = with_verdicts(collect(options.folders), options.folders)
         if not results:
             raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
-        made = table(results, Declared(options.figure, options.family, options.margin))
         out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-        if out is not None:
-            write(made, out)
-    except (ReportError, OSError) as error:
+        made = publish(results, out, Declared(options.figure, options.family, options.margin))
+    except (ReportError, UserError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2
     print_table(made)
@@ -93,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # Rows
 
 
-def _members(results: Sequence[Result]) -> list[Member]:
+def members_of(results: Sequence[Result]) -> list[Member]:
     """Runs by algorithm and setting; the same seed twice is no second seed, so that such runs are rows of their own."""
     varying = _varying(results)
     groups: dict[tuple, list[Result]] = {}
@@ -154,7 +172,8 @@ def _measure(member: Member, shared: Mapping[str, Shared]) -> list[str]:
     for name in dict.fromkeys(name for run in runs for name in run.evaluation):
         having = member.having(name)
         try:
-            row.estimates[name] = estimate(name, having, shared.get(name))
+            row.estimates[name] = (of_these_models(name, having) if name == ACCURACY else
+                                   estimate(name, having, shared.get(name)))
         except ValueError as error:
             notes.append(f"{row.label}: no {name}: {error}.")
             continue
@@ -234,7 +253,7 @@ def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
         for name in made.shown:
             if (one := row.estimates.get(name)) and name in shared:
                 of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[METRICS[name][0]] = None
+                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
     if not counted:
         return []
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""

@@ -56,11 +56,13 @@ class Result:
     before: dict[str, Figure] = field(default_factory=dict)  # evaluation of that model
     identity: str | None = None                 # which stage it is, seeds apart: as the second part of `start`
     cost: dict[str, float] = field(default_factory=dict)  # stages stood on included
+    auditor: dict[str, float] = field(default_factory=dict)  # labels and seconds of its own, which no row is charged
     budget: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     declared: dict[str, Any] = field(default_factory=dict)  # the configuration's `report`, as it was before the run
     commit: str | None = None
     device: str | None = None
+    said: tuple[str, ...] = ()                  # of the judges of its answers
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:
@@ -106,6 +108,7 @@ def _read(path: Path) -> Result:
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
+        auditor=_auditor(path, get("auditor", dict, optional=True) or {}),
         budget=get("budget", dict, optional=True) or {},
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
@@ -242,6 +245,11 @@ def _cost(path: Path, cost: dict) -> dict[str, float]:
     get = _Fields(path, cost, "cost.")
     found = {name: get(name, (int, float), optional=True) for name in COSTS}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _auditor(path: Path, auditor: dict) -> dict[str, float]:
+    get = _Fields(path, auditor, "auditor.")
+    return {name: get(name, (int, float)) for name in ("labels", "seconds")} if auditor else {}
 
 
 def _data_fields(path: Path, data: dict) -> dict[str, Any]:

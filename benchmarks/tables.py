@@ -28,6 +28,11 @@ METRICS = {
     "reward/proxy": ("proxy", 3),
     "reward/proxy_minus_sft": ("proxy − SFT", 3),
     "reward/proxy_minus_base": ("proxy − base", 3),
+    "score/auditor": ("auditor", 3),
+    "score/auditor_minus_sft": ("auditor − SFT", 3),
+    "score/auditor_minus_base": ("auditor − base", 3),
+    "win_rate/auditor": ("win rate by auditor", 3),
+    "accuracy/auditor": ("auditor's accuracy", 3),
     "kl/exact": ("KL", 3),
     "kl/k1": ("KL (k1)", 3),
     "kl/bound": ("KL (bound)", 3),
@@ -40,6 +45,8 @@ METRICS = {
     "refusal/answerable": ("refused known", 3),
     "accuracy/answerable": ("right known", 3),
 }
+# What judges say, by the beginning of the metric's name; their own names follow it.
+JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score"}
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),
@@ -119,12 +126,12 @@ class Table:
     @property
     def shown(self) -> list[str]:
         """Metrics with a column of their own; the others stand in the CSV alone."""
-        metrics = [name for name in self.metrics if name in METRICS]
+        metrics = [name for name in self.metrics if name in METRICS or name.startswith(tuple(JUDGED))]
         if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
             if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
-                metrics = [name for name in metrics if name != f"reward/proxy_minus_{start}"]
+                metrics = [name for name in metrics if name not in (f"reward/proxy_minus_{start}", "win_rate_data/gold")]
         if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
             metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics
@@ -150,6 +157,19 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def title(name: str) -> tuple[str, int]:
+    """Of a metric's column, and its digits."""
+    for beginning, told in JUDGED.items():
+        if name not in METRICS and name.startswith(beginning):
+            return f"{told} ({plain(name.removeprefix(beginning))})", 3
+    return METRICS.get(name, (plain(name), 3))
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[tuple[str, ...]]], texts: int = 0) -> str:
+    """Cells of lines below a header, as text; the first column and the last `texts` of them begin at the left."""
+    return "\n".join(_aligned(_Block(list(header), [list(row) for row in rows], texts)))
+
+
 def write(table: Table, folder: str | Path) -> None:
     """table.md, table.csv and table.tex into `folder`, which is made if need be."""
     folder = Path(folder)
@@ -168,9 +188,9 @@ def print_table(table: Table, width: int | None = None, file: TextIO | None = No
 
 def _blocks(table: Table) -> list[_Block]:
     """Quality, pairs and cost: one table of all is too wide to be read."""
-    titles = [METRICS[name] for name in table.shown]
+    titles = [title(name) for name in table.shown]
     best = next((index for index, row in enumerate(table.rows) if table.best and row.label == table.best), None)
-    quality = _Block(["algorithm", *(title for title, _ in titles), "runs"], [], best=best)
+    quality = _Block(["algorithm", *(told for told, _ in titles), "runs"], [], best=best)
     for row in table.rows:
         figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(table.shown, titles)]
         quality.rows.append([(row.label, ""), *figures, (row.runs, "")])
@@ -182,10 +202,10 @@ def _blocks(table: Table) -> list[_Block]:
 
 
 def _pairs(table: Table) -> _Block:
-    title, digits = METRICS.get(table.figure, (plain(table.figure), 3))
-    title, digits = ("nats per token", 3) if title == "perplexity" else (title, digits)
+    told, digits = title(table.figure)
+    told, digits = ("nats per token", 3) if told == "perplexity" else (told, digits)
     settled = any(row.settled for row in table.pairs)
-    header = ["pair", f"difference in {title}", "p (Holm)", "finding", *["to settle it"] * settled]
+    header = ["pair", f"difference in {told}", "p (Holm)", "finding", *["to settle it"] * settled]
     block = _Block(header, [], 1 + settled)
     for row in table.pairs:
         p = "< 0.001" if row.pair.adjusted < 0.001 else _number(row.pair.adjusted, 3)
@@ -200,6 +220,11 @@ def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
         return "", ""
     mean, low, high = (_number(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
     return mean, f"[{low}, {high}]"
+
+
+def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
+    """A figure as its column prints it, and its interval; both empty where it was not measured."""
+    return _figure(estimate, title(name)[1])
 
 
 def _amount(value: float | None, name: str) -> str:

@@ -71,14 +71,14 @@ def make_models(tokenizer):
 
     from algorithms.common.models.model import Lora, ModelConfig, Models
 
-    def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), **options) -> Models:
+    def make(seed: int = 0, lora: Lora | None = Lora(r=4, alpha=8), positions: int = 256, **options) -> Models:
         settings = {"precision": "fp32", "attention": "eager", "gradient_checkpointing": False, "max_length": 64,
                     "max_prompt_length": 32, **options}
         config = ModelConfig(name="random-llama", lora=lora, **settings)
         torch.manual_seed(seed)
         base = LlamaForCausalLM._from_config(
             LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64,
-                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256),
+                        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions),
             attn_implementation=config.attention).eval()
         return Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
 

@@ -142,6 +142,11 @@ class RewardSource:
         """Functions of the data that score in its place: a kept stage depends on their code too."""
         return []
 
+    @property
+    def parts(self) -> list[RewardSource]:
+        """What it scores by; default: itself."""
+        return [self]
+
     def check(self, data: DataSets) -> None:
         """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
 

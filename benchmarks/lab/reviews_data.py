@@ -26,6 +26,7 @@ class ReviewsData:
 
     demonstrations: int = 3072      # true reviews for SFT
     preferences: int = 2048         # labelled comparisons, two to a prompt
+    audit: int = 0                  # further comparisons, from which the auditor learns and no method does
     prompts: int = 1536             # bare prompts for algorithms that sample
     tuning: int = 256               # held-out prompts for choosing settings
     evaluation: int = 256           # held-out prompts of the reported evaluation, each with one true review
@@ -41,6 +42,7 @@ class ReviewsData:
         self._check()
         rows = _judged()
         train = rows[:self.preferences // len(PAIRS)]
+        audited = rows[TRAIN_PROMPTS - self.audit // len(PAIRS):TRAIN_PROMPTS]
         preferences = self._labelled(train, Random(f"labels/preferences/{seed}"))
         heldout = self._labelled(rows[TRAIN_PROMPTS:], Random(f"labels/heldout/{seed}"))
         sets = {
@@ -51,18 +53,21 @@ class ReviewsData:
             "tuning": _demonstrations("tuning", self.tuning),
             "evaluation": _demonstrations("evaluation", self.evaluation),
         }
-        count = sum(map(len, sets.values()))
+        audit = self._labelled(audited, Random(f"labels/audit/{seed}"))
+        count = sum(map(len, sets.values())) + len(audit)
         return DataSets(
             **{name: Records.from_list(records) for name, records in sets.items()},
-            report=LoadReport(read=count, kept=count, strict_pairs=len(preferences) + len(heldout)),
-            gold=gold_rewards,
+            report=LoadReport(read=count, kept=count, strict_pairs=len(preferences) + len(heldout) + len(audit)),
+            gold=gold_rewards, audit=Records.from_list(audit) if audit else None,
         )
 
     def _check(self) -> None:
         most = TRAIN_PROMPTS * len(PAIRS)
         self._check_size("preferences", len(PAIRS), most)
-        if self.preferences % len(PAIRS):
-            raise _bad("preferences", self.preferences, f"an even number up to {most}: two comparisons a prompt")
+        self._check_size("audit", 0, most - self.preferences)
+        for name, up_to in (("preferences", most), ("audit", most - self.preferences)):
+            if getattr(self, name) % len(PAIRS):
+                raise _bad(name, getattr(self, name), f"an even number up to {up_to}: two comparisons a prompt")
         for name, least in (("demonstrations", 1), ("prompts", 1), ("tuning", 0), ("evaluation", 1)):
             self._check_size(name, least, MOST)
         for name in ("temperature", "length_bias", "closing_bias"):

@@ -139,9 +139,10 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
     likelihood, length = ("perplexity/heldout", "perplexity"), ("length/mean", "mean")
     proxy = made(tmp_path / "a", *runs(likelihood, ("reward/proxy", "mean"), length))
     assert proxy.figure == "reward/proxy" and "By proxy reward" in proxy.words
+    assert proxy.words.startswith("Whose answers are better is not known: the only score is one that methods were trained")
     assert any("methods that were trained on this score are favoured" in note for note in proxy.notes)
-    judged = made(tmp_path / "b", *runs(("reward/proxy", "mean"), ("score/auditor", "mean")))
-    assert judged.figure == "score/auditor"
+    judged = made(tmp_path / "b", *runs(("reward/proxy", "mean"), ("score/classifier", "mean")))
+    assert judged.figure == "score/classifier"
     likely = made(tmp_path / "c", *runs(likelihood, length))
     assert likely.figure == "perplexity/heldout" and "By perplexity (lower is better)" in likely.words
     assert "difference in nats per token" in markdown(tmp_path / "d", *runs(likelihood))

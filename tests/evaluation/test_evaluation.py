@@ -224,7 +224,7 @@ def test_a_scorer_ranks_heldout_pairs_and_others_do_not(models):
     heldout = records(Record("x", [" one two three", " one"], [0.0, 1.0], {}))
     found = heldout_pairs(Longest(view="pairs"), models, heldout, 4)
     assert list(found) == ["chosen", "rejected", "chosen_length", "rejected_length", "prompt_id", "origin"], "it models no probability"
-    judged = heldout_pairs(Longest(view="pairs"), models, heldout, 4, lambda x, y, finished: [float(len(text)) for text in y])
+    judged = heldout_pairs(Longest(view="pairs"), models, heldout, 4, lambda shown: [float(len(r.text)) for r in shown])
     assert (judged["gold_chosen"][0], judged["gold_rejected"][0]) == (len(" one"), len(" one two three"))
     assert found["chosen"][0] < found["rejected"][0] and found["chosen"][0] == found["chosen_length"][0]
     assert len(heldout_pairs(PLAIN, models, heldout, 4)) == 0

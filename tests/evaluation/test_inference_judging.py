@@ -34,6 +34,7 @@ def ends(estimate):
 def test_length_control_by_hand():
     found = length_controlled(WINS, LONGER)
     assert ends(found.win_rate) == pytest.approx((0.708766, 0.392335, 0.901705), abs=1e-6)
+    assert found.length == pytest.approx(3.443703, abs=1e-6)
     swapped = length_controlled(1 - WINS, -LONGER)
     assert ends(swapped.win_rate) == pytest.approx((0.291234, 0.098295, 0.607665), abs=1e-6)
     assert length_controlled(WINS, 0 * LONGER).win_rate.mean == pytest.approx(0.649384, abs=1e-6)

@@ -2,15 +2,16 @@
 
 import re
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
 
 from algorithms.common.evaluation.inference.claims import Claim, examine
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
-from algorithms.common.evaluation.inference.intervals import Estimate, Matrix
+from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Estimate, Matrix
 from algorithms.common.evaluation.inference.wording import (Costs, Runs, about, finding, listed, number, paragraph,
-                                                             reading, verdict)
+                                                             reading, verdict, would_be_seen)
 
 
 def comparison(outcomes, seeds=3, margin=None, **changes):
@@ -95,6 +96,11 @@ def test_budget_costs_and_lost_runs():
                     "Of 5 runs of a, 1 failed and 1 diverged; its figures are those of the other 3. "
                     "Of 3 runs of b, all failed; it has no figures. Of 1 run of d, 1 diverged; it has no figures.")
     assert paragraph(found, "x", costs=Costs("tokens", {"a": 5, "b": 5})).endswith("Each cost 5 tokens.")
+    alike = Costs("seconds", {"a": 12.6, "b": 13.8})
+    assert paragraph(found, "x", costs=alike).endswith("Both cost about the same: 12.6 to 13.8 seconds.")
+    apart = Costs("seconds", {"a": 12, "b": 13.9})
+    ordered = "The cheapest was a with 12 seconds, the most expensive b with 13.9."
+    assert paragraph(found, "x", costs=apart).endswith(ordered)
     assert paragraph(found, "x", costs=Costs("tokens", {"a": 5})).endswith("a cost 5 tokens.")
     assert paragraph(found, "x", costs=Costs("tokens", {})).endswith("than b.")
 
@@ -111,7 +117,9 @@ def test_the_direction_and_two_seeds_are_said():
     assert paragraph(found, "perplexity").startswith("By perplexity (lower is better), a is better than")
     assert "four times too wide" in reading(found) and "any of the 2 comparisons" in reading(found)
     three_seeds = reading(comparison({("a", "b"): BETTER}))
-    assert "Holm" not in three_seeds and "four times" not in three_seeds
+    assert "Holm" not in three_seeds and "four times" not in three_seeds and "halfway" not in three_seeds
+    shrunk = replace(comparison({("a", "b"): BETTER}), shrunk=True)
+    assert "taken halfway to that of all pairs" in reading(shrunk)
 
 
 @pytest.mark.parametrize("value, two, plain", [
@@ -121,6 +129,23 @@ def test_the_direction_and_two_seeds_are_said():
 ])
 def test_numbers_are_written_out(value, two, plain):
     assert (about(value), number(value)) == (two, plain)
+
+
+def test_what_no_difference_could_have_shown_is_said():
+    assert would_be_seen(inf, inf) == "none, however large, would have been seen with a chance of 80 %"
+    assert would_be_seen(0.26, inf) == ("a difference of about 0.26 or more would have been seen with a chance of 80 %, "
+                                        "in some of them none, however large")
+    assert would_be_seen(0.26, 0.264) == "a difference of about 0.26 would have been seen with a chance of 80 %"
+    found = comparison({("a", "b"): UNDECIDED})
+    found = replace(found, pairs=(replace(found.pairs[0], smallest_shown=inf),))
+    assert verdict(found.pairs[0], found) == "no difference seen; this run would have shown none, however large"
+
+
+def test_shares_differ_by_one_at_most():
+    """Two of three seeds swap all answers: what would show such rows apart is more than there can be."""
+    flips = Matrix.of([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]), Matrix.of([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])
+    found = compare(dict(zip("ab", flips)), SHARE)
+    assert found.pairs[0].smallest_shown == inf and compare(dict(zip("ab", flips)), MEAN).pairs[0].smallest_shown > 1
 
 
 def test_lists_are_joined():

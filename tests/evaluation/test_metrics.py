@@ -113,7 +113,7 @@ def test_answers_win_against_what_the_data_shows_by_gold_or_else_by_the_proxy_wh
     shown = pd.DataFrame({"prompt_id": ["p1", "p0"], "nll": 1.0, "tokens": 2, "gold": [1.0, 2.0], "proxy": [9.0, 9.0]})
     after = answers([[1.0, 3.0], [1.0, 1.0]], proxy=[0.0, 0.0, 10.0, 0.0])
     found = figures(PLAIN, evaluation(after, likelihood=shown), evaluation(after))
-    assert rows(found["win_rate/data"]) == {"p0": [0.5, 1.0], "p1": [0.5, 1.0]}
+    assert rows(found["win_rate_data/gold"]) == {"p0": [0.5, 1.0], "p1": [0.5, 1.0]}
     assert not [name for name in found if name.startswith("proxy")], "where the truth is known, it judges"
     unknown = after.assign(gold=pd.array([None] * 4, dtype="Float64"))
     found = figures(PLAIN, evaluation(unknown, likelihood=shown.drop(columns="gold")), evaluation(unknown))

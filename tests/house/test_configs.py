@@ -12,16 +12,18 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from algorithms.common.algorithm import Algorithm
+from algorithms.common.evaluation.verdicts import ORDERS, Comparison, Judge
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
 from algorithms.common.runs.overrides import explain_overrides
-from algorithms.common.runs.settings import TOP, settings
+from algorithms.common.runs.settings import TOP, build, settings
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
 OPTIONAL_GROUPS = ("experiment", "debug")
 COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
-            "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent"}  # what only a user can know
+            "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent",
+            "judge.model.name": "some/model", "judge.model": "some/model"}  # what only a user can know
 
 
 def complete(*overrides: str) -> DictConfig:
@@ -98,6 +100,13 @@ def test_the_hub_model_brings_its_scale_and_its_evaluation():
     assert complete("model=hub", "scale@_global_=lab", "algorithm=sft").recipe == OmegaConf.load(CONF / "recipe/lab/sft.yaml")
 
 
+@pytest.mark.parametrize("judge", choices("judge"))
+def test_every_judge_is_built_with_what_it_is_asked(judge):
+    parts = build(complete(f"judge={judge}"), ("judge", "verdicts"))
+    assert isinstance(parts["judge"], Judge) and parts["judge"].name and "/" not in parts["judge"].name
+    assert set(parts["judge"].orders) <= set(ORDERS) and parts["verdicts"] == Comparison()
+
+
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_is_a_function_of_config_name_folder_and_overrides(task):
     from inspect import signature
@@ -170,7 +179,7 @@ def as_default(value, default):
 
 DEFAULTS = [("algorithm", choice) for choice in ALGORITHMS]
 DEFAULTS += [("data", choice) for choice in choices("data") if not inherited(CONF / "data" / f"{choice}.yaml")]
-DEFAULTS += [("trainer", "default"), ("eval", "default")]
+DEFAULTS += [("trainer", "default"), ("eval", "default"), ("judge", "openai"), ("judge", "local")]
 OWN = {"flan_cot": ["cot_examples"]}  # a preset of a class that another file holds with its defaults
 
 
@@ -221,7 +230,7 @@ def refused(*overrides: str) -> str:
 @pytest.mark.parametrize("override, message", [
     ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
-    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, beside, budget"),
+    ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
     ("algorithm.beta=-1", "algorithm.beta: found -1; expected"),
     ("algorithm.beta=nan", "algorithm.beta: found nan; expected a finite number"),
@@ -289,7 +298,9 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
     (["algorithm.needs.reference.recipe.step=1"], ["algorithm.needs.reference.recipe.step: found no such key; expected one of "
                                                    + ", ".join(sorted(f.name for f in dataclasses.fields(Recipe)))]),
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
-    (["algoritm=dpo"], ["algoritm: found no such key; expected one of " + ", ".join(sorted(TOP))]),
+    (["algoritm=dpo"], ["algoritm: found no such key; expected one of " + ", ".join(sorted({*TOP} - {"judge"}))]),
+    (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
+                         f"; fix: judge={choices('judge')[0]}"]),
     (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"], ["algorithm.beta: found no such key; expected one of needs, packing, "
                                                          "train_on_prompt, turns, view (with algorithm=sft)"]),
     (["-m", "algorithm=dpo,dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),

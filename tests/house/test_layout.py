@@ -204,11 +204,13 @@ def test_nobody_imports_run(path):
 
 
 @each([ROOT / f"benchmarks/{one}.py"
-       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables")])
+       for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor",
+                   "verdict_figures", "verdict_tables")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
-    allowed = within(found, "algorithms.common.evaluation.inference")
+    allowed = within(found, "algorithms.common.evaluation.inference", "algorithms.common.evaluation.verdicts",
+                     "algorithms.common.support.errors")
     assert within(found, "algorithms") <= allowed | {"algorithms.common"}
 
 
@@ -333,7 +335,8 @@ def declared(project: dict) -> set[str]:
 
 def test_every_library_imported_when_the_project_starts_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    packages = {"hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core", "tokenizers": "transformers"}
+    packages = {"hydra": "hydra-core", "omegaconf": "hydra-core", "yaml": "hydra-core", "tokenizers": "transformers",
+                "markupsafe": "jinja2", "vl_convert": "vl-convert-python"}
     for path in PROJECT:
         tops = {one.partition(".")[0] for one in imported(path, top_level_only=True)} - set(OURS) - sys.stdlib_module_names
         missing = {normal(packages.get(top, top)) for top in tops} - declared(project)

@@ -73,7 +73,7 @@ def test_methods_without_a_trained_start_share_the_base_s_answers(store):
     pd.testing.assert_frame_equal(base, same)
     own = bench.evaluate(DPO(), RECIPE)
     found = figures(DPO(), own, bench.baseline(DPO()), BASE)
-    assert {"reward/gold_minus_base", "win_rate/base", "win_rate/data"} <= set(found)
+    assert {"reward/gold_minus_base", "win_rate/base", "win_rate_data/gold"} <= set(found)
     assert bench.baseline(RewardModel()) is None, "it answers nothing"
 
 

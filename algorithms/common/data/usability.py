@@ -18,7 +18,7 @@ from .template import Template
 
 log = logging.getLogger(__name__)
 # The sets that rows were read into come before those made of them: there a record is the row's own.
-ORDER = ("preferences", "heldout", "demonstrations", "choices", "evaluation", "tuning", "prompts")
+ORDER = ("preferences", "heldout", "audit", "demonstrations", "choices", "evaluation", "tuning", "prompts")
 MADE = ("evaluation", "tuning", "prompts")
 
 

@@ -32,7 +32,7 @@ from ..models.sampling import Sampling, sampled_logprobs, tempered
 from ..data.template import Example
 
 if TYPE_CHECKING:
-    from ..data.records import DataSets, Gold, Measure, Records
+    from ..data.records import DataSets, Measure, Records
 
 log = logging.getLogger(__name__)
 CHUNK = 256  # states whose two rows of logits exist at the same time
@@ -88,26 +88,26 @@ class Spent:
 
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
-             scorer: Scorer | None, spent: Spent | None = None) -> Evaluation:
+             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
 
-    seed: of the answers alone, the row's own (``streams.py``).
+    seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
     """
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
-        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent)
-        if data.gold is not None:
-            frame["gold"] = data.gold(frame["prompt"].tolist(), frame["response"].tolist(), frame["finished"].tolist())
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold)
         if data.measure is not None:
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
             choices = rank_options(models, "policy", data.choices, config.batch_size)
         shown = [record for record in prompts if record.responses]
         likelihood = heldout_likelihood(models, shown, config.batch_size)
-        for name, scores in shown_scores(models, shown, data.gold, scorer).items():
-            likelihood[name] = pd.array(scores, dtype="Float64")
-    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, data.gold, config.pairs)
+        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0) for record in shown]
+        for column, judge in (("gold", gold), ("proxy", scorer)):
+            if judge is not None:
+                likelihood[column] = pd.array(judge(answers) if answers else [], dtype="Float64")
+    judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, gold, config.pairs)
     return Evaluation(frame, likelihood, judged, choices, measured)
 
 
@@ -132,7 +132,8 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
 
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
-                 has_reference: bool, scorer: Scorer | None, spent: Spent | None = None) -> pd.DataFrame:
+                 has_reference: bool, scorer: Scorer | None, spent: Spent | None = None,
+                 gold: Scorer | None = None) -> pd.DataFrame:
     """Every prompt's answers, one row per candidate: most methods give an answer one, else the best by proxy is picked.
 
     sample: the number of the answer, candidate: that within it, picked: whether it is the answer. For log-probabilities
@@ -160,7 +161,8 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
         "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],
-        "response": [r.text for r in responses], "gold": pd.array([None] * len(responses), dtype="Float64"),
+        "response": [r.text for r in responses],
+        "gold": pd.array(gold(responses) if gold is not None else [None] * len(responses), dtype="Float64"),
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
@@ -243,24 +245,8 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
                          "origin": [record.meta.get("origin") for record in records]})
 
 
-def shown_scores(models: Models, records: list[Record], gold: Gold | None, scorer: Scorer | None
-                 ) -> dict[str, list[float]]:
-    """gold and proxy, as far as they are known, of the response that each record shows."""
-    given = []
-    for record in records:
-        example = models.tokenize(record.taking([0], judged=False))
-        given.append(Response(models.template.prompt_text(record.prompt), record.responses[0], example.prompt,
-                              example.responses[0], example.finished[0], record.key, record.prompt, record.meta))
-    found = {}
-    if gold is not None:
-        found["gold"] = gold([r.prompt for r in given], [r.text for r in given], [r.finished for r in given])
-    if scorer is not None:
-        found["proxy"] = scorer(given) if given else []
-    return found
-
-
 @torch.no_grad()
-def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Gold | None = None,
+def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Scorer | None = None,
                   limit: int | None = None) -> pd.DataFrame:
     """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
     records = list(islice(pairs(heldout), limit))
@@ -283,7 +269,13 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     if logits:
         frame["logit"] = logits
     if gold is not None:
-        prompts = [models.template.prompt_text(record.prompt) for record in records]
         for k, name in enumerate(("gold_chosen", "gold_rejected")):
-            frame[name] = gold(prompts, [r.responses[k] for r in records], [e.finished[k] for e in examples])
+            frame[name] = gold([shown_response(models, record, example, k)
+                                for record, example in zip(records, examples)])
     return frame
+
+
+def shown_response(models: Models, record: Record, example: Example, k: int) -> Response:
+    """The k-th response of a record, with its tokens, as a scorer is given it."""
+    return Response(models.template.prompt_text(record.prompt), record.responses[k], example.prompt,
+                    example.responses[k], example.finished[k], record.key, record.prompt, record.meta)

@@ -20,8 +20,9 @@ from .inference.resampling import calibration_error
 from ..data.records.words import units
 
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
-# What answers are judged by, the first that there is: the proxy is what some methods learned to please, and says so
-JUDGES = {"gold": "win_rate", "proxy": "proxy_win_rate"}
+SCORES = {"gold": "reward/gold", "proxy": "reward/proxy", "auditor": "score/auditor"}  # columns of samples: figures
+# By which answers win, the first that there is: the proxy is what some methods learned to please, and says so
+JUDGES = {"gold": ("win_rate", "win_rate_data/gold"), "proxy": ("proxy_win_rate", "proxy_win_rate/data")}
 
 
 class Against(NamedTuple):
@@ -100,18 +101,20 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: 
 def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
     """Of the answers to each prompt, one row of both frames an answer; shown: what the data answers, with its scores.
 
-    reward/gold, reward/proxy: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same prompts, so the
-    difference of two rows as printed. kl/k1, kl/exact: the columns of ``divergence``, nats. length/mean: tokens.
-    eos_rate: share of the answers that end by themselves.
+    reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same
+    prompts, so the difference of two rows as printed. win_rate/…: see ``_win_rates``. kl/k1, kl/exact: the columns of
+    ``divergence``, nats. length/mean: tokens. eos_rate: share of the answers that end by themselves.
     """
     prompts, found = frame["prompt_id"], []
-    for name in ("gold", "proxy"):
-        if frame[name].notna().all():
-            found += [_mean_score(label, part, name) for label, part in _by_origin(f"reward/{name}", frame)]
-            if start is not None and start[name].notna().all():
-                whole = _mean_score(f"reward/{name}", frame, name)
-                found.append(whole.less(_mean_score(whole.name, start, name), whole.name + against.less))
-    found += _win_rates(frame, {against.wins: start, "/data": shown})
+    for column, name in SCORES.items():
+        if _scored(frame, column):
+            found += [_mean_score(label, part, column) for label, part in _by_origin(name, frame)]
+            if _scored(start, column):
+                whole = _mean_score(name, frame, column)
+                found.append(whole.less(_mean_score(name, start, column), name + against.less))
+    found += _win_rates(frame, start, against, shown)
+    if _scored(frame, "auditor") and _scored(start, "auditor"):
+        found.append(wins("win_rate/auditor", frame, start, "auditor"))
     for name in ("k1", "exact"):
         if frame[f"kl_{name}"].notna().all():
             found.append(Figure.of(f"kl/{name}", prompts, frame[f"kl_{name}"]))
@@ -123,12 +126,19 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Ag
     return found
 
 
-def _win_rates(frame: pd.DataFrame, others: dict[str, pd.DataFrame | None]) -> list[Figure]:
-    """win_rate/sft (base), win_rate/data: see ``wins``; against the start's answers, which are independent draws, and
-    the responses that the data shows to the same prompts; by gold, or else, as proxy_win_rate/…, by the proxy."""
-    judge = next((name for name in JUDGES if frame[name].notna().all()), None)
-    return [wins(JUDGES[judge] + name, frame, other, judge) for name, other in others.items()
-            if judge and other is not None and judge in other and len(other) and other[judge].notna().all()]
+def _win_rates(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+    """win_rate/sft (base), win_rate_data/gold: see ``wins``; against the start's answers, which are independent draws,
+    and what the data answers to the same prompts; by gold, or else, as proxy_win_rate/…, by the proxy."""
+    judge = next((name for name in JUDGES if _scored(frame, name)), None)
+    if judge is None:
+        return []
+    of_start, of_data = JUDGES[judge]
+    return [wins(name, frame, other, judge) for name, other in ((of_start + against.wins, start), (of_data, shown))
+            if _scored(other, judge)]
+
+
+def _scored(frame: pd.DataFrame | None, column: str) -> bool:
+    return frame is not None and column in frame and len(frame) > 0 and frame[column].notna().all()
 
 
 def _mean_score(name: str, frame: pd.DataFrame, column: str) -> Figure:

@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import math
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -125,13 +126,13 @@ class TrainedOwn(RewardSource):
         frozen_role(own, self.algorithm.role, folders["reward"])
 
         def score(responses: list[Response]) -> list[float]:
-            return _scores(self.algorithm, own, [_retokenized(own, response) for response in responses], batch_size)
+            return _scores(self.algorithm, own, [retokenized(own, response) for response in responses], batch_size)
 
         return counted(models, checked("trained on its own base", score))
 
 
-def _retokenized(models: Models, response: Response) -> Example:
-    """A response as another model's tokens; an unfinished one has no end token there either."""
+def retokenized(models: Models, response: Response) -> Example:
+    """A response's text as a model's tokens; an unfinished one has no end token there either."""
     example = replace(models.tokenize(Record(response.turns, [response.text])), record=response.record)
     if response.finished or not example.finished[0]:
         return example
@@ -146,6 +147,9 @@ class Gold(RewardSource):
         return [data.gold]
 
     def check(self, data: "DataSets") -> None:
+        if isinstance(data.gold, RewardSource):
+            raise ConfigError("reward: found gold, which is the source that data.gold names; expected a reward that is "
+                              "not the truth its methods are judged by; fix: reward=trained, or data.gold=null")
         if data.gold is None:
             raise ConfigError("reward: found gold, but this data has no gold reward; expected data=reviews; fix: "
                               "reward=trained")
@@ -156,6 +160,48 @@ class Gold(RewardSource):
             return data.gold(prompts, texts, [r.finished for r in responses])
 
         return checked("gold", score)
+
+
+def truth(data: "DataSets") -> RewardSource | None:
+    """What scores responses by the data's true reward, where it has one."""
+    if data.gold is None or isinstance(data.gold, RewardSource):
+        return data.gold
+    return Gold()
+
+
+def _same(one: RewardSource, other: RewardSource) -> bool:
+    """Whether two sources have the same class and settings."""
+    def settings(source: RewardSource) -> dict[str, Any]:
+        return {key: (value.func, value.args, value.keywords) if isinstance(value, functools.partial) else value
+                for key, value in vars(source).items() if not key.startswith("_")}
+
+    return type(one) is type(other) and settings(one) == settings(other)
+
+
+def check_truth(data: "DataSets", reward: RewardSource | None) -> None:
+    """ConfigError where the source that ``data.gold`` names cannot score this data, must be trained, or is the reward."""
+    gold = data.gold
+    if not isinstance(gold, RewardSource):
+        return
+    if gold.needs() or any(isinstance(part, Gold) for part in gold.parts):
+        raise ConfigError(f"data.gold: found {type(gold).__name__}; expected a function or a classifier, which is known "
+                          "and not learned from the data; fix: +reward@data.gold=function or +reward@data.gold=classifier")
+    check_independent(gold, reward, data, "data.gold")
+
+
+def check_independent(source: RewardSource, reward: RewardSource | None, data: "DataSets", key: str = "auditor") -> None:
+    """ConfigError where a judge, which stands at ``key``, cannot score this data, or is what methods are rewarded by.
+
+    What is trained is another model than the reward's, since it learns from other comparisons.
+    """
+    known = [part for part in source.parts if not part.needs()]
+    if reward is not None and any(_same(part, own) for part in reward.parts for own in known):
+        raise ConfigError(f"{key}: found the reward that methods are trained on; expected another, or it would call "
+                          f"good what they were rewarded for; fix: another reward=… or +reward@{key}=…")
+    try:
+        source.check(data)
+    except ConfigError as error:
+        raise ConfigError(re.sub(r"\breward(?=[.:=])", key, str(error))) from error
 
 
 # What a function may ask for by name: a list with one of these for each response.
@@ -249,6 +295,10 @@ class Weighted(RewardSource):
     def needs(self) -> dict[str, Need]:
         return {f"{name}.{role}": need for name, source in self.sources.items()
                 for role, need in source.needs().items()}
+
+    @property
+    def parts(self) -> list[RewardSource]:
+        return [part for source in self.sources.values() for part in source.parts]
 
     @property
     def reads_meta(self) -> bool:

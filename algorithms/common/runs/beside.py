@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..figures import Figure, Known
@@ -36,10 +36,12 @@ class Finished:
     start: str  # its kind: base, or the method that trained it
     before: dict[str, dict]
     answers: list[Answers]
+    remarks: list[str] = field(default_factory=list)  # what a reader of the figures must know
 
     def text(self, width: int) -> str:
         """For a terminal of so many columns."""
-        lines = ["", self.method, *self._figure_lines(), "", HOLDS]
+        lines = ["", self.method, *self._figure_lines()]
+        lines += [line for one in self.remarks for line in ("", f"{one[0].upper()}{one[1:]}.")] + ["", HOLDS]
         if self.answers:
             lines += ["", f"The first prompts, answered by the start ({self.start}) and by this model:", "",
                       *self.answer_lines(width)]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..algorithm import Algorithm, RewardSource
+from ..algorithm import Algorithm, RewardSource, Scorer
 from ..evaluation.evaluate import Evaluation, Spent, evaluate
 from ..models.export import frozen_role
 from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..models.roles import BASE
+from ..rewards.sources import truth
 
 if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
     from .material import Material
@@ -33,7 +34,7 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
-    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent)
+    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench))
     keep(result, target)
     cost = {"seconds": time.monotonic() - started,
             "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
@@ -47,7 +48,12 @@ def measure_base(bench: Material, algorithm: Algorithm, source: RewardSource | N
     models.clear_roles()
     models.alias("policy", BASE)
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
-    keep(evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer), target)
+    keep(evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench)), target)
+
+
+def _gold(bench: Material) -> Scorer | None:
+    source = truth(bench.data)
+    return source and source.load(bench.models, {}, bench.data, bench.eval.batch_size)
 
 
 def keep(evaluation: Evaluation, folder: Path) -> None:

@@ -186,10 +186,19 @@ class _Search:
         for combination in itertools.product(*groups.values()):
             chosen = [f"{name}={choice}" for name, choice in zip(groups, combination)]
             config = compose("config", [*self.path, *self.others, *chosen], return_hydra_config=True)
-            if found := [message for key in self.keys if (message := _unknown(config, key))]:
+            if found := [message for key in self.keys if (message := self._unchosen(config, key) or
+                                                          _unknown(config, key))]:
                 several = any(len(choices) > 1 for choices in groups.values())
                 return [f"{message} (with {' '.join(chosen)})" if several else message for message in found]
         return []
+
+    def _unchosen(self, config: DictConfig, key: str) -> str | None:
+        """What to say of a key of a group that has no choice by default, such as ``judge``."""
+        group = key.partition(".")[0]
+        if group in config or config.hydra.runtime.choices.get(group, "") is not None:
+            return None
+        choices = self.choices(group)
+        return f"{key}: found no {group} chosen; expected one of {', '.join(choices)}; fix: {group}={choices[0]}"
 
 
 def _values(override: Override) -> list[str]:

@@ -1,4 +1,5 @@
-"""What a run writes: result.json, figures.parquet and its start's, samples.parquet, metrics.jsonl, rollouts.jsonl."""
+"""What a run writes: result.json, figures.parquet and start.parquet, samples.parquet, references.parquet, metrics.jsonl
+and rollouts.jsonl."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..support.checkout import commit
 from ..support.errors import UserError, is_full
+from ..evaluation.verdicts.records import DATA, START
+from ..evaluation.verdicts.pairings import REFERENCES
 from ..figures import COLUMNS, Figure, Known
 from ..support.secrets import Mask
 from ..support.provenance import installed
@@ -89,6 +92,20 @@ def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path |
 def write_samples(folder: Path, samples: pd.DataFrame) -> None:
     with whole(folder / "samples.parquet") as file:
         samples.to_parquet(file, index=False)
+
+
+def write_references(folder: Path, start: pd.DataFrame | None, preferred: dict[str, str]) -> None:
+    """references.parquet: what the answers may be compared with. start: the answers of the model that training started
+    from; preferred: by ``prompt_id`` the answer that the data prefers."""
+    import pandas as pd
+
+    columns = ["prompt_id", "sample", "response", "finished"]
+    rows = [(key, 0, text, True) for key, text in preferred.items()]
+    parts = [pd.DataFrame(rows, columns=columns).assign(side=DATA)]
+    if start is not None and len(start):
+        parts.append(start.loc[start["picked"], columns].assign(side=START))
+    with whole(folder / REFERENCES) as file:
+        pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).to_parquet(file, index=False)
 
 
 def write_figures(folder: Path, figures: Iterable[Figure | Known], name: str = "figures.parquet") -> None:

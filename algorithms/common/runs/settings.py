@@ -62,14 +62,16 @@ class Settings:
     reward: RewardSource
     trainer: TrainerConfig
     eval: EvalConfig
+    auditor: RewardSource
     seed: int = 0
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
 
 
-GROUPS = ("algorithm", "recipe", "model", "data", "reward", "trainer", "eval", "stages", "budget", "report")
-TOP = ("task", "seed", "adapter", "beside", *GROUPS)
+GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
+          "report")
+TOP = ("task", "seed", "adapter", "beside", "runs", "judge", "verdicts", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -25,11 +26,12 @@ from ..evaluation.metrics import BASE, TRAINED, Against
 from ..training.loop import nothing_held_out
 from ..support.secrets import MASK, is_secret
 from ..support.memory import no_memory_explained
-from ..models.model import ModelConfig
+from ..models.model import ModelConfig, Models
 from ..models.precision import autocast_dtype, pick_device
 from ..support.provenance import code_of, enclosed, versions
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
+from ..rewards.sources import check_truth
 from .material import Material
 
 
@@ -87,8 +89,14 @@ class Bench(Material):
     """Where stages are built."""
 
     hide: Callable[[dict], dict] = lambda description: description  # takes secrets out of what the store writes down
+    beneath: Bench | None = None  # builds the stages that those of this bench stand on; None: this one
 
-    def _model_description(self) -> dict:
+    @cached_property
+    def models(self) -> Models:
+        shared = self.beneath is not None and self.beneath.model == self.model
+        return self.beneath.models if shared else super().models
+
+    def model_description(self) -> dict:
         settings = plain(self.model)
         for key in ("name", "revision", "trust_remote_code", "chat_template"):  # their content is described instead
             settings.pop(key)
@@ -97,16 +105,20 @@ class Bench(Material):
         return {**settings, "base": self.base_digest, "template": template, "device": device.type,
                 "autocast": str(autocast_dtype(self.trainer.mixed_precision, device))}
 
-    def check(self, algorithm: Algorithm) -> DataSets:
+    def check(self, algorithm: Algorithm, besides: Iterable[Reading] = ()) -> DataSets:
         """Before anything is trained: ConfigError for what would be refused once the stages beneath it were; rows that
         a template cannot use are left out of the data, which is returned, or make a DataError (``data.on_bad_row``).
+
+        besides: what else than this algorithm and the stages beneath it will read the data.
         """
-        self._check(algorithm)
-        self.data = usable(self.data, self._readings(algorithm))
+        self.checked(algorithm)
+        check_truth(self.data, self.reward)
+        self.data = usable(self.data, [*self._readings(algorithm), *besides])
         self._views.clear()
         return self.data
 
-    def _check(self, algorithm: Algorithm) -> None:
+    def checked(self, algorithm: Algorithm) -> None:
+        """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here."""
         evaluated_prompts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
@@ -134,7 +146,7 @@ class Bench(Material):
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
         for need in self._beneath(algorithm).values():
-            self.over(need.model)._check(need.algorithm)
+            self.under(need).checked(need.algorithm)
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""
@@ -143,7 +155,7 @@ class Bench(Material):
         for name in (self.eval.split, "heldout", "choices", *(view_sets(view)[0] for view in algorithm.reads)):
             yield Reading(self.template, name)
         for need in self._beneath(algorithm).values():
-            yield from self.over(need.model)._readings(need.algorithm)
+            yield from self.under(need)._readings(need.algorithm)
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """All that determines a trained stage, as JSON."""
@@ -152,16 +164,16 @@ class Bench(Material):
         for key in ("progress", "trackers", "checkpoint_every", "class"):
             trainer.pop(key)
         source = self._source(algorithm)
-        reward = source and self._source_description(source)
+        reward = source and self.source_description(source)
         if source and source.reads_meta:
             reward["meta"] = [train.meta_fingerprint, self.trainer.evaluate_every and heldout.meta_fingerprint]
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         read = {view: self.view(view)[0].fingerprint for view in algorithm.reads}
         whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
-                 **read, "model": self._model_description(), "data": train.fingerprint, "heldout": watched,
+                 **read, "model": self.model_description(), "data": train.fingerprint, "heldout": watched,
                  "reward": reward,
-                "needs": {role: need and self.description(need.algorithm, need.recipe)
-                          for role, need in algorithm.needs.items()}}
+                 "needs": {role: need and self.under(need).description(need.algorithm, need.recipe)
+                           for role, need in algorithm.needs.items()}}
         return self.hide({**whole, "code": code_of(training.train, algorithm), "versions": versions()})
 
     def _own(self, algorithm: Algorithm) -> dict:
@@ -179,7 +191,7 @@ class Bench(Material):
                               "fix: reward=trained")
         return self.reward
 
-    def _source_description(self, source: RewardSource) -> dict:
+    def source_description(self, source: RewardSource) -> dict:
         settings = {key: value for key, value in plain(source).items() if key not in ("algorithm", "recipe")}
         functions = source.asks(self.data)
         return {**settings, "content": source.content(), "asks": plain(functions), "code": code_of(source, functions),
@@ -188,7 +200,14 @@ class Bench(Material):
 
     def over(self, model: ModelConfig | None) -> "Bench":
         """The same data and seed over another base; None: this bench."""
-        return self if model is None else dataclasses.replace(self, model=model, reward=None)
+        if model is None:
+            return self
+        beneath = self.beneath and self.beneath.over(model)
+        return dataclasses.replace(self, model=model, reward=None, beneath=beneath)
+
+    def under(self, need: Need) -> Bench:
+        """What builds a stage that one of this bench stands on."""
+        return (self.beneath or self).over(need.model)
 
     def _scored(self, source: RewardSource | None) -> dict[str, Path]:
         """The stages that a source stands on, by its names for them."""
@@ -197,7 +216,7 @@ class Bench(Material):
 
     def _inputs(self, algorithm: Algorithm) -> dict[str, Path | None]:
         """The stages of its roles; None: the base."""
-        return {role: self.train(need.algorithm, need.recipe, role) if need else None
+        return {role: self.under(need).train(need.algorithm, need.recipe, role) if need else None
                 for role, need in algorithm.needs.items()}
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
@@ -207,12 +226,12 @@ class Bench(Material):
         identity = {key: description[key] for key in ("model", "needs", "reward")}
 
         def build(target: Path, work: Path) -> None:
-            with self._memory(name):
+            with self.memory(name):
                 training.train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
 
         return self.store.get("trained", description, build, name, ("algorithm.class",))
 
-    def _memory(self, name: str):
+    def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
         return no_memory_explained(lambda told: (
             f"{name}: found no memory left on {pick_device()} ({told}); "
@@ -238,10 +257,10 @@ class Bench(Material):
                        "eval": plain(self.eval),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
-                       "reward": source and self._source_description(source), **self._measured_by(algorithm)}
+                       "reward": source and self.source_description(source), **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path) -> None:
-            with self._memory(f"evaluation of {name}"):
+            with self.memory(f"evaluation of {name}"):
                 measuring.measure(self, algorithm, self._inputs(algorithm), trained, source, scored, seed, target)
 
         return self.store.get("evaluation", self.hide(description), build, f"evaluation of {name}", ("stage",))
@@ -254,21 +273,23 @@ class Bench(Material):
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
         asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        named = isinstance(self.data.gold, RewardSource)
         return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items()
                    if records is not None},
-                "gold": plain(self.data.gold), "measure": plain(self.data.measure)}
+                "gold": self.source_description(self.data.gold) if named else plain(self.data.gold),
+                "measure": plain(self.data.measure)}
 
     def evaluate_base(self, algorithm: Algorithm, proxy: bool = False) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too; proxy: score it by the reward source too."""
-        model, source = self._model_description(), self._source(algorithm, proxy)
+        model, source = self.model_description(), self._source(algorithm, proxy)
         seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
         description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
                        "questions": self._questions_description(), "stream": seed,
-                       "reward": source and self._source_description(source), **self._measured_by(algorithm)}
+                       "reward": source and self.source_description(source), **self._measured_by(algorithm)}
         scored = self._scored(source)
 
         def build(target: Path, work: Path) -> None:
-            with self._memory("evaluation of the base"):
+            with self.memory("evaluation of the base"):
                 measuring.measure_base(self, algorithm, source, scored, seed, target)
 
         alike = ("algorithm.class", "model.base")
@@ -290,7 +311,7 @@ class Bench(Material):
         """What training starts from."""
         need: Need | None = algorithm.needs.get("reference")
         if not need:
-            return Start("base", _identity(self.hide({"model": self._model_description()})), Algorithm(view="prompts"),
+            return Start("base", _identity(self.hide({"model": self.model_description()})), Algorithm(view="prompts"),
                          BASE)
         kind = type(need.algorithm).__module__.rpartition(".")[2]
         return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED)
@@ -311,7 +332,7 @@ class Bench(Material):
                 total[key] += stage[key]
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
-        return {**total, "stages": {role: self.over(need.model).cost(need.algorithm, need.recipe)
+        return {**total, "stages": {role: self.under(need).cost(need.algorithm, need.recipe)
                                      for role, need in self._beneath(algorithm).items()}}
 
     def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
@@ -321,12 +342,13 @@ class Bench(Material):
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
-        costs = {self.store.key("trained", self.description(algorithm, recipe)): self._own_cost(algorithm, recipe)}
+        costs = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
         for need in self._beneath(algorithm).values():
-            costs.update(self.over(need.model)._costs(need.algorithm, need.recipe))
+            costs.update(self.under(need)._costs(need.algorithm, need.recipe))
         return costs
 
-    def _own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+    def own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+        """What a stage cost by itself."""
         folder = self.train(algorithm, recipe)
         fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
         own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"],

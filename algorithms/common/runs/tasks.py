@@ -38,7 +38,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from ..models.export import HEAD
+    from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figures
+    from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
 
@@ -48,12 +50,20 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm), folder, mask)
+    auditor = Auditor(bench, chosen.auditor)
+    auditor.check()
+    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     stage = bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
+    if audits := auditor.applies and chosen.algorithm.role == "policy":
+        evaluation, baseline = auditor.judged(evaluation, name), auditor.judged(baseline, "the start")
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
+    if audits and (agreement := auditor.agreement()):
+        found[agreement.name] = agreement
+    for remark in (said := remarks(found)):
+        log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)
     if alone := [key for key in found if key not in shown]:
@@ -65,8 +75,11 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
               "identity": bench.identity(chosen.algorithm, chosen.recipe),
               "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
               "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
-              "budget": {"equal": chosen.budget.equal}}
+              "budget": {"equal": chosen.budget.equal}, "auditor": auditor.told() if audits else None}
     results.write_samples(folder, evaluation.samples)
+    if len(evaluation.samples):
+        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
+        results.write_references(folder, None if baseline is None else baseline.samples, preferred)
     results.write_figures(folder, found.values())
     results.write_figures(folder, began.values(), results.START_FIGURES)
     results.copy_metrics(stage, folder)
@@ -75,7 +88,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
     answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
-    ended = beside.Finished(name, shown, start.kind, before, answers)
+    ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template)

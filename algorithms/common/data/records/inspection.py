@@ -41,8 +41,7 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     from no file.
     """
     sets = {name: getattr(data, name) for name in (*TRAINING, *HELD_OUT)}
-    if data.choices is not None:
-        sets["choices"] = data.choices
+    sets |= {name: getattr(data, name) for name in ("audit", "choices") if getattr(data, name) is not None}
     return {**data.report.to_dict(),
             "sets": {name: len(records) for name, records in sets.items()},
             "statistics": {name: _statistics(name, records, mask) for name, records in sets.items() if len(records)},

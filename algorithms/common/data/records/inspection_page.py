@@ -13,7 +13,7 @@ from .inspection import HELD_OUT, QUANTILES, TRAINING
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",
     "prompts": "prompts to answer", "evaluation": "prompts of the reported evaluation",
-    "heldout": "judged responses of held-out prompts",
+    "heldout": "judged responses of held-out prompts", "audit": "judged responses that the auditor alone learns from",
     "tuning": "prompts for choosing settings", "choices": "questions with options",
 }
 # the rest of the report is listed as it is
@@ -106,7 +106,7 @@ def terminal(report: dict[str, Any]) -> str:
         lines.append(f"  {number(report['duplicates'])} duplicate records (kept)")
     lines += ["", f"  {'':14s} {'records':>9s} {'prompts':>9s}  {'responses':12s} {'words of a prompt':24s} "
                   "words of a response"]
-    for name in (*TRAINING, *HELD_OUT, "choices"):
+    for name in (*TRAINING, *HELD_OUT, "audit", "choices"):
         if found := report["statistics"].get(name):
             lines.append(f"  {name:14s} {number(found['records']):>9s} {number(found['distinct_prompts']):>9s}  "
                          f"{_sizes(found['responses_per_record']):12s} {_range(found['prompt']['words']):24s} "

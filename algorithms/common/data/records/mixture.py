@@ -75,8 +75,10 @@ class Mixture:
         measures = {name: part.data.measure for name, part in parts.items() if part.data.measure is not None}
         if any(golds) and not _same(golds):
             log.warning("gold: the sources differ in it; the mixture has none")
+        audited = {name: part for name, part in parts.items() if part.data.audit is not None}
         return DataSets(**mixed, **united, report=_report(parts), gold=golds[0] if _same(golds) else None,
                         choices=_united(asked, "choices") if asked else None,
+                        audit=_united(audited, "audit") if audited else None,
                         measure=MeasureByOrigin(measures) if measures else None,
                         on_bad_row=max((part.data.on_bad_row for part in parts.values()), key=("drop", "error").index))
 
@@ -184,14 +186,21 @@ def _evaluate_once(parts: dict[str, _Part]):
 
 
 def _separate(parts: dict[str, _Part]):
-    """Leave out what would put a conversation that one source holds out among another's training or tuning records."""
+    """Leave out what would put a conversation that one source holds out among another's training or tuning records, or
+    one that it sets aside for the auditor among another's training records.
+    """
     sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
+    audits = {name: [part.data.audit] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])
+        audited = _hashes(records for other in parts if other != name for records in audits[other])
         seen: set[tuple] = set()
-        for set_name in (*TRAINING, "tuning"):
+        for set_name in (*TRAINING, "tuning", "audit"):
             records = getattr(part.data, set_name)
-            clash = np.isin(records.array("root_hash"), held)
+            if records is None:
+                continue
+            begun = records.array("root_hash")
+            clash = np.isin(begun, held) | (np.isin(begun, audited) if set_name in TRAINING else False)
             if clash.any():
                 _count_removed(name, part, set_name, records.where(clash), seen)
                 setattr(part.data, set_name, records.where(~clash))

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,13 @@ from .recognition import template_parts
 from .record import Record
 from .storage import Records
 from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
-                    ranked, rated, split)
+                    ranked, rated, set_aside, split)
 
 log = logging.getLogger(__name__)
 
 Gold = Callable[[list[str], list[str], list[bool]], list[float]]
 Measure = Callable[[Record, str, bool], dict[str, float]]
+AUDIT, LEAST_AUDIT = 0.2, 100   # the share for the auditor where none is named, and the comparisons it is worth it from
 
 
 @dataclass
@@ -30,7 +32,8 @@ class DataSets:
     preferences: judged responses, single ratings too; heldout: the same of held-out prompts.
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
     tuning: prompts to choose hyper-parameters on; may be empty.
-    gold: (prompts, responses, finished) → scores, where the true reward is known.
+    audit: judged responses to further prompts, of which no method learns: the auditor's (``runs.auditing``).
+    gold: (prompts, responses, finished) → scores, where the true reward is known; or a reward source that has it.
     choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in
     ``meta["groups"]`` are the figures it counts in.
     measure: (record, response, finished) → figure's name → what a sampled response to an evaluated record shows.
@@ -44,10 +47,11 @@ class DataSets:
     heldout: Records
     tuning: Records
     report: LoadReport
-    gold: Gold | None = None
+    gold: Any = None
     choices: Records | None = None
     measure: Measure | None = None
     on_bad_row: str = "error"
+    audit: Records | None = None
 
 
 def view_sets(view: str) -> tuple[str, str]:
@@ -87,7 +91,9 @@ class FileData:
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
-    on_bad_row: error | drop. heldout: share of the prompts held out. limit: the first so many usable records only.
+    on_bad_row: error | drop. heldout: share of the prompts held out. audit: share of the other prompts with comparisons
+    that the auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none.
+    gold: a reward source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -111,6 +117,8 @@ class FileData:
     filter: Filter | None = None
     on_bad_row: str = "error"
     heldout: float = 0.1
+    audit: float | None = None
+    gold: Any = None
     limit: int | None = None
 
     def __post_init__(self):
@@ -123,6 +131,10 @@ class FileData:
             refuse("on_bad_row", repr(self.on_bad_row), "error or drop")
         if self.limit is not None and self.limit < 1:
             refuse("limit", str(self.limit), "at least 1")
+        if self.audit is not None and not 0 <= self.audit < 1:
+            refuse("audit", str(self.audit), "a share from 0 up to, not including, 1, or null")
+        if self.gold is not None and not hasattr(self.gold, "load"):
+            refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
@@ -162,6 +174,7 @@ class FileData:
         records, report = self.records()
         _log_report(report)
         train, heldout = split(records, self.heldout)
+        train, audit = self._set_aside(train)
         rating = highest_rating(records)
         preferences, demos = rated(train), demonstrations(train, rating)
         if rating is not None:
@@ -176,7 +189,18 @@ class FileData:
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
         return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
-                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, on_bad_row=self.on_bad_row)
+                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, gold=self.gold,
+                        on_bad_row=self.on_bad_row, audit=audit)
+
+    def _set_aside(self, train: Records) -> tuple[Records, Records | None]:
+        """What methods learn from, and what the auditor does."""
+        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit)
+        audit = ranked(aside)
+        if len(audit) < (LEAST_AUDIT if self.audit is None else 1):
+            return train, None
+        log.info("set aside for the auditor: %d of %d records, %d of them comparisons; no method learns from them "
+                 "(data.audit)", len(aside), len(train), len(audit))
+        return left, audit
 
     def _sources(self) -> list[Source | Hub]:
         if not self.path:

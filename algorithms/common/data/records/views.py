@@ -137,6 +137,18 @@ def split(records: Records, share: float) -> tuple[Records, Records]:
     return records.where(~held), records.where(held)
 
 
+def set_aside(records: Records, share: float) -> tuple[Records, Records]:
+    """(left, aside): of the conversations with a comparison the `share` with the lowest hashes, with all their records.
+
+    It depends on content alone, as :func:`split` does; at least one conversation is left where there is one.
+    """
+    hashes = records.array("root_hash")
+    compared = np.unique(hashes[_ordering(records)])
+    count = min(round(share * len(compared)), len(compared) - 1)
+    aside = np.isin(hashes, compared[:count]) if count > 0 else np.zeros(len(records), bool)
+    return records.where(~aside), records.where(aside)
+
+
 def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> np.ndarray:
     """(n,) bool: `test(k, scores)` of every record."""
     values = zip(records.column("k"), records.column("scores"))

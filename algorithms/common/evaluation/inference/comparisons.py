@@ -4,6 +4,7 @@ A pair's p-value is the α at which its printed interval just reaches 0, so what
 intervals that exclude 0.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .crossed import MeanSquares
-from .intervals import MEAN, Contrasts, Estimate, Kind, Matrix
+from .intervals import MEAN, SHARE, Contrasts, Estimate, Kind, Matrix
 from .planning import smallest_shown
 
 # Differences that count as none unless others are declared with the table.
@@ -52,7 +53,7 @@ class Pair:
     verdict: Verdict
     winner: str | None          # of a verdict that claims, and of SEEN_ALONE
     within_margin: bool         # whether the margin was declared and `equivalence` lies inside it
-    smallest_shown: float       # difference that the comparison would have shown with 80% probability
+    smallest_shown: float       # difference that it would have shown with 80% probability; infinite: none that can be
 
     @property
     def loser(self) -> str | None:
@@ -151,6 +152,7 @@ def _pairs(figures: Mapping[str, Matrix], kind: Kind, pairs: Sequence[tuple[str,
         ahead = first if (value < 0) == lower_is_better else second
         winner = ahead if printed.excludes_zero else None
         smallest = max(smallest_shown(squares.take(index), alpha / count), float(half[index]))
+        smallest = math.inf if kind is SHARE and smallest > 1 else smallest     # shares differ by 1 at most
         found.append(Pair(first, second, printed, float(p[index]), float(adjusted[index]), inner, verdict, winner,
                           within, smallest))
     return tuple(found)

@@ -5,12 +5,13 @@ What is called better are Holm's rejections; one seed speaks of trained models, 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, log10
+from math import floor, isinf, log10
 
 from .claims import Answer, Finding
 from .comparisons import Comparison, Pair, Verdict
 
 _GROUPS = 4     # of pairs that a sentence names; the others are counted
+_ALIKE = 1.15   # costs within this ratio are not ordered: the seconds of one machine differ by as much
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def verdict(pair: Pair, comparison: Comparison) -> str:
         Verdict.SEEN_ALONE: lambda: "seen alone, not among the "
                                     f"{_count(len(comparison.pairs), 'comparison')}{_small(pair, comparison)}",
         Verdict.EQUAL: lambda: f"practically equal (within ±{number(comparison.margin)})",
-        Verdict.UNDECIDED: lambda: f"no difference seen; this run would have shown about {about(pair.smallest_shown)}",
+        Verdict.UNDECIDED: lambda: "no difference seen; this run would have shown "
+                                   + ("none, however large" if isinf(pair.smallest_shown) else
+                                      f"about {about(pair.smallest_shown)}"),
     }[pair.verdict]()
 
 
@@ -70,6 +73,9 @@ def reading(comparison: Comparison) -> str:
     elif count:
         text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s '
                  "adjustment); the intervals are of each pair alone, without that adjustment.")
+    if comparison.shrunk:
+        text += (" A pair's spread over seeds is taken halfway to that of all pairs, since few seeds tell little of it: "
+                 "a column of differences to the start shows the interval of that row alone.")
     if seeds == 2:
         text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 to compare methods."
     return text
@@ -87,6 +93,17 @@ def finding(found: Finding, claim: str) -> str:
     if found.seeds_needed:
         text += f", and about {_count(found.seeds_needed, 'seed')} would decide if the difference is what it seems"
     return text + "."
+
+
+def would_be_seen(least: float, most: float) -> str:
+    """What would have shown in comparisons where nothing was seen; infinite: no difference that there can be."""
+    chance = "would have been seen with a chance of 80 %"
+    if isinf(least):
+        return f"none, however large, {chance}"
+    if isinf(most):
+        return f"a difference of about {about(least)} or more {chance}, in some of them none, however large"
+    least, most = about(least), about(most)
+    return f"{f'a difference of about {least}' if least == most else f'differences of about {least} to {most}'} {chance}"
 
 
 def about(value: float) -> str:
@@ -174,9 +191,8 @@ def _undecided(comparison: Comparison, pairs: Sequence[Pair]) -> str:
     who = f"any two of the {methods} methods ({listed(comparison.methods)})" if everything else _pairs(pairs)
     if comparison.seeds == 1 and everything:
         who = f"any two of the {methods} trained models ({listed(comparison.methods)})"
-    least, most = (about(choose(pair.smallest_shown for pair in pairs)) for choose in (min, max))
-    shown = f"a difference of about {least}" if least == most else f"differences of about {least} to {most}"
-    return f"No difference was seen between {who}; {shown} would have been seen with a chance of 80 %."
+    shown = would_be_seen(*(choose(pair.smallest_shown for pair in pairs) for choose in (min, max)))
+    return f"No difference was seen between {who}; {shown}."
 
 
 def _pairs(pairs: Sequence[Pair], joined: str = ", and between ") -> str:
@@ -206,6 +222,8 @@ def _spent(methods: Sequence[str], budget: str | None, costs: Costs | None) -> I
         yield f"{least} cost {low} {costs.unit}."
     elif low == high:
         yield f"Each cost {low} {costs.unit}."
+    elif known[most] <= _ALIKE * known[least]:
+        yield f"{'Both' if len(known) == 2 else 'All'} cost about the same: {low} to {high} {costs.unit}."
     else:
         yield f"The cheapest was {least} with {low} {costs.unit}, the most expensive {most} with {high}."
 

@@ -1,0 +1,247 @@
+"""A language model behind an OpenAI-compatible endpoint as a judge.
+
+Nothing that was paid for is lost: replies are kept by the content of their questions, and verdicts are written as they
+come. Nothing is guessed: a reply that says no verdict in so many words is asked for once more, and then counts as none;
+a question that the server never answered has no verdict, and is asked again by the same command.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlsplit
+
+from ...support.errors import ConfigError, UserError
+from . import wording
+from .judge import Court, Judge, chunks
+from .pairings import Pair
+from .records import Verdict
+
+if TYPE_CHECKING:
+    from ...support.store import Store
+
+log = logging.getLogger(__name__)
+VARIABLE = "OPENAI_API_KEY"
+LONGEST = 60.0                              # seconds, of one wait
+PASSING = {408, 409, 425, 429}              # statuses that another try may not meet; so are those from 500 on
+OF_THE_QUESTION = {400, 413, 422}           # such as one that is too long: the next question may be answered
+SPENT = {"insufficient_quota", "billing_hard_limit_reached"}    # codes of a 429 that no wait helps
+
+
+class Unanswered(Exception):
+    """A question that the server refused, or did not answer after all tries."""
+
+
+@dataclass
+class Spent:
+    """What one judging took; filled in by several threads."""
+
+    calls: int = 0          # answered ones
+    kept: int = 0           # replies that were there
+    failed: int = 0         # calls that were not answered
+    input: int = 0          # tokens
+    output: int = 0
+    unread: int = 0         # replies without a verdict
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, **counts: int) -> None:
+        with self.lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+
+@dataclass
+class EndpointJudge(Judge):
+    """Asks for a letter, in both orders."""
+
+    model: str
+    url: str | None = None              # null: OpenAI's own
+    prompt: str = "v1"                  # the wording of the question
+    max_tokens: int = 16                # of an answer
+    temperature: float | None = 0.0     # null: the model's own
+    parallel: int = 4                   # questions at the same time
+    timeout: float = 60.0               # seconds without a sign of the server
+    tries: int = 6                      # of one question
+    wait: float = 1.0                   # seconds before the second try; twice as many before each later one
+    price_input: float | None = None    # of a million tokens
+    price_output: float | None = None
+
+    orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
+
+    def __post_init__(self):
+        wording.check(self.prompt)
+        for key, least in (("max_tokens", 1), ("parallel", 1), ("tries", 1), ("wait", 0), ("temperature", 0),
+                           ("price_input", 0), ("price_output", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ConfigError(f"judge.{key}: found {value}; expected at least {least}")
+        if not self.timeout > 0:
+            raise ConfigError(f"judge.timeout: found {self.timeout}; expected seconds, above 0")
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ConfigError(f"judge.url: found {parts.scheme}://{parts.hostname or ''}…; expected the address of an "
+                                  "endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the key "
+                                  f"comes from the environment: export {VARIABLE}=…")
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.model).name}@{self.prompt}"
+
+    def check(self) -> None:
+        if importlib.util.find_spec("openai") is None:
+            raise ConfigError("judge: found openai, whose client is not installed; expected the extra judge; "
+                              "fix: pip install -e '.[judge]' -c constraints.txt")
+        if self.url is None and not os.environ.get(VARIABLE):
+            raise ConfigError(f"judge: found no {VARIABLE} in the environment; expected the key of OpenAI's endpoint; "
+                              f"fix: export {VARIABLE}=…, or judge.url=… of another endpoint")
+
+    def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
+        """UserError, after what was judged, where the server refuses a question, or answers none of many."""
+        import openai
+
+        key = os.environ.get(VARIABLE) or "none"
+        client = openai.OpenAI(api_key=key, base_url=self.url or "https://api.openai.com/v1", max_retries=0,
+                               timeout=self.timeout)
+        spent, stopped, lost = Spent(), threading.Event(), 0
+        asker = _Asker(self, client, court.store, spent, stopped, key)
+        pool = ThreadPoolExecutor(self.parallel)
+        try:
+            for part in chunks(pairs, 4 * self.parallel):
+                asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
+                found, refused = [], None
+                for futures in asked:
+                    try:
+                        found += [future.result() for future in futures]
+                    except Unanswered as error:
+                        lost, last = lost + 1, error
+                    except UserError as error:
+                        refused = error
+                        stopped.set()
+                yield found
+                if refused is not None:
+                    raise refused
+                if not found:
+                    raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a server that answers; what was "
+                                    "judged is kept; fix: see to the server, or raise judge.timeout, judge.tries or "
+                                    "judge.wait, and run the same command again")
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            client.close()
+            self._tell(spent)
+        if lost:
+            log.warning("%s: no answer on %d pairs (%s); the same command asks for them again", self.name, lost, last)
+
+    def cost(self, spent: Spent) -> float | None:
+        """In the currency of the prices; None where they are not told."""
+        if self.price_input is None or self.price_output is None:
+            return None
+        return (spent.input * self.price_input + spent.output * self.price_output) / 1e6
+
+    def _tell(self, spent: Spent) -> None:
+        cost = self.cost(spent)
+        log.info("%s: %d calls answered, %d failed, %d replies kept from before; %d tokens in, %d out%s; %d without a "
+                 "verdict", self.name, spent.calls, spent.failed, spent.kept, spent.input, spent.output,
+                 "" if cost is None else f", cost {cost:.4f}", spent.unread)
+
+
+@dataclass
+class _Asker:
+    """One question after another, in several threads at once."""
+
+    judge: EndpointJudge
+    client: object
+    store: Store
+    spent: Spent
+    stopped: threading.Event
+    key: str
+
+    def verdict(self, pair: Pair, order: str) -> Verdict:
+        texts = (pair.left_response, pair.right_response)
+        text = wording.question(self.judge.prompt, pair.prompt, *(texts if order == "left_first" else texts[::-1]), True)
+        turns = [{"role": "user", "content": text}]
+        first = self.reply(turns)
+        said, word = first, wording.verdict_of(first)
+        if word is None:
+            second = self.reply([*turns, {"role": "assistant", "content": first},
+                                 {"role": "user", "content": wording.AGAIN}])
+            said, word = f"{first}\n---\n{second}", wording.verdict_of(second)
+        if word is None:
+            self.spent.add(unread=1)
+        sides = ("left", "right") if order == "left_first" else ("right", "left")
+        outcome = {"A": sides[0], "B": sides[1], "TIE": "tie", None: "none"}[word]
+        return self.judge.verdict(pair, outcome, order, said)
+
+    def reply(self, turns: list[dict]) -> str:
+        """Kept by all that it depends on."""
+        judge, asked = self.judge, []
+        described = {"url": judge.url, "model": judge.model, "turns": turns, "max_tokens": judge.max_tokens,
+                     "temperature": judge.temperature}
+
+        def build(target: Path, work: Path) -> None:
+            asked.append(True)
+            (target / "reply.json").write_text(json.dumps({"text": self.call(turns)}), encoding="utf-8")
+
+        folder = self.store.get("reply", described, build)
+        if not asked:
+            self.spent.add(kept=1)
+        return json.loads((folder / "reply.json").read_text(encoding="utf-8"))["text"]
+
+    def call(self, turns: list[dict]) -> str:
+        """The text of an answer. Unanswered after all tries; UserError for what no other try would change."""
+        import openai
+
+        judge, told, asked_for = self.judge, "", 0.0
+        limit = "max_completion_tokens" if judge.url is None else "max_tokens"  # as older servers call it
+        options = {limit: judge.max_tokens} | ({} if judge.temperature is None else {"temperature": judge.temperature})
+        for number in range(judge.tries):
+            pause = max(min(judge.wait * 2**(number - 1), LONGEST), asked_for) if number else 0.0
+            if self.stopped.wait(pause):
+                raise Unanswered("stopped")
+            asked_for = 0.0
+            try:
+                answer = self.client.chat.completions.create(model=judge.model, messages=turns, **options)
+                text = answer.choices[0].message.content or ""
+            except openai.APIStatusError as error:
+                told = f"HTTP {error.status_code}: {self._hidden(error.response.text)}"
+                if error.status_code in OF_THE_QUESTION:
+                    self.spent.add(failed=1)
+                    raise Unanswered(told) from None
+                if error.code in SPENT or error.status_code not in PASSING and error.status_code < 500:
+                    raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is kept; "
+                                    "fix: see to the model's name, the key and the account, and run the same command "
+                                    "again") from None
+                asked_for = _seconds(error.response.headers.get("retry-after"))
+            except openai.APIError as error:    # timeouts, cut connections
+                told = f"{type(error).__name__}: {self._hidden(str(error.__cause__ or error))}"
+            except (ValueError, AttributeError, LookupError, TypeError) as error:   # half a body, or no completion
+                told = f"no completion: {self._hidden(str(error))}"
+            else:
+                usage = answer.usage
+                self.spent.add(calls=1, input=getattr(usage, "prompt_tokens", 0) or 0,
+                               output=getattr(usage, "completion_tokens", 0) or 0)
+                return text
+            self.spent.add(failed=1)
+        raise Unanswered(told)
+
+    def _hidden(self, text: str) -> str:
+        """A server's words, short and without the key, which some repeat."""
+        text = " ".join((text if self.key == "none" else text.replace(self.key, "***")).split())
+        return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+def _seconds(header: str | None) -> float:
+    """Of a Retry-After, as far as it is a number that can be waited for."""
+    try:
+        return min(max(float(header or 0), 0.0), LONGEST)
+    except ValueError:  # a date
+        return 0.0

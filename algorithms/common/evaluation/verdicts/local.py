@@ -1,0 +1,109 @@
+"""A language model on this machine as a judge: which of the letters A and B it gives the higher probability.
+
+Each pair is asked in both orders. With the orders averaged, p = (P(left first) + P(left second)) / 2 is the soft label
+of reinforcement learning from AI feedback (Lee et al. 2023, arXiv 2309.00267, §2.1, whose options are numbers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...data.records import Record
+from ...models.model import ModelConfig, Models
+from ...models.roles import BASE
+from ...support.errors import ConfigError
+from . import wording
+from .judge import Court, Judge, chunks
+from .pairings import Pair
+from .records import Verdict
+
+log = logging.getLogger(__name__)
+LETTERS = ["A", "B"]
+_LETTER = 8     # tokens of room for one and its end
+
+
+def left_shares(letters: Tensor) -> Tensor:
+    """Log-probabilities (N, 2 orders, 2 letters) of A and B, the left answer being A in the first order and B in the
+    second → (N, 2): the left answer's share of what the two letters hold, in each order."""
+    shares = letters.softmax(-1)
+    return torch.stack([shares[:, 0, 0], shares[:, 1, 1]], -1)
+
+
+@dataclass
+class LocalJudge(Judge):
+    """A causal language model, by log-probabilities: it always answers, so what it says in one order alone is little."""
+
+    model: ModelConfig
+    prompt: str = "v1"      # the wording of the question
+    batch_size: int = 8     # questions in one pass
+
+    orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
+
+    def __post_init__(self):
+        wording.check(self.prompt)
+        if self.batch_size < 1:
+            raise ConfigError(f"judge.batch_size: found {self.batch_size}; expected at least 1")
+        if self.model.max_length <= _LETTER + 1:
+            raise ConfigError(f"judge.model.max_length: found {self.model.max_length}; expected room for a question")
+        if self.model.lora is not None:
+            raise ConfigError("judge.model.lora: found adapters; expected null: a judge learns nothing")
+        self.model = dataclasses.replace(self.model, max_prompt_length=self.model.max_length - _LETTER)
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.model.name).name}@{self.prompt}"
+
+    def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
+        models = self._models(court)
+        long = 0
+        for part in chunks(pairs, self.batch_size):
+            examples = [models.tokenize(Record(self._asked(models, text), LETTERS))
+                        for pair in part for text in self._questions(pair, tie=False)]
+            fits = [not example.truncated for example in examples]
+            batch = models.collate(examples)
+            with torch.no_grad():
+                logprobs = models.role(BASE).token_logprobs(batch)                              # (2N, 2, T)
+            last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1                            # (2N, 2, 1)
+            ends = torch.zeros_like(batch.mask).scatter(-1, last, batch.finished.unsqueeze(-1))
+            letters = logprobs.masked_fill(ends, 0).sum(-1).reshape(len(part), 2, 2).double()   # without the end token
+            found: list[Verdict] = []
+            for place, (pair, both) in enumerate(zip(part, left_shares(letters).tolist())):
+                held = letters[place].exp().sum(-1).tolist()
+                for number, order in enumerate(self.orders):
+                    index = 2 * place + number
+                    if not fits[index]:
+                        long += 1
+                        found.append(self.verdict(pair, "none", order, f"not asked: more than {self.model.max_length} "
+                                                                       "tokens"))
+                        continue
+                    share = both[number]
+                    outcome = "tie" if share == 0.5 else "left" if share > 0.5 else "right"
+                    raw = f"left {share:.4f}, both orders {sum(both) / 2:.4f}; A and B hold {held[number]:.4f}"
+                    found.append(self.verdict(pair, outcome, order, raw))
+            yield found
+        if long:
+            log.warning("%s: %d questions had more than judge.model.max_length = %d tokens, and no verdict", self.name,
+                        long, self.model.max_length)
+
+    def _models(self, court: Court) -> Models:
+        try:
+            return Models(self.model, court.mixed_precision)
+        except ConfigError as error:    # of a model; this one stands beneath judge
+            raise ConfigError(str(error).replace("model.", "judge.model.")) from error
+
+    def _questions(self, pair: Pair, tie: bool) -> list[str]:
+        """One for each order."""
+        both = (pair.left_response, pair.right_response)
+        return [wording.question(self.prompt, pair.prompt, *texts, tie) for texts in (both, both[::-1])]
+
+    def _asked(self, models: Models, text: str) -> str | list[dict]:
+        """As the model's chat template takes it; a model without one continues the text."""
+        return [{"role": "user", "content": text}] if models.template.chat else f"{text}\n"

@@ -1,0 +1,149 @@
+"""Is the auditor to be believed? On runs whose gold reward is known, what it says of them beside what is true.
+
+    python -m benchmarks.auditor FOLDER…
+    python -m benchmarks.auditor FOLDER… --alarm-in 'ppo (kl_coef=0)'
+
+Two rows of a seed are a case where their difference in gold, for these trained models, excludes 0. The auditor decides
+it rightly where its own difference has the sign of gold's. With ``--alarm-in`` the exit status is 1 unless the alarm of
+over-optimisation sounds in every run of the rows named there, and in no other run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from algorithms.common.evaluation.inference.auditing import can_judge
+from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, difference
+from algorithms.common.evaluation.inference.shares import wilson
+
+from .audited import ACCURACY, JUDGES, SCORE, accuracy, parted
+from .comparison_tables import Member
+from .report import members_of
+from .results_read import ReportError, Result, collect
+from .tables import plain
+
+GOLD = "reward/gold"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two trained models of one seed: first − second, by gold and by the auditor."""
+
+    seed: int
+    first: str
+    second: str
+    gold: Estimate
+    auditor: Estimate
+    able: bool      # whether that seed's auditor can judge
+
+    @property
+    def agrees(self) -> bool:
+        return self.gold.mean * self.auditor.mean > 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether the auditor's own interval excludes 0."""
+        return self.auditor.excludes_zero
+
+
+def cases(members: Sequence[Member]) -> list[Case]:
+    """All pairs of rows in each seed that gold decides."""
+    found = []
+    for one, other in combinations(members, 2):
+        for first in one.runs:
+            for second in (run for run in other.runs if run.seed == first.seed):
+                if all(name in run.evaluation for run in (first, second) for name in (GOLD, SCORE)):
+                    case = Case(first.seed, one.label, other.label, _difference(first, second, GOLD),
+                                _difference(first, second, SCORE), _able(first) and _able(second))
+                    found += [case] if case.gold.excludes_zero else []
+    return found
+
+
+def _able(run: Result) -> bool:
+    return (found := accuracy([run])) is not None and can_judge(found)
+
+
+def _difference(first: Result, second: Result, figure: str) -> Estimate:
+    """first − second on the prompts that both have."""
+    own, other = (run.evaluation[figure].cells for run in (first, second))
+    common = own.index.intersection(other.index)
+    rows = [Matrix(*(one.loc[common, [part]].to_numpy().T for part in ("numerator", "denominator")))
+            for one in (own, other)]
+    return difference(*rows)
+
+
+def agreement(found: Sequence[Case]) -> str:
+    """How many of the cases the auditor decides as gold does."""
+    if not found:
+        return "no case"
+    right = sum(case.agrees for case in found)
+    low, high = wilson(right / len(found), len(found), 0.05)
+    sure = [case for case in found if case.decided]
+    told = f"{right} of {len(found)} ({right / len(found):.1%} [{low:.1%}, {high:.1%}])"
+    return f"{told}; where its own interval excludes 0: {sum(case.agrees for case in sure)} of {len(sure)}"
+
+
+def alarmed(members: Sequence[Member], judge: str) -> dict[str, dict[int, bool]]:
+    """Row → seed → whether the alarm sounds, of runs that have the judge's figure and the proxy's."""
+    return {member.label: {run.seed: parted(run, [judge]) is not None for run in member.runs
+                           if f"{judge}_minus_sft" in run.evaluation and "reward/proxy_minus_sft" in run.evaluation}
+            for member in members}
+
+
+def broken(members: Sequence[Member], sounds: Sequence[str], judge: str = GOLD) -> list[str]:
+    """Runs in which the alarm is not as it must be: in every run of the rows that are named, in no other."""
+    found = alarmed(members, judge)
+    if unknown := [label for label in sounds if not found.get(label)]:
+        raise ReportError(f"--alarm-in: found {unknown[0]!r}, of which no run has {judge} and a proxy reward beside its "
+                          f"start's; expected some of {'; '.join(label for label, runs in found.items() if runs)}")
+    return [f"{label}, seed {seed}: the alarm {'sounds' if rang else 'is silent'}" for label, runs in found.items()
+            for seed, rang in runs.items() if rang != (label in sounds)]
+
+
+def page(members: Sequence[Member]) -> str:
+    """What is printed: the auditor's agreement with gold, all cases that it decides otherwise, and the alarms."""
+    found = cases(members)
+    lines = [f"The auditor decides as gold does, of the pairs of rows in a seed that gold decides: {agreement(found)}."]
+    lines.append(f"Where the seed's auditor can judge: {agreement([case for case in found if case.able])}.")
+    seeds = {run.seed: run for member in members for run in member.runs if ACCURACY in run.evaluation}
+    lines += [f"seed {seed}: {run.auditor.get('labels', 0):,.0f} labels, agrees with {told.mean:.3f} [{told.low:.3f}, "
+              f"{told.high:.3f}] of held-out comparisons" for seed, run in sorted(seeds.items())
+              if (told := accuracy([run]))]
+    lines += [f"otherwise: seed {case.seed}, {case.first} − {case.second}: gold {_told(case.gold)}, auditor "
+              f"{_told(case.auditor)}" for case in found if not case.agrees]
+    for judge, words in JUDGES.items():
+        for label, runs in alarmed(members, judge).items():
+            if runs:
+                rang = [str(seed) for seed, sounded in runs.items() if sounded]
+                lines.append(f"over-optimised by {words}: {label}: {len(rang)} of {len(runs)} runs"
+                             + (f" (seeds {' '.join(rang)})" if rang else ""))
+    return "\n".join(map(plain, lines))
+
+
+def _told(one: Estimate) -> str:
+    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.auditor", description="The auditor beside gold.")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
+    parser.add_argument("--alarm-in", nargs="*", metavar="ROW", help="rows in whose runs alone the alarm must sound")
+    options = parser.parse_args(arguments)
+    try:
+        members = [member for member in members_of(collect(options.folders)) if member.runs]
+        if not members:
+            raise ReportError(f"{', '.join(options.folders)}: found no finished run; expected some with a gold reward")
+        print(page(members))
+        wrong = [] if options.alarm_in is None else broken(members, options.alarm_in)
+    except (ReportError, OSError) as error:
+        print(plain(str(error)), file=sys.stderr)
+        return 2
+    if wrong:
+        print("\n".join(map(plain, wrong)), file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

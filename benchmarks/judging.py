@@ -1,0 +1,44 @@
+"""``python run.py task=judge runs=FOLDER judge=…``: verdicts on finished runs' answers, kept beside them, and their
+table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from algorithms.common.evaluation.verdicts import FILE, append, finished_runs, read
+from algorithms.common.runs.judging import Court, as_run
+from algorithms.common.runs.settings import build
+from algorithms.common.runs.tasks import store_of
+from algorithms.common.support.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Asks for the verdicts that the folder lacks, and prints the table of all that it has."""
+    from .results_read import collect
+    from .verdict_tables import verdict_table
+
+    if config.runs is None or config.get("judge") is None:
+        key, value = ("runs", "multirun/…") if config.runs is None else ("judge", "local judge.model.name=FOLDER")
+        raise ConfigError(f"{key}: found none; expected {'the folder of finished runs' if key == 'runs' else 'a judge'}; "
+                          f"fix: {key}={value}")
+    parts = build(config, ("judge", "verdicts", "stages"))
+    parts["judge"].check()
+    target = Path(config.runs)
+    runs = finished_runs(target)
+    pairs = parts["verdicts"].pairs(runs)
+    done = {verdict.asked for verdict in read(target / FILE)}
+    open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
+    log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
+             len(pairs) - len(open_pairs))
+    court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
+                  {run.name: run.seed for run in runs})
+    try:
+        for found in parts["judge"].verdicts(open_pairs, court):
+            append(target / FILE, [verdict for verdict in found if verdict.asked not in done])
+    finally:  # also where the judge gave up: what it said is kept
+        print(f"\n{verdict_table(read(target / FILE), collect([target]), target)}\n\nverdicts: {target / FILE}")

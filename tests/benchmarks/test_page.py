@@ -1,0 +1,222 @@
+"""report.html: true to the table, true to the files, and safe whatever models wrote."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_runs import GOLD, START, failed, method, result, save
+
+from benchmarks.page import charts, meanings, runs
+from benchmarks.report import collect, publish
+from benchmarks.tables import COSTS, JUDGED, METRICS
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\n</pre>second line"
+
+
+def samples(folder, rows):
+    """samples.parquet: (prompt_id, prompt, response, gold, picked)."""
+    frame = pd.DataFrame(rows, columns=["prompt_id", "prompt", "response", "gold", "picked"])
+    frame.assign(finished=True).to_parquet(folder / "samples.parquet", index=False)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    cost = {"seconds": 50.0, "stages": {
+        "reference": {"seconds": 10.0, "stages": {}},
+        "reward": {"seconds": 25.0, "stages": {"reference": {"seconds": 10.0, "stages": {}}}}}}
+    config = {"model": {"name": "org/model"}, "data": {"path": "pairs.jsonl"}, "report": {}, "beta": 0.1}
+    trained = method("ppo", GOLD, START, cost=cost, config={**config, "beta": 0.2})
+    first = method("sft", START, cost={"seconds": 10.0, "stages": {}}, config=config)
+    save(folder, *first, *trained, failed("rrhf"))
+    samples(folder / "0", [("p0", "Say <b>hi</b>", "plain", 1.0, True), ("p1", "[1, 2]", "an answer", 0.0, True)])
+    samples(folder / "3", [("p0", "Say <b>hi</b>", "left out", 9.0, False), ("p0", "Say <b>hi</b>", EVIL, 1.5, True),
+                           ("p1", "[1, 2]", "another answer", 4.0, True)])
+    steps = [{"step": step, "loss/policy": 1 / step} for step in range(1, 11)]
+    (folder / "3" / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    made = publish(collect([sweep]), sweep)
+    return made, (sweep / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_begins_with_the_tables_words_and_its_warnings(page):
+    made, text = page
+    words = html.unescape(re.search(r'id="words">(.*?)</p>', text, re.S).group(1))
+    assert words == made.words
+    assert text.index('id="words"') < text.index("rrhf: 1 failed of 1 runs") < text.index("<svg") < text.index("All figures")
+    assert "org/model on pairs.jsonl" in text
+
+
+def test_nothing_that_a_model_wrote_is_markup(page):
+    _, text = page
+    assert text.count("<script>") == 1 and "<img" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "\x1b" not in text and "\\x1b[31m\n" in text
+    assert "Say &lt;b&gt;hi&lt;/b&gt;" in text
+    script = re.search(r"<script>(.*?)</script>", text, re.S).group(1)
+    told = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{told}'" in text and "default-src 'none'" in text
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    _, text = page
+    links = re.findall(r'(?:src|href|action)\s*=\s*["\']?([^"\' >]+)', text)
+    assert not [link for link in links if not link.startswith("#") and "alert" not in link and link != "x"]
+    assert not re.findall(r"url\((?!#)", text) and "@import" not in text
+
+
+def test_its_figures_are_the_tables(page):
+    made, text = page
+    for row in made.rows:
+        for name in made.shown:
+            if one := row.estimates.get(name):
+                digits = METRICS[name][1]
+                assert f"{one.mean:.{digits}f}<span class=\"interval\">[{one.low:.{digits}f}, {one.high:.{digits}f}]" in text
+    assert "10.0" in text and "50.0" in text
+
+
+def test_a_pair_is_seen_from_both_sides(tmp_path):
+    save(tmp_path, *method("sft", [[0, 1, 0, 1]] * 3), *method("dpo", [[5, 6, 5, 6.1], [5, 6, 5.1, 6], [5, 6.1, 5, 6]]))
+    made = publish(collect([tmp_path]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert made.best == "dpo"
+    assert re.search(r'<td class="better" title="dpo is better than sft">\+5', text)
+    assert re.search(r'<td class="worse" title="dpo is better than sft">-5', text)
+    assert re.search(r'<tr class="best"><th scope="row" data-value="dpo">', text)
+
+
+def test_answers_begin_with_the_largest_disagreement_and_leave_out_what_was_not_picked(sweep, page):
+    _, text = page
+    assert text.index("another answer") < text.index("second line") and "left out" not in text
+    shown = re.findall(r'data-spread="([^"]+)"', text)
+    assert shown == ["4.0", "0.5"]     # |4 − 0| and |1.5 − 1|, by hand
+
+
+def test_a_prompt_of_turns_is_shown_as_turns():
+    turns = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
+    assert runs._text(turns) == "system: Be brief.\n\nuser: Why?"
+    assert runs._text("[1, 2]") == "[1, 2]" and runs._text("just text") == "just text"
+
+
+def test_each_stage_is_charged_once():
+    """Of 50 seconds 25 are the reward model's, of which 10 its reference's, which training stands on too."""
+    cost = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
+                                        "reward": {"seconds": 25.0,
+                                                   "stages": {"reference": {"seconds": 10.0, "stages": {}}}}}}
+    assert runs._own_parts(cost, "seconds") == {"reference": 10.0, "reward": 15.0, "its own": 25.0}
+    assert runs._own_parts({"seconds": 3.0, "stages": {}}, "seconds") == {"its own": 3.0}
+    other = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
+                                         "reward": {"seconds": 25.0,
+                                                    "stages": {"base": {"seconds": 20.0, "stages": {}}}}}}
+    assert runs._own_parts(other, "seconds") == {"reference": 10.0, "base": 20.0, "reward": 5.0, "its own": 15.0}
+
+
+def test_settings_are_shared_or_told_by_row(sweep, page):
+    _, text = page
+    assert "beta: 0.1" in text and "beta: 0.2" in text and text.count("model.name: org/model") == 1
+    assert "python run.py algorithm=ppo seed=2" in text and "python run.py algorithm=rrhf seed=0" in text
+
+
+def test_the_frontier_holds_what_none_is_better_and_cheaper_than():
+    points = [charts.Point(name, x, y, y, y, "") for name, x, y in
+              (("a", 1, 0.0), ("b", 2, 2.0), ("c", 3, 1.0), ("d", 4, 2.0), ("e", 5, 3.0), ("f", 1, -1.0))]
+    assert [one.row for one in charts.frontier(points)] == ["a", "b", "e"]
+    assert [one.row for one in charts.frontier(points, lower_is_better=True)] == ["f"]
+
+
+def test_marks_say_what_they_show(page):
+    _, text = page
+    labels = [html.unescape(one) for one in re.findall(r'aria-label="([^"]+)"', text)]
+    gold = next(row for row in page[0].rows if row.algorithm == "ppo").estimates["reward/gold"]
+    assert f"ppo: {gold.mean:.3f} [{gold.low:.3f}, {gold.high:.3f}] for 50.0 seconds" in labels
+    assert "ppo, reward: 15.0" in labels and "ppo, its own: 25.0" in labels
+
+
+def test_every_column_has_its_meaning():
+    assert all(map(meanings.of, [*METRICS, *(f"{start}NAME" for start in JUDGED)])) and set(meanings.COSTS) >= set(COSTS)
+
+
+def test_partial_and_empty_results_have_a_page(tmp_path):
+    for name, given in (("failed", [failed("ppo")]), ("one", [result("dpo")]), ("bare", [result("dpo", figures={})])):
+        folder = save(tmp_path / name, *given)
+        publish(collect([folder]), folder)
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        assert "Which method answers best" in text and "Pair by pair" not in text
+
+
+def many(folder, rows=80, seeds=5):
+    """400 runs, each with samples."""
+    generator = np.random.default_rng(0)
+    found = []
+    for index in range(rows):
+        found += method("dpo", generator.normal(index / 40, 1, (seeds, 64)), overrides=[f"algorithm.beta={index}"],
+                        config={"model": {"name": "m"}, "data": {"path": "d"}, "report": {}, "beta": index})
+    save(folder, *found)
+    for index in range(len(found)):
+        samples(folder / str(index), [(f"p{i}", f"prompt {i}", "an answer " * 60, float(i % 7), True) for i in range(64)])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_sorts_filters_and_runs_nothing_of_the_answers(sweep, page, browser, width, dark):
+    tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+    told, asked = [], []
+    tab.on("console", lambda message: told.append(message.text))
+    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("dialog", lambda dialog: told.append(dialog.message))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(f"file://{sweep}/report.html")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    labels = "[...document.querySelectorAll('#figures tbody th')].map(one => one.dataset.value)"
+    assert tab.evaluate(labels) == ["sft", "ppo", "rrhf"]
+    heading = tab.get_by_role("button", name="gold", exact=True)
+    heading.click()
+    assert tab.evaluate(labels) == ["ppo", "sft", "rrhf"]      # from the most; without a figure last
+    heading.press("Enter")
+    assert tab.evaluate(labels) == ["sft", "ppo", "rrhf"]
+    assert tab.locator(".answer:visible").count() == 4
+    tab.locator("#rows input[value=sft]").uncheck()
+    assert tab.locator(".answer:visible").count() == 2
+    tab.fill("#search", "second line")
+    assert tab.locator(".asked:visible").count() == 1 and tab.locator("#shown").inner_text() == "1 of 2 prompts"
+    tab.locator("figure.first [aria-roledescription=point]").first.focus()
+    assert "seconds" in tab.locator("#tip").inner_text()
+    assert told == [] and asked == [f"file://{sweep}/report.html"]
+    colour = tab.evaluate("getComputedStyle(document.querySelector('figure.first [aria-roledescription=point]')).fill")
+    assert colour.startswith("rgb") and colour != "rgb(0, 0, 0)"     # the page's variable reached the picture
+    tab.emulate_media(media="print")
+    assert not tab.locator(".controls").first.is_visible()
+    tab.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_page_of_400_runs_is_small_and_opens(tmp_path, browser):
+    many(tmp_path)
+    publish(collect([tmp_path]), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(f"file://{tmp_path}/report.html")
+    assert tab.locator("#figures tbody tr").count() == 80

@@ -1,0 +1,276 @@
+"""Judges: what a language model says is read and never guessed, whatever its server does; both orders are asked."""
+
+import json
+import threading
+from dataclasses import dataclass
+
+import pytest
+import torch
+from served_judge import completion, honest, sent, serving
+
+from algorithms.common.evaluation.verdicts import Pair
+from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge, Spent
+from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
+from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
+from algorithms.common.evaluation.verdicts.wording import question, verdict_of
+from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.support.errors import ConfigError, UserError
+from algorithms.common.support.store import Store
+
+
+# What is said
+
+
+@pytest.mark.parametrize("said, verdict", [
+    ("A", "A"), (" b", None), ("A: A\n", "A"), ("A:", "A"), ("B.", "B"), ("**B**", "B"), ("(A).", "A"), ("tie", "TIE"),
+    ("A is the correct", "A"), ("The answer is A", "A"), ("Answer: B", "B"), ("Reply B is better.", "B"),
+    ("B, because it answers", "B"), ("A\n\nIt is right.", "A"), ("<think>A or B?</think>\nA", "A"), ("My verdict: reply A", "A"),
+    ("I'm sorry for", None), ("You've already provided", None), ("", None), ("A good answer would", None), ("A or B", None),
+    ("B is not better", None), ("B is worse", None), ("A is", None), ("A,B", None), ("AB", None), ("a", None),
+    ("The answer is a", None), ("<think>A is", None), ("As an AI", None), ("Neither", None), ("The better reply is", None)])
+def test_a_verdict_is_read_where_it_is_said_in_so_many_words(said, verdict):
+    assert verdict_of(said) == verdict
+
+
+def test_answers_cannot_write_the_question():
+    text = question("v1", "ask {second}", "one {prompt}", "two \\1 {first}", tie=True)
+    assert all(part in text for part in ("\nask {second}\n", "\none {prompt}\n", "\ntwo \\1 {first}\n", "TIE"))
+    assert "TIE" not in question("v1", "", "", "", tie=False)
+    with pytest.raises(ConfigError, match="judge.prompt: found 'v0'; expected one of v1"):
+        EndpointJudge("m", prompt="v0")
+
+
+# A server
+
+
+@dataclass
+class Court:
+    store: Store
+    seed: int = 0
+    mixed_precision: str = "no"
+
+
+def pairs(count):
+    return [Pair(f"p{i}", f"Question {i}?", "0", f"good {i}", "start", f"bad {i}") for i in range(count)]
+
+
+def judge(url, **settings):
+    pytest.importorskip("openai", reason="the extra judge is not installed")
+    return EndpointJudge("some/m", url, **{"wait": 0.01, "timeout": 5.0, "tries": 4, **settings})
+
+
+def outcomes(judge, asked, store):
+    return [(one.prompt_id, one.order, one.outcome) for part in judge.judge(asked, Court(store)) for one in part]
+
+
+BOTH = [("left_first", "left"), ("right_first", "left")]
+
+
+def all_left(count):
+    return [(f"p{i}", *both) for i in range(count) for both in BOTH]
+
+
+def test_a_good_server_is_asked_once_in_each_order_and_never_again(tmp_path, caplog):
+    with serving(honest) as served:
+        asked = judge(served.url, price_input=2.0, price_output=10.0)
+        caplog.set_level("INFO")
+        assert outcomes(asked, pairs(9), Store(tmp_path)) == all_left(9)
+        assert len(served.questions) == len(set(served.questions)) == 18
+        assert "18 calls answered, 0 failed, 0 replies kept from before; 1800 tokens in, 36 out, cost 0.0040" in caplog.text
+        assert outcomes(asked, pairs(9), Store(tmp_path)) == all_left(9)
+        assert len(served.questions) == 18 and "0 calls answered, 0 failed, 18 replies kept" in caplog.text
+        assert outcomes(judge(served.url, temperature=1.0), pairs(1), Store(tmp_path)) == all_left(1)
+        assert len(served.questions) == 20, "another temperature is another question"
+
+
+def cut_body(handler):
+    sent(handler, 200, json.dumps(completion("A")).encode()[:40], length=500)
+    handler.close_connection = True
+
+
+def half_json(handler):
+    sent(handler, 200, json.dumps(completion("A")).encode()[:40])
+
+
+def cut_connection(handler):
+    handler.connection.close()
+
+
+def busy(handler):
+    sent(handler, 429, b'{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', [("Retry-After", "0.02")])
+
+
+FAULTS = {"429": busy, "500": lambda handler: sent(handler, 500, b"oops"), "cut body": cut_body, "half JSON": half_json,
+          "cut connection": cut_connection, "no completion": lambda handler: sent(handler, 200, b'{"object": "error"}'),
+          "no choice": lambda handler: sent(handler, 200, json.dumps(completion("A", choices=[])).encode()),
+          "a page": lambda handler: sent(handler, 200, b"<html>A</html>", [("Content-Type", "text/html")]),
+          "slow": lambda handler: threading.Event().wait(0.6)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_passes_costs_no_verdict(fault, tmp_path):
+    with serving(lambda messages, number: FAULTS[fault] if number == 1 else honest(messages)) as served:
+        asked = judge(served.url, timeout=0.3 if fault == "slow" else 5.0)
+        assert outcomes(asked, pairs(2), Store(tmp_path)) == all_left(2)
+        assert len(served.questions) == 8
+
+
+def test_what_was_never_answered_has_no_verdict_and_is_asked_again(tmp_path, caplog):
+    def behave(messages, number):
+        return busy if "Question 1" in messages[0]["content"] and messages[0]["content"].find("good") < \
+            messages[0]["content"].find("bad") else honest(messages)
+
+    with serving(behave) as served:
+        assert outcomes(judge(served.url), pairs(3), Store(tmp_path)) == all_left(1) + [("p2", *both) for both in BOTH]
+        assert "no answer on 1 pairs (HTTP 429" in caplog.text
+        assert len(served.questions) == 5 + 4, "as many tries as there are"
+    with serving(honest) as served:
+        asked = judge(served.url)
+        assert outcomes(asked, pairs(3), Store(tmp_path)) == all_left(3)
+
+
+def test_a_question_that_is_refused_stops_no_other(tmp_path):
+    def behave(messages, number):
+        refused = "Question 0" in messages[0]["content"]
+        return (lambda handler: sent(handler, 400, b'{"detail": "too long"}')) if refused else honest(messages)
+
+    with serving(behave) as served:
+        assert outcomes(judge(served.url), pairs(2), Store(tmp_path)) == [("p1", *both) for both in BOTH]
+        assert len(served.questions) == 4
+
+
+@pytest.mark.parametrize("status, body", [(401, b'{"error": {"message": "Incorrect key: sk-secret-1"}}'), (404, b"no model"),
+                                          (429, b'{"error": {"code": "insufficient_quota", "message": "pay"}}')])
+def test_what_no_try_changes_stops_at_once_and_keeps_what_was_judged(status, body, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
+
+    def behave(messages, number):
+        return (lambda handler: sent(handler, status, body)) if "Question 7" in messages[0]["content"] else honest(messages)
+
+    with serving(behave) as served:
+        found = []
+        with pytest.raises(UserError, match=f"HTTP {status}.*run the same command again") as stopped:
+            for part in judge(served.url, parallel=1).judge(pairs(20), Court(Store(tmp_path))):
+                found += part
+        assert {one.prompt_id for one in found} == {f"p{i}" for i in range(7)}
+        assert "sk-secret" not in str(stopped.value) and len(served.questions) < 20
+
+
+def test_a_server_that_is_not_there_is_said(tmp_path):
+    with serving(honest) as served:
+        gone = served.url
+    with pytest.raises(UserError, match="judge.url: found no answer to any of 2 pairs .*APIConnectionError"):
+        outcomes(judge(gone, tries=2), pairs(2), Store(tmp_path))
+
+
+def test_what_cannot_be_read_is_asked_for_once_more_and_then_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def behave(messages, number):
+        if "Question 0" in messages[0]["content"]:
+            return "The better reply is" if len(messages) == 1 else "A good question"
+        return "I think" if len(messages) == 1 else honest(messages)
+
+    with serving(behave) as served:
+        asked = judge(served.url)
+        (found,) = asked.judge(pairs(2), Court(Store(tmp_path)))
+        assert [one.outcome for one in found] == ["none", "none", "left", "left"]
+        assert found[0].raw == "The better reply is\n---\nA good question" and found[0].judge == "m@v1"
+        assert len(served.questions) == 8 and "2 without a verdict" in caplog.text
+
+
+def test_a_judge_of_position_contradicts_itself(tmp_path):
+    with serving(lambda messages, number: "A") as served:
+        assert [one[2] for one in outcomes(judge(served.url), pairs(1), Store(tmp_path))] == ["left", "right"]
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"url": "http://me:secret@host/v1"}, "judge.url: found http://host…"), ({"url": "host:80"}, "judge.url: found"),
+    ({"parallel": 0}, "judge.parallel: found 0; expected at least 1"), ({"timeout": 0.0}, "judge.timeout: found 0.0"),
+    ({"price_input": -1.0}, "judge.price_input")])
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        EndpointJudge("m", **settings)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_key_comes_from_the_environment_alone(monkeypatch):
+    pytest.importorskip("openai", reason="the extra judge is not installed")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="fix: export OPENAI_API_KEY"):
+        EndpointJudge("m").check()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    EndpointJudge("m").check()
+    assert EndpointJudge("m", price_input=1.0).cost(Spent(input=5)) is None
+
+
+# Log-probabilities of a local model
+
+
+def test_shares_of_both_orders_by_hand():
+    """Order AB log-probabilities [-.4, -1.3], order BA [-.9, -.7], where the first answer is B."""
+    letters = torch.tensor([[[-0.4, -1.3], [-0.7, -0.9]]], dtype=torch.float64)
+    first, second = left_shares(letters)[0].tolist()
+    assert (first, second) == pytest.approx((0.710950, 1 - 0.549834), abs=1e-6)
+    letters = torch.tensor([[[-0.4, -1.3], [-0.9, -0.7]]], dtype=torch.float64)
+    assert left_shares(letters)[0].mean().item() == pytest.approx(0.630392, abs=1e-6)
+
+
+@pytest.fixture
+def local(make_models, monkeypatch):
+    """A judge over a random model without a chat template."""
+    def make(max_length=600, **options):
+        settings = {"name": "some/random", "precision": "fp32", "lora": None, "max_length": max_length,
+                    "max_prompt_length": max_length - 8, "gradient_checkpointing": False}
+        models = make_models(lora=None, max_length=max_length, max_prompt_length=max_length - 8, positions=1024)
+        monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.Models", lambda *given: models)
+        return LocalJudge(ModelConfig(**settings), **options), models
+
+    return make
+
+
+def test_a_local_judge_compares_the_letters_in_both_orders(local, tmp_path):
+    asked, models = local(batch_size=2)
+    found = [one for part in asked.judge(pairs(3), Court(Store(tmp_path))) for one in part]
+    assert [(one.prompt_id, one.order) for one in found] == [(f"p{i}", order) for i in range(3) for order in asked.orders]
+    for one in found:
+        texts = (one.left_response, one.right_response) if one.order == "left_first" else \
+            (one.right_response, one.left_response)
+        text = question("v1", one.prompt, *texts, tie=False) + "\n"
+        logits = []
+        for letter in "AB":
+            ids = models.template.prompt_ids(text) + models.template.response_ids(text, letter)
+            length = len(models.template.response_ids(text, letter))
+            states = models.roles.module(torch.tensor([ids])).logits[0].log_softmax(-1)
+            logits.append(sum(states[place - 1, ids[place]].item() for place in range(len(ids) - length, len(ids))))
+        a_wins = logits[0] > logits[1]
+        assert abs(logits[0] - logits[1]) > 1e-3, "rounding decides nothing here"
+        assert one.outcome == ("left" if a_wins == (one.order == "left_first") else "right")
+        assert one.judge == "random@v1" and one.raw.startswith("left 0.")
+
+
+def test_a_question_that_does_not_fit_has_no_verdict(local, tmp_path, caplog):
+    asked, _ = local(max_length=60)
+    (found,) = asked.judge(pairs(1), Court(Store(tmp_path)))
+    assert [one.outcome for one in found] == ["none", "none"] and "more than 60 tokens" in found[0].raw
+    assert "2 questions had more than judge.model.max_length = 60" in caplog.text
+
+
+def test_a_local_judge_learns_nothing():
+    with pytest.raises(ConfigError, match="judge.model.lora: found adapters"):
+        LocalJudge(ModelConfig("m", lora=Lora()))
+
+
+# Scores
+
+
+def test_a_scorer_prefers_the_higher_score():
+    class Scored:
+        def scores(self, source, asked):
+            return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
+
+    (found,) = ScorerJudge(None, "gold").judge(pairs(3), Scored())
+    assert [(one.outcome, one.left_score, one.right_score, one.order) for one in found] == [
+        ("left", 1.0, 0.5, "both"), ("tie", 0.0, 0.0, "both"), ("right", -1.0, 0.0, "both")]
+    with pytest.raises(ConfigError, match="judge.called"):
+        ScorerJudge(None, "a/b")

@@ -1,0 +1,100 @@
+"""What runs leave to be compared with, and how a judge's source of rewards reads the answers of finished runs."""
+
+import json
+
+import pandas as pd
+import pytest
+from command_line import composed
+from letters import Letters
+from omegaconf import OmegaConf
+from report_runs import result, write_run
+from stage_setup import make_bench, make_data
+
+from algorithms.common.algorithm import RewardSource
+from algorithms.common.data.records import Record, Records
+from algorithms.common.evaluation.verdicts import Pair, finished_runs, pairings
+from algorithms.common.runs.judging import Court, as_run, scores
+from algorithms.common.runs.results import write_references
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.store import Store
+
+
+def test_what_a_run_leaves_to_be_compared_with(tmp_path):
+    write_run(tmp_path / "0", result())
+    answers = pd.DataFrame({"prompt_id": ["p0", "p0", "p1"], "sample": [0, 1, 0], "prompt": "Q", "picked": True,
+                            "response": ["a", "b", "c"], "finished": [True, False, True]})
+    answers.to_parquet(tmp_path / "0/samples.parquet")
+    write_references(tmp_path / "0", answers.assign(response=["x", "y", "z"], picked=[True, True, False]), {"p0": "best"})
+    (run,) = finished_runs(tmp_path)
+    assert [(one.left_response, one.right_response, one.sample, one.left_finished, one.right_finished)
+            for one in pairings([run], "start")] == [("a", "x", 0, True, True), ("b", "y", 1, False, False)]
+    assert [(one.left_response, one.right_response) for one in pairings([run], "data")] == [("a", "best"), ("b", "best")]
+    write_references(tmp_path / "0", None, {})
+    assert finished_runs(tmp_path)[0].references == {}
+
+
+class Seen(RewardSource):
+    """Keeps what it is asked to score."""
+
+    def __init__(self):
+        self.responses = []
+
+    def open(self, models, folders, data, batch_size):
+        def score(responses):
+            self.responses += responses
+            return [float(len(one.text)) for one in responses]
+
+        return score
+
+
+def with_messages():
+    data = make_data()
+    turns = [{"role": "user", "content": "Well?"}]
+    data.evaluation = Records.from_list([*data.evaluation, Record(turns, ["yes"], None, {"answer": 7})])
+    return data
+
+
+def test_answers_are_scored_as_their_records_are(tmp_path):
+    bench, source = make_bench(Store(tmp_path), with_messages()), Seen()
+    records = list(bench.data.evaluation)
+    asked = [Pair(records[0].key, "eval 0:", "0", " the food", "start", " the room was", 0, True, False),
+             Pair(records[-1].key, "rendered", "0", "no", "start", "yes")]
+    assert scores(bench, source, asked) == [(9.0, 13.0), (2.0, 3.0)]
+    finished, cut, last, _ = source.responses
+    end = bench.models.template.turn_end
+    assert finished.ids[-1] == end and cut.ids[-1] != end and (finished.finished, cut.finished) == (True, False)
+    assert bench.models.template.decode(cut.ids) == " the room was"
+    assert finished.prompt_ids == bench.models.prompt_ids("eval 0:", 6)
+    assert (last.prompt, last.turns, last.meta) == ("rendered", [{"role": "user", "content": "Well?"}], {"answer": 7})
+    with pytest.raises(ConfigError, match="data: found no prompt other, .* expected the data that the runs"):
+        scores(bench, source, [Pair("other", "", "0", "", "start", "")])
+
+
+def test_each_seed_is_scored_with_its_own_data(tmp_path, monkeypatch):
+    court = Court(composed(), Store(tmp_path), tmp_path, {"0": 5, "1": 6})
+    benches = {}
+
+    def bench(court, number):
+        return benches.setdefault(number, make_bench(court.store, make_data(number), seed=number))
+
+    monkeypatch.setattr(Court, "bench", bench)
+    asked = []
+    for run, number in (("1", 6), ("0", 5), ("1", 6)):
+        record = bench(court, number).data.evaluation[0]
+        asked.append(Pair(record.key, "eval 0:", run, " the" * len(asked), "start", " a"))
+    assert court.scores(Letters(), asked) == [(0.0, 2.0), (4.0, 2.0), (8.0, 2.0)]
+    assert set(benches) == {5, 6} and court.seed == 0
+
+
+def test_the_runs_own_settings_are_read_again(tmp_path):
+    told = result(config={"data": {"_target_": "some.Data", "path": "pairs.jsonl"}, "model": {"name": "m"}, "seed": 3})
+    write_run(tmp_path, told)
+    config = composed("eval.prompts=7")
+    found = as_run(config, tmp_path, ["task=judge", "eval.prompts=7", "runs=x"])
+    assert (found.data.path, found.model.name, found.eval.prompts, found.seed) == ("pairs.jsonl", "m", 7, 0)
+    kept = as_run(config, tmp_path, ["data=file", "+model.name=other"])
+    assert (kept.data, kept.model) == (config.data, config.model)
+    (tmp_path / "result.json").write_text(json.dumps({**told, "figures": 0, "config": {"data": {"token": "***"}}}))
+    with pytest.raises(ConfigError, match="data: found settings .* that hold a secret.* fix: data=…"):
+        as_run(config, tmp_path, [])
+    assert OmegaConf.to_container(as_run(config, tmp_path, ["data=file"]).eval) == OmegaConf.to_container(config.eval)
