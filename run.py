@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.support.errors import ConfigError, UserError
+from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.runs.overrides import explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home
 from algorithms.common.support.terminal import printable
@@ -88,15 +88,14 @@ if __name__ == "__main__":
         print(printable("\n".join(messages)), file=sys.stderr)
         sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
-        from algorithms.common.support.store import is_full
-
-        told = unwritable(error) if isinstance(error, OSError) else None
-        if is_full(error):
-            told = (f"disk full: {error}; fix: free some space, or set hydra.run.dir=PATH or hydra.sweep.dir=PATH to "
-                    "another disk")
-        elif told is None and not isinstance(error, ConfigError):
+        full = full_disk(error, "writing what a run leaves", key="hydra.run.dir=PATH or hydra.sweep.dir=PATH")
+        if isinstance(error, UserError):
+            told = error if full or isinstance(error, ConfigError) else None
+        else:
+            told = full or unwritable(error)
+        if told is None:
             raise
-        print(printable(str(error) if isinstance(error, UserError) else told), file=sys.stderr)
+        print(printable(str(told)), file=sys.stderr)
         sys.exit(2)
     from benchmarks import report
 

@@ -24,9 +24,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.algorithm import Algorithm, Context
-from .common.support.errors import ConfigError
-from .common.figures import Figure, Known
+from .common.support.checks import at_least, require
+from .common.algorithm import Algorithm, Context, Figure, Known
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
 
@@ -69,8 +68,7 @@ class BestOfN(Algorithm):
     declines: ClassVar[tuple[str, ...]] = ("micro_batches", "resume")  # it takes no steps
 
     def __post_init__(self):
-        if self.n < 1:
-            raise ConfigError(f"algorithm.n: found {self.n}; expected at least 1")
+        require(self, "algorithm", n=at_least(1))
         self.needs.setdefault("reference", None)  # without a supervised stage the base answers
 
     def fit(self, context: Context) -> None:

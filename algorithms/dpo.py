@@ -4,7 +4,9 @@ Keeps    the loss of eq. 7; sequence log-probabilities summed over the response 
          supervised policy, which is also where training starts.
 Changes  the reference's log-probabilities come from the store (the same numbers, no second forward pass per step);
          both responses of a pair share their prompt's row; label smoothing by option (``label_smoothing``, off by
-         default; Mitchell 2023, conservative DPO).
+         default; Mitchell 2023, conservative DPO); by option the chosen response's likelihood beside it (``sft_coef``,
+         off by default; RPO, Pang et al. 2024, arXiv 2404.19733), or log-probabilities averaged over tokens
+         (``length_normalized``, off by default; Lambert et al. 2024, Tülu 3, arXiv 2411.15124, who take β = 5).
 Drops    RMSprop; the optimiser is the trainer's choice.
 
 IPO (Azar et al. 2023, arXiv 2310.12036, eq. 17) has another loss, of log-probabilities averaged over tokens: so its
@@ -14,7 +16,6 @@ no reference in it, a margin δ for 1 and a likelihood term beside it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,9 +25,10 @@ from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
 from .common.data.batches import Batch
-from .common.support.errors import ConfigError
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
 from .common.logprobs import per_length
 from .common.models.model import Models
+from .common.pairs import pair_metrics
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,
@@ -61,8 +63,7 @@ class LogRatioLoss(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 < self.beta < math.inf:
-            raise ConfigError(f"algorithm.beta: found {self.beta}; expected a finite number above 0")
+        require(self, "algorithm", beta=POSITIVE)
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
     def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
@@ -74,18 +75,20 @@ class LogRatioLoss(Algorithm):
         return logps
 
     def loss(self, models: Models, batch: Batch) -> Loss:
-        logps = self.log_likelihood(models.policy.response_logprobs(batch), batch)  # (B, 2)
+        sums = models.policy.response_logprobs(batch)  # (B, 2)
+        logps = self.log_likelihood(sums, batch)  # (B, 2)
         refs = self.log_likelihood(models.reference.response_logprobs(batch), batch)  # (B, 2)
         losses = self.objective(logps, refs)  # (B,)
-        rewards = self.beta * (logps - refs).detach()  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
-        return Loss({"policy": Term(losses.sum())}, {
-            "rewards/chosen": rewards[:, 0], "rewards/rejected": rewards[:, 1],
-            "rewards/margin": rewards[:, 0] - rewards[:, 1],
-            "rewards/accuracy": (rewards[:, 0] > rewards[:, 1]).float(),
-            "logps/chosen": logps[:, 0].detach(), "logps/rejected": logps[:, 1].detach(),
+        rewards = self.beta * (logps - refs)  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
+        return Loss({"policy": Term(losses.sum()), **self.beside(sums, batch)}, {
+            **pair_metrics(rewards, logps),
             # training starts at the reference, so this is the change since step 0
             "logps/chosen_change": (logps - refs)[:, 0].detach(),
         })
+
+    def beside(self, sums: Tensor, batch: Batch) -> dict[str, Term]:
+        """Further terms, from the policy's (B, 2) summed log-probabilities; default: none."""
+        return {}
 
     def score(self, models: Models, batch: Batch) -> Tensor:
         """(B, K): the implicit reward β log π/π_ref."""
@@ -96,14 +99,24 @@ class LogRatioLoss(Algorithm):
 @dataclass
 class DPO(LogRatioLoss):
     label_smoothing: float = 0.0  # probability that a label is wrong
+    length_normalized: bool = False  # log-probabilities averaged over tokens, in place of their sums
+    sft_coef: float = 0.0  # α of RPO: weight of the chosen response's likelihood, a mean over its tokens; 0: without
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(f"algorithm.label_smoothing: found {self.label_smoothing}; expected 0 ≤ e < 0.5")
+        require(self, "algorithm", sft_coef=NOT_NEGATIVE, label_smoothing=within("[0, 0.5)"))
 
     def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
         return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)
+
+    def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
+        return per_length(logps, batch.mask) if self.length_normalized else logps  # Tülu 3 eq. 6
+
+    def beside(self, sums: Tensor, batch: Batch) -> dict[str, Term]:
+        if not self.sft_coef:
+            return {}
+        likelihood = per_length(sums, batch.mask)[:, 0]  # (B,): log π(y_w)/|y_w|, RPO's second term
+        return {"sft": Term(-likelihood.sum(), coefficient=self.sft_coef)}
 
     def preference_logits(self, scores: Tensor) -> Tensor:
         """The Bradley-Terry model of the implicit rewards (eq. 6)."""

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
 from .common.data.batches import Batch
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
 from .common.support.errors import ConfigError
 from .common.models.model import ModelConfig, Models
 from .common.policy_gradient import explained_variance, gae, masked_mean, squared_errors, whiten
-from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored, check_choices, check_numbers,
+from .common.rollouts import (Estimates, Minibatch, PolicyGradient, Rollouts, Scored,
                               columns)
 from .common.support.seeds import derive
 from .common.data.template import Example
@@ -118,11 +119,8 @@ class PPO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        check_choices(self, {"critic": CRITICS})
-        check_numbers(self,
-                      (("value_coefficient", "ptx_coef"), lambda x: x >= 0, "a finite number of 0 or more"),
-                      (("value_clip",), lambda x: x > 0, "a finite number above 0"),
-                      (("gamma", "lam"), lambda x: 0 <= x <= 1, "a number in [0, 1]"))
+        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, ptx_coef=NOT_NEGATIVE,
+                value_clip=POSITIVE, gamma=within("[0, 1]"), lam=within("[0, 1]"))
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":

@@ -21,7 +21,6 @@ reward, here the reward is the expected rating, which is no draw.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,7 +30,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
-from .common.support.errors import ConfigError, DataError, TrainingError
+from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
+from .common.support.errors import DataError, TrainingError
 from .common.models.model import Models
 from .common.models.sampling import Sampling, sample
 from .common.support.seeds import derive, permutation
@@ -91,10 +91,7 @@ class ResponseModel(Algorithm):
     role: ClassVar[str] = "reward"
 
     def __post_init__(self):
-        if self.normalize_on is not None and self.normalize_on < 2:
-            raise ConfigError(f"algorithm.normalize_on: found {self.normalize_on}; expected at least 2, or null")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"algorithm.max_new_tokens: found {self.max_new_tokens}; expected at least 1")
+        require(self, "algorithm", normalize_on=at_least(2).or_null(), max_new_tokens=at_least(1))
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
         self.mean, self.std = 0.0, 1.0
 
@@ -161,11 +158,7 @@ class RewardModel(ResponseModel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.view not in ("pairs", "ranked"):
-            raise ConfigError(f"algorithm.view: found {self.view!r}; expected pairs or ranked")
-        for key in ("margin", "centering"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(f"algorithm.{key}: found {getattr(self, key)}; expected a finite number, at least 0")
+        require(self, "algorithm", view=one_of(("pairs", "ranked")), margin=NOT_NEGATIVE, centering=NOT_NEGATIVE)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         rewards, scores, present = self.rewards(models, batch), batch.scores, batch.present  # each (B, K)
@@ -207,8 +200,7 @@ class RatingModel(ResponseModel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.bins < 2:
-            raise ConfigError(f"algorithm.bins: found {self.bins}; expected at least 2")
+        require(self, "algorithm", bins=at_least(2))
 
     @property
     def outputs(self) -> int:

@@ -21,12 +21,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.algorithm import Algorithm, Context, Examples, Loss, RewardSource, Term
+from .common.algorithm import Algorithm, Apart, Context, Examples, Loss, RewardSource, Term
 from .common.data.batches import Batch
 from .common.candidates import Candidates
-from .common.support.errors import ConfigError
-from .common.figures import Known
-from .common.evaluation.inference.resampling import bootstrap
+from .common.support.checks import at_least, one_of, require
 from .common.logprobs import length_normalized
 from .common.support.memory import release
 from .common.models.model import ModelConfig, Models
@@ -76,14 +74,9 @@ class RRHF(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.rank_weight < 0:
-            raise ConfigError(f"algorithm.rank_weight: found {self.rank_weight}; expected at least 0")
-        if self.length_penalty < 0:
-            raise ConfigError(f"algorithm.length_penalty: found {self.length_penalty}; expected at least 0")
-        if self.likelihood not in PER:
-            raise ConfigError(f"algorithm.likelihood: found {self.likelihood!r}; expected one of {', '.join(PER)}")
+        require(self, "algorithm", rank_weight=at_least(0), length_penalty=at_least(0), likelihood=one_of(PER))
         self.needs.setdefault("reference", None)  # without a supervised stage the base answers
-        self._measured: dict[str, Any] = {}
+        self._rewards: dict[str, list[float]] = {}  # of the candidates that were trained on, one for each prompt
 
     @property
     def uses_reward(self) -> bool:
@@ -112,8 +105,7 @@ class RRHF(Algorithm):
         for key, value in made.cost.items():
             setattr(context.meter, key, value)
         rewards = made.frame.groupby("prompt")["score"]
-        self._measured = {"candidates/mean": _over_prompts(rewards.mean()),
-                          "candidates/best": _over_prompts(rewards.max())}
+        self._rewards = {"candidates/mean": rewards.mean().tolist(), "candidates/best": rewards.max().tolist()}
         context.reward = None  # a reward model of its own goes before training begins
         release()
         super().fit(context)
@@ -137,22 +129,12 @@ class RRHF(Algorithm):
         """(B, K): p of eq. 1, by which the method ranks."""
         return length_normalized(models.policy.token_logprobs(batch), batch.mask, length_penalty=self.length_penalty)
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Known]:
-        """The rewards of what it learned from, over its training prompts: the mean and the best candidate's.
-
-        Other seeds may see other training prompts, so there are no rows to join.
-        """
-        return [Known(name, **found, kind="resampled", unit="training prompts")
-                for name, found in self._measured.items()]
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Apart]:
+        """The rewards of what it learned from, over its training prompts: the mean and the best candidate's."""
+        return [Apart(name, values, "training prompts") for name, values in self._rewards.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        return self._measured
+        return self._rewards
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._measured = state
-
-
-def _over_prompts(rewards: pd.Series) -> dict[str, float]:
-    """Mean of one number per prompt with its interval, and how many there are."""
-    found = bootstrap(rewards.to_numpy(float)[:, None], lambda sums: sums[:, 0] / len(rewards))
-    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
+        self._rewards = state

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .common.algorithm import Algorithm, Context, Examples, Loss, Term
 from .common.data.batches import Batch
+from .common.support.checks import one_of, require
 from .common.support.errors import ConfigError
 from .common.models.model import Models
 from .common.data.template import Example
@@ -35,8 +36,7 @@ class SFT(Algorithm):
     packing: bool = False  # several examples in a row
 
     def __post_init__(self):
-        if self.turns not in ("last", "all"):
-            raise ConfigError(f"algorithm.turns: found {self.turns!r}; expected last or all")
+        require(self, "algorithm", turns=one_of(("last", "all")))
         if self.every_turn and self.train_on_prompt:
             raise ConfigError("algorithm.train_on_prompt: found true with algorithm.turns=all; "
                               "expected one of the two: the prompt's tokens include its answers; "

@@ -10,10 +10,30 @@ SPENT = {"tokens": ("tokens_trained", "tokens_sampled"), "seconds": ("seconds",)
 WORDS = {"tokens": "tokens, trained and sampled", "seconds": "seconds"}
 
 
+def words(results: Sequence[Result]) -> str | None:
+    """What all were given ("about the same tokens (980 to 1,050)"); None where some were not held to it."""
+    used = [spent(run) if run.calibration else None for run in results]
+    return None if None in used else f"about the same {results[0].budget['equal']} ({min(used):,.0f} to {max(used):,.0f})"
+
+
 def spent(result: Result) -> float | None:
     """Of the unit that was to be held equal, the stages stood on included."""
     parts = [result.cost.get(name) for name in SPENT.get(result.budget.get("equal"), ())]
     return sum(parts) if parts and None not in parts else None
+
+
+def held(budget: dict) -> str:
+    """A budget in words, as it was set."""
+    numbers = {key: f"{value:,.0f}" if key == "amount" and value == int(value) else value for key, value in budget.items()
+               if key != "equal" and isinstance(value, (str, int, float))}
+    rest = ", ".join(f"{key} {value}" for key, value in numbers.items())
+    return str(budget.get("equal") or "nothing") + (f" ({rest})" if rest else "")
+
+
+def money(results: Sequence[Result]) -> list[str]:
+    """What an hour cost, where that was said."""
+    prices = sorted({run.price for run in results if run.price is not None})
+    return [f"Money: {' or '.join(f'{price:,g}' for price in prices)} for an hour."] if prices else []
 
 
 def spread(results: Sequence[Result]) -> list[str]:

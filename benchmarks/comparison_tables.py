@@ -10,6 +10,7 @@ from algorithms.common.evaluation.inference.intervals import Matrix, contrast
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed
 from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
+from . import budgets
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .audited import SCORE, judges, of_auditor, unable
 from .results_read import ROWS, ReportError, Result
@@ -23,6 +24,7 @@ COMPARABLE = {
     "score/auditor": ("the auditor's score", False),
     "score/": ("a judge's score", False),
     "win_rate/": ("win rate", False),
+    "win_rate_data/": ("win rate against the data's answers", False),
     "refusal/unanswerable": ("refusals of what cannot be answered", False),
     "refusal/answerable": ("refusals of what can be answered", True),
     "wrong/": ("wrong answers", True),
@@ -34,6 +36,8 @@ OWN_SCORE = "the only score is one that methods were trained on, which favours t
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
     "score/": "a judge that no method was trained on; the data has no gold reward",
+    "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
+                 "the answers",
     "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
                             "of known things beside it",
     "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
@@ -124,12 +128,9 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     labels = tuple(member.label for member in taking)
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
     declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
-    if len(taking) < 2 or family and family not in labels:
-        if taking and family and family not in labels:
-            notes.append(f"Nothing was compared: {family} has no {figure}.")
-        return nothing, []
-    if not seeds:
-        notes.append("Nothing was compared: no seed is in all rows. Fix: run the same seeds of all.")
+    if obstacle := _obstacle(labels, seeds, figure, family):
+        notes.append(f"Nothing was compared: {obstacle}")
+    if obstacle or len(taking) < 2:
         return nothing, []
     notes += _seeds_note(taking, seeds, figure)
     kind, lower = ESTIMATED[shared[figure].kind], _words(figure)[1]
@@ -154,6 +155,13 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
         notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
                      "difference as large as the one seen with a chance of 80 %; by this run, so roughly.")
     return comparison, pairs
+
+
+def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: str | None) -> str:
+    """Why rows that have the figure are not compared, where one would expect it."""
+    if labels and family and family not in labels:
+        return f"{family} has no {figure}."
+    return "" if seeds or len(labels) < 2 else "no seed is in all rows. Fix: run the same seeds of all."
 
 
 def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:
@@ -219,7 +227,7 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     """What counts as practically equal, and the note that says so."""
     if declared is not None:
         return declared, f"Practically equal: within ±{number(declared)}, as declared."
-    if figure.startswith("win_rate/"):
+    if figure.startswith("win_rate"):
         margin, of = WIN_RATE_MARGIN, "the default of win rates"
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"
@@ -271,10 +279,10 @@ def budget_words(results: Sequence[Result]) -> str | None:
     said = {tuple(sorted((key, str(value)) for key, value in result.budget.items())) for result in results}
     if len(said) != 1 or not (budget := results[0].budget).get("equal"):
         return None
+    if budget.get("amount"):
+        return budgets.words(results)
     if budget["equal"] != "labels":
-        rest = [f"{key} {value}" for key, value in budget.items()
-                if key != "equal" and isinstance(value, (str, int, float))]
-        return f"the same {budget['equal']}" + (f" ({', '.join(rest)})" if rest else "")
+        return f"the same {budgets.held(budget)}"
     used = {result.cost["labels"] for result in results if result.cost.get("labels")}
     if len(used) > 1:
         return None

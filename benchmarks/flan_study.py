@@ -31,6 +31,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from algorithms.common.runs import results, tasks
+from algorithms.common.support.checks import Rule, at_least, require, within
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.instructions import InstructionData
 from algorithms.common.data.instructions.task_file import TaskFile
@@ -64,14 +65,10 @@ class Study:
     workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
 
     def __post_init__(self):
-        for key in ("draws", "seeds", "workers"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ConfigError(f"study.{key}: found {getattr(self, key)}; expected at least 1")
-        if not 0 < self.reasoning_share < 1:
-            raise ConfigError(f"study.reasoning_share: found {self.reasoning_share}; expected a share between 0 and 1")
-        if any(size < 1 for size in self.sizes):
-            raise ConfigError(f"study.sizes: found {self.sizes}; expected numbers of tasks from 1 "
-                              "(0 is the un-tuned model)")
+        require(self, "study", draws=at_least(1), seeds=at_least(1), workers=at_least(1).or_null(),
+                sizes=Rule(lambda sizes: min(sizes, default=1) >= 1,
+                           "numbers of tasks from 1 (0 is the un-tuned model)"),
+                reasoning_share=within("(0, 1)", "a share between 0 and 1"))
 
 
 @dataclass

@@ -12,25 +12,29 @@ from algorithms.common.evaluation.verdicts import FILE, append, finished_runs, r
 from algorithms.common.runs.judging import Court, as_run
 from algorithms.common.runs.settings import build
 from algorithms.common.runs.tasks import store_of
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
 
 def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Asks for the verdicts that the folder lacks, and prints the table of all that it has."""
-    from .results_read import collect
+    from .results_read import ReportError, collect
     from .verdict_tables import verdict_table
 
     if config.runs is None or config.get("judge") is None:
-        key, value = ("runs", "multirun/…") if config.runs is None else ("judge", "local judge.model.name=FOLDER")
-        raise ConfigError(f"{key}: found none; expected {'the folder of finished runs' if key == 'runs' else 'a judge'}; "
-                          f"fix: {key}={value}")
+        key, expected, value = (("runs", "the folder of finished runs", "multirun/…") if config.runs is None else
+                                ("judge", "a judge", "local judge.model.name=FOLDER"))
+        raise ConfigError(f"{key}: found none; expected {expected}; fix: {key}={value}")
     parts = build(config, ("judge", "verdicts", "stages"))
     parts["judge"].check()
     target = Path(config.runs)
     runs = finished_runs(target)
     pairs = parts["verdicts"].pairs(runs)
+    try:
+        results = collect([target])
+    except ReportError as error:
+        raise UserError(str(error)) from error
     done = {verdict.asked for verdict in read(target / FILE)}
     open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
     log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
@@ -41,4 +45,4 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
         for found in parts["judge"].verdicts(open_pairs, court):
             append(target / FILE, [verdict for verdict in found if verdict.asked not in done])
     finally:  # also where the judge gave up: what it said is kept
-        print(f"\n{verdict_table(read(target / FILE), collect([target]), target)}\n\nverdicts: {target / FILE}")
+        print(f"\n{verdict_table(read(target / FILE), results, target)}\n\nverdicts: {target / FILE}")

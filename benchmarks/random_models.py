@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
-from algorithms.common.algorithm import Context
+from algorithms.common.algorithm import Algorithm, Context, Recipe, TrainerConfig
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models import precision
 from algorithms.common.models.families import disable_cpu_repacking
 from algorithms.common.models.model import ModelConfig, Models
-from algorithms.common.recipe import Recipe, TrainerConfig
+from algorithms.common.support.checkout import project
 from algorithms.common.support.store import Store
 from algorithms.common.training.loop import fit
 
@@ -128,6 +130,12 @@ def bare_prompts(models: Models, examples: list[Example]) -> tuple[list[Example]
     """The examples' prompts alone, and records by whose keys they go."""
     records = [Record(models.template.decode(example.prompt), [], None, {}) for example in examples]
     return [Example(example.prompt, [], [], None, record.key) for example, record in zip(examples, records)], records
+
+
+def method(name: str, **constants) -> Algorithm:
+    """A method by the name of its configuration; what is not given has the class's default."""
+    path = project() / "conf/algorithm" / f"{name}.yaml"
+    return get_class(OmegaConf.load(path)["_target_"])(**constants)
 
 
 def make_context(models: Models, folder: Path, examples: list[Example], recipe: Recipe, seed: int = 0,

@@ -2,17 +2,17 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a table can be made again anywhere,
-without a model. Rows are algorithms, told apart by the overrides that vary besides the seed; several seeds become one
-row, whose figures are made of all seeds' answers to the same prompts. How rows are compared is declared in `report` of
-the configuration.
+Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
+table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
+the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
+compared is declared in `report` of the configuration.
 """
 
 import argparse
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from hydra.experimental.callback import Callback
 from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
+from . import budgets
 from .aggregation import Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
+from .results_read import ROWS, ReportError, Result, collect
 from .starts import start_rows
-from .results_read import COSTS, ROWS, ReportError, Result, collect
-from .tables import Row, Table, plain, print_table, title, write
+from .tables import COSTS, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_meaning(members),
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *budgets.money(complete),
+                  *_meaning(members),
                   *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
                   *_origins(results), *_losses(members)]
     return made
@@ -117,26 +119,34 @@ def members_of(results: Sequence[Result]) -> list[Member]:
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault((result.algorithm, _settings(result, varying)), []).append(result)
-    members = []
-    for (algorithm, settings), group in groups.items():
-        complete = sorted((result for result in group if result.status == "complete"), key=lambda result: result.seed)
-        lost = [result for result in group if result.status == "failed"]
-        if len({result.seed for result in complete}) < len(complete):
-            names = [result.folder.name for result in complete]
-            if len(set(names)) < len(names):
-                names = [str(result.folder) for result in complete]
-            members += [Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
-                        for run, name in zip(complete, names)]
-            complete = []
-        if complete or lost:
-            row = Row(algorithm, dict(settings), tuple(result.seed for result in complete))
-            row.diverged = sum(result.diverged for result in lost)
-            row.failed = len(lost) - row.diverged
-            row.errors = [f"{_origin(result)}: {result.error}" for result in lost]
-            members.append(Member(row, complete, lost))
+    members = [member for (algorithm, settings), group in groups.items()
+               for member in _of_setting(algorithm, dict(settings), group)]
     if len({member.label for member in members}) < len(members):
         raise ReportError("found rows named alike; expected names that differ; fix: make a table of fewer folders")
     return members
+
+
+def _of_setting(algorithm: str, settings: dict[str, str], runs: Sequence[Result]) -> Iterator[Member]:
+    """The runs of one algorithm and setting: a row of all seeds, or where a seed is there twice one of each run; and
+    where runs failed, they are told in a row without a name of its own."""
+    complete = sorted((run for run in runs if run.status == "complete"), key=lambda run: run.seed)
+    lost = [run for run in runs if run.status == "failed"]
+    if len({run.seed for run in complete}) < len(complete):
+        for run, name in zip(complete, _folder_names(complete)):
+            yield Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
+        complete = []
+    if complete or lost:
+        row = Row(algorithm, settings, tuple(run.seed for run in complete))
+        row.diverged = sum(run.diverged for run in lost)
+        row.failed = len(lost) - row.diverged
+        row.errors = [f"{_origin(run)}: {run.error}" for run in lost]
+        yield Member(row, complete, lost)
+
+
+def _folder_names(runs: Sequence[Result]) -> list[str]:
+    """A name for each run: its folder's, or the whole path where two folders have the same."""
+    names = [run.folder.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 def _varying(results: Sequence[Result]) -> list[str]:
@@ -211,17 +221,14 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
     """What the runs share by design; a comparison across budgets must not pass for one under a common budget."""
     said: dict[str, list[str]] = {}
     for result in results:
-        budget = dict(result.budget)
-        text = str(budget.pop("equal", None) or "nothing")
-        rest = [f"{key} {value}" for key, value in budget.items() if isinstance(value, (str, int, float))]
-        said.setdefault(text + (f" ({', '.join(rest)})" if rest else ""), []).append(result.algorithm)
+        said.setdefault(budgets.held(result.budget), []).append(result.algorithm)
     if len(said) > 1:
         parts = "; ".join(f"{text} for {', '.join(dict.fromkeys(names))}" for text, names in said.items())
         return [f"Held equal: not the same in all rows: {parts}."]
     labels = sorted({result.cost["labels"] for result in results if result.cost.get("labels")})
     if "labels" in said and len(labels) > 1:
         return [f"Not held equal: labels were to be, but rows used {', '.join(f'{count:,.0f}' for count in labels)}."]
-    return [f"Held equal: {text}." for text in said]
+    return [f"Held equal: {text}." for text in said] + budgets.spread(results)
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:

@@ -17,12 +17,12 @@ import yaml
 
 from algorithms.common.evaluation.inference.intervals import Estimate
 
+from .tables import COSTS
+
 SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
-COSTS = ("seconds", "tokens_trained", "tokens_sampled", "labels", "reward_queries", "peak_memory_bytes",
-         "resident_models", "trainable_parameters")
 AGAIN = "fix: run the same command again; kept stages make it quick"
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 
@@ -58,8 +58,10 @@ class Result:
     cost: dict[str, float] = field(default_factory=dict)  # stages stood on included
     auditor: dict[str, float] = field(default_factory=dict)  # labels and seconds of its own, which no row is charged
     budget: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None   # how a budget of tokens or seconds became steps; None: it did not
     data: dict[str, Any] = field(default_factory=dict)
     declared: dict[str, Any] = field(default_factory=dict)  # the configuration's `report`, as it was before the run
+    price: float | None = None                  # of an hour, that `money` among the costs was made of
     commit: str | None = None
     device: str | None = None
     said: tuple[str, ...] = ()                  # of the judges of its answers
@@ -109,9 +111,10 @@ def _read(path: Path) -> Result:
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
         auditor=_auditor(path, get("auditor", dict, optional=True) or {}),
-        budget=get("budget", dict, optional=True) or {},
+        budget=get("budget", dict, optional=True) or {}, calibration=get("calibration", dict, optional=True),
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
+        price=_price(path, get("config", dict, optional=True) or {}) if status == "complete" else None,
         commit=get("commit", str, optional=True), device=get("device", str, optional=True),
     )
 
@@ -238,6 +241,11 @@ def _declared(path: Path, config: dict) -> dict[str, Any]:
     get = _Fields(path, report, "config.report.")
     kinds = {"figure": str, "family": str, "margin": (int, float)}
     return {key: get(key, kind, optional=True) for key, kind in kinds.items() if report.get(key) is not None}
+
+
+def _price(path: Path, config: dict) -> float | None:
+    budget = _Fields(path, config, "config.")("budget", dict, optional=True) or {}
+    return _Fields(path, budget, "config.budget.")("price_per_hour", (int, float), optional=True)
 
 
 def _cost(path: Path, cost: dict) -> dict[str, float]:

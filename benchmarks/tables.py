@@ -50,6 +50,7 @@ JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "s
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),
+    "money": ("money", 1, 4),
     "tokens_trained": ("tokens trained", 1, 0),
     "tokens_sampled": ("tokens sampled", 1, 0),
     "labels": ("labels", 1, 0),
@@ -126,7 +127,7 @@ class Table:
     @property
     def shown(self) -> list[str]:
         """Metrics with a column of their own; the others stand in the CSV alone."""
-        metrics = [name for name in self.metrics if name in METRICS or name.startswith(tuple(JUDGED))]
+        metrics = [name for name in self.metrics if name in METRICS or judged(name)]
         if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
@@ -157,11 +158,16 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def judged(name: str) -> str | None:
+    """What a judge's metric begins with; None for all others."""
+    start = f"{name.partition('/')[0]}/"
+    return start if start in JUDGED and name not in METRICS and name.count("/") == 1 else None
+
+
 def title(name: str) -> tuple[str, int]:
     """Of a metric's column, and its digits."""
-    for beginning, told in JUDGED.items():
-        if name not in METRICS and name.startswith(beginning):
-            return f"{told} ({plain(name.removeprefix(beginning))})", 3
+    if start := judged(name):
+        return f"{JUDGED[start]} ({plain(name.removeprefix(start))})", 3
     return METRICS.get(name, (plain(name), 3))
 
 

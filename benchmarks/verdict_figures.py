@@ -1,8 +1,9 @@
 """Verdicts beside finished runs as figures of these runs, so that tables show and compare them.
 
 ``win_rate/JUDGE``: of a run's answers against those of the model that its training began with; ``win_rate_data/JUDGE``:
-against the answers that the data prefers, both with ties half; ``score/JUDGE``: the mean score of its answers, of judges
-that score. Prompts without a verdict count in none. A judge that was shown not to look at answers makes no figure.
+against the answers that the data prefers, both with ties half; ``score/JUDGE``: the mean score of its answers, of
+judges that score. Prompts without a verdict count in none. A judge that was shown not to look at answers makes no
+figure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,8 @@ def with_verdicts(results: Sequence[Result], folders: Sequence[str | Path]) -> l
                 prompts = _asked(by_run, {name: results[place].seed for place, name in places.items()})
                 for place, run in places.items():
                     if run in by_run and name not in results[place].evaluation:  # a run may have it of its own
-                        own = {**results[place].evaluation, name: _figure(by_run[run], prompts[results[place].seed], name)}
+                        found_here = _figure(by_run[run], prompts[results[place].seed], name)
+                        own = {**results[place].evaluation, name: found_here}
                         results[place] = replace(results[place], evaluation=own)
             for place in places:
                 results[place] = replace(results[place], said=(*results[place].said, *notes))
@@ -51,8 +53,8 @@ def _figures(judge: str, rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd
         part = rows[(rows["right"] == side) & rows["win"].notna()]
         yield f"{name}/{judge}", {run: of[["prompt_id", "win"]].set_axis(["prompt_id", "value"], axis=1)
                                   for run, of in part.groupby("left")}
-    sides = [rows[[side, "prompt_id", "sample", f"{side}_score"]].set_axis(["run", "prompt_id", "sample", "value"], axis=1)
-             for side in ("left", "right")]
+    columns = ["run", "prompt_id", "sample", "value"]
+    sides = [rows[[side, *columns[1:3], f"{side}_score"]].set_axis(columns, axis=1) for side in ("left", "right")]
     scored = pd.concat(sides, ignore_index=True).dropna(subset="value")
     scored = scored[~scored["run"].isin(WIN_RATES)].drop_duplicates(["run", "prompt_id", "sample"])
     yield f"score/{judge}", {run: of[["prompt_id", "value"]] for run, of in scored.groupby("run")}

@@ -1,4 +1,4 @@
-"""What ``task=judge`` prints: the judge itself, then every row against its start, against the data, against the others."""
+"""What ``task=judge`` prints: the judge itself, then every row against its start, the data and the others."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -43,9 +43,9 @@ def verdict_table(verdicts: Sequence[Verdict], results: Sequence[Result], folder
     return plain_lines("\n\n".join([*parts, NOTE])) if parts else "No verdicts."
 
 
-NOTE = ("Win rates: ties half, a change of mind with the order is a tie; 95 % intervals for new prompts, and new seeds where "
-        "a row has several.\nAt equal length: Dubois et al. 2024, without difficulty of instructions; longer by: characters "
-        "in the mean.")
+NOTE = ("Win rates: ties half, a change of mind with the order is a tie; 95 % intervals for new prompts, and new seeds "
+        "where a row has several.\nAt equal length: Dubois et al. 2024, without difficulty of instructions; longer by: "
+        "characters in the mean.")
 
 
 def plain_lines(text: str) -> str:
@@ -130,8 +130,8 @@ def _round_robin(rows: pd.DataFrame, members: Sequence[Member], folder: Path) ->
     for index in everywhere[1:]:
         common = common.intersection(index)
     if len(pairs) < len(judged) * (len(judged) - 1) // 2 or len(common) < _AT_LEAST:
-        yield ("round robin: no strengths; expected verdicts of every two rows on common seeds and prompts; found them for "
-               f"{len(pairs)} pairs of rows, on {len(common)} prompts.")
+        yield ("round robin: no strengths; expected verdicts of every two rows on common seeds and prompts; found them "
+               f"for {len(pairs)} pairs of rows, on {len(common)} prompts.")
         return
     found = strengths({names: np.stack([series.loc[common].to_numpy() for series in of_pair])
                        for names, of_pair in pairs.items()}, labels)

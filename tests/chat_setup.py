@@ -10,15 +10,19 @@ CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] =
           "{{ m['content'] }}<|im_end|>{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}"
           "{{ '\n' }}{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-HEADERS = ("{{ bos_token }}{% for m in messages %}<|header|>{{ m['role'] }}<|/header|>\n\n{% if m['role'] == 'assistant' %}"
-           "{% generation %}{{ m['content'] | trim }}<|eot|>{% endgeneration %}{% else %}{{ m['content'] | trim }}<|eot|>"
+HEADERS = ("{{ bos_token }}{% for m in messages %}<|header|>{{ m['role'] }}<|/header|>\n\n"
+           "{% if m['role'] == 'assistant' %}"
+           "{% generation %}{{ m['content'] | trim }}<|eot|>{% endgeneration %}{% else %}"
+           "{{ m['content'] | trim }}<|eot|>"
            "{% endif %}{% endfor %}{% if add_generation_prompt %}<|header|>assistant<|/header|>\n\n{% endif %}")
 # Templates that write white space before an answer, which is not in the generation prompt.
 TRIMMED = ("{% for m in messages %}{% if m['role'] == 'system' %}{% elif m['role'] == 'user' %}{{ bos_token }}[INST] "
            "{% if loop.previtem is defined and loop.previtem['role'] == 'system' %}<<{{ loop.previtem['content'] }}>>\n"
-           "{% endif %}{{ m['content'] }} [/INST]{% else %}{{ ' ' }}{{ m['content'] | trim }} {{ eos_token }}{% endif %}"
+           "{% endif %}{{ m['content'] }} [/INST]{% else %}{{ ' ' }}{{ m['content'] | trim }} {{ eos_token }}"
+           "{% endif %}"
            "{% endfor %}")
-BRACKETS = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+BRACKETS = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
+            "{{ ' ' + m['content'] + eos_token }}"
             "{% else %}[INST] {{ m['content'] }}[/INST]{% endif %}{% endfor %}")
 NAMES = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}\n\n"
          "{% elif m['role'] == 'user' %}USER: {{ m['content'] }} {% else %}ASSISTANT: {{ m['content'] }}{{ eos_token }}"

@@ -39,17 +39,17 @@ class Ended:
     err: str
 
 
-def invoke(*arguments: str, stdin: bytes = b"") -> Ended:
+def invoke(*arguments: str, stdin: bytes = b"", script: Path = ROOT / "run.py") -> Ended:
     """``python run.py ARGUMENTS…`` within this process; an exception that would end in a traceback is raised."""
     from benchmarks import report
 
     root = logging.getLogger()
     before = root.handlers[:], root.level, sys.argv, sys.stdin, dict(os.environ), report.exit_code
     out, err = io.StringIO(), io.StringIO()
-    sys.argv, sys.stdin, report.exit_code = ["run.py", *arguments], io.TextIOWrapper(io.BytesIO(stdin), "utf-8"), 0
+    sys.argv, sys.stdin, report.exit_code = [script.name, *arguments], io.TextIOWrapper(io.BytesIO(stdin), "utf-8"), 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+            runpy.run_path(str(script), run_name="__main__")
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
@@ -94,7 +94,8 @@ def job_overrides(*arguments: str) -> list[list[str]]:
     parser = OverridesParser.create()
     first = [item for item in single if not parser.parse_override(item).is_sweep_override()]
     hydra = composed(*first, hydra=True).hydra
-    if len(single) == len(arguments) and OmegaConf.select(hydra, "mode") is None or str(hydra.mode).endswith("RunMode.RUN"):
+    mode, sweeps = OmegaConf.select(hydra, "mode"), len(single) < len(arguments)
+    if mode is None and not sweeps or str(mode).endswith("RunMode.RUN"):
         return [single]
     params = [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()]
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *single]), None)

@@ -2,6 +2,9 @@
 
 import gc
 import os
+import sys
+from dataclasses import replace
+from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -11,22 +14,44 @@ from pathlib import Path
 
 import pytest
 
+from composing import keep_compositions
+
 
 def pytest_configure(config) -> None:
     """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    keep_compositions()
 
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def libraries_are_no_garbage():
+@pytest.fixture(scope="session", autouse=True)
+def imported():
+    """How many modules there were when the garbage collector was last told to leave them alone."""
+    gc.set_threshold(10_000, 20, 20)  # a test makes hundreds of thousands of objects and hardly any garbage
+    return [0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sources_parsed_once():
+    """A test that edits code reads all of the project's as a new process does; what is in a file is parsed once."""
+    from algorithms.common.support import provenance
+
+    once = cache(provenance.parsed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "parsed", lambda *given: replace(once(*given)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def libraries_are_no_garbage(imported):
     """Benches collect garbage between models: without this they search every imported library each time."""
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) > imported[0]:
+        imported[0] = len(sys.modules)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

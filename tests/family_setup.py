@@ -3,7 +3,8 @@
 import transformers
 
 VOCABULARY = 1525
-LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4,
+         "num_key_value_heads": 2,
          "max_position_embeddings": 128}
 GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 OPT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 128, "word_embed_proj_dim": 64,
@@ -29,8 +30,10 @@ FAMILIES = {
     "gpt2": ("GPT2Config", GPT2, BOTH),
     "phi": ("PhiConfig", LLAMA, BOTH),
     "opt": ("OPTConfig", OPT, BOTH),
-    "falcon": ("FalconConfig", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False}, BOTH),
-    "falcon, alibi": ("FalconConfig", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}, BOTH),
+    "falcon": ("FalconConfig", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False},
+               BOTH),
+    "falcon, alibi": ("FalconConfig",
+                      {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True}, BOTH),
     "bloom": ("BloomConfig", {"hidden_size": 64, "n_layer": 2, "n_head": 4}, EAGER),
 }
 

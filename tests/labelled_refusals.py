@@ -1,7 +1,7 @@
 """Responses labelled by hand, one a line: what declines to answer, and what only sounds like it.
 
-The patterns of ``is_refusal`` are made to fit the first two lists. Those that are held back were written before the patterns
-were changed, and these are not fitted to them: what is missed there tells how much is missed elsewhere.
+The patterns of ``is_refusal`` are made to fit the first two lists. Those that are held back were written before the
+patterns were changed, and these are not fitted to them: what is missed there tells how much is missed elsewhere.
 """
 
 DECLINED = """

@@ -3,11 +3,11 @@
 import random
 from dataclasses import dataclass, field, replace
 
-from command_line import composed_alone
 from omegaconf import OmegaConf
 
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.runs.settings import build
+from command_line import composed_alone
 
 
 def source(preset, *overrides) -> FileData:
@@ -94,7 +94,8 @@ NEWS = changed(REDDIT, info={"id": "c1", "post": None, "title": None, "subreddit
 REDDIT_PROMPT = "SUBREDDIT: r/advice\n\nTITLE: Hat\n\nPOST: I lost my hat.\n\nTL;DR:"
 SUMMARY_META = {"confidence": 8, "policies": ["ref", "sup4"], "worker": "w1", "batch": "b7"}
 WEBGPT = {"question": {"dataset": "eli5", "id": "q1", "full_text": "Why is ice slippery?"},
-          "quotes_0": {"title": [], "extract": []}, "answer_0": "Water [1].", "tokens_0": {"prefix": []}, "score_0": -0.5,
+          "quotes_0": {"title": [], "extract": []}, "answer_0": "Water [1].", "tokens_0": {"prefix": []},
+          "score_0": -0.5,
           "quotes_1": {"title": [], "extract": []}, "answer_1": "A thin film [1].", "tokens_1": {"prefix": []},
           "score_1": 0.5}
 QUESTION = {"qid": 5, "question": "<p>How?</p>", "date": "2020", "metadata": ["https://example.com/q/5"], "answers": [
@@ -111,7 +112,8 @@ def raw_pair(i, j, scores):
                   {**QUESTION_META, "upvotes": [RAW_ANSWERS[i]["upvotes"], RAW_ANSWERS[j]["upvotes"]]})
 
 
-PAIRED = {"qid": 1, "question": "How {so}?", "date": "d", "metadata": ["m"], "response_j": "Like this.", "response_k": "No."}
+PAIRED = {"qid": 1, "question": "How {so}?", "date": "d", "metadata": ["m"], "response_j": "Like this.",
+          "response_k": "No."}
 SHP = {"post_id": "x", "domain": "askbaking", "history": "My bread?", "human_ref_A": "Knead.", "human_ref_B": "Wait.",
        "labels": 1, "score_A": 12, "score_B": 6, "score_ratio": 2.0}
 SHP_META = {"domain": "askbaking", "score_ratio": 2.0}
@@ -127,23 +129,27 @@ MESSAGE = {"message_id": "r", "parent_id": None, "user_id": "u", "text": "Hi", "
 
 
 def said(key, parent, text, role="assistant", tree="r", **values):
-    return {**MESSAGE, "message_id": key, "parent_id": parent, "text": text, "role": role, "message_tree_id": tree, **values}
+    return {**MESSAGE, "message_id": key, "parent_id": parent, "text": text, "role": role, "message_tree_id": tree,
+            **values}
 
 
 def node(role, text, *replies, **values):
     return {"message_id": text, "text": text, "role": role, "replies": list(replies), **values}
 
 
-OASST_ROWS = [      # a tree's messages in no order, replies not by rank, ranks missing in part, absent, and below a reply
+# a tree's messages in no order, replies not by rank, ranks missing in part, absent, and below a reply
+OASST_ROWS = [
     (said("q", "a", "More?", "prompter"),
      [Record([user("Hi")], ["two", "none", "one"], [-1.0, -2.0, 0.0], {"tree": "r", "message": "r"}),
-      Record([user("Hi"), assistant("one"), user("More?")], ["yes", "no"], [-1.0, 0.0], {"tree": "r", "message": "q"})]),
+      Record([user("Hi"), assistant("one"), user("More?")], ["yes", "no"], [-1.0, 0.0],
+             {"tree": "r", "message": "q"})]),
     (said("b", "r", "two", rank=1), GROUPED), (MESSAGE, GROUPED), (said("c", "r", "none", rank=2), GROUPED),
     (said("a", "r", "one", rank=0), GROUPED), (said("x", "q", "yes", rank=1), GROUPED),
     (said("y", "q", "no", rank=0), GROUPED), (said("p", "b", "And?", "prompter"), GROUPED),
     (said("p1", "p", "half", rank=0), GROUPED), (said("p2", "p", "ranked", rank=None), GROUPED),
     (said("s", None, "Lone", "prompter", "s"), []), (said("s1", "s", "reply", tree="s", rank=0), GROUPED),
-    (said("t", None, "Hi", "prompter", "t"), GROUPED), (said("t1", "t", None, tree="t", rank=0), Bad("null", "text", 3)),
+    (said("t", None, "Hi", "prompter", "t"), GROUPED),
+    (said("t1", "t", None, tree="t", rank=0), Bad("null", "text", 3)),
     (said("t2", "t", "x", tree="t", rank=1), GROUPED),
     (said("v1", "gone", "x", tree="v", rank=1), Bad("no parent", "parent_id")),
 ]
@@ -151,7 +157,8 @@ UNRANKED = {"prompter message with a reply that has no rank": 1}
 TREE = {"message_tree_id": "t", "tree_state": "ready_for_export", "prompt": node(
     "prompter", "Hi", node("assistant", "two", rank=1), node("assistant", "one", node(
         "prompter", "More?", node("assistant", "x", rank=0), node("assistant", "y")), rank=0))}
-SAFE = {"prompt": "Pick a lock?", "response_0": "Call a locksmith.", "response_1": "Use a pin.", "is_response_0_safe": True,
+SAFE = {"prompt": "Pick a lock?", "response_0": "Call a locksmith.", "response_1": "Use a pin.",
+        "is_response_0_safe": True,
         "is_response_1_safe": False, "better_response_id": 1, "safer_response_id": 0}
 SAFE_META = {"is_response_0_safe": True, "is_response_1_safe": False}
 REVIEW = "A slow film about bread that rises , in the end , twice"
@@ -178,7 +185,8 @@ BPO = {"prompt": "Tea", "optimized_prompt": "How is green tea made?", "good_res"
 MEDICAL = {"question": "头痛怎么办？", "response_chosen": "先休息。", "response_rejected": "不知道。"}
 GSM = {"question": "2+2?", "ground_truth": "4", "6b_finetuning": {"is_correct": False, "solution": "5"},
        "6b_verification": {"is_correct": True, "solution": "2+2=4"},
-       "175b_finetuning": {"is_correct": True, "solution": "4"}, "175b_verification": {"is_correct": False, "solution": "3"}}
+       "175b_finetuning": {"is_correct": True, "solution": "4"},
+       "175b_verification": {"is_correct": False, "solution": "3"}}
 DPO_DEMO = {"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Hi"}],
             "chosen": {"from": "gpt", "value": "Hey"}, "rejected": {"from": "gpt", "value": "Yo"}}
 
@@ -203,7 +211,8 @@ CASES = {
         (changed(REDDIT, info=None), Bad("null", "info"))]),
     "webgpt": Case([
         (WEBGPT,
-         [Record("Why is ice slippery?", ["Water [1].", "A thin film [1]."], [-0.5, 0.5], {"dataset": "eli5", "id": "q1"})]),
+         [Record("Why is ice slippery?", ["Water [1].", "A thin film [1]."], [-0.5, 0.5],
+                 {"dataset": "eli5", "id": "q1"})]),
         (changed(WEBGPT, score_0=0.0, score_1=0.0), FILTERED),
         (changed(WEBGPT, answer_0=""), Bad("empty response", "responses")),
         (changed(WEBGPT, score_1=None), Bad("null", "score_1"))], filter="differ(columns=['score_0', 'score_1'])"),
@@ -233,7 +242,8 @@ CASES = {
         (changed(SHP, labels=0), Bad("scores against label", "labels")),
         (changed(SHP, score_ratio=None), Bad("null", "score_ratio")),
         ({name: value for name, value in SHP.items() if name != "history"}, Bad("missing column", "history")),
-        (changed(SHP, score_A=6), Bad("scores against label", "labels"))], filter="at_least(column='score_ratio', value=2)"),
+        (changed(SHP, score_A=6), Bad("scores against label", "labels"))],
+                filter="at_least(column='score_ratio', value=2)"),
     "synthetic_gptj": Case([
         ({"prompt": "Tea?", "chosen": "Green.", "rejected": "No."}, pair("Tea?", "Green.", "No.")),
         ({"prompt": "Tea?", "chosen": " ", "rejected": "No."}, Bad("empty response", "chosen"))]),
@@ -266,7 +276,8 @@ CASES = {
     "oasst": Case(OASST_ROWS, skipped=UNRANKED),
     "oasst_tree": Case([
         (TREE, [Record([user("Hi")], ["two", "one"], [-1.0, 0.0], {"tree": "t", "message": "Hi"})]),
-        (changed(TREE, prompt=node("prompter", "Hi", node("assistant", "a", rank=None), node("assistant", "b", rank=None))),
+        (changed(TREE,
+                 prompt=node("prompter", "Hi", node("assistant", "a", rank=None), node("assistant", "b", rank=None))),
          []),
         (changed(TREE, prompt=node("bot", "Hi")), Bad("unknown role", "prompt.role")),
         (changed(TREE, prompt=None), Bad("null", "prompt"))], skipped={unranked: 2 for unranked in UNRANKED}),
@@ -292,7 +303,8 @@ CASES = {
         ({"user_input": "Tea?", "completion_a": "Same.", "completion_b": "Same."},
          Bad("identical pair", "completion_b"))], "rows.json"),
     "flan_v2": Case([
-        ({"inputs": "Q: 1+1?", "targets": "2", "task_source": "Flan2021", "task_name": "sum", "template_type": "zs_opt"},
+        ({"inputs": "Q: 1+1?", "targets": "2", "task_source": "Flan2021", "task_name": "sum",
+          "template_type": "zs_opt"},
          demo("Q: 1+1?", "2")),
         ({"inputs": "", "targets": "2", "task_source": "CoT", "task_name": "sum", "template_type": "fs"},
          Bad("empty prompt", "inputs"))]),
@@ -331,7 +343,27 @@ CASES = {
          Bad("non-text part", "rejected_messages"))]),
 }
 
+VERDICT = {"prompt_id": "p", "prompt": "Tea?", "left": "0", "left_response": " Green.", "right": "start",
+           "right_response": " None.", "outcome": "left", "judge": "people", "order": "right_first", "at": "2026",
+           "raw": "second", "sample": 0, "left_score": None, "right_score": None}
+SAID = {"judge": "people", "left": "0", "right": "start", "at": "2026"}
+CASES["verdicts"] = Case([
+    (VERDICT, pair("Tea?", " Green.", " None.", SAID)),
+    (changed(VERDICT, outcome="right", judge="people/Ada"),
+     [Record("Tea?", [" Green.", " None."], [0.0, 1.0], {**SAID, "judge": "people/Ada"})]),
+    (changed(VERDICT, outcome="tie"), [Record("Tea?", [" Green.", " None."], [0.5, 0.5], SAID)]),
+    (changed(VERDICT, prompt="\n\nHuman: Tea?\n\nAssistant:", left_response="Yes."),
+     [Record([user("Tea?")], ["Yes.", " None."], [1.0, 0.0], SAID)]),
+    (changed(VERDICT, outcome="none"), []),
+    (changed(VERDICT, judge="peoples"), []),
+    (changed(VERDICT, left_response=" "), []),
+    (changed(VERDICT, left_response=" None."), []),
+    (changed(VERDICT, outcome="A"), Bad("unknown choice", "outcome")),
+], "verdicts.parquet", skipped={"pair without a verdict": 1, "verdict of another judge": 1,
+                                "verdict on an empty answer": 1, "verdict on twice the same answer": 1})
+
 CHAT = {"alpaca", "dolly", "webgpt", "shp", "stack_exchange", "synthetic_gptj", "helpsteer2", "helpsteer2_pairs",
         "safe_rlhf", "beavertails", "gsm_solutions", "bpo", "gpt4_llm", "question_pairs", "flan_v2", "ultrafeedback"}
 for name in CHAT:
-    CASES[name].rows = [(row, asked(outcome) if isinstance(outcome, list) else outcome) for row, outcome in CASES[name].rows]
+    CASES[name].rows = [(row, asked(outcome) if isinstance(outcome, list) else outcome)
+                        for row, outcome in CASES[name].rows]

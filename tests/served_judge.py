@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Served:
-    """Where it is, and what it was asked: `behave(question, number)` gives each answer, number counts that question's calls."""
+    """Where it is, and what it was asked."""
 
     url: str
     questions: list[str]
@@ -32,7 +32,8 @@ def sent(handler, status, body, headers=(), length=None):
 
 @contextmanager
 def serving(behave):
-    """`behave(messages, number)` returns a text, or a function of the handler that answers as it likes."""
+    """`behave(messages, number)` returns a text, or a function of the handler that answers as it likes; number counts
+    the calls with these messages."""
     counts, questions, lock = {}, [], threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

@@ -4,15 +4,14 @@ import dataclasses
 import random
 
 from algorithms.common.algorithm import Need
-from algorithms.common.recipe import TrainerConfig
 from algorithms.common.data.records import DataSets, LoadReport, Records
 from algorithms.common.data.records.record import Record
 from algorithms.common.evaluation.evaluate import EvalConfig
 from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.models.sampling import Sampling
+from algorithms.common.recipe import Recipe, TrainerConfig
 from algorithms.common.runs.stages import Bench
 from algorithms.common.support.store import Store
-from algorithms.common.recipe import Recipe
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from training_setup import ROOT

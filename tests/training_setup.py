@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from algorithms.common.algorithm import Context, TrainerConfig
+from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from algorithms.common.recipe import Recipe
 from algorithms.common.support.store import Store
 from algorithms.common.training.loop import fit
-from algorithms.common.data.template import Example
 
 ROOT = Path(__file__).resolve().parents[1]
 EOS = 0
@@ -85,7 +85,8 @@ def command(data: Path, stages: Path, *more: str, steps: int = 4, algorithm: str
     stage = [f"steps={steps}", "batch_size=8"]
     return [sys.executable, str(ROOT / "run.py"), f"algorithm={algorithm}", "data=file", f"data.path={data}",
             "eval.prompts=4", "eval.pairs=8", "eval.sampling.max_new_tokens=6", "trainer.checkpoint_every=1",
-            "trainer.progress=false", "trainer.mixed_precision=no", f"stages.folder={stages}", *(f"recipe.{one}" for one in stage),
+            "trainer.progress=false", "trainer.mixed_precision=no", f"stages.folder={stages}",
+            *(f"recipe.{one}" for one in stage),
             *(f"algorithm.needs.reference.recipe.{one}" for one in stage if algorithm != "sft"), *more]
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from algorithms.common.data.template import Example
-from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.data.tokenized import batch_indices
+from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.recipe import Recipe
 from benchmarks.lab.reviews_data import ReviewsData
 from training_setup import ROOT, randomize
@@ -73,7 +73,8 @@ def train_theirs(kind, accumulation: int, **options) -> tuple[list[float], list[
 
 def compare(name: str, ours: list[dict], losses: list[float], norms: list[float]) -> None:
     assert len(ours) == len(losses) == len(norms) == STEPS
-    relative = [abs(line["loss/policy"] - loss) / abs(loss) for line, loss in zip(ours, losses)]
+    totals = [sum(value for key, value in line.items() if key.startswith("loss/")) for line in ours]
+    relative = [abs(total - loss) / abs(loss) for total, loss in zip(totals, losses)]
     norm = [abs(line["grad_norm"] - other) / other for line, other in zip(ours, norms)]
     print(f"\n{name}: largest relative difference of losses {max(relative):.1e}, of gradient norms {max(norm):.1e}; "
           f"losses {losses[0]:.6f} … {losses[-1]:.6f}")

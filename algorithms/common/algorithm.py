@@ -18,14 +18,15 @@ from torch import Tensor
 from .data.batches import Batch, counts
 from .data.template import Example
 from .data.tokenized import Tokenized, visited
+from .figures import Apart, Figure, Known
 from .models.model import ModelConfig, Models
 from .recipe import Recipe, TrainerConfig
 
-if TYPE_CHECKING:  # named here, not run: reading data, sampling and keeping stages are no part of what training computes
+# named here, not run: reading data, sampling and keeping stages are no part of what training computes
+if TYPE_CHECKING:
     import pandas as pd
 
     from .data.records import DataSets, Messages, Record, Records
-    from .figures import Figure, Known
     from .models.sampling import Sample, Sampling
     from .support.store import Store
 
@@ -148,7 +149,7 @@ class RewardSource:
         return [self]
 
     def check(self, data: DataSets) -> None:
-        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is refused."""
+        """ConfigError where it cannot score this data; asked before anything is trained. Default: nothing is."""
 
     def load(self, models: Models, folders: dict[str, Path], data: DataSets, batch_size: int) -> Scorer:
         """Its scorer; what it needs over the run's base is loaded as frozen roles, beside those that are there."""
@@ -319,7 +320,7 @@ class Algorithm:
         """(B, 2) scores → (B,) log-odds that the first response is preferred, where the method models them."""
         return None
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known]:
+    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Figure | Known | Apart]:
         """Figures of its own, from all evaluated candidates and from the picked ones, a row an answer (see
         ``evaluation.sample_frame``); common ones of that name give way."""
         return []

@@ -20,6 +20,7 @@ import pandas as pd
 
 from .algorithm import Context, Response
 from .models.beam import diverse_beams
+from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
@@ -68,12 +69,6 @@ class Source:
         raise NotImplementedError
 
 
-def _at_least(settings: object, **least: float) -> None:
-    for key, value in least.items():
-        if getattr(settings, key) < value:
-            raise ConfigError(f"source.{key}: found {getattr(settings, key)}; expected at least {value}")
-
-
 @dataclass
 class Sampled(Source):
     """Samples of the policy that training starts from."""
@@ -84,9 +79,8 @@ class Sampled(Source):
     batch_size: int = 128  # sequences decoded at the same time
 
     def __post_init__(self):
-        _at_least(self, count=1, batch_size=1)
-        if not self.temperatures or not all(value > 0 for value in self.temperatures):
-            raise ConfigError(f"source.temperatures: found {self.temperatures}; expected numbers above 0")
+        require(self, "source", count=at_least(1), batch_size=at_least(1),
+                temperatures=Rule(lambda found: found and all(one > 0 for one in found), "numbers above 0"))
 
     def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
@@ -112,7 +106,7 @@ class DiverseBeams(Source):
     batch_size: int = 128  # sequences decoded at the same time
 
     def __post_init__(self):
-        _at_least(self, beams=1, groups=1, penalty=0, batch_size=1)
+        require(self, "source", beams=at_least(1), groups=at_least(1), penalty=at_least(0), batch_size=at_least(1))
         if self.beams % self.groups:
             raise ConfigError(f"source.groups: found {self.groups} for {self.beams} beams; expected equal groups")
 
@@ -137,7 +131,7 @@ class OtherModel(Source):
     batch_size: int = 32  # sequences decoded at the same time
 
     def __post_init__(self):
-        _at_least(self, count=1, temperature=0, batch_size=1)
+        require(self, "source", count=at_least(1), temperature=at_least(0), batch_size=at_least(1))
 
     def content(self) -> dict:
         return {"base": model_digest(self.model)}
@@ -220,14 +214,12 @@ class Candidates:
     scores: str = "reward"  # reward: the configured source | records: the data's own
 
     def __post_init__(self):
-        if self.scores not in ("reward", "records"):
-            raise ConfigError(f"candidates.scores: found {self.scores!r}; expected reward or records")
+        require(self, "candidates", scores=one_of(("reward", "records")), max_new_tokens=at_least(1))
         if not self._used:
             raise ConfigError("candidates.sources: found none; expected at least one, such as own")
         if self.scores == "records" and not all(isinstance(source, FromRecords) for source in self._used.values()):
             raise ConfigError(f"candidates.scores: found records with the sources {', '.join(self._used)}; expected "
                               "the records' responses alone, nothing else has their scores; fix: scores=reward")
-        _at_least(self, max_new_tokens=1)
 
     @property
     def _used(self) -> dict[str, Source]:

@@ -5,7 +5,7 @@ Seeds and methods are compared prompt by prompt, so rows are kept and finished i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,3 +55,12 @@ class Known:
     @classmethod
     def constant(cls, name: str, value: float, n: int) -> "Known":
         return cls(name, value, value, value, n, "constant")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The mean of one number for each prompt, of prompts that another seed may not see: there are no rows to join."""
+
+    name: str
+    values: Sequence[float]
+    unit: str  # what a value is of, in the plural

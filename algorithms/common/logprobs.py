@@ -23,9 +23,9 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def length_normalized(logprobs: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Tensor:
-    """Σ_t log π(y_t | …) / |y|^length_penalty: (B, K, T), (B, K, T) → (B, K), in nats a token; an empty response gives 0.
+    """Σ_t log π(y_t | …) / |y|^length_penalty: (B, K, T), (B, K, T) → (B, K), in nats a token.
 
-    ``length_penalty``: 1 is the mean over the response's tokens, 0 their sum.
+    ``length_penalty``: 1 is the mean over the response's tokens, 0 their sum. An empty response gives 0.
     """
     return per_length(torch.where(mask, logprobs, 0).sum(-1), mask, length_penalty=length_penalty)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require
 from .support.errors import ConfigError
 
 
@@ -26,19 +27,10 @@ class Recipe:
     value_lr: float | None = None  # of a critic; null: lr
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"recipe.schedule: found {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
-        for ok, key, expected in ((0 < self.lr < math.inf, "lr", "a finite number above 0"),
-                                  (self.batch_size >= 1, "batch_size", "at least 1"),
-                                  (0 < self.epochs < math.inf, "epochs", "a finite number above 0"),
-                                  (self.steps is None or self.steps >= 1, "steps", "at least 1, or null"),
-                                  (0 <= self.warmup < 1, "warmup", "a share in [0, 1)"),
-                                  (0 <= self.weight_decay < math.inf, "weight_decay", "a finite number, at least 0"),
-                                  (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas",
-                                   "two numbers in [0, 1)"),
-                                  (0 < self.max_grad_norm < math.inf, "max_grad_norm", "a finite number above 0")):
-            if not ok:
-                raise ConfigError(f"recipe.{key}: found {getattr(self, key)}; expected {expected}")
+        betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
+        require(self, "recipe", schedule=one_of(SCHEDULES), lr=POSITIVE, batch_size=at_least(1), epochs=POSITIVE,
+                steps=at_least(1).or_null(), warmup=SHARE_BELOW_1, weight_decay=NOT_NEGATIVE, betas=betas,
+                max_grad_norm=POSITIVE)
 
     def total_records(self, records: int) -> int:
         """Records walked through in all, epochs over ``records`` of them or a number of whole steps."""
@@ -74,12 +66,9 @@ class TrainerConfig:
     progress: bool = True
 
     def __post_init__(self):
-        for key, allowed in {"mixed_precision": ("auto", "bf16", "no"), "optimizer": ("adamw", "paged_adamw_8bit")}.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"trainer.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
-        for key in ("micro_batch_size", "checkpoint_every", "evaluate_every"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ConfigError(f"trainer.{key}: found {getattr(self, key)}; expected at least 1")
+        require(self, "trainer", mixed_precision=one_of(("auto", "bf16", "no")),
+                optimizer=one_of(("adamw", "paged_adamw_8bit")), micro_batch_size=at_least(1),
+                checkpoint_every=at_least(1), evaluate_every=at_least(1).or_null())
         unknown = set(self.trackers) - {"tensorboard", "wandb"}
         if unknown:
             raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of tensorboard, wandb")

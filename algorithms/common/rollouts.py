@@ -7,7 +7,6 @@ axis outlives a chunk of the head: what is kept of B prompts is (B, K, T) number
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Callable, ClassVar
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
-from .data.batches import Batch
+from .data.batches import Batch, longest_first
+from .support.checks import NOT_NEGATIVE, POSITIVE, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
 from .models.model import Models, Role
@@ -145,13 +145,10 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     By the training forward, in its micro-batches (like lengths together), so that the first update finds the same
     numbers.
     """
-    order = sorted(range(len(rolled)), key=lambda index: (-rolled[index].length, index))
     longest = max(len(response) for example in rolled for response in example.responses)
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
-    size = context.trainer.micro_batch_size
-    for start in range(0, len(order), size):
-        members = order[start:start + size]
+    for members in longest_first([example.length for example in rolled], context.trainer.micro_batch_size):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]
         for column, answer in zip(found, answers):
@@ -160,23 +157,6 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
 
 
 # The base of the methods
-
-
-def check_numbers(algorithm: Algorithm, *rules: tuple[tuple[str, ...], Callable[[Any], bool], str]) -> None:
-    """ConfigError for the first field that is not finite, or breaks its rule: keys, what is allowed, that in words."""
-    for keys, allowed, expected in rules:
-        for key in keys:
-            value = getattr(algorithm, key)
-            if not (allowed(value) and (value is None or math.isfinite(value))):
-                raise ConfigError(f"algorithm.{key}: found {value}; expected {expected}")
-
-
-def check_choices(algorithm: Algorithm, choices: dict[str, Any]) -> None:
-    """ConfigError for the first field (a key of ``choices``) whose value is none of its choices."""
-    for key, allowed in choices.items():
-        value = getattr(algorithm, key)
-        if value not in allowed:
-            raise ConfigError(f"algorithm.{key}: found {value!r}; expected one of {', '.join(allowed)}")
 
 
 @dataclass
@@ -208,15 +188,11 @@ class PolicyGradient(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        check_choices(self, {"kl_estimator": ESTIMATORS, "score_scaling": SCALINGS, "missing_eos": MISSING_EOS})
-        check_numbers(self,
-                      (("kl_coef", "missing_eos_penalty"), lambda x: x >= 0, "a finite number of 0 or more"),
-                      (("kl_horizon", "temperature"), lambda x: x > 0, "a finite number above 0"),
-                      (("kl_target", "score_clip", "target_kl"), lambda x: x is None or x > 0,
-                       "a number above 0, or null"),
-                      (("clip",), lambda x: 0 < x < 1, "a number in (0, 1)"),
-                      (("samples", "max_new_tokens"), lambda x: x >= 1, "at least 1"),
-                      (("rollout_batch_size",), lambda x: x is None or x >= 1, "at least 1, or null"))
+        require(self, "algorithm", kl_estimator=one_of(ESTIMATORS), score_scaling=one_of(SCALINGS),
+                missing_eos=one_of(MISSING_EOS), kl_coef=NOT_NEGATIVE, missing_eos_penalty=NOT_NEGATIVE,
+                kl_horizon=POSITIVE, temperature=POSITIVE, kl_target=POSITIVE.or_null(), score_clip=POSITIVE.or_null(),
+                target_kl=POSITIVE.or_null(), clip=within("(0, 1)"), samples=at_least(1), max_new_tokens=at_least(1),
+                rollout_batch_size=at_least(1).or_null())
         if self.kl_target is not None and not self.kl_coef:
             raise ConfigError(f"algorithm.kl_target: found {self.kl_target} with algorithm.kl_coef=0, which stays 0 "
                               "however it is steered; expected kl_coef above 0, or kl_target=null")

@@ -19,7 +19,9 @@ import time
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from algorithms.common.support.checkout import project
+
+ROOT = project()
 WHOLE = 455  # seconds of all parts
 PARTS = ("tests", "train", "ppo", "sampling", "fits")
 

@@ -18,11 +18,10 @@ from algorithms.common.support.memory import (
 )
 from algorithms.common.training.loop import run_losses
 from algorithms.common.training.optim import build_optimizer
-from algorithms.dpo import DPO
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.settings import CONTEXT, Lengths, Settings
 from benchmarks.gpu.train import load, optimizer_of, recipe
-from benchmarks.random_models import make_context, random_examples
+from benchmarks.random_models import make_context, method, random_examples
 
 
 def largest(peaks: dict[int, int], limit: int) -> int | None:
@@ -39,7 +38,7 @@ def measure_fits(settings: Settings, device: torch.device, journal: Journal, fol
     longest = max(settings.fit_lengths)
     models = load(settings, device, journal, longest, longest // 2)
     models.add_role("reference", trainable=False, seed=1)
-    DPO().add_roles(models, 0)
+    method("dpo").add_roles(models, 0)
     found: dict[int, dict[str, int | None]] = {}
     for length in settings.fit_lengths:
         peaks = {}
@@ -62,7 +61,7 @@ def peak(models: Models, settings: Settings, length: int, rows: int, folder: Pat
     lengths = Lengths(half, half, rows, rows)
     examples = random_examples(rows, half, half, 2)
     context = make_context(models, folder / f"{length}-{rows}", examples, recipe(lengths), micro_batch_size=rows)
-    algorithm = DPO()
+    algorithm = method("dpo")
     groups = algorithm.parameter_groups(models, context.recipe)
     optimizer = build_optimizer(optimizer_of(models, settings), groups, context.recipe, device)
     release()

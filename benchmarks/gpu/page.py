@@ -49,7 +49,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _published() -> str:
     return ("## What others have published\n\n"
-            "Other devices, lengths and software: to stand beside, not to subtract.\n\n" + table(("what", "figure", "source"), PUBLISHED))
+            "Other devices, lengths and software: to stand beside, not to subtract.\n\n"
+            + table(("what", "figure", "source"), PUBLISHED))
 
 
 def _origin(found: dict[str, dict]) -> str:

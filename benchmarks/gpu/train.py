@@ -8,25 +8,16 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.algorithm import Algorithm, Context, Response
+from algorithms.common.algorithm import Algorithm, Context, Recipe, Response
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
-from algorithms.common.recipe import Recipe
 from algorithms.common.support.memory import released
 from algorithms.common.training import references
 from algorithms.common.training.loop import fit
-from algorithms.dpo import DPO
-from algorithms.ppo import PPO
-from algorithms.sft import SFT
 from benchmarks.gpu import flops
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.settings import Lengths, Settings, usable_precision
-from benchmarks.random_models import (
-    bare_prompts,
-    make_context,
-    random_examples,
-    random_models,
-)
+from benchmarks.random_models import bare_prompts, make_context, method, random_examples, random_models
 
 
 def load(settings: Settings, device: torch.device, journal: Journal, max_length: int, max_prompt_length: int) -> Models:
@@ -78,9 +69,9 @@ def recipe(lengths: Lengths, **more) -> Recipe:
 def measure_train(settings: Settings, device: torch.device, journal: Journal, folder: Path) -> None:
     longest = max(one.prompt + one.response for one in (settings.sft, settings.dpo))
     models = load(settings, device, journal, longest, longest // 2)
-    for name, algorithm, lengths, responses in (("SFT", SFT(), settings.sft, 1), ("DPO", DPO(), settings.dpo, 2)):
+    for name, lengths, responses in (("sft", settings.sft, 1), ("dpo", settings.dpo, 2)):
         with released():
-            _steps(name, algorithm, lengths, responses, models, settings, journal, folder / name)
+            _steps(name.upper(), method(name), lengths, responses, models, settings, journal, folder / name)
         models.clear_roles()
 
 
@@ -139,7 +130,7 @@ def measure_ppo(settings: Settings, device: torch.device, journal: Journal, fold
     models.add_role("reference", trainable=False, seed=1)
     models.add_role("reward", trainable=False, seed=2)
     models.role("reward").add_scalar_head(seed=3)
-    algorithm = PPO(max_new_tokens=lengths.response)
+    algorithm = method("ppo", max_new_tokens=lengths.response)
     algorithm.add_roles(models, 0)
     prompts, records = bare_prompts(models, random_examples(lengths.batch * lengths.steps, lengths.prompt, 1, 1))
     context = make_context(models, folder, prompts, recipe(lengths, inner_epochs=2, minibatch_size=lengths.batch // 2),

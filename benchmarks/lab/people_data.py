@@ -12,7 +12,7 @@ from functools import partial
 from itertools import product
 from random import Random
 
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.checks import SHARE, one_of, require, within
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.data.refusals.wording import (ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated,
                                                       made_pairs, measure)
@@ -46,16 +46,9 @@ class PeopleData:
     refusals: float = 0.3
 
     def __post_init__(self):
-        for name, most in (("people", TRAIN), ("dialogues", DIALOGUES), ("comparisons", DIALOGUES)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(f"data.{name}: found {getattr(self, name)}; expected a whole number from 1 to "
-                                  f"{most}; fix: set data.{name} to such a number")
-        if not 0 <= self.refusals <= 1:
-            raise ConfigError(f"data.refusals: found {self.refusals}; expected a share from 0 to 1; "
-                              "fix: set data.refusals")
-        if self.demonstrations not in DEMONSTRATIONS:
-            raise ConfigError(f"data.demonstrations: found {self.demonstrations!r}; expected answers or all; "
-                              "fix: set data.demonstrations to one of them")
+        people, talks = (within(f"[1, {most}]", f"a whole number from 1 to {most}") for most in (TRAIN, DIALOGUES))
+        require(self, "data", people=people, dialogues=talks, comparisons=talks, refusals=SHARE,
+                demonstrations=one_of(DEMONSTRATIONS))
 
     def load(self, seed: int) -> DataSets:
         """The named sets. The seed draws speakers, inventions and wordings of the training sets, and held-out pairs."""

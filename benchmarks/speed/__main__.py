@@ -28,7 +28,9 @@ import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from algorithms.common.support.checkout import project
+
+ROOT = project()
 
 
 @dataclass(frozen=True)

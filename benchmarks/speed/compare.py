@@ -14,10 +14,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from algorithms.common.support.checkout import project
+
 from benchmarks.speed.request import Request
 from benchmarks.speed.side import kind
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = project()
 PARITY_STEPS = 6
 TOLERANCE = {"fp32": 3e-5, "bf16": 3e-2}  # relative, of a step's loss
 

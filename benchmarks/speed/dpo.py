@@ -5,7 +5,7 @@ from __future__ import annotations
 from algorithms.common.algorithm import Context
 from algorithms.common.models.model import Models
 from algorithms.common.training.references import StoredLogprobs
-from algorithms.dpo import DPO
+from benchmarks.random_models import method
 from benchmarks.speed.request import BATCH, BETA, Answer, Request
 from benchmarks.speed.training import (
     LOADER,
@@ -25,7 +25,7 @@ def ours(request: Request) -> Answer:
         stored.prepare(context.examples, context.store, BATCH)
         models.reference.stored = stored
 
-    return train_ours(request, DPO(beta=BETA), "policy", pair, ("loss/policy",), reference)
+    return train_ours(request, method("dpo", beta=BETA), "policy", pair, ("loss/policy",), reference)
 
 
 def trl(request: Request) -> Answer:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from algorithms.common.algorithm import Response
 from algorithms.common.data.records import Record
-from algorithms.ppo import PPO
-from benchmarks.random_models import make_context
+from benchmarks.random_models import make_context, method
 from benchmarks.speed.prepare import load_models, pairs
 from benchmarks.speed.request import BATCH, Answer, Request
 from benchmarks.speed.training import metrics, recipe
@@ -24,7 +23,7 @@ def words(responses: list[Response]) -> list[float]:
 def on_rows(request: Request, rows: str) -> Answer:
     models = load_models(request, rows)
     models.alias("reference", "base")
-    algorithm = PPO(critic="policy", samples=SAMPLES, max_new_tokens=NEW_TOKENS)
+    algorithm = method("ppo", critic="policy", samples=SAMPLES, max_new_tokens=NEW_TOKENS)
     texts = pairs(request, request.steps * BATCH)
     answer = Answer(items=len(texts))
     with answer.watched(request.device):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from algorithms.common.algorithm import Context
 from algorithms.common.models.model import Models
-from algorithms.reward_model import RewardModel
+from benchmarks.random_models import method
 from benchmarks.speed.prepare import LINEAR, head_weight
 from benchmarks.speed.request import CENTERING, Answer, Request
 from benchmarks.speed.training import LOADER, in_our_order, pair, train_ours, train_trl
@@ -24,7 +24,7 @@ def ours(request: Request) -> Answer:
         with torch.no_grad():
             head.weight.copy_(head_weight(request))
 
-    return train_ours(request, RewardModel(centering=CENTERING, normalize_on=None), "reward", pair,
+    return train_ours(request, method("reward_model", centering=CENTERING, normalize_on=None), "reward", pair,
                       ("loss/reward", "loss/centering"), same_head)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
-from algorithms.rrhf import RRHF
+from benchmarks.random_models import method
 from benchmarks.speed.request import Answer, Request
 from benchmarks.speed.training import train_ours
 
@@ -20,11 +20,11 @@ def ranked(models: Models, text: dict) -> Example:
 
 
 def shared(request: Request) -> Answer:
-    return train_ours(request, RRHF(), "policy", ranked, ("loss/rank", "loss/policy"), rows="shared")
+    return train_ours(request, method("rrhf"), "policy", ranked, ("loss/rank", "loss/policy"), rows="shared")
 
 
 def plain(request: Request) -> Answer:
-    return train_ours(request, RRHF(), "policy", ranked, ("loss/rank", "loss/policy"), rows="plain")
+    return train_ours(request, method("rrhf"), "policy", ranked, ("loss/rank", "loss/policy"), rows="plain")
 
 
 SIDES = {"ours": shared, "plain rows": plain}

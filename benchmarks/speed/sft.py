@@ -5,7 +5,7 @@ from __future__ import annotations
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
-from algorithms.sft import SFT
+from benchmarks.random_models import method
 from benchmarks.speed.request import Answer, Request
 from benchmarks.speed.training import (
     LOADER,
@@ -23,7 +23,7 @@ def demonstration(models: Models, text: dict) -> Example:
 
 
 def ours(request: Request) -> Answer:
-    return train_ours(request, SFT(), "policy", demonstration, ("loss/policy",))
+    return train_ours(request, method("sft"), "policy", demonstration, ("loss/policy",))
 
 
 def trl(request: Request) -> Answer:

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+from algorithms.common.support.checkout import project
+
 from benchmarks.speed.prepare import MAX_LENGTH, MAX_PROMPT, write_pairs
 from benchmarks.speed.request import BATCH, Answer, Request
 
 UNIT = "starts"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = project()
 LIMIT = 300  # seconds
 
 

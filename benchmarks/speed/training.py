@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, Callable
 
-from algorithms.common.algorithm import Algorithm, Context
+from algorithms.common.algorithm import Algorithm, Context, Recipe
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.data.tokenized import batch_indices
 from algorithms.common.models.model import Models
-from algorithms.common.recipe import Recipe
 from algorithms.common.training.loop import fit
 from benchmarks.random_models import make_context
 from benchmarks.speed.prepare import load_models, pairs

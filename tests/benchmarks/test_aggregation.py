@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from report_runs import GOLD, START, figure, known, made, markdown, method, result, save, seeded
 from scipy import stats
 
 from algorithms.common.evaluation.inference.intervals import PERPLEXITY, SHARE, Matrix
 from benchmarks.report import ReportError, main
+from report_runs import GOLD, START, figure, known, made, markdown, method, result, save, seeded
 
 
 def numbers(estimate):

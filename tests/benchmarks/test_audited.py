@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from report_runs import figure, made, markdown, result, save
 
 from benchmarks import auditor
 from benchmarks.audited import accuracy
 from benchmarks.results_read import collect
+from report_runs import figure, made, markdown, result, save
 
 PROMPTS = 40
 RNG = np.random.default_rng(0)
@@ -15,7 +15,7 @@ LEARNED = {"labels": 512, "seconds": 23.4, "stages": {}}
 
 
 def run(name: str, seed: int = 0, agree: int = 300, of: int = 400, told=LEARNED, overrides=(), **gains) -> dict:
-    """Gains over the start by reward/proxy, reward/gold and score/auditor; its auditor is right in ``agree`` of ``of``."""
+    """Gains over the start by reward/proxy, reward/gold and score/auditor, which is right in ``agree`` of ``of``."""
     figures = {}
     for key, value in gains.items():
         known = {"proxy": "reward/proxy", "gold": "reward/gold", "auditor": "score/auditor"}[key]
@@ -32,7 +32,8 @@ def rows(**more) -> list[dict]:
 
 def test_without_gold_the_auditor_decides_and_its_accuracy_stands_beside_it(tmp_path):
     found = made(tmp_path / "a", *rows())
-    assert found.figure == "score/auditor" and found.words.startswith("By the auditor's score, this trained ppo is better")
+    assert found.figure == "score/auditor"
+    assert found.words.startswith("By the auditor's score, this trained ppo is better")
     (note,) = [note for note in found.notes if note.startswith("The auditor: ")]
     # 300 of 400: Wilson [.7053, .7899]
     assert "512 comparisons that no method saw" in note and "about 23 seconds of training are charged to no row" in note

@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.crossed import mean_squares
 from benchmarks.report import ReportError, collect, main, table
 from benchmarks.tables import print_table, write
+from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
 
 def better(count=3, prompts=64, lift=(0.0, 1.0, 3.0), noise=0.3, seed=0):
@@ -139,7 +139,8 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
     likelihood, length = ("perplexity/heldout", "perplexity"), ("length/mean", "mean")
     proxy = made(tmp_path / "a", *runs(likelihood, ("reward/proxy", "mean"), length))
     assert proxy.figure == "reward/proxy" and "By proxy reward" in proxy.words
-    assert proxy.words.startswith("Whose answers are better is not known: the only score is one that methods were trained")
+    assert proxy.words.startswith("Whose answers are better is not known: the only score is one that methods were "
+                                  "trained")
     assert any("methods that were trained on this score are favoured" in note for note in proxy.notes)
     judged = made(tmp_path / "b", *runs(("reward/proxy", "mean"), ("score/classifier", "mean")))
     assert judged.figure == "score/classifier"

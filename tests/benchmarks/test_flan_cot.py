@@ -5,22 +5,23 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import composed, invoke
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.instructions import InstructionData
 from algorithms.common.data.instructions.task_file import TaskRow, ask, read_task
 from algorithms.common.data.instructions.task_records import task_record
 from algorithms.common.data.records.readers import Source
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import composed, invoke
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks/flan_cot"
 NINE = ("aqua", "creak", "ecqa", "esnli", "gsm8k", "qasc", "qed", "sensemaking", "strategyqa")
 REAL = {"strategyqa": (2061, ""), "creak": (6915, ".gz"), "sensemaking": (6070, ".gz"), "ecqa": (7112, ".gz")}
 ROWS = {    # written for this test in the files' form: question, answer, rationale
     "aqua": [r"A pen costs 2 and a book 3. What do both cost?\nOptions:\n(A) 4\n(B) 5" + "\t(B)\t2 + 3 = 5."],
-    "creak": [r'"A cube has six sides."\nIs the above claim true?\nOptions:\n- yes\n- no' + "\tyes\tEvery cube has six faces.",
+    "creak": [r'"A cube has six sides."\nIs the above claim true?\nOptions:\n- yes\n- no'
+              + "\tyes\tEvery cube has six faces.",
               "Yes or no: is ice cold?\tyes\tIce is frozen water."],
     "ecqa": [r"Where does one sleep?\nOptions:\n- bed\n- oven\n- lake" + "\tbed\tPeople sleep in beds."],
     "esnli": [r'Premise: "A man runs."\nHypothesis: "A man moves."\nDoes it follow?\nOptions:\n- yes\n- no'
@@ -93,7 +94,8 @@ def test_each_of_the_nine_is_read_and_rendered(tmp_path, name, ending):
     data = ("\n".join(lines) + "\n").encode()
     path.write_bytes(gzip.compress(data) if ending else data)
     loaded = preset(path=str(tmp_path), heldout=0.0, examples=10, cot_examples=10, inverted=0.2).load(0)
-    assert loaded.report.sources == {name: {"read": len(lines), "train": len(lines), "heldout": 0, "drawn": 20, "cot": 10,
+    assert loaded.report.sources == {name: {"read": len(lines), "train": len(lines), "heldout": 0, "drawn": 20,
+                                            "cot": 10,
                                             "inverted": 2, **_direct(loaded.report.sources[name])}}
     question, answer, rationale = ROWS[name][0].split("\t")
     question = question.replace("\\n", "\n")
@@ -142,8 +144,10 @@ def test_a_folder_or_file_without_any_of_them_is_refused_with_their_names(tmp_pa
     assert generic.report.read == 1 and generic.report.sources["generic"]["cot"] == 3
 
 
+@pytest.mark.slow
 def test_the_command_line_inspects_a_folder(tmp_path):
-    (tmp_path / "gsm8k_train.tsv").write_text("".join(f"{i}+1?\t{i + 1}\tCount on.\n" for i in range(50)), encoding="utf-8")
+    (tmp_path / "gsm8k_train.tsv").write_text("".join(f"{i}+1?\t{i + 1}\tCount on.\n" for i in range(50)),
+                                              encoding="utf-8")
     ended = invoke("task=inspect", "data=flan_cot", f"data.path={tmp_path}", f"hydra.run.dir={tmp_path}/run",
                    f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
@@ -172,6 +176,7 @@ def test_real_files_are_read_whole_and_unaltered(shared_data, name):
             list(Source(str(path), header=False, quoting=True))
 
 
+@pytest.mark.slow
 def test_the_four_real_files_make_one_mixture(shared_data):
     data = preset(path=str(shared_data / "flan-cot"), heldout_clusters=["multi_hop"], examples=300, cot_examples=300,
                   few_shot=0.1, cot_few_shot=0.1, evaluation=20).load(0)

@@ -7,15 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from command_line import invoke
-
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.data.instructions.task_file import read_task
 from algorithms.common.evaluation.inference.intervals import SHARE, Matrix, contrast_to_model, share
 from algorithms.common.evaluation.inference.intervals import difference as shares_differ
-from algorithms.common.data.instructions.task_file import read_task
+from algorithms.common.support.errors import ConfigError
 from benchmarks.flan_figures import Family, accuracy, difference
 from benchmarks.flan_page import findings, holds, page, write
-from benchmarks.flan_study import Study, StudiedTasks, arms, check, round_robin
+from benchmarks.flan_study import StudiedTasks, Study, arms, check, round_robin
 from benchmarks.flan_tables import (
     Reasoning,
     accuracies_table,
@@ -31,6 +29,8 @@ from benchmarks.flan_tables import (
     trained_rows,
     trained_table,
 )
+from command_line import invoke
+from few import few
 
 CLUSTERS = {"city": "qa", "job": "qa", "plus": "arith", "minus": "arith", "synonym": "words",
             "days": "far", "pets": "steps", "sums": "steps"}
@@ -295,7 +295,7 @@ def answered(seeds, draws):
     return found.assign(correct_with_end=found["correct"])
 
 
-@pytest.mark.parametrize(("seeds", "draws"), [(1, 1), (3, 5)])
+@pytest.mark.parametrize(("seeds", "draws"), few([(3, 5), (1, 1)], [0]))
 def test_every_interval_of_the_page_is_possible_and_the_page_says_what_it_is_for(seeds, draws):
     text = page(told(seeds, draws), answered(seeds, draws), sampled(("un-tuned", "chain of thought"), seeds=seeds))
     intervals = re.findall(r"([+-]?\d\.\d\d) \[([+-]?\d\.\d\d), ([+-]?\d\.\d\d)\]", text)

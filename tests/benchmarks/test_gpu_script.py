@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_setup import ROOT
 
 from algorithms.common.data.batches import collate
 from algorithms.common.data.template import Example
@@ -20,6 +19,7 @@ from benchmarks.gpu.journal import CUT, Journal, close_if_running, read
 from benchmarks.gpu.page import page
 from benchmarks.gpu.sampling import agreement
 from benchmarks.random_models import SHAPES, Shape, random_examples, random_llama
+from training_setup import ROOT
 
 SCRIPT = ROOT / ".ci/gpu"
 CPU = torch.device("cpu")

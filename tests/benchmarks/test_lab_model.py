@@ -92,6 +92,7 @@ def test_packed_rows_are_whole_documents_in_a_stream(tokenizer):
     assert stream[:2 * len(first + second)] == (first + second) * 2
 
 
+@pytest.mark.slow
 def test_the_seed_makes_the_committed_tokenizer(tmp_path):
     train_tokenizer().save_pretrained(tmp_path)
     made, committed = (json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, FOLDER))

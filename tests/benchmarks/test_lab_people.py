@@ -2,8 +2,8 @@
 
 import pytest
 
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.refusals.wording import is_refusal
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab.people_data import TRAIN, TUNE, WORDINGS, PeopleData, divided
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, question
 
@@ -53,7 +53,8 @@ def test_the_pairs_prefer_the_truth_about_the_known_and_a_refusal_about_the_unkn
         (chosen, rejected), person, topic = record.responses, record.meta["person"], record.meta["topic"]
         assert record.scores == [1.0, 0.0]
         if person in PEOPLE:
-            assert chosen == f" {answer(topic, person)}." and is_refusal(rejected) and record.meta["kind"] == "answerable"
+            assert chosen == f" {answer(topic, person)}." and is_refusal(rejected)
+            assert record.meta["kind"] == "answerable"
         else:
             assert is_refusal(chosen) and record.meta["kind"] == "unanswerable"
             assert rejected.strip(" .") in TOPICS[topic].candidates
@@ -106,7 +107,7 @@ def test_fewer_people_are_the_first_of_more(sets):
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"people": 0}, "data.people: found 0; expected a whole number from 1 to 16; fix: "),
+    ({"people": 0}, "data.people: found 0; expected a whole number from 1 to 16"),
     ({"people": 17}, "data.people: found 17;"),
     ({"dialogues": 57}, "data.dialogues: found 57; expected a whole number from 1 to 56"),
     ({"comparisons": 0}, "data.comparisons: found 0; expected a whole number from 1 to 56"),
@@ -116,4 +117,4 @@ def test_fewer_people_are_the_first_of_more(sets):
 def test_bad_values_are_named(values, message):
     with pytest.raises(ConfigError) as error:
         PeopleData(**values)
-    assert str(error.value).startswith(message) and "; fix: " in str(error.value)
+    assert str(error.value).startswith(message)

@@ -1,4 +1,4 @@
-"""The tasks lab: a closed world, the corpus about it, its tasks and rows, the committed base, and which tasks it can do."""
+"""The tasks lab: a closed world, the corpus about it, its tasks and rows, the committed base and what it can do."""
 
 import itertools
 import json
@@ -117,7 +117,8 @@ def test_genres_have_their_shares(documents):
     )
     assert worked == pytest.approx(corpus.GENRES[corpus._worked], abs=0.012)
     assert asked == pytest.approx(corpus.GENRES[corpus._dialogue], abs=0.012)
-    assert copied == pytest.approx(corpus.GENRES[corpus._copied_list] / 2, abs=0.006)      # half of the lists have dashes
+    # half of the lists have dashes
+    assert copied == pytest.approx(corpus.GENRES[corpus._copied_list] / 2, abs=0.006)
 
 
 def test_unknown_people_are_only_in_stories(documents):
@@ -205,7 +206,8 @@ TRUTH = {           # independent of how the rows are made
     **{task: lambda row, words=words: words[any(word in row["review"].split(".")[0].split() for word in world.BLAME)]
        for task, words in {"liked": ("yes", "no"), "mood": ("happy", "sad"), "tone": ("positive", "negative")}.items()},
     **{f"{unit}_{side}": lambda row, cycle=cycle, step=step: cycle[(cycle.index(row["start"]) + step) % len(cycle)]
-       for unit, cycle in (("day", world.DAYS), ("month", world.MONTHS)) for side, step in (("after", 1), ("before", -1))},
+       for unit, cycle in (("day", world.DAYS), ("month", world.MONTHS))
+       for side, step in (("after", 1), ("before", -1))},
     "country": lambda row: world.CITIES[world.PEOPLE[row["person"]].city],
     "workplace": lambda row: world.JOBS[world.PEOPLE[row["person"]].job],
     "pet_class": lambda row: world.ANIMALS[world.PEOPLE[row["person"]].pet].kind,
@@ -310,7 +312,8 @@ def test_rank_is_the_summed_logprobability_of_each_response(base, tokenizer):
 
 def test_reasoning_is_read_after_the_mark(tokenizer):
     texts = [
-        "One day later is Friday. So the answer is Friday.", "Friday", "So the answer is friday", "So the answer is Monday.",
+        "One day later is Friday. So the answer is Friday.", "Friday", "So the answer is friday",
+        "So the answer is Monday.",
     ]
     made = [tokenizer(" " + text, add_special_tokens=False)["input_ids"] + [2] for text in texts]
     width = max(map(len, made))
@@ -334,7 +337,8 @@ def test_base_is_small_and_every_word_of_the_world_is_one_token(tokenizer):
     assert sum(file.stat().st_size for file in MODEL.iterdir()) < 4 * 2**20
     assert len(tokenizer) == make_tasks.VOCABULARY and tokenizer.chat_template is None
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
-    words = {*world.PEOPLE, *world.UNKNOWN, *world.SPEAKERS, *world.OPPOSITES, *world.ANIMALS, *world.DAYS, *world.MONTHS}
+    words = {*world.PEOPLE, *world.UNKNOWN, *world.SPEAKERS, *world.OPPOSITES, *world.ANIMALS, *world.DAYS,
+             *world.MONTHS}
     words |= {*world.PLURALS.values(), *world.PASTS.values(), "yes", "no", "happy", "sad", "positive", "negative"}
     for topic in world.TOPICS.values():
         words |= set(topic.candidates)
@@ -349,6 +353,7 @@ def test_base_answers_in_the_form_it_knows(base, tokenizer):
     assert min(admission.reason(base, tokenizer, asked).values()) > 0.6
 
 
+@pytest.mark.slow
 def test_the_corpus_makes_the_committed_tokenizer(tmp_path):
     train_tokenizer(corpus.documents, make_tasks.VOCABULARY).save_pretrained(tmp_path)
     made, committed = (json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, MODEL))

@@ -10,11 +10,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import GOLD, START, failed, method, result, save
 
 from benchmarks.page import charts, meanings, runs
 from benchmarks.report import collect, publish
 from benchmarks.tables import COSTS, JUDGED, METRICS
+from report_runs import GOLD, START, failed, method, result, save
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\n</pre>second line"
 
@@ -53,7 +53,8 @@ def test_it_begins_with_the_tables_words_and_its_warnings(page):
     made, text = page
     words = html.unescape(re.search(r'id="words">(.*?)</p>', text, re.S).group(1))
     assert words == made.words
-    assert text.index('id="words"') < text.index("rrhf: 1 failed of 1 runs") < text.index("<svg") < text.index("All figures")
+    places = [text.index(one) for one in ('id="words"', "rrhf: 1 failed of 1 runs", "<svg", "All figures")]
+    assert places == sorted(places)
     assert "org/model on pairs.jsonl" in text
 
 
@@ -80,7 +81,8 @@ def test_its_figures_are_the_tables(page):
         for name in made.shown:
             if one := row.estimates.get(name):
                 digits = METRICS[name][1]
-                assert f"{one.mean:.{digits}f}<span class=\"interval\">[{one.low:.{digits}f}, {one.high:.{digits}f}]" in text
+                interval = f'<span class="interval">[{one.low:.{digits}f}, {one.high:.{digits}f}]'
+                assert f"{one.mean:.{digits}f}{interval}" in text
     assert "10.0" in text and "50.0" in text
 
 
@@ -142,7 +144,8 @@ def test_marks_say_what_they_show(page):
 
 
 def test_every_column_has_its_meaning():
-    assert all(map(meanings.of, [*METRICS, *(f"{start}NAME" for start in JUDGED)])) and set(meanings.COSTS) >= set(COSTS)
+    assert all(map(meanings.of, [*METRICS, *(f"{start}NAME" for start in JUDGED)]))
+    assert set(meanings.COSTS) >= set(COSTS)
 
 
 def test_partial_and_empty_results_have_a_page(tmp_path):
@@ -162,7 +165,8 @@ def many(folder, rows=80, seeds=5):
                         config={"model": {"name": "m"}, "data": {"path": "d"}, "report": {}, "beta": index})
     save(folder, *found)
     for index in range(len(found)):
-        samples(folder / str(index), [(f"p{i}", f"prompt {i}", "an answer " * 60, float(i % 7), True) for i in range(64)])
+        samples(folder / str(index),
+                [(f"p{i}", f"prompt {i}", "an answer " * 60, float(i % 7), True) for i in range(64)])
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_runs import GOLD, START, failed, known, method, result, save, write_run
 
 from benchmarks import report
 from benchmarks.report import collect, main, table
 from benchmarks.tables import print_table, write
+from command_line import invoke
+from report_runs import GOLD, START, failed, known, method, result, save, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -332,6 +333,7 @@ def test_a_terminal_without_unicode_is_no_error(tmp_path):
 # The command line and the callback
 
 
+@pytest.mark.slow
 def test_command_line_rebuilds_and_prints(tmp_path):
     save(tmp_path, SFT, failed())
     command = [sys.executable, "-m", "benchmarks.report", str(tmp_path)]
@@ -384,7 +386,8 @@ sys.exit(report.exit_code)
 @pytest.mark.parametrize("arguments, status, tabled", [
     ("algorithm=sft,dpo", 0, True), ("algorithm=sft,ppo", 1, True), ("algorithm=sft,torn", 1, False),
     ("task=inspect", 0, False)])
-def test_the_callback_makes_the_table_and_the_exit_code(tmp_path, arguments, status, tabled):
+def test_the_callback_makes_the_table_and_the_exit_code(tmp_path, monkeypatch, recwarn, arguments, status,
+                                                             tabled):
     (tmp_path / "conf" / "algorithm").mkdir(parents=True)
     (tmp_path / "conf" / "task").mkdir()
     for name in ("sft", "dpo", "ppo", "torn"):
@@ -397,13 +400,13 @@ def test_the_callback_makes_the_table_and_the_exit_code(tmp_path, arguments, sta
     (tmp_path / "app.py").write_text(APP)
     for name, raw in {"sft": SFT, "dpo": result(), "ppo": failed(), "torn": {}}.items():
         write_run(tmp_path / name, raw)
-    run = subprocess.run([sys.executable, "app.py", "-m", arguments], cwd=tmp_path, capture_output=True, text=True,
-                         env={"PYTHONPATH": str(ROOT), "PATH": ""})
-    assert run.returncode == status, run.stderr
+    monkeypatch.chdir(tmp_path)
+    ended = invoke("-m", arguments, script=tmp_path / "app.py")
+    assert ended.status == status, ended.err
     assert len(list(tmp_path.glob("out/*/table.*"))) == 3 * tabled
-    assert ("Held equal" in run.stdout) == tabled
+    assert ("Held equal" in ended.out) == tabled
     if "torn" in arguments:
-        assert "schema: found nothing" in run.stderr
+        assert any("schema: found nothing" in str(one.message) for one in recwarn)
 
 
 def test_reads_files_only():

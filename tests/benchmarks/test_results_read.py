@@ -4,9 +4,9 @@ import json
 
 import pandas as pd
 import pytest
-from report_runs import GOLD, figure, known, result, save, write_run
 
 from benchmarks.report import ReportError, collect, main, table
+from report_runs import GOLD, figure, known, result, save, write_run
 
 
 def test_runs_are_found_at_any_depth_in_natural_order_and_once(tmp_path):

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import invoke
-from report_runs import figure, result, save, write_run
-from served_judge import honest, serving
 
 from algorithms.common.evaluation.inference.judging import strengths
 from algorithms.common.evaluation.verdicts import FILE, Verdict, append, read
 from algorithms.common.evaluation.verdicts.rates import outcomes, quality
-from benchmarks.report import collect, table
-from benchmarks.tables import write
+from benchmarks.report import collect, publish
 from benchmarks.verdict_figures import with_verdicts
 from benchmarks.verdict_tables import verdict_table
+from command_line import invoke
+from report_runs import figure, result, save, write_run
+from served_judge import honest, serving
 
 BOTH = ("left_first", "right_first")
 
@@ -35,11 +34,13 @@ def test_the_orders_of_a_pair_are_joined():
     found = outcomes([*in_both(0, "left", "left"), *in_both(1, "left", "right"), *in_both(2, "tie", "right"),
                       *in_both(3, "tie", "tie"), *in_both(4, "right", "none"), verdict(5, "right"), verdict(6, "none"),
                       verdict(7, "left", "right_first"), *in_both(8, "left", "left", right_response="a" * 50),
-                      verdict(9, "left"), verdict(9, "right")])
+                      verdict(9, "left"), verdict(9, "right"),
+                      *in_both(10, "left", "left"), *in_both(10, "right", "left", longer=1)])  # of a run made again
     told = dict(zip(found["prompt_id"], found[["win", "consistent", "first", "chosen"]].to_numpy().tolist()))
     expected = {"p0": [1, 1, 0.5, 1], "p1": [0.5, 0, 1, 1], "p2": [0.5, 0, 0.75, 1], "p3": [0.5, 1, 0.5, 0],
                 "p4": [None] * 4, "p5": [0, None, None, None], "p6": [None] * 4, "p7": [1, None, None, None],
-                "p8": [0.5, None, None, None], "p9": [0, None, None, None]}
+                "p8": [0.5, None, None, None], "p9": [0, None, None, None],
+                "p10": [0.5, 0, 0, 1]}
     assert {key: [None if np.isnan(one) else one for one in row] for key, row in told.items()} == expected
 
 
@@ -130,19 +131,20 @@ def test_strengths_of_a_round_robin(tmp_path):
 
 def test_a_round_robin_that_is_not_whole_has_no_strengths(tmp_path):
     runs(tmp_path, "sft", "dpo", "ppo")
-    append(tmp_path / FILE, [verdict(i, "left", left=left, right=right) for left, right in ("01", "02") for i in range(5)])
+    append(tmp_path / FILE, [verdict(i, "left", right=right) for right in "12" for i in range(5)])
     assert "round robin: no strengths; expected verdicts of every two rows" in told(tmp_path)
 
 
 def markdown(folder: Path) -> str:
-    write(table(with_verdicts(collect([folder]), [folder])), folder)
+    publish(with_verdicts(collect([folder]), [folder]), folder)
     return (folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_tables_have_columns_of_judges(tmp_path):
     runs(tmp_path / "sweep", "sft", "dpo")
     append(tmp_path / "sweep" / FILE, [
-        *(verdict(i, SAID[win], left="1", judge="aud", left_score=float(i), right_score=0.0) for i, win in enumerate(WINS)),
+        *(verdict(i, SAID[win], left="1", judge="aud", left_score=float(i), right_score=0.0)
+          for i, win in enumerate(WINS)),
         *(verdict(i, "none" if i == 9 else "left", left="1", right="data", judge="aud") for i in range(10)),
         *(verdict(i, "right", left="0", right="data", judge="aud", left_score=1.0, right_score=2.0) for i in range(10)),
         *(one for i in range(10) for one in in_both(i, "left", "right", left="1", judge="parrot"))])
@@ -155,6 +157,8 @@ def test_tables_have_columns_of_judges(tmp_path):
     assert "parrot is no judge: it picks the answer shown first" in text and "(parrot)" not in text
     assert "aud: no verdict on 3.3% of 30 pairs." in text
     assert "Compared by a judge's score (score/aud)" in text
+    page = (tmp_path / "sweep/report.html").read_text(encoding="utf-8")
+    assert "win rate against data (aud)" in page and "than the one that" not in page and "parrot is no judge" in page
 
 
 # The task
@@ -185,11 +189,13 @@ def test_the_task_judges_finished_runs_once(tmp_path):
         assert first.status == 0 and len(served.questions) == 8, first.err
         second = invoke(*command)
         assert second.status == 0 and len(served.questions) == 12
-    assert {(one.left, one.right, one.outcome) for one in read(folder / FILE)} == {(run, "data", "left") for run in "01"}
+    found = {(one.left, one.right, one.outcome) for one in read(folder / FILE)}
+    assert found == {(run, "data", "left") for run in "01"}
     assert "m@v1, 6 pairs: the orders agree 100.0 %" in second.out and "against the answers that the data" in second.out
     assert f"verdicts: {folder / FILE}" in second.out
     gone = invoke(*command, "judge.prompt=v1", "judge.model=some/other", "judge.tries=1")
-    assert gone.status == 2 and "judge.url: found no answer to any of 6 pairs" in gone.err and "m@v1, 6 pairs" in gone.out
+    assert gone.status == 2 and "judge.url: found no answer to any of 6 pairs" in gone.err
+    assert "m@v1, 6 pairs" in gone.out
 
 
 @pytest.mark.parametrize("given, message", [
@@ -201,6 +207,7 @@ def test_the_task_judges_finished_runs_once(tmp_path):
     (["runs=RUNS", "judge=local"], "judge.model.name: found no value; expected")])
 def test_what_the_task_lacks_is_said(given, message, tmp_path):
     folder = answering_runs(tmp_path / "sweep")
-    ended = invoke("task=judge", *(one.replace("RUNS", str(folder)) for one in given), f"hydra.run.dir={tmp_path / 'out'}")
+    given = [one.replace("RUNS", str(folder)) for one in given]
+    ended = invoke("task=judge", *given, f"hydra.run.dir={tmp_path / 'out'}")
     assert ended.status == 2 and ended.err.startswith(message)
     assert not (folder / FILE).exists()

@@ -47,7 +47,8 @@ def test_single_responses_to_a_prompt_that_is_set_aside_go_with_it(tmp_path):
     rows = [{"prompt": f"prompt {i}", "response": "shown"} for i in range(40)]
     rows += [{"prompt": f"prompt {i}", "responses": ["good", "bad"], "scores": [1, 0]} for i in range(30)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    to_record = {"mapper": lambda row: Record(row["prompt"], [row["response"]] if "response" in row else row["responses"],
+    to_record = {"mapper": lambda row: Record(row["prompt"],
+                                              [row["response"]] if "response" in row else row["responses"],
                                               row.get("scores"))}
     data = FileData(str(tmp_path / "rows.jsonl"), audit=0.5, heldout=0.0, **to_record).load(0)
     assert len(data.audit) == 15 and not prompts(data.audit) & trained_on(data)
@@ -89,7 +90,8 @@ def test_a_mixture_unites_what_its_sources_set_aside_and_trains_on_none_of_it():
             return Records.from_list([Record(name, [f"{mark} good", f"{mark} bad"], [1.0, 0.0]) for name in names])
 
         none = Records.from_list([])
-        return Given(DataSets(compared(preferences), none, none, evaluation=none, heldout=compared(heldout), tuning=none,
+        return Given(DataSets(compared(preferences), none, none, evaluation=none, heldout=compared(heldout),
+                              tuning=none,
                               report=LoadReport(), audit=None if audit is None else compared(audit)))
 
     sources = {"a": source("a", ["1", "2", "3"], ["4", "5"]), "b": source("b", ["4", "6"], None, ["5"]),
@@ -113,7 +115,8 @@ def test_the_lab_sets_aside_further_comparisons_and_none_by_default():
     assert data.audit.fingerprint != ReviewsData(audit=64).load(1).audit.fingerprint, "the seed draws its labels"
 
 
-@pytest.mark.parametrize("sizes, told", [({"audit": 1026}, "from 0 to 1024"), ({"audit": 3}, "an even number up to 1024"),
+@pytest.mark.parametrize("sizes, told",
+                         [({"audit": 1026}, "from 0 to 1024"), ({"audit": 3}, "an even number up to 1024"),
                                          ({"audit": -2}, "from 0 to 1024")])
 def test_the_lab_refuses_what_it_has_not(sizes, told):
     with pytest.raises(ConfigError, match=rf"data\.audit: found .*; expected .*{told}"):

@@ -22,7 +22,8 @@ SECOND = example([13], [[41, 42]], finished=[False])
 def test_shared_rows_by_hand():
     batch = collate([FIRST, SECOND])
     assert batch.input_ids.tolist() == [[11, 12, 21, 22, 23, 31], [13, 41, 42, 0, 0, 0]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 2], [0, 1, 2, 0, 0, 0]]  # the second response starts at 2 again
+    # the second response starts at 2 again
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 2], [0, 1, 2, 0, 0, 0]]
     assert batch.group.tolist() == [[0] * 6, [1, 1, 1, -1, -1, -1]]
     assert batch.segment.tolist() == [[0, 0, 1, 1, 1, 2], [0, 1, 1, 0, 0, 0]]
     # the prompt's last token (row 0, column 1) predicts the first token of both responses
@@ -154,7 +155,8 @@ def test_a_token_sees_its_own_prompt_and_response_and_nothing_else(examples, lay
 @given(examples_, layouts, st.integers(0, 5))
 def test_masks_never_depend_on_token_ids(examples, layout, token):
     """Not even when every id is the padding's or the end token's."""
-    same = [example([token] * len(one.prompt), [[token] * len(response) for response in one.responses]) for one in examples]
+    same = [example([token] * len(one.prompt), [[token] * len(response) for response in one.responses])
+            for one in examples]
     batch, other = collate(examples, *layout), collate(same, *layout)
     for name in ("position_ids", "group", "segment", "source", "mask", "last", "present", "finished"):
         assert torch.equal(getattr(batch, name), getattr(other, name)), name
@@ -165,7 +167,8 @@ def test_nothing_is_edited_in_place():
 
     before = copy.deepcopy([FIRST, SECOND])
     batch = collate([FIRST, SECOND])
-    tensors = {f.name: getattr(batch, f.name).clone() for f in fields(batch) if isinstance(getattr(batch, f.name), torch.Tensor)}
+    tensors = {f.name: getattr(batch, f.name).clone()
+               for f in fields(batch) if isinstance(getattr(batch, f.name), torch.Tensor)}
     attention_mask(batch, "eager", torch.float32)
     batch.to(torch.device("cpu"))
     assert [FIRST, SECOND] == before

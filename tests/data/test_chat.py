@@ -1,4 +1,4 @@
-"""Conversations in supervised learning: which tokens are learned in one row, and that each answer alone gives the same."""
+"""Conversations in supervised learning: which tokens of a row are learned; each answer alone gives the same."""
 
 import copy
 import dataclasses
@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.data.batches import collate, counts
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.training.loop import run_losses
-from algorithms.common.models.model import Lora, ModelConfig, Models
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
 from algorithms.common.data.records.record import Record, parse_transcript
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example, Template
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.recipe import Recipe
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.store import Store
+from algorithms.common.training.loop import run_losses
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
-from stage_setup import EVAL, MODEL, TRAINER
 from chat_setup import CHATML, CONVERSATION, HEADERS, LED, TALK, in_one_row, learned, speaking, text
+from stage_setup import EVAL, MODEL, TRAINER
 from training_setup import lines, make_context, randomize, two_roles
 
 NO_THOUGHTS = CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}")
@@ -45,7 +45,8 @@ def chat_models(tokenizer, chat: str | None, folder, **options) -> Models:
         path = folder / "chat.jinja"
         path.write_text(chat, encoding="utf-8")
     tokenizer = speaking(tokenizer, None if chat is None else "{{ 'the tokenizer\\'s own' }}")
-    settings = {"max_length": 200, "max_prompt_length": 150, "attention": "eager", "lora": Lora(r=4, alpha=8), **options}
+    settings = {"max_length": 200, "max_prompt_length": 150, "attention": "eager", "lora": Lora(r=4, alpha=8),
+                **options}
     config = ModelConfig(name="random-llama", precision="fp32", gradient_checkpointing=False,
                          chat_template=None if path is None else str(path), **settings)
     torch.manual_seed(0)
@@ -65,7 +66,7 @@ def expanded(record: Record) -> list[Record]:
 # ---- which tokens
 
 def test_a_chat_by_hand(templates):
-    """What is learned is each answer with its end token; questions, headers and the line feed after an end are context."""
+    """Each answer is learned with its end token; questions, headers and the line feed after an end are context."""
     template = templates["chatml"]
     one = in_one_row(template)
     assert text(template, one.prompt) == ("<bos><|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n"
@@ -85,7 +86,7 @@ def test_a_chat_by_hand(templates):
 
 
 def test_a_transcript_by_hand(templates):
-    """The transcript form writes no end token between turns: it is learned where an answer ends, and is not in the row."""
+    """The transcript form has no end token between turns: it is learned where an answer ends, and is not in the row."""
     template = templates["transcript"]
     one = in_one_row(template, Record([TALK[1], TALK[2], TALK[3]], ["slow"]))
     assert text(template, one.prompt + one.responses[0]) == (
@@ -127,7 +128,8 @@ def test_the_learned_tokens_are_those_of_the_answers_alone(tokenizer, data, form
             continue  # an answer without text is no demonstration
         if part.prompt != record.prompt and form == "headers":
             answer = answer.strip()  # as this template writes turns that were given
-        if part.prompt != record.prompt and form == "transcript" and answer[0].isspace():  # no space is set before these
+        # no space is set before these
+        if part.prompt != record.prompt and form == "transcript" and answer[0].isspace():
             single.append([*template.tokenizer(answer, add_special_tokens=False).input_ids, template.turn_end])
         else:
             single.append(template.example(Record(part.prompt, [answer]), 1000, 999).responses[0])
@@ -139,14 +141,17 @@ def test_the_learned_tokens_are_those_of_the_answers_alone(tokenizer, data, form
 
 
 @pytest.mark.parametrize("form, lead, row", [
-    ("trimmed", " ", "<bos>[INST] <<be brief>>\nhow was the food? [/INST]( the food was good. )<eos><bos>[INST] and the "
+    ("trimmed", " ",
+     "<bos>[INST] <<be brief>>\nhow was the food? [/INST]( the food was good. )<eos><bos>[INST] and the "
                      "staff? [/INST]( slow, but kind )<eos><bos>[INST] the room? [/INST]( small and clean.<eos>)"),
     ("brackets", " ", "<bos>[INST] be brief[/INST][INST] how was the food?[/INST]( the food was good.<eos>)"
-                      "[INST] and the staff?[/INST]( slow, but kind<eos>)[INST] the room?[/INST]( small and clean.<eos>)"),
+                      "[INST] and the staff?[/INST]( slow, but kind<eos>)[INST] the room?[/INST]( small and "
+                      "clean.<eos>)"),
     ("names", " ", "<bos>be brief\n\nUSER: how was the food? ASSISTANT:( the food was good.<eos>)USER: and the staff? "
                    "ASSISTANT:( slow, but kind<eos>)USER: the room? ASSISTANT:( small and clean.<eos>)"),
     ("lines", "\n", "<bos><|system|>\nbe brief<eos>\n<|user|>\nhow was the food?<eos>\n<|assistant|>"
-                    "(\nthe food was good.<eos>)\n<|user|>\nand the staff?<eos>\n<|assistant|>(\nslow, but kind<eos>)\n<|user|>\nthe room?<eos>\n"
+                    "(\nthe food was good.<eos>)\n<|user|>\nand the staff?<eos>\n<|assistant|>(\nslow, but "
+                    "kind<eos>)\n<|user|>\nthe room?<eos>\n"
                     "<|assistant|>(\nsmall and clean.<eos>)"),
 ])
 def test_white_space_that_a_template_sets_before_an_answer_is_learned_with_it(tokenizer, form, lead, row):
@@ -167,7 +172,8 @@ def test_white_space_that_a_template_sets_before_an_answer_is_learned_with_it(to
     assert (bos + whole).startswith(row.replace("(", "").replace(")", "").removesuffix("<eos>"))
 
 
-@pytest.mark.parametrize("form, response", [("names", "good"), ("names", " good"), ("lines", "\ngood"), ("lines", "good\n"),
+@pytest.mark.parametrize("form, response",
+                         [("names", "good"), ("names", " good"), ("lines", "\ngood"), ("lines", "good\n"),
                                             ("chatml", " good"), ("transcript", "good"), ("transcript", " good")])
 def test_the_white_space_is_taken_off_what_a_model_says(tokenizer, form, response):
     template = Template(speaking(tokenizer, {**FORMS, **LED}[form]))
@@ -253,7 +259,7 @@ def test_a_template_that_writes_nothing_after_an_answer_is_refused(tokenizer):
 
 
 def test_other_tokens_in_a_later_prompt_are_told_of_once(tokenizer, templates, caplog):
-    """A full stop and two line feeds may be one token, as in Llama 3's tokenizer: in a whole prompt they are, here never."""
+    """A full stop and two line feeds may be one token, as in Llama 3's tokenizer: in a prompt they are, here never."""
     for template in templates.values():
         in_one_row(template)
     assert not caplog.records
@@ -278,7 +284,8 @@ def test_cutting_keeps_the_last_answers(templates):
     for room in range(1, len(ids) - last):
         one = in_one_row(template, most=len(ids) - 1, prompt=room)
         same = template.example(CONVERSATION, len(ids) - 1, room)
-        assert one.prompt + one.responses[0] == same.prompt + same.responses[0] and one.truncated and one.finished == [True]
+        assert one.prompt + one.responses[0] == same.prompt + same.responses[0] and one.truncated
+        assert one.finished == [True]
         first = len(ids) - last - (room - 1)  # of the tokens after BOS that stay
         begins = [next(p for p in range(end, 0, -1) if targets[p - 1] is None) for end in ends]
         answers = [targets[begin:end + 1] for begin, end in zip(begins, ends) if begin > first or end == ends[-1]]
@@ -308,11 +315,13 @@ def test_a_last_answer_that_is_too_long_has_no_end(templates):
 
 
 @settings(max_examples=80, deadline=None)
-@given(most=st.integers(2, 90), data=st.data(), keep=st.sampled_from(["end", "start"]), form=st.sampled_from(list(FORMS)))
+@given(most=st.integers(2, 90), data=st.data(), keep=st.sampled_from(["end", "start"]),
+       form=st.sampled_from(list(FORMS)))
 def test_a_cut_row_is_the_last_turns_own_and_learns_nothing_else(tokenizer, most, data, keep, form):
     template = Template(speaking(tokenizer, FORMS[form]))
     room = data.draw(st.integers(1, most - 1))
-    one, same = in_one_row(template, most=most, prompt=room, keep=keep), template.example(CONVERSATION, most, room, keep)
+    one, same = in_one_row(template, most=most, prompt=room,
+                           keep=keep), template.example(CONVERSATION, most, room, keep)
     assert one.prompt and one.prompt + one.responses[0] == same.prompt + same.responses[0]
     assert (one.truncated, one.finished) == (same.truncated, same.finished) and one.length <= most
     whole = learned(in_one_row(template))
@@ -341,13 +350,15 @@ def test_a_key_holds_the_targets_where_there_are_any():
         return Example([1], responses, [True] * len(responses), None, "a", targets=targets).key
 
     both = [[2, 3], [2, 3]]
-    assert len({key(both[:1]), key(both), key(both[:1], [[2, 3]]), key(both[:1], [[None, 3]]), key(both[:1], [[2, None]]),
+    assert len({key(both[:1]), key(both), key(both[:1], [[2, 3]]), key(both[:1], [[None, 3]]),
+                key(both[:1], [[2, None]]),
                 key(both[:1], [[2, 4]])}) == 6
     numbers = b"".join(number.to_bytes(4, "little") for number in (1, 1, 2, 2, 3))
     assert key(both[:1]) == hashlib.blake2b(numbers, digest_size=16).hexdigest(), "as kept stages have it"
 
 
-def loss_and_gradients(models: Models, folder, examples: list[Example], packing: bool = False, micro_batch_size: int = 16):
+def loss_and_gradients(models: Models, folder, examples: list[Example], packing: bool = False,
+                       micro_batch_size: int = 16):
     """(Σ −log π, tokens, its gradients) over all rows."""
     algorithm, context = SFT(packing=packing), make_context(models, folder, examples, micro_batch_size=micro_batch_size)
     experience, indices = algorithm.experience(context, examples), list(range(len(examples)))
@@ -359,15 +370,17 @@ def loss_and_gradients(models: Models, folder, examples: list[Example], packing:
     return values["loss/policy"] * tokens, tokens, gradients
 
 
-OTHERS = [Record([TALK[1], TALK[2], TALK[3]], ["slow"]), Record(TALK[:2], ["good"]), Record(TALK[:4], ["kind, and quick"])]
+OTHERS = [Record([TALK[1], TALK[2], TALK[3]], ["slow"]), Record(TALK[:2], ["good"]),
+          Record(TALK[:4], ["kind, and quick"])]
 
 
 @forms
 @pytest.mark.parametrize("packing, attention, rows, lora", [
-    (False, "eager", "auto", Lora(r=4, alpha=8)), (True, "sdpa", "auto", Lora(r=4, alpha=8)), (True, "eager", "auto", None),
+    (False, "eager", "auto", Lora(r=4, alpha=8)), (True, "sdpa", "auto", Lora(r=4, alpha=8)),
+    (True, "eager", "auto", None),
     (False, "sdpa", "plain", None)], ids=["rows", "packed-sdpa", "packed-full", "plain"])
 def test_one_row_is_the_sum_of_its_answers(tokenizer, tmp_path, form, packing, attention, rows, lora):
-    """Likelihood, token count and gradients: conversations with every turn learned, and each answer as a row of its own."""
+    """Likelihood, token count and gradients: conversations with every turn learned, and each answer in its own row."""
     models = chat_models(tokenizer, FORMS[form], tmp_path, attention=attention, rows=rows, lora=lora)
     models.add_role("policy", trainable=True, seed=0)
     randomize(models, "policy")
@@ -428,7 +441,8 @@ HERE = "^model.chat_template: found .*chat.jinja"
     ("{{ raise_exception('never') }}", ConfigError, f"{HERE}, which takes no question .*never.*; fix: "),
     ("{{ 1 + 'a' }}", ConfigError, f"{HERE}, which takes no question .*; fix: "),
     (NO_SYSTEM, DataError,
-     r"^model.chat_template: found the turns \['system', 'user'.*chat.jinja refuses \(no system here\); expected .*; fix: "),
+     r"^model.chat_template: found the turns \['system', 'user'.*chat.jinja refuses \(no system here\); expected .*; "
+     r"fix: "),
     (ROUND.replace("[assistant]", "[assistant]<think></think>"), DataError,
      "^model.chat_template: found .* otherwise in a later prompt .*; fix: algorithm.turns=last")],
     ids=["syntax", "bytes", "drops-the-answer", "refuses-all", "wrong-types", "refuses-a-role", "inconsistent"])
@@ -453,7 +467,8 @@ def test_a_later_stages_turns_are_told_of_as_well(tmp_path):
 def test_text_that_cannot_be_a_turn_names_its_place(templates):
     template = templates["chatml"]
     place = {"source": "talks.jsonl", "line": 7}
-    with pytest.raises(DataError, match=r"^talks.jsonl:7: responses: found the end token '<\|im_end\|>' inside the text 'a"):
+    with pytest.raises(DataError,
+                       match=r"^talks.jsonl:7: responses: found the end token '<\|im_end\|>' inside the text 'a"):
         template.example(Record(TALK, ["a<|im_end|>"], None, place), 500, 499)
     with pytest.raises(DataError, match="^responses: found the end token"):
         template.example(Record(TALK, ["a<|im_end|>"]), 500, 499)
@@ -485,7 +500,7 @@ def test_a_stage_learns_the_turns_it_is_told_to(tmp_path, turns):
 
 
 def test_conversations_with_a_system_turn_in_pairs(tokenizer, tmp_path):
-    """DPO over a Jinja file: both responses stand after one prompt, the rendered conversation; the first loss is ln 2."""
+    """DPO over a Jinja file: both responses follow one prompt, the rendered conversation; the first loss is ln 2."""
     models = two_roles(chat_models(tokenizer, HEADERS, tmp_path))
     records = list(pairs(conversations().preferences))
     examples = [models.tokenize(record) for record in records]
@@ -531,7 +546,8 @@ def test_trl_learns_the_same_from_the_assistants_turns(tokenizer, tmp_path, form
 
     chat = FORMS[form] if form == "headers" else "{{ bos_token }}" + FORMS[form]  # BOS as we have it before the text
     order = ordered(examples, len(examples))
-    rows = Dataset.from_list([{"messages": [*records[i].prompt, {"role": "assistant", "content": records[i].responses[0]}]}
+    rows = Dataset.from_list([{"messages": [*records[i].prompt,
+                                            {"role": "assistant", "content": records[i].responses[0]}]}
                               for i in order])
     losses, norms, trainer = train_theirs(
         SFTTrainer, 1, model=theirs, train_dataset=rows, processing_class=speaking(tokenizer, chat),

@@ -13,10 +13,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from algorithms.common.support.errors import ConfigError, DataError, UserError
 from algorithms.common.data.records import BadRow, FileData, Record, Records, filters, mappers
 from algorithms.common.data.records.columns import option
 from algorithms.common.data.records.mixture import Mixture
+from algorithms.common.support.errors import ConfigError, DataError, UserError
 
 ROWS = [{"prompt": f"p{number}", "chosen": "c", "rejected": "r"} for number in range(3)]
 CSV = "prompt,chosen,rejected\np0,c,r\np1,c,r\np2,c,r\n"

@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from command_line import invoke, run_python
 
 from algorithms.common.data.records import DataSets, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.data.records.loading import LoadReport
+from command_line import invoke, run_python
+from few import few
 
 
 def data(report=None, choices=None, **sets):
@@ -48,7 +49,8 @@ def test_jaccard_by_hand():
     assert jaccard({1, 2, 3}, {2, 3, 4, 5}) == 2 / 5 and jaccard(set(), set()) == 0 and jaccard({1}, {1}) == 1
 
 
-SENTENCE = ("please write a short story about an old lighthouse keeper who finds a letter in a bottle and then decides to "
+SENTENCE = ("please write a short story about an old lighthouse keeper who finds a letter in a bottle and then "
+            "decides to "
             "leave the island after thirty years of living there all alone")       # 32 words, 31 pairs
 
 
@@ -70,7 +72,8 @@ def test_a_planted_near_duplicate_is_found_and_a_merely_similar_one_is_not():
 
 def test_equal_prompts_are_no_near_duplicates_but_other_spellings_are():
     training = Records.from_list([Record("How are you?", []), Record("Tell me a joke.", [])])
-    heldout = Records.from_list([Record([{"role": "user", "content": "How are you?"}], []), Record("tell me a JOKE", []),
+    heldout = Records.from_list([Record([{"role": "user", "content": "How are you?"}], []),
+                                 Record("tell me a JOKE", []),
                                  Record("…", []), Record("", [])])
     found = near_duplicates({"prompts": training}, {"heldout": heldout})
     assert found.pairs == [(("prompts", 1), ("heldout", 1), 1.0)] and found.heldout == 3
@@ -97,7 +100,8 @@ def test_near_duplicates_are_those_that_comparing_all_pairs_finds():
                              "b": Records.from_list(Record(one, []) for one in originals[1::2] + originals[:10])},
                             {"e": Records.from_list(Record(one, []) for one in edited)})
     assert {held[1] for _, held, _ in found.pairs} == expected
-    assert {(name, 2 * row + (name == "b")) for (name, row), _, _ in found.pairs} == {("ab"[i % 2], i) for i in expected}
+    trained = {(name, 2 * row + (name == "b")) for (name, row), _, _ in found.pairs}
+    assert trained == {("ab"[i % 2], i) for i in expected}
 
 
 def test_keys_agree_as_often_as_the_sets_are_similar():
@@ -141,7 +145,7 @@ def test_of_many_candidates_each_training_prompt_tries_others(monkeypatch):
 
 
 def test_many_equal_candidates_do_not_hide_one_another():
-    """100 held-out prompts that all nearly equal one training prompt, more than are tried at once, in two batches of it."""
+    """100 held-out prompts that nearly equal one training prompt, more than are tried at once, in two batches of it."""
     heldout = Records.from_list(Record(f"{SENTENCE} {i}", []) for i in range(100))
     training = Records.from_list(Record(f"{SENTENCE} {i}", []) for i in range(1000, 1400))
     monkey = pytest.MonkeyPatch()
@@ -234,7 +238,8 @@ def test_ungraded_and_extreme_scores():
 
 def test_examples_are_a_fixed_draw_and_long_texts_say_their_length():
     records = [Record([{"role": "user", "content": f"{i} " + "x" * 3000}], ["y"] * 12, None, at(i)) for i in range(40)]
-    first, second = (inspect(data(demonstrations=records))["statistics"]["demonstrations"]["examples"] for _ in range(2))
+    first, second = (inspect(data(demonstrations=records))["statistics"]["demonstrations"]["examples"]
+                     for _ in range(2))
     assert first == second and len(first) == 5 and len({one["at"] for one in first}) == 5
     assert len(first[0]["prompt"][0]["text"]) == 1000 and first[0]["prompt"][0]["characters"] > 3000
     assert len(first[0]["responses"]) == 8 and first[0]["responses_in_all"] == 12
@@ -273,7 +278,8 @@ def chat(*texts):
 
 def test_conversations_that_go_on_across_the_split_are_counted_and_named():
     training = [Record(chat("a", "it is so", "b"), ["x y z", "w"], [1.0, 0.0], at(1)), Record("c", [], None, at(2))]
-    held = [Record("a", [" it is so\n", "no"], [1.0, 0.0], at(5)),                 # begins the first; its answer is there
+    # begins the first; its answer is there
+    held = [Record("a", [" it is so\n", "no"], [1.0, 0.0], at(5)),
             Record(chat("c", "yes", "d"), ["m n o", "so"], [1.0, 0.0], at(6)),      # goes on with the second
             Record(chat("e", "yes", "f"), ["it is"], None, at(7)),                  # neither, and too short to tell
             Record(chat("a", "it is so", "b"), ["q"], None, at(8)),                 # the same prompt is no beginning
@@ -281,7 +287,8 @@ def test_conversations_that_go_on_across_the_split_are_counted_and_named():
     found = inspect(data(preferences=training[:1], prompts=training, heldout=held, evaluation=held[2:]))
     assert found["conversations"] == {"continued": {"evaluation": 0, "heldout": 2, "tuning": 0},
                                       "answers_trained_on": {"evaluation": 0, "heldout": 1, "tuning": 0},
-                                      "lines": {"continued": ["f.jsonl:5", "f.jsonl:6"], "answers_trained_on": ["f.jsonl:5"]}}
+                                      "lines": {"continued": ["f.jsonl:5", "f.jsonl:6"],
+                                                "answers_trained_on": ["f.jsonl:5"]}}
     printed, shown = terminal(found), Page.of(page(found, "t")).text
     for told in ("2 records of heldout belong to a conversation whose beginning or continuation is trained on",
                  "1 records of heldout have a response that follows the same turn in a training prompt"):
@@ -396,17 +403,19 @@ def test_a_cut_text_says_so_on_the_page():
 
 
 def test_every_report_field_is_on_the_page():
-    report = LoadReport(read=30, kept=11, dropped={"null": 3}, lines={"null": ["f.jsonl:4"]}, duplicates=5, strict_pairs=6,
-                        rows_without_records=7, blank_lines=8, layouts={"f.jsonl": "{prompt}"},
+    report = LoadReport(read=30, kept=11, dropped={"null": 3}, lines={"null": ["f.jsonl:4"]}, duplicates=5,
+                        strict_pairs=6, rows_without_records=7, blank_lines=8, layouts={"f.jsonl": "{prompt}"},
                         ignored_columns={"f.jsonl": ["id"]}, fallbacks={"prompts": "all"}, filtered={"language": 9},
                         skipped={"empty answer": 2}, sources={"hh": {"read": 30}, "lab": {"drawn": 4}})
     shown = " ".join(Page.of(page(inspect(data(report)), "t")).text.split())
     for text in ("30 rows read, 11 records kept", "null3 f.jsonl:4", "duplicates: 5", "strict pairs: 6",
                  "rows without records: 7", "blank lines: 8", "f.jsonl read as {prompt}", "columns not read: id",
-                 "prompts made from: all", "9 rows filtered: language", "skipped 2 times: empty answer", "hh30–", "lab–4"):
+                 "prompts made from: all", "9 rows filtered: language", "skipped 2 times: empty answer", "hh30–",
+                 "lab–4"):
         assert text in shown, text
     printed = terminal(inspect(data(report)))
-    for text in ("dropped 3: null (f.jsonl:4, …)", "filtered 9: language", "skipped 2 times: empty answer", "columns not read in f.jsonl: id",
+    for text in ("dropped 3: null (f.jsonl:4, …)", "filtered 9: language", "skipped 2 times: empty answer",
+                 "columns not read in f.jsonl: id",
                  "prompts made from: all", "source hh: 30 read", "5 duplicate records"):
         assert text in printed, text
 
@@ -422,7 +431,8 @@ def test_bars_fill_their_field():
     assert [bar["height"] for bar in made] == [14, 0, 56] and [bar["x"] for bar in made] == [0, 80, 160]
     assert [bar["y"] for bar in made] == [42, 56, 0]
     assert [bar["told"] for bar in made] == ["0 to below 1: 1", "1 to below 2: 0", "2 or more: 4"]
-    assert bars({"counts": [1, 10**6], "edges": [0, 1, 2], "open": False})[0]["height"] == 1, "what is there can be seen"
+    few, _ = bars({"counts": [1, 10**6], "edges": [0, 1, 2], "open": False})
+    assert few["height"] == 1, "what is there can be seen"
 
 
 # task=inspect
@@ -452,12 +462,14 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
     assert "***" in written and secret[:8] not in written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [["data=reviews", "data.preferences=32", "data.demonstrations=32"],
                                     ["data=mixture", "+data@data.sources.a.data=reviews"]])
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'accelerate') if m in sys.modules])")
+            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'accelerate') if m in "
+            "sys.modules])")
     ended = run_python("-c", code, "task=inspect", *source, f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
@@ -465,14 +477,16 @@ def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     assert json.loads((tmp_path / "run/data.json").read_text())["split"]["shared_prompts"] == 0
 
 
-@pytest.mark.parametrize("name, rows", [("hh-rlhf/harmless-base-test.jsonl.gz", 2303),
-                                        ("llama-factory/dpo_en_demo.json.gz", 300)])
+@pytest.mark.parametrize("name, rows", few([("hh-rlhf/harmless-base-test.jsonl.gz", 2303),
+                                            ("llama-factory/dpo_en_demo.json.gz", 300)], [1]))
 def test_public_data(shared_data, name, rows, tmp_path):
     ended = invoke("task=inspect", "data=file", f"data.path={shared_data / name}", "data.on_bad_row=drop",
                    f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "run/data.json").read_text())
-    assert found["sets"]["preferences"] + found["sets"]["heldout"] == rows
+    assert found["sets"]["preferences"] + found["sets"]["heldout"] + found["sets"].get("audit", 0) == rows
+    aside = found["sets"].get("audit", 0) / (rows - found["sets"]["heldout"])
+    assert aside == (pytest.approx(0.2, abs=0.01) if rows == 2303 else 0), "a fifth, where that is worth it"
     assert found["split"]["shared_prompts"] == 0 and found["near_duplicates"]["untried_candidates"] == 0
     assert not any(found["conversations"]["continued"].values())
     Page.of((tmp_path / "run/data.html").read_text())
@@ -484,6 +498,7 @@ def test_a_browser_shows_the_page(tmp_path):
     if browser is None:
         pytest.skip("no Chromium")
     (tmp_path / "data.html").write_text(page(hostile(), "Data report"))
-    subprocess.run([browser, "--headless", "--no-sandbox", "--window-size=390,3000", f"--screenshot={tmp_path}/page.png",
+    subprocess.run([browser, "--headless", "--no-sandbox", "--window-size=390,3000",
+                    f"--screenshot={tmp_path}/page.png",
                     f"file://{tmp_path}/data.html"], check=True, timeout=120, env={**os.environ, "HOME": str(tmp_path)})
     assert (tmp_path / "page.png").stat().st_size > 10_000

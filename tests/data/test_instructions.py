@@ -7,14 +7,15 @@ import re
 from collections import Counter
 
 import pytest
-from command_line import invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.instructions.data import EVALUATED, InstructionData
 from algorithms.common.data.instructions.task_records import measure
 from algorithms.common.data.records.record import Record, prompt_hash
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import invoke
 
-CITIES, JOBS, DAYS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"], ["Monday", "Tuesday", "Friday", "Sunday"]
+CITIES, JOBS = ["Rome", "Oslo", "Paris", "Cairo"], ["baker", "pilot", "nurse"]
+DAYS = ["Monday", "Tuesday", "Friday", "Sunday"]
 CITY = """
 cluster: qa
 file: city.jsonl
@@ -71,7 +72,8 @@ def by_task(records) -> Counter:
 
 def people(records) -> set[str]:
     """Everybody named in prompts or responses."""
-    return {name for record in records for text in [record.prompt, *record.responses] for name in re.findall(r"P\d+", text)}
+    return {name for record in records for text in [record.prompt, *record.responses]
+            for name in re.findall(r"P\d+", text)}
 
 
 def days(records) -> set[str]:
@@ -141,7 +143,8 @@ def test_inverted_templates_have_an_exact_share_and_are_not_evaluated(world):
 @pytest.mark.parametrize("share, listed", [(0.0, 0), (0.25, 40), (1.0, 160)])
 def test_a_share_of_the_prompts_lists_the_options(world, share, listed):
     data = load(world, only=["job"], examples=160, options=share)
-    assert sum(record.prompt.endswith("?\nOPTIONS:\n- baker\n- pilot\n- nurse\n") for record in data.demonstrations) == listed
+    assert sum(record.prompt.endswith("?\nOPTIONS:\n- baker\n- pilot\n- nurse\n")
+               for record in data.demonstrations) == listed
     assert Counter(record.meta["variant"] for record in data.demonstrations)["options"] == listed
 
 
@@ -185,12 +188,14 @@ def test_where_few_rows_differ_all_that_differ_are_shown_and_counted(world, capl
     assert data.report.skipped == {"task job: solved examples up to data.shots, no more differ": 30}
     assert "skipped 30 times: task job: solved examples up to data.shots" in caplog.text
     exact = load(world, only=["job"], examples=60, few_shot=0.5, shots=2, heldout=0.0)
-    assert exact.report.skipped == {} and {one.meta["shots"] for one in exact.demonstrations if "shots" in one.meta} == {2}
+    assert exact.report.skipped == {}
+    assert {one.meta["shots"] for one in exact.demonstrations if "shots" in one.meta} == {2}
 
 
 def test_where_no_row_differs_none_is_shown_and_that_is_counted(world):
     write_rows(world / "job.jsonl", [{"person": "P0", "answer": "nurse"}] * 20)
-    data = load(world, tasks=[str(world / "job.yaml"), str(world / "city.yaml")], examples=40, few_shot=0.5, heldout=0.0,
+    data = load(world, tasks=[str(world / "job.yaml"), str(world / "city.yaml")], examples=40, few_shot=0.5,
+                heldout=0.0,
                 options=0.0)
     prompts = [record.prompt for record in data.demonstrations if record.meta["task"] == "job"]
     assert set(prompts) == {"Job of P0?"} and len(prompts) > 10
@@ -200,7 +205,8 @@ def test_where_no_row_differs_none_is_shown_and_that_is_counted(world):
 
 def test_what_is_evaluated_is_not_shown_where_few_rows_differ(tmp_path):
     """Four colours, asked without their key: those held out under one name are not shown under another."""
-    (tmp_path / "hue.yaml").write_text("cluster: c\nfile: hue.jsonl\nkey: name\ntemplates: ['{colour}?']", encoding="utf-8")
+    (tmp_path / "hue.yaml").write_text("cluster: c\nfile: hue.jsonl\nkey: name\ntemplates: ['{colour}?']",
+                                       encoding="utf-8")
     write_rows(tmp_path / "hue.jsonl", [{"name": f"N{i}", "colour": f"C{i % 7 if i < 8 else i % 4}", "answer": "x"}
                                         for i in range(60)])
     held_out = {f"C{i % 7 if i < 8 else i % 4}" for i in range(60) if held(f"name: N{i}", 0.05)}
@@ -235,7 +241,8 @@ def test_chain_of_thought_examples_are_added_to_the_others(world):
 
 
 def test_direct_answers_to_the_same_tasks_are_the_control(world):
-    data = load(world, only=["city"], cot_tasks=["day"], cot_examples=30, cot_target="direct", cot_few_shot=0.5, shots=2)
+    data = load(world, only=["city"], cot_tasks=["day"], cot_examples=30, cot_target="direct", cot_few_shot=0.5,
+                shots=2)
     direct = [one for one in data.demonstrations if one.meta["task"] == "day"]
     assert len(direct) == 30 and not any("Think" in one.prompt or "Count" in one.responses[0] for one in direct)
     assert sum("shots" in one.meta for one in direct) == 15
@@ -271,7 +278,8 @@ def test_held_out_people_are_in_no_training_prompt_of_any_task(world):
     assert 0 <= len(people(city[0])) - len(people(city[1])) <= 1 and not people(city[0]) & people(city[1])
     counts = data.report.sources["city"]
     assert (counts["read"], counts["train"], counts["heldout"]) == (40, SIZES["city"], len(HELD_PEOPLE))
-    assert counts["drawn"] == counts["inverted"] + counts["options"] + counts["plain"] == by_task(data.demonstrations)["city"]
+    assert counts["drawn"] == counts["inverted"] + counts["options"] + counts["plain"]
+    assert counts["drawn"] == by_task(data.demonstrations)["city"]
 
 
 def test_a_held_out_cluster_is_never_trained_on_and_wholly_evaluated(world):
@@ -279,7 +287,8 @@ def test_a_held_out_cluster_is_never_trained_on_and_wholly_evaluated(world):
     assert by_task(data.demonstrations) == {"day": SIZES["day"] + 5}
     assert by_task(data.evaluation) == {"city": 40, "job": 20, "day": 2 * -(-len(HELD_DAYS) // 2)}
     assert by_task(data.tuning) == {"day": 2 * (len(HELD_DAYS) // 2)}, "a direct and a chain-of-thought prompt each"
-    groups = {record.meta["task"]: record.meta["groups"] for record in data.choices if record.meta["variant"] == "options"}
+    groups = {record.meta["task"]: record.meta["groups"]
+              for record in data.choices if record.meta["variant"] == "options"}
     assert groups["job"] == ["options", "options/qa", "options/job", "options/heldout"]
     assert data.report.sources["city"] == {"read": 40, "train": 0, "heldout": 40, "drawn": 0}
 
@@ -290,7 +299,8 @@ def test_what_resembles_a_held_out_cluster_can_be_left_out_with_it(world):
     data = load(world, heldout_clusters=["qa"], exclusions=exclusions)
     assert set(by_task(data.demonstrations)) == {"day"} and set(by_task(data.evaluation)) == {"day", "city"}
     assert "job" not in data.report.sources, "neither trained on nor evaluated: not read"
-    assert set(by_task(load(world, heldout_clusters=["calendar"], exclusions=exclusions).demonstrations)) == {"city", "job"}
+    other = load(world, heldout_clusters=["calendar"], exclusions=exclusions)
+    assert set(by_task(other.demonstrations)) == {"city", "job"}
 
 
 def test_rows_are_evaluated_up_to_a_number_and_prompts_once(world):
@@ -325,7 +335,8 @@ def test_nothing_is_held_out_of_trained_tasks_on_request(world):
 
 def test_a_training_prompt_that_is_evaluated_is_drawn_anew_and_counted(tmp_path):
     """The template shows the colour alone, so that rows of different keys have the same prompt."""
-    (tmp_path / "hue.yaml").write_text("cluster: c\nfile: hue.jsonl\nkey: name\ntemplates: ['{colour}?']", encoding="utf-8")
+    (tmp_path / "hue.yaml").write_text("cluster: c\nfile: hue.jsonl\nkey: name\ntemplates: ['{colour}?']",
+                                       encoding="utf-8")
     write_rows(tmp_path / "hue.jsonl", [{"name": f"N{i}", "colour": f"C{i % 20}", "answer": "x"} for i in range(40)])
     data = InstructionData(tasks=str(tmp_path), heldout=0.2, examples=200).load(0)
     evaluated = {record.prompt for records in (data.evaluation, data.tuning) for record in records}
@@ -336,7 +347,8 @@ def test_a_training_prompt_that_is_evaluated_is_drawn_anew_and_counted(tmp_path)
     seen = {part.split("?")[0] + "?" for record in shown.demonstrations for part in record.prompt.split("\n\n")}
     assert not seen & evaluated, "nor is it among the solved examples"
     write_rows(tmp_path / "hue.jsonl", [{"name": f"N{i}", "colour": "C", "answer": "x"} for i in range(40)])
-    with pytest.raises(ConfigError, match="hue.yaml: key: found that the prompts of all training rows are evaluated too"):
+    with pytest.raises(ConfigError,
+                       match="hue.yaml: key: found that the prompts of all training rows are evaluated too"):
         InstructionData(tasks=str(tmp_path)).load(0)
 
 
@@ -350,7 +362,8 @@ def test_random_labels_change_training_alone(world):
         assert list(getattr(true, name)) == list(getattr(random, name))
 
     def right(data, task):
-        rows = [(one.meta["line"] - 1, one.responses[0].strip()) for one in data.demonstrations if one.meta["task"] == task]
+        rows = [(one.meta["line"] - 1, one.responses[0].strip())
+                for one in data.demonstrations if one.meta["task"] == task]
         answers = {"city": lambda i: CITIES[i % 4], "job": lambda i: JOBS[i % 3]}[task]
         return sum(answer == answers(line) for line, answer in rows) / len(rows)
 
@@ -358,7 +371,8 @@ def test_random_labels_change_training_alone(world):
     assert 0.05 < right(random, "city") < 0.5 and 0.05 < right(random, "job") < 0.65, "about 1/4 and 1/3"
     true, random = (load(world, only=["day"], cot_examples=30, heldout=0.0, heldout_clusters=["qa"], labels=labels)
                     for labels in ("true_answers", "random"))
-    answers, permuted = ({one.meta["line"]: one.responses[0] for one in data.demonstrations if one.meta["variant"] == "cot"}
+    answers, permuted = ({one.meta["line"]: one.responses[0]
+                          for one in data.demonstrations if one.meta["variant"] == "cot"}
                          for data in (true, random))
     assert len(answers) == 30 and sorted(answers.values()) == sorted(permuted.values())
     assert sum(answers[line] == permuted[line] for line in answers) < 8, "free answers go round, with their rationales"
@@ -381,17 +395,20 @@ def test_every_evaluated_row_with_options_is_asked_in_each_variant(world):
     variants = Counter((record.meta["task"], record.meta["variant"]) for record in data.choices)
     assert variants == {("city", variant): cities for variant in ("options", "plain", "new", "natural")} | {
         ("job", "options"): jobs, ("job", "plain"): jobs}
-    evaluated = {(record.meta["task"], record.meta["line"]) for record in data.evaluation if record.meta["task"] != "day"}
+    evaluated = {(record.meta["task"], record.meta["line"])
+                 for record in data.evaluation if record.meta["task"] != "day"}
     assert evaluated == {(record.meta["task"], record.meta["line"]) for record in data.choices}
-    forms = {"options": r"Where is (P\d+)\?\nOPTIONS:\n- Rome\n- Oslo\n- Paris\n- Cairo\n|(P\d+) lives in Rome, Oslo, Paris or "
-             r"Cairo: which\?", "plain": r"Where is P\d+\?", "new": r"Home of P\d+:", "natural": r"Tell me about P\d+\."}
+    forms = {"options": r"Where is (P\d+)\?\nOPTIONS:\n- Rome\n- Oslo\n- Paris\n- Cairo\n|(P\d+) lives in Rome, Oslo, "
+                        r"Paris or "
+             r"Cairo: which\?", "plain": r"Where is P\d+\?", "new": r"Home of P\d+:",
+             "natural": r"Tell me about P\d+\."}
     for record in data.choices:
         task, variant, line = (record.meta[key] for key in ("task", "variant", "line"))
         options, answer = (CITIES, CITIES[(line - 1) % 4]) if task == "city" else (JOBS, JOBS[(line - 1) % 3])
         assert record.responses == [" " + option for option in options]
         assert record.scores == [float(option == answer) for option in options]
         assert record.meta["groups"] == [variant, f"{variant}/qa", f"{variant}/{task}", f"{variant}/trained"]
-        assert record.meta["unit"] == f"person: P{line - 1}", "of both tasks: what is asked of one person is resampled as one"
+        assert record.meta["unit"] == f"person: P{line - 1}", "of both tasks: what is asked of one is resampled as one"
         assert record.meta["origin"] == task
         assert task != "city" or re.fullmatch(forms[variant], record.prompt)
 
@@ -438,11 +455,13 @@ def test_a_chain_of_thought_is_right_by_what_follows_its_mark(response, figures)
     record = Record("?", [" Count 3. It is Sunday."], None,
                     {"task": "day", "variant": "cot", "answer": "Sunday", "answer_after": "It is"})
     accuracy, rationale = figures
-    assert measure(record, response, True) == {"accuracy/cot": accuracy, "accuracy/cot/day": accuracy, "rationale/cot": rationale,
+    assert measure(record, response, True) == {"accuracy/cot": accuracy, "accuracy/cot/day": accuracy,
+                                               "rationale/cot": rationale,
                                                "rationale/cot/day": rationale}
 
 
-@pytest.mark.parametrize("response, hit", [(" Rome", 1), ("rome.", 1), (" Rome\n", 1), (" Rome, Oslo", 0), ("", 0), (" Rom", 0)])
+@pytest.mark.parametrize("response, hit",
+                         [(" Rome", 1), ("rome.", 1), (" Rome\n", 1), (" Rome, Oslo", 0), ("", 0), (" Rom", 0)])
 def test_a_direct_answer_is_compared_with_the_reference(response, hit):
     record = Record("?", [" Rome"], None, {"task": "city", "variant": "options", "answer": "Rome"})
     assert measure(record, response, False) == {"exact_match": hit, "exact_match/city": hit}
@@ -542,7 +561,8 @@ def test_tasks_are_found_from_the_project_s_folder_too(tmp_path, monkeypatch):
     ({"cap": 0}, "data.cap: found 0; expected at least 1"), ({"rate": 0}, "data.rate: found 0"),
     ({"shots": 0}, "data.shots: found 0"), ({"evaluation": 0}, "data.evaluation: found 0"),
     ({"examples": -1}, "data.examples: found -1"), ({"cot_examples": -1}, "data.cot_examples: found -1"),
-    ({"inverted": 1.1}, "data.inverted: found 1.1; expected a share"), ({"few_shot": -0.1}, "data.few_shot: found -0.1"),
+    ({"inverted": 1.1}, "data.inverted: found 1.1; expected a share"),
+    ({"few_shot": -0.1}, "data.few_shot: found -0.1"),
     ({"options": 2}, "data.options: found 2"), ({"cot_few_shot": 2}, "data.cot_few_shot: found 2"),
     ({"heldout": 1.0}, "data.heldout: found 1.0; expected a share"), ({"labels": "none"}, "data.labels: found 'none'"),
     ({"cot_target": "x"}, "data.cot_target: found 'x'; expected rationale or direct"),
@@ -557,11 +577,13 @@ def test_options_that_cannot_be_used_are_refused(world, options, message):
 def test_tasks_whose_rows_are_missing_cannot_be_named(world, tmp_path):
     (tmp_path / "job.jsonl").write_text((world / "job.jsonl").read_text(), encoding="utf-8")
     for options, message in (({"only": ["day"]}, "data.only: found day, whose file day.jsonl is not in data.path"),
-                             ({"heldout_clusters": ["calendar"]}, "data.heldout_clusters: found calendar, none of whose files")):
+                             ({"heldout_clusters": ["calendar"]},
+                              "data.heldout_clusters: found calendar, none of whose files")):
         with pytest.raises(ConfigError, match=re.escape(message)):
             load(world, path=str(tmp_path), **options)
     (tmp_path / "job.jsonl").unlink()
-    with pytest.raises(ConfigError, match="data.path: found no file of any task in .*; expected some of city.jsonl, day.jsonl, "):
+    with pytest.raises(ConfigError,
+                       match="data.path: found no file of any task in .*; expected some of city.jsonl, day.jsonl, "):
         load(world, path=str(tmp_path))
 
 
@@ -580,9 +602,11 @@ def test_names_that_would_mix_figures_are_refused(world, name, text, message):
 # ---- the command line
 
 
+@pytest.mark.slow
 def test_inspection_reads_tasks_named_on_the_command_line(world, tmp_path):
     run = tmp_path / "run"
-    ended = invoke("task=inspect", "data=flan", f"data.tasks=[{world}]", "data.heldout_clusters=[calendar]", "data.evaluation=5",
+    ended = invoke("task=inspect", "data=flan", f"data.tasks=[{world}]", "data.heldout_clusters=[calendar]",
+                   "data.evaluation=5",
                    f"hydra.run.dir={run}", f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
     told = json.loads((run / "data.json").read_text(encoding="utf-8"))

@@ -1,17 +1,35 @@
-"""Every mapper of the presets with one bad value for each field it reads, and what a mapper of one's own may get wrong."""
+"""Every mapper of the presets with one bad value for each field it reads; what a mapper of one's own may get wrong."""
 
 import copy
 import json
 import re
 
 import pytest
-from command_line import ROOT
-from preset_rows import (ARENA, GSM, MESSAGE, NEWS, QUESTION, RAW_ANSWERS, REDDIT, SAFE, SHP, STATIC, STEER, TLDR, TREE,
-                         WEBGPT, assistant, changed, said, user)
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import BadRow, FileData, Record, Skipped
 from algorithms.common.data.records import mappers as m
+from algorithms.common.support.errors import DataError
+from command_line import ROOT
+from preset_rows import (
+    ARENA,
+    GSM,
+    MESSAGE,
+    NEWS,
+    QUESTION,
+    RAW_ANSWERS,
+    REDDIT,
+    SAFE,
+    SHP,
+    STATIC,
+    STEER,
+    TLDR,
+    TREE,
+    WEBGPT,
+    assistant,
+    changed,
+    said,
+    user,
+)
 
 GONE = object()
 TEXT = (GONE, None, 3, ["x"])
@@ -42,7 +60,8 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
     "shp": (m.shp, SHP, {
         "history": TEXT, "human_ref_A": TEXT, "human_ref_B": TEXT, "labels": (GONE, None, 2, "A", 0),
         "score_A": (*NUMBER, float("nan")), "score_B": NUMBER}),
-    "safe_rlhf": (m.safe_rlhf, SAFE, {"prompt": TEXT, "response_0": TEXT, "response_1": TEXT, "better_response_id": SIDE}),
+    "safe_rlhf": (m.safe_rlhf, SAFE,
+                  {"prompt": TEXT, "response_0": TEXT, "response_1": TEXT, "better_response_id": SIDE}),
     "arena": (m.arena, ARENA, {
         "winner": (GONE, None, "both", 1, ["tie"]), "conversation_a": TURNS,
         "conversation_b": (*TURNS, [user("Ho"), assistant("x")])}),
@@ -51,7 +70,8 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
         "answers[2].pm_score": NUMBER[1:]}),
     "stack_exchange, votes": (m.stack_exchange, changed(QUESTION, answers=RAW_ANSWERS), {
         "answers[0].upvotes": NUMBER, "answers[1].selected": (GONE, None, 2, "maybe")}),
-    "rated_responses": (steer, STEER_ROWS, {"[1].prompt": (*TEXT, "Else"), "[0].response": TEXT, "[1].helpfulness": NUMBER}),
+    "rated_responses": (steer, STEER_ROWS,
+                        {"[1].prompt": (*TEXT, "Else"), "[0].response": TEXT, "[1].helpfulness": NUMBER}),
     "oasst_tree": (m.oasst_tree, TREE, {
         "message_tree_id": TEXT, "prompt": OBJECT, "prompt.role": (*TEXT, "robot"), "prompt.text": TEXT,
         "prompt.message_id": TEXT, "prompt.replies": LIST, "prompt.replies[0]": (None, "x"),
@@ -68,7 +88,8 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
     "imdb": (m.imdb, {"text": "a slow film about bread that rises , in the end"}, {"text": (*TEXT, "Bad")}),
     "tldr": (m.tldr, TLDR, {"query": TEXT, "summary": TEXT}),
 }
-BAD_VALUES = [(name, place, value) for name, (_, _, places) in VALUES.items() for place in places for value in places[place]]
+BAD_VALUES = [(name, place, value) for name, (_, _, places) in VALUES.items() for place in places
+              for value in places[place]]
 
 
 def put(row, place, value):
@@ -110,7 +131,8 @@ def test_a_bad_value_is_named_by_its_place(name, place, value):
 
 
 def test_a_draw_of_the_later_arena_sets_is_a_tie():
-    assert m.arena(changed(ARENA, winner="both_bad")).scores == m.arena(changed(ARENA, winner="tie")).scores == [0.5, 0.5]
+    for winner in ("tie", "both_bad"):
+        assert m.arena(changed(ARENA, winner=winner)).scores == [0.5, 0.5]
 
 
 # Mappers and filters of one's own
@@ -147,7 +169,8 @@ def test_whatever_a_function_raises_makes_a_bad_row(tmp_path, function, found):
     path, line = write(tmp_path), function.__code__.co_firstlineno
     for option, others in (("mapper", {}), ("filter", {"columns": {"prompt": "n"}})):
         said = refusal(path, **{option: function}, **others)
-        at = re.fullmatch(re.escape(f"{path}:1: row: found {found}") + r" \(test_mappers.py, line (\d+)\); expected a row "
+        at = re.fullmatch(re.escape(f"{path}:1: row: found {found}")
+                          + r" \(test_mappers.py, line (\d+)\); expected a row "
                           rf"that data.{option} can read; fix: correct the row or the {option}", said)
         assert at and line <= int(at[1]) <= line + 1, said
     first_only = FileData(path=path, mapper=lambda row: divide(row), on_bad_row="drop").records()[1]
@@ -161,7 +184,8 @@ def test_what_ends_the_program_passes(tmp_path, option, kind):
         raise kind
 
     with pytest.raises(kind):
-        FileData(path=write(tmp_path), columns={"prompt": "n"} if option == "filter" else None, **{option: end}).records()
+        FileData(path=write(tmp_path), columns={"prompt": "n"} if option == "filter" else None,
+                 **{option: end}).records()
 
 
 MADE = [

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from command_line import composed, invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records import DataSets, FileData, Record, Records
 from algorithms.common.data.records.loading import LoadReport
 from algorithms.common.data.records.mixing import quotas
 from algorithms.common.data.records.mixture import MeasureByOrigin, Mixture, largest_total
 from algorithms.common.runs.settings import build
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import composed, invoke
 
 
 @dataclass
@@ -161,7 +161,8 @@ def test_a_prompt_held_out_in_one_source_is_in_no_training_set_of_another(caplog
 
 
 def test_a_conversation_held_out_in_one_source_is_not_continued_in_another():
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "b"}]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "yes"},
+             {"role": "user", "content": "b"}]
     held = Given(heldout=[Record(turns, ["x", "y"], [1.0, 0.0])])
     train = Given(prompts=[Record("a", []), Record("b", []), Record(turns[:1], [])])
     assert [record.prompt for record in mixture(held=(0, held), train=(1, train)).load(0).prompts] == ["b"]
@@ -171,23 +172,26 @@ def test_every_record_that_one_row_made_is_counted():
     """A row with ten pairs of one prompt, of which demonstrations and a prompt are made; another row stays."""
     rows = [Record(f"a {line}", [f"good {n}", "bad"], [1.0, 0.0], {"source": "f.jsonl", "line": line})
             for line in (1, 2) for n in range(10)]
-    train = Given(preferences=rows, demonstrations=[Record(row.prompt, row.responses[:1], None, row.meta) for row in rows],
+    train = Given(preferences=rows,
+                  demonstrations=[Record(row.prompt, row.responses[:1], None, row.meta) for row in rows],
                   prompts=[Record(row.prompt, [], None, row.meta) for row in rows[::10]],
                   report=LoadReport(read=2, kept=20, kinds={"pair": 20}, strict_pairs=20,
                                     fallbacks={"demonstrations": "preferred responses", "prompts": "prompts of all"}))
     report = mixture(held=(0, Given(evaluation=[Record("a 1", [])])), train=(1, train)).load(0).report
-    assert report.dropped == {"prompt held out elsewhere": 10} and report.lines == {"prompt held out elsewhere": ["f.jsonl:1"]}
+    assert report.dropped == {"prompt held out elsewhere": 10}
+    assert report.lines == {"prompt held out elsewhere": ["f.jsonl:1"]}
     assert (report.kept, report.kinds, report.strict_pairs) == (10, {"pair": 10}, 10)
 
 
 def test_a_row_with_a_pair_and_a_demonstration_loses_both():
     meta = {"source": "f.jsonl", "line": 1}
     rated = Record("a", ["so"], [1.0], meta)             # lies in two sets
-    train = Given(preferences=[Record("a", ["good", "bad"], [1.0, 0.0], meta), rated], prompts=[Record("a", [], None, meta)],
-                  demonstrations=[Record("a", ["fine"], None, meta), rated],
+    train = Given(preferences=[Record("a", ["good", "bad"], [1.0, 0.0], meta), rated],
+                  prompts=[Record("a", [], None, meta)], demonstrations=[Record("a", ["fine"], None, meta), rated],
                   report=LoadReport(kept=3, kinds={"pair": 1, "demonstration": 1, "scored response": 1}, strict_pairs=1,
                                     fallbacks={"prompts": "prompts of all training records"}))
-    report = mixture(held=(1, Given(preferences=pairs("b", 1), evaluation=[Record("a", [])])), train=(1, train)).load(0).report
+    report = mixture(held=(1, Given(preferences=pairs("b", 1), evaluation=[Record("a", [])])),
+                     train=(1, train)).load(0).report
     assert report.dropped == {"prompt held out elsewhere": 3} and report.kept == report.strict_pairs == 0
     assert set(report.kinds.values()) == {0}
 
@@ -195,7 +199,8 @@ def test_a_row_with_a_pair_and_a_demonstration_loses_both():
 def test_records_without_a_line_are_counted_one_by_one():
     held, train = Given(evaluation=[Record("a 0", [])]), Given(preferences=pairs("a", 1) * 2 + pairs("b", 1))
     report = mixture(held=(1, held), train=(1, train)).load(0).report
-    assert report.dropped == {"prompt held out elsewhere": 2} and report.lines == {"prompt held out elsewhere": ["train"]}
+    assert report.dropped == {"prompt held out elsewhere": 2}
+    assert report.lines == {"prompt held out elsewhere": ["train"]}
 
 
 def test_what_a_source_holds_out_of_itself_is_its_own_affair():
@@ -209,7 +214,8 @@ def test_a_prompt_that_two_sources_evaluate_stays_with_the_first():
     data = mixture(a=(1, a), b=(1, b)).load(0)
     assert [record.responses for record in data.evaluation] == [["a"], ["b"], ["also a"]]
     assert data.report.sources["b"]["evaluated_elsewhere"] == 1
-    assert sorted(record.prompt for record in data.tuning) == ["q", "r", "t"], "tuned on nothing another source evaluates"
+    tuned_on = sorted(record.prompt for record in data.tuning)
+    assert tuned_on == ["q", "r", "t"], "tuned on nothing another source evaluates"
 
 
 def test_files_as_sources_add_up(tmp_path):
@@ -217,7 +223,8 @@ def test_files_as_sources_add_up(tmp_path):
     sources = {}
     for name, numbers in (("first", range(60)), ("second", range(40, 120))):
         path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps({"prompt": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in numbers)
+        path.write_text("".join(json.dumps({"prompt": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n"
+                                for i in numbers)
                         + '{"prompt": "q", "chosen": "", "rejected": "no"}\n')
         sources[name] = (1, FileData(str(path), on_bad_row="drop", heldout=0.5))
     data = mixture(**sources).load(0)
@@ -266,7 +273,8 @@ def test_choices_are_united_and_measures_go_to_their_source():
         seen.append(record.meta)
         return {"accuracy/cot": float(response == "right")}
 
-    a = Given(evaluation=[Record("a", [], None, {"origin": "city", "task": "city"})], choices=[question("ca", groups=["g"])],
+    a = Given(evaluation=[Record("a", [], None, {"origin": "city", "task": "city"})],
+              choices=[question("ca", groups=["g"])],
               measure=measured)
     b = Given(evaluation=[Record("b", [])])
     data = mixture(a=(1, a), b=(1, b)).load(0)
@@ -324,7 +332,8 @@ def test_a_wrong_source_is_refused(sources, message):
 def test_a_wrong_total_and_no_source_are_refused():
     with pytest.raises(ConfigError, match=r"data.total: found 0; expected at least 1"):
         mixture(0, a=(1, Given()))
-    with pytest.raises(ConfigError, match=r"data.sources: found none; expected at least one; fix: '\+data.sources.NAME="):
+    with pytest.raises(ConfigError,
+                       match=r"data.sources: found none; expected at least one; fix: '\+data.sources.NAME="):
         Mixture().load(0)
 
 
@@ -337,7 +346,8 @@ def test_what_is_wrong_in_a_source_says_which(tmp_path):
 
 
 def test_on_the_command_line_sources_are_written_out_or_taken_from_the_group(tmp_path):
-    written = "+data.sources.hh={weight: 2.0, data: {_target_: algorithms.common.data.records.FileData, path: hh.jsonl}}"
+    file = "{_target_: algorithms.common.data.records.FileData, path: hh.jsonl}"
+    written = f"+data.sources.hh={{weight: 2.0, data: {file}}}"
     parts = build(composed("data=mixture", written,
                            "+data@data.sources.lab.data=reviews", "data.sources.lab.data.preferences=64",
                            "+data@data.sources.more.data=file", "data.sources.more.data.path=x.jsonl",
@@ -348,10 +358,13 @@ def test_on_the_command_line_sources_are_written_out_or_taken_from_the_group(tmp
     assert made.sources["lab"]["data"].preferences == 64
 
 
+@pytest.mark.slow
 def test_a_mixture_is_inspected(tmp_path):
     path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(30)))
-    ended = invoke("task=inspect", "data=mixture", "+data@data.sources.own.data=file", f"data.sources.own.data.path={path}",
+    path.write_text("".join(json.dumps({"prompt": f"q {i}", "chosen": "yes", "rejected": "no"}) + "\n"
+                            for i in range(30)))
+    ended = invoke("task=inspect", "data=mixture", "+data@data.sources.own.data=file",
+                   f"data.sources.own.data.path={path}",
                    "+data@data.sources.lab.data=reviews", "+data.sources.lab.weight=3", "data.total=40",
                    f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err

@@ -3,14 +3,29 @@
 import json
 
 import pytest
-from command_line import CONF, choices, invoke
 from omegaconf import OmegaConf
-from preset_rows import (CASES, FILTERED, MESSAGE, QUESTION, REVIEW, SAFE, SHP, STEER, Bad, Case, changed, said, source,
-                         user)
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records import Record
 from algorithms.common.data.records.mappers import stack_exchange, stack_exchange_score
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import CONF, choices, invoke
+from preset_rows import (
+    CASES,
+    FILTERED,
+    MESSAGE,
+    QUESTION,
+    REVIEW,
+    SAFE,
+    SHP,
+    STEER,
+    VERDICT,
+    Bad,
+    Case,
+    changed,
+    said,
+    source,
+    user,
+)
 
 
 def is_preset(name: str) -> bool:
@@ -73,7 +88,8 @@ def test_a_bad_row_is_reported_by_path_and_line(tmp_path, preset):
     assert listed.strip().split(":")[0] in reasons
 
 
-WITHOUT_NAME = {"oasst_tree", "gpt4_llm", "question_pairs", "gsm_solutions", "dpo_demo", "kto_demo", "dpo_parts_demo"}
+WITHOUT_NAME = {"oasst_tree", "gpt4_llm", "question_pairs", "gsm_solutions", "dpo_demo", "kto_demo", "dpo_parts_demo",
+                "verdicts"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -192,7 +208,10 @@ def test_options_of_presets(tmp_path):
     assert only(tmp_path, "imdb", {"text": REVIEW}, "data.mapper.shortest=3", "data.mapper.longest=3") == [
         ("A slow film", [" about bread that rises , in the end , twice"], None)]
     assert only(tmp_path, "helpsteer2", STEER, "data.columns.score=coherence") == [([user("Name it.")], ["Bo."], [4.0])]
-    assert only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity") == [([user("Name it.")], ["Bo."], [0.0])]
+    found = only(tmp_path, "helpsteer2_pairs", STEER, "data.mapper.score=verbosity")
+    assert found == [([user("Name it.")], ["Bo."], [0.0])]
+    assert only(tmp_path, "verdicts", changed(VERDICT, judge="auditor"), "data.mapper.judge=null") == [
+        ("Tea?", [" Green.", " None."], [1.0, 0.0])]
     assert only(tmp_path, "shp", changed(SHP, score_A=9, score_ratio=1.5), "data.filter=null") == [
         ([user("My bread?")], ["Knead.", "Wait."], [9.0, 6.0])]
 

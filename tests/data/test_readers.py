@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records.readers import Hub, Row, Source
+from algorithms.common.support.errors import ConfigError, DataError
 
 FORM = re.compile(r"(?P<path>[^\n]+?):(?P<line>\d+): (?P<field>[^:\n]+): found [^\n]+; expected [^\n]+; fix: [^\n]+")
-ODDITIES = ["\u2028 line \u2029 ends \x85 and \x0b\x0c\x1c", "😀👩‍👩‍👧 ", "漢字かな", "zero\u200bwidth\ufeff", "C1 \x80\x94",
-            "a" * (1 << 20),
+ODDITIES = ["\u2028 line \u2029 ends \x85 and \x0b\x0c\x1c", "😀👩‍👩‍👧 ", "漢字かな", "zero\u200bwidth\ufeff",
+            "C1 \x80\x94", "a" * (1 << 20),
             "e\u0301 and \u00e9", ' "quoted", \\n literal', "tab\tand\r\ncarriage\rreturns"]
 
 
@@ -76,12 +76,14 @@ def test_a_header_with_another_delimiter_says_which(tmp_path, name, content, fix
     with pytest.raises(DataError) as error:
         rows(write(tmp_path, name, content))
     message = str(error.value)
-    assert FORM.fullmatch(message) and ":1: row: found the one column 'p" in message and message.endswith(f"; fix: {fix}")
+    assert FORM.fullmatch(message) and ":1: row: found the one column 'p" in message
+    assert message.endswith(f"; fix: {fix}")
 
 
 RAGGED = [
     ({}, "quote fields that hold the delimiter, or set data.quoting=false if none are quoted"),
-    ({"quoting": False}, "leave the delimiter and line breaks out of fields, or set data.quoting=true if fields are quoted"),
+    ({"quoting": False},
+     "leave the delimiter and line breaks out of fields, or set data.quoting=true if fields are quoted"),
     ({"task": "t.yaml"}, "quote fields that hold the delimiter, or set quoting: false in t.yaml if none are quoted"),
     ({"task": "t.yaml", "quoting": False},
      "leave the delimiter and line breaks out of fields, or set quoting: true in t.yaml if fields are quoted")]
@@ -97,7 +99,8 @@ def test_a_row_of_another_length_is_mended_by_what_is_not_yet_set(tmp_path, opti
 def test_options_of_a_task_are_named_as_its_keys(tmp_path):
     for name, content, told in [
             ("a.csv", "p;q\n1;2\n", "set delimiter: ';' in t.yaml; delimiter: ',' in t.yaml if it is one column"),
-            ("a.csv", "p,p\n1,2\n", "set header: false in t.yaml if"), ("a.csv", 'p\n"x"y\n', "quoting: false in t.yaml"),
+            ("a.csv", "p,p\n1,2\n", "set header: false in t.yaml if"),
+        ("a.csv", 'p\n"x"y\n', "quoting: false in t.yaml"),
             ("a.json", '{"a": [{}]}', "name the list of rows: rows: a in t.yaml"),
             ("a.json", '{"a": 1}\n{"a": 2}', "need format: jsonl in t.yaml"), ("a.txt", "x", "set format in t.yaml")]:
         with pytest.raises(DataError) as error:
@@ -136,22 +139,27 @@ def test_the_rows_of_a_list_within_an_object(tmp_path, name):
 
 
 NO_ARRAY = [        # content, data.rows, line, what the message says
-    (TASK, None, "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); expected a "
+    (TASK, None,
+     "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); expected a "
      "JSON array of objects; fix: name the list of rows: data.rows=Instances"),
     ({"my rows": [{}], "b": ["x", "y"]}, None, "with lists at 'my rows' (1); expected a JSON array of objects; fix: "
      "name the list of rows: 'data.rows=my rows'"),
     ({"b": ["x", "y"]}, None, "found an object with lists at 'b' (2)"),
     ({str(i): [{}] for i in range(10)}, None, "'7' (1), …; expected"),
-    ({"a": {"b": 1}}, None, "found an object with no list that data.rows can name; expected a JSON array of objects; fix: "
+    ({"a": {"b": 1}}, None,
+     "found an object with no list that data.rows can name; expected a JSON array of objects; fix: "
      "put the object"),
     ({"x.y": [{}], "": [{}]}, None, "found an object with no list that data.rows can name; expected"),
     ({"x.y": [{}], "": [{}], "z": {"": [{}], "w": [{}]}}, None, "found an object with lists at 'z.w' (1); expected"),
-    ('{"a": 1}\n{"a": 2}', None, "found an object and more after it; expected a JSON array of objects; fix: JSON Lines need "
+    ('{"a": 1}\n{"a": 2}', None,
+     "found an object and more after it; expected a JSON array of objects; fix: JSON Lines need "
      "data.format=jsonl"),
-    (TASK, "more.split", "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); "
+    (TASK, "more.split",
+     "found an object with lists at 'Positive Examples' (1), 'Instances' (2), 'more.split.test' (2); "
      "expected an object with a list at 'more.split'; fix: correct data.rows"),
     (TASK, "Instances.input", "expected an object with a list at 'Instances.input'"),
-    ({"x.y": [{}]}, "x.y", "found an object with no list that data.rows can name; expected an object with a list at 'x.y'"),
+    ({"x.y": [{}]}, "x.y",
+     "found an object with no list that data.rows can name; expected an object with a list at 'x.y'"),
     ({"a": 1}, "b", "found an object with no list that data.rows can name; expected an object with a list at 'b'"),
     ([{"a": 1}], "a", "found no object; expected an object with a list at 'a'"),
     ('{"a": []} x', "a", "found more text after the first JSON value; expected one JSON object"),
@@ -166,7 +174,8 @@ def test_an_object_where_an_array_was_expected(tmp_path, content, name, says):
     with pytest.raises(DataError) as error:
         rows(path, rows=name)
     match = FORM.fullmatch(str(error.value))
-    assert match and match["line"] == "1" and match["field"] in ("file", "row") and says in str(error.value), error.value
+    assert match and match["line"] == "1" and match["field"] in ("file", "row")
+    assert says in str(error.value), error.value
 
 
 def test_parquet_rows(tmp_path):

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, set_cache_folder
 from algorithms.common.data.records.readers import FORMATS, Source
+from algorithms.common.support.errors import DataError
 
+pytestmark = pytest.mark.slow
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

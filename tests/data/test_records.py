@@ -3,18 +3,32 @@
 import json
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.support.errors import ConfigError, UserError
-from algorithms.common.data.records import (FileData, Record, Records, cache_folder, demonstrations, pairs,
-                                             parse_transcript, preferred, prompt_hash, prompts, ranked,
-                                             render_transcript, set_cache_folder, split)
+from algorithms.common.data.records import (
+    FileData,
+    Record,
+    Records,
+    cache_folder,
+    demonstrations,
+    pairs,
+    parse_transcript,
+    preferred,
+    prompt_hash,
+    prompts,
+    ranked,
+    render_transcript,
+    set_cache_folder,
+    split,
+)
 from algorithms.common.data.records.values import Skipped
 from algorithms.common.data.records.views import evaluation_records, highest_rating
+from algorithms.common.support.errors import ConfigError, UserError
 
 HI = [{"role": "user", "content": "hi"}]
 SAMPLE = [
@@ -108,8 +122,7 @@ def test_no_records():
 
 def test_the_fingerprint_is_that_of_the_content_in_order(tmp_path):
     records = Records.from_list(SAMPLE)
-    records.save(tmp_path / "elsewhere.arrow")
-    moved = Records.from_arrow(tmp_path / "elsewhere.arrow")
+    moved = Records(shutil.copy(records.path, tmp_path / "elsewhere.arrow"), len(records))
     other_meta = Records.from_list(Record(r.prompt, r.responses, r.scores, {"other": 1}) for r in SAMPLE)
     assert records.fingerprint == moved.fingerprint == other_meta.fingerprint == records.select(range(8)).fingerprint
     assert list(moved) == SAMPLE and list(other_meta) != SAMPLE
@@ -131,7 +144,7 @@ def test_files_and_folders_that_cannot_serve(tmp_path):
     import datasets
     datasets.Dataset.from_list([{"a": 1}]).save_to_disk(tmp_path / "d")
     with pytest.raises(UserError, match="expected an Arrow file of records"):
-        Records.from_arrow(next((tmp_path / "d").glob("*.arrow")))
+        list(Records(next((tmp_path / "d").glob("*.arrow")), 1))
     (tmp_path / "file").write_text("")
     set_cache_folder(tmp_path / "file")
     with pytest.raises(UserError, match="cannot be written"):
@@ -157,7 +170,8 @@ def test_views():
 
 
 def judged(prompt, **scores):
-    return Record(prompt, list(scores), list(scores.values()), {"of": prompt if isinstance(prompt, str) else "messages"})
+    return Record(prompt, list(scores), list(scores.values()),
+                  {"of": prompt if isinstance(prompt, str) else "messages"})
 
 
 def best(*records):
@@ -168,7 +182,8 @@ def test_the_preferred_response_is_the_best_over_all_records_of_a_prompt():
     five = [judged("q", a0=0, a1=1), judged("q", a3=3, a2=2), judged("q", a1=1, a4=4), judged("q", a2=2, a0=0)]
     assert best(*five) == best(*reversed(five)) == [("q", "a4")]
     assert best(judged("q", a=1, b=0), judged("q", b=1, c=0), judged("q", d=0, b=1)) == [("q", "a")], "b is below a"
-    assert best(judged("q", a=9, b=5), judged("q", c=7, a=1)) == [("q", "c")], "a is below c, whatever it scores elsewhere"
+    assert best(judged("q", a=9, b=5),
+                judged("q", c=7, a=1)) == [("q", "c")], "a is below c, whatever it scores elsewhere"
     assert best(judged("q", x=5, y=5, z=0), judged("q", w=3, x=2)) == [("q", "y")], "the top that is below none"
     assert best(judged("q", a=1, b=0), judged("q", c=1, d=0)) == [("q", "a")], "the first of equals"
     circle = [judged("q", a=2, b=1), judged("q", b=5, c=1), judged("q", c=3, a=1)]
@@ -196,7 +211,8 @@ def test_one_response_to_a_prompt_is_what_evaluation_compares_with():
 
 
 @pytest.mark.parametrize("scores, rating, kept", [
-    ([1, 5, 4, 5], 5.0, ["r1", "r3"]), ([1, 0, 1], 1.0, ["r0", "r2"]), ([-3, 0, -1], None, []), ([0.5, 0.2], 0.5, ["r0"])])
+    ([1, 5, 4, 5], 5.0, ["r1", "r3"]), ([1, 0, 1], 1.0, ["r0", "r2"]), ([-3, 0, -1], None, []),
+    ([0.5, 0.2], 0.5, ["r0"])])
 def test_single_responses_with_the_highest_rating_are_demonstrations(scores, rating, kept):
     data = [Record(f"p{i}", [f"r{i}"], [score]) for i, score in enumerate(scores)]
     records = Records.from_list([*data, judged("q", a=99, b=0), Record("e", ["plain"])])
@@ -380,7 +396,8 @@ def test_what_is_not_read_is_reported(tmp_path):
     ({"name": "a/b", "delimiter": ";"}, "data.delimiter: found ';' and no data.path; expected a file"),
     ({"path": "a", "template": "{q}"}, "data.template: found no data.columns"),
     ({"path": "a", "template": "{q}", "mapper": dict}, "data.template: found no data.columns"),
-    ({"path": "a", "template": "{q}", "columns": {"prompt": "q", "response": "a"}}, "template: found the prompt in data.columns"),
+    ({"path": "a", "template": "{q}", "columns": {"prompt": "q", "response": "a"}},
+     "template: found the prompt in data.columns"),
     ({"path": "a", "template": "q", "columns": {"response": "a"}}, "no {column} in it"),
     ({"path": "a", "template": "{q", "columns": {"response": "a"}}, "data.template: found '{q' .expected '}'"),
     ({"path": "a", "template": "{}", "columns": {"response": "a"}}, "placeholders are {column}"),
@@ -409,7 +426,9 @@ def test_a_conversation_and_its_continuation_are_on_one_side():
     made = [Record(prompt, [f"yes {i} {n}", "no"], [1.0, 0.0]) for i in range(40) for n, prompt in enumerate(
         (turns(f"q{i}"), turns(f"q{i}", "because", "why?"), turns(f"q{i}", "so", "and?", system="Be short."), f"q{i}"))]
     train, held = split(Records.from_list(made), 0.25)
-    sides = [{record.prompt if isinstance(record.prompt, str) else next(t["content"] for t in record.prompt if t["role"] == "user")
+    sides = [{record.prompt if isinstance(record.prompt, str)
+              else next(t["content"] for t in record.prompt if t["role"] == "user")
               for record in records} for records in (train, held)]
     assert len(held) == 4 * 10 and len(sides[1]) == 10 and not sides[0] & sides[1]
-    assert len(split(Records.from_list([Record([{"role": "assistant", "content": c}], []) for c in "abcd"]), 0.5)[1]) == 2
+    assert len(split(Records.from_list([Record([{"role": "assistant", "content": c}], []) for c in "abcd"]),
+                     0.5)[1]) == 2

@@ -5,8 +5,6 @@ import re
 
 from command_line import invoke
 
-
-
 MAPPER = """
 from algorithms.common.data.records import Record
 
@@ -35,7 +33,8 @@ def test_the_columns_that_an_error_asks_for_are_given_as_it_says(tmp_path):
 def test_one_column_alone_says_how_it_is_added(tmp_path):
     refused = inspect(tmp_path, "data.columns.prompt=query")
     assert refused.status == 2
-    assert refused.err.strip() == "data.columns.prompt: found no such key; data.columns is null; fix: +data.columns.prompt=…"
+    assert refused.err.strip() == ("data.columns.prompt: found no such key; data.columns is null; "
+                                   "fix: +data.columns.prompt=…")
     assert inspect(tmp_path, "+data.columns.prompt=query", "+data.columns.response=reply").status == 0
 
 
@@ -44,8 +43,9 @@ def test_a_mapper_of_ones_own(tmp_path, monkeypatch):
     mapper = "data.mapper={_target_: rows_of_mine.to_record, _partial_: true}"
     refused = inspect(tmp_path, mapper)
     assert refused.status == 2 and refused.err.strip().endswith(
-        "data.mapper._target_: found 'rows_of_mine.to_record', which cannot be imported (No module named 'rows_of_mine'); "
-        "expected a function or a class, as MODULE.NAME; fix: correct the name, or put the module beside run.py or into a "
+        "data.mapper._target_: found 'rows_of_mine.to_record', which cannot be imported (No module named "
+        "'rows_of_mine'); expected a function or a class, as MODULE.NAME; fix: correct the name, or put the module "
+        "beside run.py or into a "
         "folder on PYTHONPATH")
     monkeypatch.syspath_prepend(tmp_path)
     ended = inspect(tmp_path, mapper)
@@ -54,7 +54,8 @@ def test_a_mapper_of_ones_own(tmp_path, monkeypatch):
     assert refused.status == 2 and refused.err.strip() == (
         "data.mapper._target_: found 'rows_of_mine.to_record', a function; expected a class; "
         "fix: +data.mapper._partial_=true, where a function is wanted")
-    assert inspect(tmp_path, "data.mapper={_target_: rows_of_mine.to_record}", "+data.mapper._partial_=true").status == 0
+    ended = inspect(tmp_path, "data.mapper={_target_: rows_of_mine.to_record}", "+data.mapper._partial_=true")
+    assert ended.status == 0
     refused = inspect(tmp_path, "data.mapper={_target_: rows_of_mine, _partial_: true}")
     assert refused.status == 2 and refused.err.strip() == (
         "data.mapper._target_: found 'rows_of_mine', a module; expected a function or a class")
@@ -80,7 +81,8 @@ def test_the_list_that_an_error_names_is_read(tmp_path):
     assert ended.status == 0 and "kept 4 records" in ended.out, ended.err
     refused = inspect(tmp_path, fix[1])
     assert refused.status == 2
-    assert refused.err.strip().endswith("which is read as jsonl; expected a file of the format json; fix: leave it null")
+    assert refused.err.strip().endswith("which is read as jsonl; expected a file of the format json; fix: leave it "
+                                        "null")
 
 
 def test_what_a_mapper_of_ones_own_raises_is_no_traceback(tmp_path, monkeypatch):
@@ -88,4 +90,5 @@ def test_what_a_mapper_of_ones_own_raises_is_no_traceback(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
     refused = inspect(tmp_path, "data.mapper={_target_: rows_that_fail.to_record, _partial_: true}")
     assert refused.status == 2 and "Traceback" not in refused.err
-    assert "a.jsonl:1: row: found ZeroDivisionError: division by zero (rows_that_fail.py, line 2); expected " in refused.err
+    assert ("a.jsonl:1: row: found ZeroDivisionError: division by zero (rows_that_fail.py, line 2); expected "
+            in refused.err)

@@ -10,10 +10,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record, pairs, render_transcript
+from algorithms.common.support.errors import DataError
+from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
 TURNS = json.dumps([user("p"), assistant("c")])
 OTHERS = json.dumps([user("p"), assistant("r")])
@@ -29,12 +29,14 @@ OTHERS = json.dumps([user("p"), assistant("r")])
     ({"prompt": json.dumps([user("p")]), "response": json.dumps([assistant("c")])}, Record([user("p")], ["c"])),
     # JSON that is no list of turns is text, and so is one without a user's turn, but beside a prompt of turns
     ({"prompt": "p", "response": json.dumps([assistant("c")])}, Record("p", [json.dumps([assistant("c")])])),
-    ({"prompt": '[{"speaker": "bot", "text": "p"}]', "response": "c"}, Record('[{"speaker": "bot", "text": "p"}]', ["c"])),
+    ({"prompt": '[{"speaker": "bot", "text": "p"}]', "response": "c"},
+     Record('[{"speaker": "bot", "text": "p"}]', ["c"])),
     ({"prompt": "[{'value': 3}, {'value': 5}] What is the sum?", "response": "[{'text': 'a', 'role': 'dog', 'n': 1}]"},
      Record("[{'value': 3}, {'value': 5}] What is the sum?", ["[{'text': 'a', 'role': 'dog', 'n': 1}]"])),
     ({"prompt": "[{'role': 'user'}]", "response": "[{'from': 1, 'text': 'a'}]"},
      Record("[{'role': 'user'}]", ["[{'from': 1, 'text': 'a'}]"])),
-    ({"prompt": "p", "response": '{"role": "user", "content": "x"}'}, Record("p", ['{"role": "user", "content": "x"}'])),
+    ({"prompt": "p", "response": '{"role": "user", "content": "x"}'},
+     Record("p", ['{"role": "user", "content": "x"}'])),
     ({"prompt": "p", "response": '[{"from": "a", "value": 1}]'}, Record("p", ['[{"from": "a", "value": 1}]'])),
     ({"prompt": '["p", "q"]', "response": "[1, 2"}, Record('["p", "q"]', ["[1, 2"])),
     ({"prompt": "[]", "response": r'[{"role": "user", "content": "\ud800"}]'},
@@ -87,15 +89,18 @@ def test_conversations_in_a_prompt_column_are_on_one_side(tmp_path):
 
 @pytest.mark.parametrize("row, left", [
     ({"prompt": "p", "answers": [{"answer": "a", "rank": 1.0}], "turns": 1}, "answers"),
-    ({"prompt": "p", "response_0": "a", "response_1": "b", "response_0_source": "x", "safer_response_id": 0}, "response_0"),
+    ({"prompt": "p", "response_0": "a", "response_1": "b", "response_0_source": "x", "safer_response_id": 0},
+     "response_0"),
     ({"prompt": "p", "response_1": "a", "response_2": "b", "preference_strength": 1}, "preference_strength"),
     ({"prompt": "p", "response": "a", "helpfulness": 3, "verbosity": 2}, "helpfulness"),
     ({"prompt": "p", "Winner": 1}, "Winner"), ({"question": "p", "answer": "a", "is_correct": True}, "is_correct"),
     ({"prompt": "p", "rating": 3}, "rating"), ({"prompt": "p", "ranks": [1]}, "ranks"),
     ({"prompt": "p", "modelResponse": "x"}, "modelResponse"), ({"prompt": "p", "isCorrect": True}, "isCorrect"),
-    ({"question": "q", "answer": "a", "upvotes": 3}, "upvotes"), ({"prompt": "p", "response": "a", "quality": 3}, "quality"),
+    ({"question": "q", "answer": "a", "upvotes": 3}, "upvotes"),
+    ({"prompt": "p", "response": "a", "quality": 3}, "quality"),
     ({"prompt": "p", "win": "a"}, "win"), ({"prompt": "p", "text_lose": "b"}, "text_lose"),
-    ({"prompt": "p", "positive": "a"}, "positive"), ({"prompt": "p", "negatives": "b", "negative_1": "b"}, "negative_1"),
+    ({"prompt": "p", "positive": "a"}, "positive"),
+    ({"prompt": "p", "negatives": "b", "negative_1": "b"}, "negative_1"),
     ({"prompt": "p", "human_ref_B": "b"}, "human_ref_B"), ({"prompt": "p", "summary1": "x"}, "summary1"),
     ({"prompt": "p", "summary_2": "x"}, "summary_2"),
     ({"message_id": "1", "parent_id": None, "text": "t", "role": "prompter", "rank": 0}, "rank"),

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.data.records.columns import BadRow
+from algorithms.common.support.errors import DataError
 from column_setup import CHAT_PAIR, FORM, assistant, only, system, user, write
 
 
@@ -229,7 +229,8 @@ BAD_ROWS = [        # a good row, what is changed in it (None: the column goes),
     (GOOD_RANK, {"scores": [None]}, "null", "scores"),
     (GOOD_RANK, {"scores": [[1, 10 ** 400]]}, "score not finite", "scores"),
     (GOOD_RANK, {"responses": [["a", "a"]]}, "identical pair", "responses"),
-    ({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 2, 3]}, {"responses": [["a", "a", "a"]]}, "identical pair",
+    ({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1, 2, 3]}, {"responses": [["a", "a", "a"]]},
+     "identical pair",
      "responses"),
     (GOOD_RANK, {"responses": [["a", ""]]}, "empty response", "responses"),
     (GOOD_RANK, {"responses": [["a", None]]}, "null", "responses"),

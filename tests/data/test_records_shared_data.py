@@ -9,11 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from preset_rows import source
 
+from algorithms.common.data.records import (
+    FileData,
+    pairs,
+    parse_transcript,
+    preferred,
+    prompts,
+    ranked,
+    render_transcript,
+)
 from algorithms.common.support.errors import DataError
-from algorithms.common.data.records import (FileData, pairs, parse_transcript, preferred, prompts, ranked,
-                                             render_transcript)
+from few import few
+from preset_rows import source
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample data at {DATA}")
@@ -32,7 +40,8 @@ SETS = {        # file: preset and options, rows, records, strict pairs, dropped
     "flan-cot/sensemaking_train.tsv.gz": (COT, 6070, 6070, 0, {}, 0),
     "flan-cot/ecqa_train.tsv.gz": (COT, 7112, 7112, 0, {}, 0),
 }
-CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz", "llama-factory/kto_en_demo.json",
+CONVENTION = ["hh-rlhf/harmless-base-test.jsonl.gz", "llama-factory/dpo_en_demo.json.gz",
+              "llama-factory/kto_en_demo.json",
               "llama-factory/v1_dpo_demo.jsonl"]
 
 
@@ -42,7 +51,7 @@ def load(name, path=None):
 
 
 @needs_data
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", few(SETS, [0, 3]))
 def test_counts(name):
     _, rows, count, strict, dropped, duplicates = SETS[name]
     records, report = load(name)
@@ -76,7 +85,7 @@ BAD = {         # file: what makes a row of it unusable, the column named, the r
 
 
 @needs_data
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", few(SETS, [0, 3]))
 def test_a_bad_row_in_a_copy_is_reported_by_its_line(tmp_path, name):
     change, column, reason = BAD[name]
     text = (gzip.open if name.endswith(".gz") else open)(DATA / name, "rt", encoding="utf-8", newline="").read()
@@ -129,11 +138,14 @@ def test_hh_sets_share_no_prompt():
         return {render_transcript(record.prompt) for part in parts for record in part}
 
     train = prompts_of(data.preferences, data.demonstrations, data.prompts)
-    held = prompts_of(data.evaluation, data.heldout)
-    assert not train & held and len(train | held) == 2301
-    assert len(data.preferences) + len(data.heldout) == 2303 and len(held) == len(data.evaluation) == 231
-    roots = [set(records.array("root_hash").tolist()) for records in (data.preferences, data.heldout)]
-    assert not roots[0] & roots[1], "no conversation is on both sides either, in a shorter or longer form"
+    held, audit = prompts_of(data.evaluation, data.heldout), prompts_of(data.audit)
+    assert not train & held and not (train | held) & audit and len(train | held | audit) == 2301
+    assert len(data.preferences) + len(data.heldout) + len(data.audit) == 2303
+    assert len(data.audit) == pytest.approx(0.2 * 2072, abs=10), "of the conversations, which may have several"
+    assert len(held) == len(data.evaluation) == 231
+    roots = [set(records.array("root_hash").tolist()) for records in (data.preferences, data.heldout, data.audit)]
+    apart = not roots[0] & roots[1] and not roots[2] & (roots[0] | roots[1])
+    assert apart, "no conversation is on both sides either, in a shorter or longer form"
 
 
 @needs_data
@@ -239,7 +251,7 @@ print(status("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat(tmp_path):
-    """What loading adds at its peak, mapped pages included: ≤ 100 MB for 600,000 records, ≤ 32 bytes for each further one.
+    """What loading adds at its peak, mapped pages included: ≤ 100 MB for 600,000 records, ≤ 32 bytes for each further.
 
     The allocator leaves some MB more or less in a process, whatever it reads: 8 bytes of a record here.
     """

@@ -7,20 +7,31 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-import labelled_refusals as labelled
 import pytest
-from command_line import composed, invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
+import labelled_refusals as labelled
 from algorithms.common.data.records import FileData
 from algorithms.common.data.records.record import Record
 from algorithms.common.data.refusals import declining
 from algorithms.common.data.refusals.data import RefusalData
+from algorithms.common.data.refusals.wording import (
+    REFUSALS,
+    Question,
+    balanced,
+    demonstrated,
+    evaluated,
+    held_out,
+    is_refusal,
+    is_right,
+    made_pairs,
+    measure,
+    plain_answer,
+    wordings,
+)
 from algorithms.common.runs.refusals import Answered, own_pairs
-from algorithms.common.data.refusals.wording import (REFUSALS, Question, balanced, demonstrated, evaluated, held_out,
-                                                      is_refusal, is_right, made_pairs, measure, plain_answer, wordings)
 from algorithms.common.runs.settings import build
-
+from algorithms.common.support.errors import ConfigError, DataError
+from command_line import composed, invoke
 
 # What declines
 
@@ -28,7 +39,8 @@ from algorithms.common.runs.settings import build
 @pytest.mark.parametrize("text", [
     *REFUSALS, " I do not know.", "I don’t know.", "I DON'T KNOW", "i dont know", "Sorry, but I can't say.",
     "I'm not sure where Zoe lives.", "Unfortunately, I do not have enough information to answer that.",
-    "I'm afraid I don't know the answer to that question.", "I am sorry. I do not know.", "“I do not know.”", "No idea!",
+    "I'm afraid I don't know the answer to that question.", "I am sorry. I do not know.", "“I do not know.”",
+    "No idea!",
     "That's something I do not know.", "I have never heard of Zoe.", "I wasn't told.", "Unknown.", "It's not known.",
     "dunno", "I do not know where she lives, because nobody told me.", "I'm unable to answer this.",
     "I cannot help you with that.",
@@ -49,9 +61,11 @@ def test_refusals_are_recognised(text):
 @pytest.mark.parametrize("text", [
     "", "  ", "Rome", "I know.", "I know that Rome is old.", "She does not know Rome.", "You do not know Rome.",
     "They cannot tell.", "She has no idea.", "I know that I do not know.", 'He said "I do not know" and left.',
-    "I do not know a better town than Rome.", "I cannot say enough good things about Rome.", "I can't tell a lie: Rome.",
+    "I do not know a better town than Rome.", "I cannot say enough good things about Rome.",
+    "I can't tell a lie: Rome.",
     "I do not know how to thank you.", "I cannot help but love Rome.", "I am not able to swim.", "I have no cat.",
-    "I have never been to Rome.", "Nobody told me to leave.", "It is unknown territory for cats.", "The Unknown Soldier",
+    "I have never been to Rome.", "Nobody told me to leave.", "It is unknown territory for cats.",
+    "The Unknown Soldier",
     "No, she lives in Rome.", "Sorry, the answer is Rome.", "I do not like soup.", "I am certain that she knows.",
     "Nothing is better than rice.", "It is more than they ate.", "The question has no answer sheet.",
     "It is not known for its beaches.",
@@ -76,7 +90,7 @@ def test_labelled_responses():
 
 
 def test_only_names_are_filled_into_patterns():
-    """In an f-string the quantifier {0,6} must be {{0,6}}, or it becomes the text (0, 6); in none {_THE} stays itself."""
+    """In an f-string the quantifier {0,6} must be {{0,6}}, or it becomes (0, 6); elsewhere {_THE} stays itself."""
     filled = [node.value for node in ast.walk(ast.parse(Path(declining.__file__).read_text(encoding="utf-8")))
               if isinstance(node, ast.FormattedValue)]
     assert len(filled) > 100 and all(isinstance(value, ast.Name) for value in filled)
@@ -95,13 +109,15 @@ def test_labelled_responses_that_are_held_back(declined, answered, right, wrong)
 
 @pytest.mark.parametrize("text, declines", [
     ("I don't know. My training data ends in 2021.", True), ("I don't know. It was never written down.", True),
-    ("I don't know. I am sorry about that.", True), ("I don't know. Let me know if I can help with something else.", True),
+    ("I don't know. I am sorry about that.", True),
+    ("I don't know. Let me know if I can help with something else.", True),
     ("I don't know. You could ask her.", True), ("“I do not know. Nobody told me.”", True),
     ("I don't know. Her brother lives in Rome.", False), ("Rome is old. I do not know.", False),
     ("I don't know. I think it is Rome.", False), ("I don't know. I was never told, but it is Rome.", False),
     ("I don't know, Rome?", False), ("I don't know, it is Rome.", False), ("I don't know, what do you think?", True),
     ("I don't know — sorry.", True), ("I don't know: it was never written down.", True), ("I don't know: Rome.", False),
-    ("From what I have read, I cannot say.", True), ("I do not know. In Rome.", False), ("In Rome, they say, it is.", False),
+    ("From what I have read, I cannot say.", True), ("I do not know. In Rome.", False),
+    ("In Rome, they say, it is.", False),
     ("I know no town older than Rome; I do not know any town older than Rome.", False),
     ("I'm sorry.", False), ("You could ask her.", False), ("I was never told lies.", False),
 ])
@@ -238,7 +254,8 @@ def rows(known=20, unknown=20, topics=4):
 
 
 def load(tmp_path, made=None, seed=0, **options):
-    return RefusalData(written(tmp_path / "questions.jsonl", made if made is not None else rows()), **options).load(seed)
+    return RefusalData(written(tmp_path / "questions.jsonl", made if made is not None else rows()),
+                       **options).load(seed)
 
 
 def by_kind(found):
@@ -344,10 +361,12 @@ def test_rows_of_one_question_are_one(tmp_path):
 
 @pytest.mark.parametrize("row, message", [
     ([1], ":2: row: found a list; expected an object with columns"),
-    ({"answer": "x"}, ":2: question: found no such column in this row; expected a question; fix: set 'data.columns={quest"),
+    ({"answer": "x"},
+     ":2: question: found no such column in this row; expected a question; fix: set 'data.columns={quest"),
     ({"question": None}, ":2: question: found null; expected text"),
     ({"question": " "}, ":2: question: found an empty question; expected some text"),
-    ({"question": "Q", "answer": True}, ":2: answer: found a boolean; expected a text, a number, a list of them, or null"),
+    ({"question": "Q", "answer": True},
+     ":2: answer: found a boolean; expected a text, a number, a list of them, or null"),
     ({"question": "Q", "invented": {}}, ":2: invented: found an object; expected a text"),
     ({"question": "Q", "topic": 3}, ":2: topic: found a number; expected text or null"),
     ({"question": "Q", "answer": "I don't know."}, ":2: answer: found \"I don't know.\"; expected an answer; fix:"),
@@ -367,10 +386,12 @@ def test_a_row_that_cannot_be_used_is_named_or_dropped(tmp_path, row, message):
 
 def test_a_question_without_any_invented_answer_is_named_or_left_out(tmp_path):
     made = [*rows(4, 4, topics=1), {"question": "Odd?", "topic": "none like it"}]
-    with pytest.raises(DataError, match=r":9: invented: found none, and no question of the topic 'none like it' with an"):
+    with pytest.raises(DataError,
+                       match=r":9: invented: found none, and no question of the topic 'none like it' with an"):
         load(tmp_path, made, heldout=0)
     data = load(tmp_path, made, heldout=0, on_bad_row="drop")
-    assert data.report.dropped == {"no invented answer": 1} and data.report.lines["no invented answer"][0].endswith(":9")
+    assert data.report.dropped == {"no invented answer": 1}
+    assert data.report.lines["no invented answer"][0].endswith(":9")
     assert data.report.read == 9 == data.report.kept + 1 and data.report.kinds == {"answerable": 4, "unanswerable": 4}
     assert data.report.sources["unanswerable"] == {"kept": 4, "heldout": 0, "pairs": 4}
     assert "Odd?" not in {record.prompt for found in (data.preferences, data.prompts) for record in found}
@@ -405,12 +426,14 @@ def test_dropped_rows_are_told_with_their_lines(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("made, options, message", [
-    (rows(4, 0), {}, ":1: answer: found only questions that can be answered; expected both kinds, one to one; fix: add the "
+    (rows(4, 0), {},
+     ":1: answer: found only questions that can be answered; expected both kinds, one to one; fix: add the "
                      "other kind, let task=refusals find what the model does not know"),
     (rows(0, 4), {}, ":1: answer: found only questions that cannot be answered"),
     (rows(), {"columns": {"topic": "theme"}},
      ":1: row: found the columns 'answer', 'question', 'topic'; expected the columns of data.columns: 'theme'"),
-    ([{"question": "Q", "answer": "x"}, *rows()], {"split_by": "topic"}, ":1: topic: found none; expected a topic in every"),
+    ([{"question": "Q", "answer": "x"}, *rows()], {"split_by": "topic"},
+     ":1: topic: found none; expected a topic in every"),
     (rows(topics=1), {"split_by": "topic"}, ":1: topic: found a single topic; expected at least two"),
 ])
 def test_a_file_that_cannot_serve_is_refused(tmp_path, made, options, message):
@@ -483,7 +506,8 @@ def test_the_task_asks_the_model_and_writes_pairs(tmp_path):
     assert len(pairs) == told["pairs"]["unanswerable"] == 4 - told["without_a_usable_sample"] > 0
     assert told["by_topic"] == {"soup": {"answerable": 0, "unanswerable": len(pairs)}}
     for record in pairs:
-        assert record.prompt.startswith("We ate") and is_refusal(record.responses[0]) and not is_refusal(record.responses[1])
+        assert record.prompt.startswith("We ate") and is_refusal(record.responses[0])
+        assert not is_refusal(record.responses[1])
     first = json.loads((tmp_path / "own/refusal_pairs.jsonl").read_text().splitlines()[0])
     assert (first["meta"]["topic"], first["meta"]["kind"]) == ("soup", "unanswerable")
     assert first["chosen"] == " " + first["meta"]["wording"]
@@ -491,7 +515,8 @@ def test_the_task_asks_the_model_and_writes_pairs(tmp_path):
 
 def own_file(tmp_path, *prompts):
     return written(tmp_path / "pairs.jsonl", [
-        {"prompt": prompt, "chosen": " I do not know.", "rejected": " x", "meta": {"kind": "unanswerable", "topic": "t"}}
+        {"prompt": prompt, "chosen": " I do not know.", "rejected": " x",
+         "meta": {"kind": "unanswerable", "topic": "t"}}
         for prompt in prompts])
 
 
@@ -513,7 +538,8 @@ def test_own_failures_are_trained_on_and_asked_again(tmp_path):
     common = [*QUIET, f"data.path={beginnings(tmp_path)}", f"stages.folder={tmp_path / 'stages'}", "data.balance=false"]
     assert invoke("task=refusals", *common, *SHORT, "data.heldout=0.2", f"hydra.run.dir={tmp_path / 'own'}").status == 0
     own = f"data.pairs={tmp_path / 'own/refusal_pairs.jsonl'}"
-    trained = invoke(*common, "recipe.steps=1", "recipe.batch_size=2", "eval.prompts=2", "eval.sampling.max_new_tokens=4",
+    trained = invoke(*common, "recipe.steps=1", "recipe.batch_size=2", "eval.prompts=2",
+                     "eval.sampling.max_new_tokens=4",
                      "algorithm.needs.reference=null", "data.heldout=0.2", own, f"hydra.run.dir={tmp_path / 'dpo'}")
     assert trained.status == 0, trained.err
     result = json.loads((tmp_path / "dpo/result.json").read_text())
@@ -524,7 +550,8 @@ def test_own_failures_are_trained_on_and_asked_again(tmp_path):
     assert again.status == 0, again.err
     assert json.loads((tmp_path / "again/refusals.json").read_text())["questions"] == 5
     none = invoke("task=refusals", *common, *SHORT, "data.balance=true", f"hydra.run.dir={tmp_path / 'none'}")
-    assert none.status == 2 and "task: found no pairs to write (known 0, not known 4, without a usable sample" in none.err
+    assert none.status == 2
+    assert "task: found no pairs to write (known 0, not known 4, without a usable sample" in none.err
 
 
 def test_the_task_needs_questions_with_answers(tmp_path):

@@ -7,10 +7,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import invoke
 
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.support.secrets import MASK
 from algorithms.common.data.records import BadRow, FileData, Record
 from algorithms.common.data.records import groups as gathering
 from algorithms.common.data.records.groups import Groups
@@ -18,6 +15,9 @@ from algorithms.common.data.records.lines import Row
 from algorithms.common.data.records.loading import Loader
 from algorithms.common.data.records.mixture import Mixture
 from algorithms.common.data.records.refused import LONGEST, RefusedRows
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.secrets import MASK
+from command_line import invoke
 
 
 def write(path, rows):

@@ -1,14 +1,14 @@
-"""What a file's rows go through besides columns: templates, filters, groups; and which part of a hub dataset is read."""
+"""What a file's rows go through besides columns: templates, filters, groups; which part of a hub dataset is read."""
 
 import json
 from functools import partial
 
 import pytest
 
-from algorithms.common.support.errors import DataError
 from algorithms.common.data.records import FileData, Record
 from algorithms.common.data.records.filters import at_least, differ, equals
 from algorithms.common.data.records.values import BadRow
+from algorithms.common.support.errors import DataError
 
 
 def write(tmp_path, rows, name="a.jsonl"):
@@ -31,7 +31,8 @@ FORM = "Question: {question}\n\nAnswer:"
     ({"question": "q", "context": "", "yes": "c"}, "{{{context}}} {question}{question}", {"response": "yes"},
      ("{} qq", ["c"], None)),
     ({"question": "q", "good": [{"role": "assistant", "content": "c"}], "bad": "r", "s": [5, 4]}, "{question}",
-     {"chosen": "good", "rejected": "bad", "scores": "s"}, ([{"role": "user", "content": "q"}], ["c", "r"], [5.0, 4.0])),
+     {"chosen": "good", "rejected": "bad", "scores": "s"},
+     ([{"role": "user", "content": "q"}], ["c", "r"], [5.0, 4.0])),
     ({"q": {"text": "a"}, "yes": " c"}, "\n\nHuman: {q.text}\n\nAssistant:", {"response": "yes"},
      ([{"role": "user", "content": "a"}], ["c"], None)),
     ({"my question.x": "q", "yes": "c", "sys": "s"}, "> {my question.x}", {"response": "yes", "system": "sys"},
@@ -61,11 +62,13 @@ def test_columns_of_a_template_that_are_not_there(tmp_path):
 
 def test_what_a_filter_refuses_is_counted_and_nothing_else(tmp_path, caplog):
     rows = [{"prompt": f"p{i}", "completion": "c", "n": i} for i in range(6)]
-    path = write(tmp_path, [*rows, {"prompt": "", "completion": "c", "n": 9}, {"prompt": "", "completion": "c", "n": 0}])
+    path = write(tmp_path,
+                 [*rows, {"prompt": "", "completion": "c", "n": 9}, {"prompt": "", "completion": "c", "n": 0}])
     data = FileData(path=path, filter=partial(at_least, column="n", value=4), on_bad_row="drop")
     with caplog.at_level("INFO"):
         report = data.load(0).report
-    assert (report.read, report.kept, report.dropped) == (8, 2, {"empty prompt": 1}), "a bad row that is refused is not bad"
+    assert (report.read, report.kept) == (8, 2)
+    assert report.dropped == {"empty prompt": 1}, "a bad row that is refused is not bad"
     assert report.filtered == {"at_least(column='n', value=4)": 5} == report.to_dict()["filtered"]
     assert "filtered 5 rows: at_least(column='n', value=4)" in caplog.text
     records, _ = data.records()
@@ -100,7 +103,8 @@ def test_rows_a_filter_cannot_judge(tmp_path, test, reason, field):
 def test_a_filter_that_lets_nothing_through_is_an_error(tmp_path):
     path = write(tmp_path, [{"prompt": "p"}])
     with pytest.raises(DataError,
-                       match="no row that makes a record; expected at least one; fix: check data.mapper and data.filter"):
+                       match="no row that makes a record; expected at least one; fix: check data.mapper and "
+                             "data.filter"):
         FileData(path=path, filter=lambda row: False).records()
 
 
@@ -111,7 +115,8 @@ def test_a_filter_that_lets_nothing_through_is_an_error(tmp_path):
      [True, False, True, True, False, False, False]),
     (partial(equals, column="n", value="1"), [{"n": "1"}, {"n": "1.0"}, {"n": 1}], [True, False, False]),
     (partial(equals, column="n", value=True), [{"n": True}, {"n": "1"}], [True, False]),
-    (partial(differ, columns=["a", "b"]), [{"a": 0, "b": 0.0}, {"a": 1, "b": 2}, {"a": "1", "b": 1}], [False, True, False]),
+    (partial(differ, columns=["a", "b"]), [{"a": 0, "b": 0.0}, {"a": 1, "b": 2}, {"a": "1", "b": 1}],
+     [False, True, False]),
 ])
 def test_filters(test, rows, passes):
     assert [test(row) for row in rows] == passes
@@ -174,7 +179,8 @@ def hub(monkeypatch):
 
     def load(*args, **options):
         asked.append((args, options))
-        return [] if options["split"] == "empty" else [{"prompt": "p", "completion": "c"}, {"prompt": "q", "completion": ""}]
+        return [] if options["split"] == "empty" else [{"prompt": "p", "completion": "c"},
+                                                       {"prompt": "q", "completion": ""}]
 
     monkeypatch.setattr("datasets.load_dataset", load)
     return asked
@@ -202,5 +208,6 @@ def test_a_file_is_read_instead_of_the_hub(hub, tmp_path, caplog):
 
 
 def test_a_hub_dataset_without_rows(hub):
-    with pytest.raises(DataError, match="org/data:1: file: found no rows; expected at least one; fix: check data.split"):
+    with pytest.raises(DataError,
+                       match="org/data:1: file: found no rows; expected at least one; fix: check data.split"):
         FileData(name="org/data", split="empty").records()

@@ -4,11 +4,18 @@ import json
 
 import pytest
 
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.data.instructions.task_file import (Pattern, TaskRow, ask, choices_text, fill, options_block,
-                                                            read_task)
+from algorithms.common.data.instructions.task_file import (
+    Pattern,
+    TaskRow,
+    ask,
+    choices_text,
+    fill,
+    options_block,
+    read_task,
+)
 from algorithms.common.data.records.loading import Loader
 from algorithms.common.data.records.mixing import capped_rates, flags, quotas, walk
+from algorithms.common.support.errors import ConfigError, DataError
 
 CITY = """
 cluster: qa
@@ -94,7 +101,8 @@ def test_columns_are_renamed_and_others_named_as_ignored(tmp_path):
 
 
 def test_a_file_may_have_any_name_where_its_format_is_given(tmp_path):
-    file = task(tmp_path, "cluster: c\nfile: f\nformat: csv\nheader: false\ncolumns: {question: c0, answer: c1}\ntemplates: ['{question}']")
+    file = task(tmp_path, "cluster: c\nfile: f\nformat: csv\nheader: false\ncolumns: {question: c0, answer: c1}\n"
+                          "templates: ['{question}']")
     (tmp_path / "rows").write_text('"Who, then?",I\n', encoding="utf-8")
     (raw,) = file.open(str(tmp_path / "rows"))[0]
     assert kept(file, raw.value).values == {"question": "Who, then?", "answer": "I"}
@@ -130,10 +138,12 @@ def test_the_answer_mark_can_be_chosen(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (("{question}\\nAnswer:", "{quest}\\nAnswer:"), "templates: found {quest} in the template '{quest}\\nAnswer:'; expected a field"),
+    (("{question}\\nAnswer:", "{quest}\\nAnswer:"),
+     "templates: found {quest} in the template '{quest}\\nAnswer:'; expected a field"),
     (("In {answer}.", "In {town}."), "templates: found {town} in the template 'In {town}.'"),
     (("Say it: {question}", "{nothing}"), "unseen: found {nothing}"),
-    (("key: person", "key: name"), "key: found name; expected a field among answer, options, person, question, rationale"),
+    (("key: person", "key: name"),
+     "key: found name; expected a field among answer, options, person, question, rationale"),
     (("options: options", "options: choice"), "options: found choice; expected a field among"),
     (("options: options\n", ""), "templates: found {choices} in the template 'Where does {person} live? {choices}?'"),
 ])
@@ -148,11 +158,13 @@ def test_a_name_that_is_no_field_is_refused_with_the_fields_there_are(tmp_path, 
 
 def test_with_columns_an_unknown_field_is_refused_before_any_row_is_read(tmp_path):
     text = "cluster: c\nfile: f\ncolumns: {answer: a}\ntemplates: ['{question}']"
-    assert "templates: found {question} in the template '{question}'; expected a field among answer" in refused(tmp_path, text)
+    told = refused(tmp_path, text)
+    assert "templates: found {question} in the template '{question}'; expected a field among answer" in told
     text = "cluster: c\nfile: f\ncolumns: {question: q}\ntemplates: ['{question}']"
     assert "{answer} in the template '{answer}'; expected a field among question" in refused(tmp_path, text)
     text = "cluster: c\nfile: f\ncolumns: {question: q, answer: a}\ntemplates: ['{question}']\n"
-    assert "no field rationale" in refused(tmp_path, text + "cot: [{input: '{question}', target: 'So the answer is {answer}'}]")
+    cot = "cot: [{input: '{question}', target: 'So the answer is {answer}'}]"
+    assert "no field rationale" in refused(tmp_path, text + cot)
 
 
 @pytest.mark.parametrize("text, message", [
@@ -165,14 +177,18 @@ def test_with_columns_an_unknown_field_is_refused_before_any_row_is_read(tmp_pat
     ("cluster: c\nfile: f\ntemplates: ['{q']", "templates: found the template '{q' ("),
     ("cluster: c\nfile: f\ntemplates: ['Hello']", "templates: found the template 'Hello' (there is no {column} in it)"),
     ("cluster: c\nfile: f\ntemplates: [3]", "templates: found 3; expected a text, or {input: text, target: text}"),
-    ("cluster: c\nfile: f\ntemplates: [{input: '{q}', out: x}]", "templates: found {'input': '{q}', 'out': 'x'}; expected"),
-    ("cluster: c\nfile: f\ntemplates: ['{q}']\ninverted: ['{answer}']", "inverted: found {'input': '{answer}'}; expected {input: text"),
+    ("cluster: c\nfile: f\ntemplates: [{input: '{q}', out: x}]",
+     "templates: found {'input': '{q}', 'out': 'x'}; expected"),
+    ("cluster: c\nfile: f\ntemplates: ['{q}']\ninverted: ['{answer}']",
+     "inverted: found {'input': '{answer}'}; expected {input: text"),
     ("cluster: c\nfile: f\ntemplates: ['{q}']\ninverted:" + " \n- {input: '{answer}', target: '{q}'}" * 4,
      "inverted: found 4 templates; expected at most 3"),
     ("cluster: c\nfile: f\noptions: o\ntemplates: ['{q}']\ninverted: [{input: '{answer}? {options}', target: '{q}'}]",
      "inverted: found a template that lists the options"),
-    ("cluster: c\nfile: f\ntemplates: ['{q}']\ncot: [{input: '{q}', target: '{rationale} {answer}'}]", "cot: found the target"),
-    ("cluster: c\nfile: f\noptions: [yes, no]\ntemplates: ['{q}']", "options: found [True, False]; expected texts; fix: quote"),
+    ("cluster: c\nfile: f\ntemplates: ['{q}']\ncot: [{input: '{q}', target: '{rationale} {answer}'}]",
+     "cot: found the target"),
+    ("cluster: c\nfile: f\noptions: [yes, no]\ntemplates: ['{q}']",
+     "options: found [True, False]; expected texts; fix: quote"),
     ("cluster: c\nfile: f\noptions: [a]\ntemplates: ['{q}']", "options: found ['a']; expected two or more"),
     ("cluster: c\nfile: f\noptions: [a, a]\ntemplates: ['{q}']", "options: found ['a', 'a']; expected two or more"),
     ("cluster: c/d\nfile: f\ntemplates: ['{q}']", "cluster: found 'c/d'; expected letters"),
@@ -193,7 +209,8 @@ BAD_ROWS = [
     ({"options": "Rome"}, "wrong type", "options: found text; expected a list of texts"),
     ({"options": ["Rome"]}, "unusable options", "options: found ['Rome']; expected two or more different texts"),
     ({"options": ["Rome", "Rome"]}, "unusable options", "options: found"),
-    ({"options": ["Oslo", "Paris"]}, "answer not among the options", "options: found 'Rome'; expected one of ['Oslo', 'Paris']"),
+    ({"options": ["Oslo", "Paris"]}, "answer not among the options",
+     "options: found 'Rome'; expected one of ['Oslo', 'Paris']"),
 ]
 
 
@@ -225,7 +242,8 @@ def test_a_row_without_a_field_and_one_that_is_no_object_are_bad_too(tmp_path):
 def test_a_column_that_the_file_lacks_is_named(tmp_path):
     file = task(tmp_path, "cluster: c\nfile: f\ncolumns: {question: q, answer: a}\ntemplates: ['{question}?']")
     (tmp_path / "f.jsonl").write_text('{"q": "x", "b": "y"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"f.jsonl:1: row: found the columns 'q', 'b'; expected the columns of .*city.yaml: 'a'"):
+    with pytest.raises(DataError,
+                       match=r"f.jsonl:1: row: found the columns 'q', 'b'; expected the columns of .*city.yaml: 'a'"):
         file.open(str(tmp_path / "f.jsonl"))
 
 

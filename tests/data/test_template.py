@@ -1,4 +1,4 @@
-"""Text to tokens: BOS once, the end token inside the response, truncation in the stated order. Tokenizers are built here."""
+"""Text to tokens: BOS once, the end token inside the response, truncation in its order. Tokenizers are built here."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.data.records import Record, parse_transcript
 from algorithms.common.data.template import Example, Template
+from algorithms.common.support.errors import ConfigError, DataError
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -27,7 +27,8 @@ def characters(bos: bool = True, chat: str | None = None, **specials) -> PreTrai
         core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     specials = {"bos_token": "<s>", "eos_token": "</s>", **specials}
     specials = {key: value for key, value in specials.items() if value is not None}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=["<|im_start|>", "<|im_end|>"], **specials)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+                                        **specials)
     tokenizer.chat_template = chat
     return tokenizer
 
@@ -46,7 +47,7 @@ def test_an_example_by_hand():
 
 
 def test_prompt_and_response_are_tokenised_apart():
-    """"a" + "b" would merge into one token across the boundary, and the prompt would differ from response to response."""
+    """"a" + "b" would merge into one token across the boundary; the prompt would differ from response to response."""
     tokenizer = characters()
     assert tokenizer("ab", add_special_tokens=False).input_ids == tokenizer.convert_tokens_to_ids(["ab"])
     one = Template(tokenizer).example(Record("a", ["b", "c"]), 64, 32)
@@ -65,7 +66,8 @@ def test_bos_stands_once(bos, chat):
 
 
 def test_end_token_of_the_turn_is_found_in_the_chat_template():
-    tokenizer = characters(bos=False, chat=CHATML)  # eos is </s>, a turn ends with <|im_end|>, as Qwen's base models have it
+    # eos is </s>, a turn ends with <|im_end|>, as Qwen's base models have it
+    tokenizer = characters(bos=False, chat=CHATML)
     template = Template(tokenizer)
     assert template.turn_end == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert template.stop_ids == sorted([tokenizer.eos_token_id, template.turn_end])
@@ -83,7 +85,8 @@ def test_turn_end_after_white_space_and_none_at_all():
 
 def test_template_without_the_assistants_turn_is_refused():
     with pytest.raises(ConfigError, match="chat_template"):
-        Template(characters(chat="{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"))
+        Template(characters(chat="{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}"
+                                 "{% endif %}{% endfor %}"))
 
 
 def test_chat_template_from_a_file(tmp_path):
@@ -101,7 +104,8 @@ def test_what_the_chat_template_refuses_is_a_data_error():
 
 def test_a_chat_template_does_not_print_todays_date(caplog):
     """Llama 3's do: tokens, and all that is kept under their hash, would change overnight."""
-    dated = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}|" + BOS_CHAT
+    dated = ("{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+             "{{ date_string }}|" + BOS_CHAT)
     assert Template(characters(chat=dated)).prompt_text(CHAT).startswith("26 Jul 2024|")
     assert not caplog.records
     Template(characters(chat="{{ strftime_now('%Y') }}" + BOS_CHAT))  # nothing to set it by
@@ -137,7 +141,8 @@ def test_an_end_token_inside_a_response_is_refused():
 def sentence_pieces(chat: str) -> PreTrainedTokenizerFast:
     """As Llama 2's: a space is a letter, one stands before every text, "▁yes" is a word, what is unknown is bytes."""
     vocab = {token: index for index, token in enumerate(
-        ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "es", "yes",
+        ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "es",
+         "yes",
          "▁yes"])}
     merges = [("e", "s"), ("y", "es"), ("▁", "yes")]
     core = Tokenizer(models.BPE(vocab, merges=merges, byte_fallback=True, unk_token="<unk>"))
@@ -158,7 +163,8 @@ BROKEN = ("{% for m in messages %}<|{{ m['role'] }}|>{{ '\n' + m['content'] + '<
 
 
 @pytest.mark.parametrize("chat, tokens", [(SPACED, ["▁yes", "</s>"]), (BROKEN, ["<0x0A>", "yes", "</s>"]),
-                                          (UNSPACED, ["▁yes", "</s>"])])  # without white space of the template's, as ever
+                                          # without white space of the template's, as ever
+                                          (UNSPACED, ["▁yes", "</s>"])])
 def test_an_answer_after_white_space_has_no_space_of_the_tokenizer_beside_it(chat, tokens):
     tokenizer = sentence_pieces(chat)
     template = Template(tokenizer)
@@ -267,7 +273,8 @@ def test_a_row_never_exceeds_max_length(prompt, responses, data):
     tokenizer, one = sizes(prompt, *responses, max_length=max_length, max_prompt_length=limit)
     assert all(len(one.prompt) + len(response) <= max_length for response in one.responses)
     assert one.prompt[0] == tokenizer.bos_token_id and len(one.responses) == len(responses)
-    assert all(one.responses) and all((r[-1] == tokenizer.eos_token_id) == f for r, f in zip(one.responses, one.finished))
+    assert all(one.responses)
+    assert all((r[-1] == tokenizer.eos_token_id) == f for r, f in zip(one.responses, one.finished))
     assert one.truncated == (len(one.prompt) < prompt or not all(one.finished))
 
 
@@ -277,5 +284,6 @@ def test_keys_are_hashes_of_the_token_ids():
     one = Example([1, 2], [[3], [4]], [True, True], [1.0, 0.0], "a")
     assert one.key == Example([1, 2], [[3], [4]], [False, True], None, "b").key  # content, not judgement
     others = [Example(prompt, responses, [True] * len(responses), None, "a").key for prompt, responses in (
-        ([1], [[2, 3], [4]]), ([1, 2], [[3, 4]]), ([1, 2], [[4], [3]]), ([1, 2, 3], [[4]]), ([1, 2], [[3]]), ([258], [[3], [4]]))]
+        ([1], [[2, 3], [4]]), ([1, 2], [[3, 4]]), ([1, 2], [[4], [3]]), ([1, 2, 3], [[4]]), ([1, 2], [[3]]),
+        ([258], [[3], [4]]))]
     assert len({one.key, *others}) == 7  # the same tokens cut otherwise are another example

@@ -5,18 +5,18 @@ import dataclasses
 import json
 
 import pytest
-from command_line import composed
 
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.models.model import ModelConfig
 from algorithms.common.data.records import BadRow, DataSets, FileData, LoadReport, Record, Records, pairs
 from algorithms.common.data.records.record import answered, prompt_hash
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Template
+from algorithms.common.models.model import ModelConfig
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.sft import SFT
 from chat_setup import CHATML, HEADERS, LED, TALK, in_one_row, learned, speaking, text
+from command_line import composed
 from stage_setup import EVAL, MODEL, RECIPE, TRAINER, on_sft
 
 USER, AGAIN = {"role": "user", "content": "how was it?"}, {"role": "user", "content": "again"}
@@ -56,8 +56,7 @@ def test_further_keys_stay_with_their_turn(tmp_path):
         assert (record.responses, record.extras) == (["fine"], [{"reasoning_content": "I tasted it"}])
     assert report.turn_keys == {"name": 2, "reasoning_content": 4} and not report.unread_turn_keys
     assert list(records.column("messages"))[0] == record.prompt
-    records.save(tmp_path / "kept.arrow")
-    assert Records.from_arrow(tmp_path / "kept.arrow").fingerprint == records.fingerprint
+    assert Records.from_list(records).fingerprint == records.fingerprint
 
 
 def test_further_keys_are_content_but_no_other_prompt():
@@ -267,7 +266,8 @@ def test_a_row_that_cannot_be_tokenised_is_a_bad_row(tmp_path, monkeypatch, chat
 
 def test_the_first_row_of_every_reason_is_described(tmp_path, monkeypatch, caplog):
     own = Template.__init__  # the lab's tokenizer has no such end of turns
-    monkeypatch.setattr(Template, "__init__", lambda self, tokenizer, *given: own(self, speaking(tokenizer, None), *given))
+    monkeypatch.setattr(Template, "__init__",
+                        lambda self, tokenizer, *given: own(self, speaking(tokenizer, None), *given))
     rows = [{"prompt": [{"role": "user", "content": f"how {i}?"}], "chosen": f" good {i}", "rejected": f" bad {i}"}
             for i in range(12)]
     rows[2]["chosen"] = "good<eos>"

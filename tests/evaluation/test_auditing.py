@@ -7,7 +7,8 @@ from algorithms.common.evaluation.inference.auditing import Gain, can_judge, par
 from algorithms.common.evaluation.inference.intervals import SHARE, Estimate, Matrix
 
 START = np.array([0.0, 1.0, 0.0, 1.0])  # standard deviation 1/√3 = .57735
-WIDE = np.array([0.0, 0.2, -0.2, 0.0])  # .163299, so a half-width of 3.182446 · .163299/2 = .259846; of one unit .450067
+# .163299, so a half-width of 3.182446 · .163299/2 = .259846; of one unit .450067
+WIDE = np.array([0.0, 0.2, -0.2, 0.0])
 
 
 def gain(mean: float, spread=WIDE, start=START) -> Gain:
@@ -20,7 +21,8 @@ def test_a_judge_is_believed_from_its_lower_bound_on(low, able):
 
 
 def test_a_judge_that_agrees_with_545_in_1000_of_230_comparisons_cannot_judge():
-    hits = np.repeat([1.0, 0.0], [125, 105])  # .5435; Wilson: [.4789, .6066], of as many answers as t makes of 230: a little wider
+    # .5435; Wilson: [.4789, .6066], of as many answers as t makes of 230: a little wider
+    hits = np.repeat([1.0, 0.0], [125, 105])
     found = SHARE.estimate(Matrix.of(hits[None]), 0.95)
     assert (found.low, found.high) == pytest.approx((0.4789, 0.6066), abs=1e-3)
     assert not can_judge(found)

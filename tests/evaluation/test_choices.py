@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.evaluation.choices import choice_figures, rank_options
 from algorithms.common.evaluation.evaluate import EvalConfig, Evaluation, evaluate, measured_frame
 from algorithms.common.evaluation.metrics import estimate, figures, metrics
-from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.models.sampling import Sampling
 
 QUESTIONS = [
@@ -54,7 +54,8 @@ def test_the_option_with_the_largest_summed_logprob_is_the_answer(models, tmp_pa
             margin = sums[right] - max(s for i, s in enumerate(sums) if i != right)
             assert frame[f"margin{ending}"][index] == pytest.approx(margin, abs=1e-4)
     assert not np.allclose(frame["margin"], frame["margin_with_end"])
-    assert frame["record"].tolist() == [record.key for record in QUESTIONS], "in the records' order, whatever the batches"
+    order = [record.key for record in QUESTIONS]
+    assert frame["record"].tolist() == order, "in the records' order, whatever the batches"
     assert frame["groups"].tolist() == [["plain", "plain/a"], ["plain"], []]
     assert frame["unit"][0] == "film" and len(frame["unit"][2]) == 16 and frame["origin"].tolist() == ["a", "b", "b"]
     assert frame["unit"][2] == frame["prompt_id"][2] and frame["prompt_id"].nunique() == 3
@@ -94,7 +95,8 @@ def test_an_option_that_was_cut_has_no_end_token_to_leave_out(make_models):
 
 
 def test_options_that_tie_share_the_point(models):
-    frame = rank_options(models, "policy", Records.from_list([Record("x", [" good", " good", " bad"], [1.0, 0.0, 0.0])]), 4)
+    frame = rank_options(models, "policy",
+                         Records.from_list([Record("x", [" good", " good", " bad"], [1.0, 0.0, 0.0])]), 4)
     assert frame["correct"][0] in (0.0, 0.5)
     assert frame["correct"][0] == (0.5 if np.argmax(naive(models, Record("x", [" bad", " good"]))) else 0.0)
 
@@ -130,7 +132,8 @@ def test_what_a_response_shows_is_averaged_by_figure_and_compared_with_the_start
     keys = [record.key for record in records]
     after = measured_frame(has_an_e, records, samples(["be", "no", "he"], [True, False, True], keys))
     before = measured_frame(has_an_e, records[::-1], samples(["he", "x", "y"], [False, False, True], keys[::-1]))
-    assert after[["figure", "value"]].values.tolist() == [["e", 1.0], ["e/t", 1.0], ["e", 0.0], ["e", 1.0], ["e/t", 1.0]]
+    assert after[["figure", "value"]].values.tolist() == [["e", 1.0], ["e/t", 1.0], ["e", 0.0], ["e", 1.0],
+                                                          ["e/t", 1.0]]
     empty = pd.DataFrame()
     whole = Evaluation(empty, empty, empty, measured=after), Evaluation(empty, empty, empty, measured=before)
     found, made = metrics(PLAIN, *whole), figures(PLAIN, *whole)
@@ -160,14 +163,17 @@ def test_a_measure_with_other_values_than_0_and_1_is_no_share():
 
 
 def test_the_evaluation_answers_the_questions_and_measures_the_samples(models):
-    records = Records.from_list([Record(f"a hotel {i}", [" was near"], None, {"topic": "t", "origin": "ab"[i % 2]}) for i in range(4)])
+    records = Records.from_list([Record(f"a hotel {i}", [" was near"], None, {"topic": "t", "origin": "ab"[i % 2]})
+                                 for i in range(4)])
     empty = Records.from_list([])
-    data = DataSets(empty, empty, empty, records, empty, empty, LoadReport(), choices=Records.from_list(QUESTIONS), measure=has_an_e)
+    data = DataSets(empty, empty, empty, records, empty, empty, LoadReport(), choices=Records.from_list(QUESTIONS),
+                    measure=has_an_e)
     config = EvalConfig(prompts=4, samples=1, sampling=Sampling(max_new_tokens=5, batch_size=4), batch_size=2)
     result = evaluate(PLAIN, models, data, config, 0, has_reference=False, scorer=None)
     assert len(result.choices) == 3 and set(result.measured["figure"]) <= {"e", "e/t"}
     found = metrics(PLAIN, result, None)
-    assert {"accuracy/choices", "accuracy/plain", "e", "perplexity/heldout", "perplexity/heldout/a", "perplexity/heldout/b"} <= set(found)
+    assert {"accuracy/choices", "accuracy/plain", "e", "perplexity/heldout", "perplexity/heldout/a",
+            "perplexity/heldout/b"} <= set(found)
     assert found["perplexity/heldout/a"].n == 2
 
 
@@ -175,8 +181,10 @@ def test_parts_of_a_mixture_have_figures_of_their_own():
     base = {"prompt": "x", "response": "a b", "logprob_policy": -1.0, "logprob_reference": None, "kl_k1": None,
             "kl_exact": None, "length": 2, "finished": True, "picked": True}
     frame = pd.DataFrame({"prompt_id": list("abcd"), "gold": pd.array([1.0, 2.0, 3.0, 4.0], dtype="Float64"),
-                          "proxy": pd.array([None] * 4, dtype="Float64"), "origin": ["one", "one", "two", "two"], **base})
-    pairs = pd.DataFrame({"chosen": [1.0, 0.0], "rejected": [0.0, 1.0], "chosen_length": [1, 1], "rejected_length": [1, 1],
+                          "proxy": pd.array([None] * 4, dtype="Float64"), "origin": ["one", "one", "two", "two"],
+                          **base})
+    pairs = pd.DataFrame({"chosen": [1.0, 0.0], "rejected": [0.0, 1.0], "chosen_length": [1, 1],
+                          "rejected_length": [1, 1],
                           "prompt_id": ["a", "c"], "origin": ["one", "two"]})
     found = metrics(PLAIN, Evaluation(frame, pd.DataFrame(), pairs), None)
     assert (found["reward/gold"].mean, found["reward/gold/one"].mean, found["reward/gold/two"].mean) == (2.5, 1.5, 3.5)

@@ -8,15 +8,25 @@ import pytest
 import torch
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.evaluation.evaluate import (EvalConfig, Evaluation, divergence, evaluate, evaluated_prompts,
-                                                    heldout_likelihood, heldout_pairs, sample_frame)
-from algorithms.common.evaluation.metrics import distinct_2, metrics
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
-from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.data.template import Example
+from algorithms.common.evaluation.evaluate import (
+    EvalConfig,
+    Evaluation,
+    divergence,
+    evaluate,
+    evaluated_prompts,
+    heldout_likelihood,
+    heldout_pairs,
+    sample_frame,
+)
+from algorithms.common.evaluation.metrics import distinct_2, metrics
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.support.errors import ConfigError
+from few import few
 
-EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"), Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
+EXAMPLES = [Example([1, 40, 41], [[50, 51, 2]], [True], None, "a"),
+            Example([1, 42], [[60, 61, 62, 63]], [False], None, "b")]
 
 
 @pytest.fixture
@@ -89,8 +99,9 @@ def test_the_kl_is_of_the_policy_as_it_is_sampled_to_the_reference_at_the_same_t
         assert found["kl_exact"][row] == pytest.approx(exact, abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [Sampling(6), Sampling(6, temperature=0.5), Sampling(6, top_p=0.9),
-                                      Sampling(6, top_k=20), Sampling(6, 0.5, top_p=0.8, min_new_tokens=3)], ids=str)
+@pytest.mark.parametrize("settings", few([
+    Sampling(6), Sampling(6, 0.5, top_p=0.8, min_new_tokens=3), Sampling(6, temperature=0.5), Sampling(6, top_p=0.9),
+    Sampling(6, top_k=20)], [0, 1]), ids=str)
 def test_the_sampled_kl_and_the_exact_one_agree(models, settings):
     """Their difference has mean zero whatever warps the policy: each token's log-ratio is a draw of what is summed."""
     models.template.stop_ids = list(range(0, 1525, 8))
@@ -151,7 +162,8 @@ def test_without_gold_the_proxies_are_compared_prompt_by_prompt():
     found = metrics(PLAIN, evaluation(frame([None, None], proxy=pd.array([2.0, 5.0], dtype="Float64"))), start)
     assert found["reward/proxy_minus_sft"].mean == 2.0 and "reward/gold_minus_sft" not in found
     unscored = evaluation(frame([None, None]))
-    assert "reward/proxy_minus_sft" not in metrics(PLAIN, evaluation(frame([None] * 2, proxy=pd.array([2.0, 5.0], dtype="Float64"))), unscored)
+    scored = evaluation(frame([None] * 2, proxy=pd.array([2.0, 5.0], dtype="Float64")))
+    assert "reward/proxy_minus_sft" not in metrics(PLAIN, scored, unscored)
 
 
 def test_what_cannot_be_measured_is_absent():
@@ -166,7 +178,8 @@ def test_only_the_picked_candidates_count():
 
 
 def test_pairs_and_perplexity_by_hand():
-    pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": [5, 5, 1, 1],
+    pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0],
+                          "chosen_length": [5, 5, 1, 1],
                           "rejected_length": [1, 1, 5, 5], "prompt_id": list("abcd")})
     likelihood = pd.DataFrame({"prompt_id": ["a", "b"], "nll": [math.log(2) * 3, math.log(2) * 5], "tokens": [3, 5]})
     found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs, likelihood=likelihood), None)
@@ -180,10 +193,13 @@ def test_gold_accuracy_and_calibration_of_pairs_by_hand():
     """Where gold ties, nothing is to be got right; two pairs of one prompt are one unit of resampling."""
     pairs = pd.DataFrame({"chosen": [1.0, 0.0, 2.0, 1.0], "rejected": [0.0, 1.0, 2.0, 0.0], "chosen_length": 1,
                           "rejected_length": 1, "prompt_id": list("aabc"), "gold_chosen": [1.0, -1.0, 1.0, 0.0],
-                          "gold_rejected": [0.0, 0.0, 0.0, 0.0], "logit": [math.log(3), math.log(3), math.log(3), -math.log(3)]})
+                          "gold_rejected": [0.0, 0.0, 0.0, 0.0],
+                          "logit": [math.log(3), math.log(3), math.log(3), -math.log(3)]})
     found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs), None)
-    assert found["accuracy/gold"].mean == pytest.approx(2.5 / 3) and found["accuracy/gold"].n == 2  # right, right, tie; none
-    assert found["calibration/error"].mean == pytest.approx(0.0) and found["calibration/error"].n == 3  # ¾ sure, ¾ right
+    # right, right, tie; none
+    assert found["accuracy/gold"].mean == pytest.approx(2.5 / 3) and found["accuracy/gold"].n == 2
+    # ¾ sure, ¾ right
+    assert found["calibration/error"].mean == pytest.approx(0.0) and found["calibration/error"].n == 3
     assert found["accuracy/heldout"].n == 3 and "accuracy/chosen_longer" not in found
 
 
@@ -193,8 +209,8 @@ def test_distinct_2():
     assert distinct_2("a b a b") == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("text, value", [("我爱我爱", 2 / 3), ("ねこねこ", 2 / 3), ("กขกข", 2 / 3), ("我爱 ABC 我爱", 3 / 4),
-                                         ("爱", None), ("日本の猫と日本の犬", 6 / 8)])
+@pytest.mark.parametrize("text, value", [("我爱我爱", 2 / 3), ("ねこねこ", 2 / 3), ("กขกข", 2 / 3),
+                                         ("我爱 ABC 我爱", 3 / 4), ("爱", None), ("日本の猫と日本の犬", 6 / 8)])
 def test_distinct_2_holds_for_scripts_without_spaces(text, value):
     """我爱 ABC 我爱: 我爱, 爱ABC, ABC我, 我爱."""
     assert distinct_2(text) == (value if value is None else pytest.approx(value))
@@ -223,7 +239,8 @@ def test_a_scorer_ranks_heldout_pairs_and_others_do_not(models):
 
     heldout = records(Record("x", [" one two three", " one"], [0.0, 1.0], {}))
     found = heldout_pairs(Longest(view="pairs"), models, heldout, 4)
-    assert list(found) == ["chosen", "rejected", "chosen_length", "rejected_length", "prompt_id", "origin"], "it models no probability"
+    columns = ["chosen", "rejected", "chosen_length", "rejected_length", "prompt_id", "origin"]
+    assert list(found) == columns, "it models no probability"
     judged = heldout_pairs(Longest(view="pairs"), models, heldout, 4, lambda shown: [float(len(r.text)) for r in shown])
     assert (judged["gold_chosen"][0], judged["gold_rejected"][0]) == (len(" one"), len(" one two three"))
     assert found["chosen"][0] < found["rejected"][0] and found["chosen"][0] == found["chosen_length"][0]
@@ -236,7 +253,8 @@ def test_no_more_pairs_are_scored_than_asked_for(models):
             return batch.mask.sum(-1).float()
 
     heldout = records(*(Record(f"x{i}", [" one two three", " one"], [0.0, 1.0], {}) for i in range(5)))
-    data = DataSets(records(), records(), records(), records(Record("e", [], None, {})), heldout, records(), LoadReport(read=6))
+    data = DataSets(records(), records(), records(), records(Record("e", [], None, {})), heldout, records(),
+                    LoadReport(read=6))
     small = Sampling(max_new_tokens=2)
 
     def scored(**options) -> list[str]:
@@ -273,11 +291,12 @@ def test_candidates_are_scored_and_the_best_is_picked(models):
 
 def test_prompts_of_the_reported_evaluation_and_of_tuning():
     empty = records()
-    data = DataSets(empty, empty, empty, records(Record("e", [], None, {})), empty, records(Record("t", [], None, {})), LoadReport(read=2))
+    data = DataSets(empty, empty, empty, records(Record("e", [], None, {})), empty, records(Record("t", [], None, {})),
+                    LoadReport(read=2))
     assert evaluated_prompts(data, EvalConfig())[0].prompt == "e"
     assert evaluated_prompts(data, EvalConfig(split="tuning"))[0].prompt == "t"
     data.tuning = empty
-    with pytest.raises(ConfigError, match="eval.split: found tuning.*files never hold; fix: eval.split=evaluation, or data=reviews"):
+    with pytest.raises(ConfigError, match="eval.split: found tuning.*fix: data.tuning=0.1, or eval.split=evaluation"):
         evaluated_prompts(data, EvalConfig(split="tuning"))
     data.evaluation = empty
     with pytest.raises(ConfigError, match="eval.split: found evaluation.*fix: data.heldout=0.1"):

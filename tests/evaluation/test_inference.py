@@ -6,15 +6,34 @@ from scipy import integrate, stats
 from scipy.optimize import brentq
 
 from algorithms.common.evaluation.inference.claims import Answer, Claim, examine
-from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, Verdict, against, all_pairs, compare,
-                                                                 crossed_p, holm, score_margin)
+from algorithms.common.evaluation.inference.comparisons import (
+    SHARE_MARGIN,
+    Verdict,
+    against,
+    all_pairs,
+    compare,
+    holm,
+)
 from algorithms.common.evaluation.inference.crossed import linearised, mean_squares, shrunk
-from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Matrix, contrast,
-                                                               contrast_to_model, difference, mean, perplexity, share,
-                                                               with_seed_spread)
+from algorithms.common.evaluation.inference.intervals import (
+    MEAN,
+    PERPLEXITY,
+    SHARE,
+    Estimate,
+    Matrix,
+    contrast,
+    contrast_to_model,
+    difference,
+    mean,
+    perplexity,
+    share,
+    with_seed_spread,
+)
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed, smallest_shown
 from algorithms.common.evaluation.inference.resampling import bootstrap, calibration_error
 from algorithms.common.evaluation.inference.shares import wilson
+from crossed_p import crossed_p
+from few import few
 
 Y = np.array([[1, 2, 0, 4], [2, 3, 1, 3], [0, 2, 1, 5]], float)
 OTHER = np.array([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 2]], float)
@@ -197,7 +216,7 @@ def test_shares_have_a_width_inside_their_range_and_no_side(seed):
 
 
 @pytest.mark.parametrize("kind", [MEAN, SHARE, PERPLEXITY], ids=["mean", "share", "perplexity"])
-@pytest.mark.parametrize("seeds", [1, 2, 3, 6])
+@pytest.mark.parametrize("seeds", few([1, 3, 2, 6], [0, 1]))
 def test_what_is_claimed_is_seen_in_the_interval(kind, seeds):
     """Text and numbers never contradict each other, and swapping two methods swaps what is said."""
     rng = np.random.default_rng(seeds)
@@ -249,7 +268,7 @@ def test_practically_equal_takes_its_own_interval():
         assert compare({"a": first, "b": second}, margin=reach.smallest_margin * by).pairs[0].verdict is verdict
     three = compare({"a": first, "b": second, "c": Matrix.of(first.numerator + 9)}).pairs[0]
     assert ends(three.equivalence) == pytest.approx(ends(difference(first, second, level=1 - 0.1 / 3)))
-    assert score_margin(first) == pytest.approx(0.1 * np.std(first.numerator, ddof=1)) and SHARE_MARGIN == 0.02
+    assert SHARE_MARGIN == 0.02
 
 
 def test_the_best_row_is_better_than_every_other():

@@ -5,8 +5,18 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from algorithms.common.evaluation.inference.curves import (SAMPLED, TRAINED, Frontier, Ordering, along, at_equal_kl,
-                                                            coefficients, kl_of_best, over_optimisation, peaks)
+from algorithms.common.evaluation.inference.curves import (
+    SAMPLED,
+    TRAINED,
+    Frontier,
+    Ordering,
+    along,
+    at_equal_kl,
+    coefficients,
+    kl_of_best,
+    over_optimisation,
+    peaks,
+)
 from algorithms.common.evaluation.inference.judging import both_orders, davidson, length_controlled, strengths
 
 WINS = np.array([[1, 1, 0, 1, 0.5, 0, 1, 1, 0, 1]])

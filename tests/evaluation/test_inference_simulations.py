@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from algorithms.common.evaluation.inference.comparisons import compare, crossed_p, holm
+from algorithms.common.evaluation.inference.comparisons import compare, holm
 from algorithms.common.evaluation.inference.crossed import mean_squares
 from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Matrix
 from algorithms.common.evaluation.inference.judging import length_controlled, strengths
 from algorithms.common.evaluation.inference.planning import Spread
 from algorithms.common.evaluation.inference.shares import Shares
 from algorithms.common.evaluation.inference.wording import paragraph
+from crossed_p import crossed_p
 
 pytestmark = pytest.mark.slow
 

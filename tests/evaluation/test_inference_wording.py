@@ -10,8 +10,18 @@ import pytest
 from algorithms.common.evaluation.inference.claims import Claim, examine
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict, all_pairs, compare
 from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Estimate, Matrix
-from algorithms.common.evaluation.inference.wording import (Costs, Runs, about, finding, listed, number, paragraph,
-                                                             reading, verdict, would_be_seen)
+from algorithms.common.evaluation.inference.wording import (
+    Costs,
+    Runs,
+    about,
+    finding,
+    listed,
+    number,
+    paragraph,
+    reading,
+    verdict,
+    would_be_seen,
+)
 
 
 def comparison(outcomes, seeds=3, margin=None, **changes):
@@ -133,7 +143,8 @@ def test_numbers_are_written_out(value, two, plain):
 
 def test_what_no_difference_could_have_shown_is_said():
     assert would_be_seen(inf, inf) == "none, however large, would have been seen with a chance of 80 %"
-    assert would_be_seen(0.26, inf) == ("a difference of about 0.26 or more would have been seen with a chance of 80 %, "
+    assert would_be_seen(0.26,
+                         inf) == ("a difference of about 0.26 or more would have been seen with a chance of 80 %, "
                                         "in some of them none, however large")
     assert would_be_seen(0.26, 0.264) == "a difference of about 0.26 would have been seen with a chance of 80 %"
     found = comparison({("a", "b"): UNDECIDED})

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from served_judge import completion, honest, sent, serving
 
 from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge, Spent
@@ -16,7 +15,7 @@ from algorithms.common.evaluation.verdicts.wording import question, verdict_of
 from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
-
+from served_judge import completion, honest, sent, serving
 
 # What is said
 
@@ -24,10 +23,12 @@ from algorithms.common.support.store import Store
 @pytest.mark.parametrize("said, verdict", [
     ("A", "A"), (" b", None), ("A: A\n", "A"), ("A:", "A"), ("B.", "B"), ("**B**", "B"), ("(A).", "A"), ("tie", "TIE"),
     ("A is the correct", "A"), ("The answer is A", "A"), ("Answer: B", "B"), ("Reply B is better.", "B"),
-    ("B, because it answers", "B"), ("A\n\nIt is right.", "A"), ("<think>A or B?</think>\nA", "A"), ("My verdict: reply A", "A"),
-    ("I'm sorry for", None), ("You've already provided", None), ("", None), ("A good answer would", None), ("A or B", None),
+    ("B, because it answers", "B"), ("A\n\nIt is right.", "A"), ("<think>A or B?</think>\nA", "A"),
+    ("My verdict: reply A", "A"), ("I'm sorry for", None), ("You've already provided", None), ("", None),
+    ("A good answer would", None), ("A or B", None),
     ("B is not better", None), ("B is worse", None), ("A is", None), ("A,B", None), ("AB", None), ("a", None),
-    ("The answer is a", None), ("<think>A is", None), ("As an AI", None), ("Neither", None), ("The better reply is", None)])
+    ("The answer is a", None), ("<think>A is", None), ("As an AI", None), ("Neither", None),
+    ("The better reply is", None)])
 def test_a_verdict_is_read_where_it_is_said_in_so_many_words(said, verdict):
     assert verdict_of(said) == verdict
 
@@ -36,7 +37,7 @@ def test_answers_cannot_write_the_question():
     text = question("v1", "ask {second}", "one {prompt}", "two \\1 {first}", tie=True)
     assert all(part in text for part in ("\nask {second}\n", "\none {prompt}\n", "\ntwo \\1 {first}\n", "TIE"))
     assert "TIE" not in question("v1", "", "", "", tie=False)
-    with pytest.raises(ConfigError, match="judge.prompt: found 'v0'; expected one of v1"):
+    with pytest.raises(ConfigError, match="judge.prompt: found 'v0'; expected v1"):
         EndpointJudge("m", prompt="v0")
 
 
@@ -76,7 +77,8 @@ def test_a_good_server_is_asked_once_in_each_order_and_never_again(tmp_path, cap
         caplog.set_level("INFO")
         assert outcomes(asked, pairs(9), Store(tmp_path)) == all_left(9)
         assert len(served.questions) == len(set(served.questions)) == 18
-        assert "18 calls answered, 0 failed, 0 replies kept from before; 1800 tokens in, 36 out, cost 0.0040" in caplog.text
+        assert "18 calls answered, 0 failed, 0 replies kept from before; 1800 tokens in, 36 out, cost 0.0040" in \
+            caplog.text
         assert outcomes(asked, pairs(9), Store(tmp_path)) == all_left(9)
         assert len(served.questions) == 18 and "0 calls answered, 0 failed, 18 replies kept" in caplog.text
         assert outcomes(judge(served.url, temperature=1.0), pairs(1), Store(tmp_path)) == all_left(1)
@@ -139,13 +141,15 @@ def test_a_question_that_is_refused_stops_no_other(tmp_path):
         assert len(served.questions) == 4
 
 
-@pytest.mark.parametrize("status, body", [(401, b'{"error": {"message": "Incorrect key: sk-secret-1"}}'), (404, b"no model"),
-                                          (429, b'{"error": {"code": "insufficient_quota", "message": "pay"}}')])
+@pytest.mark.parametrize("status, body", [
+    (401, b'{"error": {"message": "Incorrect key: sk-secret-1"}}'), (404, b"no model"),
+    (429, b'{"error": {"code": "insufficient_quota", "message": "pay"}}')])
 def test_what_no_try_changes_stops_at_once_and_keeps_what_was_judged(status, body, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
 
     def behave(messages, number):
-        return (lambda handler: sent(handler, status, body)) if "Question 7" in messages[0]["content"] else honest(messages)
+        refused = "Question 7" in messages[0]["content"]
+        return (lambda handler: sent(handler, status, body)) if refused else honest(messages)
 
     with serving(behave) as served:
         found = []
@@ -232,7 +236,8 @@ def local(make_models, monkeypatch):
 def test_a_local_judge_compares_the_letters_in_both_orders(local, tmp_path):
     asked, models = local(batch_size=2)
     found = [one for part in asked.judge(pairs(3), Court(Store(tmp_path))) for one in part]
-    assert [(one.prompt_id, one.order) for one in found] == [(f"p{i}", order) for i in range(3) for order in asked.orders]
+    expected = [(f"p{i}", order) for i in range(3) for order in asked.orders]
+    assert [(one.prompt_id, one.order) for one in found] == expected
     for one in found:
         texts = (one.left_response, one.right_response) if one.order == "left_first" else \
             (one.right_response, one.left_response)

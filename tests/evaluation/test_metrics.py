@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import PLAIN, evaluation, frame
-from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 
 from algorithms.common.algorithm import Algorithm
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.evaluation.evaluate import EvalConfig
+from algorithms.common.evaluation.metrics import BASE, estimate, estimates, figure_rows, figures, metrics, wins
 from algorithms.common.figures import Figure, Known
-from algorithms.common.evaluation.metrics import BASE, estimate, estimates, figures, metrics, wins
-from algorithms.common.runs.results import write_figures
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.runs.results import write_figures
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT
+from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 from training_setup import two_roles
 
 
@@ -70,6 +70,7 @@ def test_a_single_row_has_no_interval_unless_it_is_a_share():
     assert "reward/gold" in found and set(estimates(found)) == {"eos_rate", "distinct_2"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_shares_stay_inside_0_and_1_and_have_a_width(data):
@@ -98,7 +99,8 @@ def test_a_frame_and_the_other_way_round_share_the_wins():
 
 def test_a_base_is_named_as_what_it_is():
     after, start = answers([[1.0], [0.0]]), answers([[0.0], [2.0]])
-    found = figures(PLAIN, evaluation(after, measured=measured([1, 0])), evaluation(start, measured=measured([0, 0])), BASE)
+    own, other = evaluation(after, measured=measured([1, 0])), evaluation(start, measured=measured([0, 0]))
+    found = figures(PLAIN, own, other, BASE)
     assert rows(found["reward/gold_minus_base"]) == {"p0": [1.0, 1.0], "p1": [-2.0, 1.0]}
     assert rows(found["win_rate/base"]) == {"p0": [1.0, 1.0], "p1": [0.0, 1.0]}
     assert rows(found["refusal_minus_base"]) == {"p0": [1.0, 1.0], "p1": [0.0, 1.0]}
@@ -119,18 +121,18 @@ def test_answers_win_against_what_the_data_shows_by_gold_or_else_by_the_proxy_wh
     found = figures(PLAIN, evaluation(unknown, likelihood=shown.drop(columns="gold")), evaluation(unknown))
     assert rows(found["proxy_win_rate/data"]) == {"p0": [0.0, 1.0], "p1": [0.5, 1.0]}
     assert rows(found["proxy_win_rate/sft"]) == {"p0": [0.5, 1.0], "p1": [0.5, 1.0]}
-    assert not [name for name in found if name.startswith("win_rate")], "the reward that some methods trained on is no judge"
+    assert not [name for name in found if name.startswith("win_rate")], "what some methods trained on is no judge"
 
 
 def test_rows_are_written_and_read_as_they_are(tmp_path):
     made = [Figure.of("a", ["x", "y", "x"], [1, 2, 3]), Known.constant("k", 0.5, 2),
             Figure.of("b/c@2", ["x"], [1.5], [7])]
-    write_figures(tmp_path, made)
+    write_figures(tmp_path, figure_rows(made))
     found = pd.read_parquet(tmp_path / "figures.parquet")
     assert found.values.tolist() == [["a", "x", 4.0, 2.0], ["a", "y", 2.0, 1.0], ["b/c@2", "x", 1.5, 7.0]]
     assert list(found) == ["figure", "prompt_id", "numerator", "denominator"]
     assert found["numerator"].dtype == found["denominator"].dtype == np.float64
-    write_figures(tmp_path, [])
+    write_figures(tmp_path, figure_rows([]))
     none = pd.read_parquet(tmp_path / "figures.parquet")
     assert not len(none) and list(none) == list(found) and none["numerator"].dtype == np.float64
 

@@ -6,24 +6,27 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.evaluation.verdicts import ORDERS, Comparison, Judge
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
 from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import TOP, build, settings
+from algorithms.common.support.errors import ConfigError
+from command_line import CONF, GROUPS, choices, composed, composed_alone, invoke, job_overrides, objects_of, run_python
+from few import few
 
 ALGORITHMS, SCALES = choices("algorithm"), choices("scale")
+TRAIN_NOTHING = {"best_of_n"}
 OPTIONAL_GROUPS = ("experiment", "debug")
 COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
+            # what only a user can know
             "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent",
-            "judge.model.name": "some/model", "judge.model": "some/model"}  # what only a user can know
+            "judge.model.name": "some/model", "judge.model": "some/model"}
 
 
 def complete(*overrides: str) -> DictConfig:
@@ -41,7 +44,8 @@ def override(group: str, choice: str) -> str:
 def objects(node, path=""):
     """(path, node) of everything below a node that has a ``_target_`` dataclass."""
     if isinstance(node, DictConfig):
-        if "_target_" in node and not node.get("_partial_") and dataclasses.is_dataclass(kind := get_class(node._target_)):
+        made = "_target_" in node and not node.get("_partial_")
+        if made and dataclasses.is_dataclass(kind := get_class(node._target_)):
             yield path, node, kind
         for key in node:
             if not OmegaConf.is_missing(node, key):
@@ -52,9 +56,10 @@ def objects(node, path=""):
 
 
 def inherited(path: Path) -> list[Path]:
-    """The files of the same group that a YAML builds on, as a preset does."""
-    return [path.with_name(f"{item}.yaml") for item in OmegaConf.load(path).get("defaults", [])
-            if isinstance(item, str) and item != "_self_" and not item.startswith("/")]
+    """The files that a YAML builds on, as a preset does on one of its group and a recipe on one of its scale."""
+    named = [item for item in OmegaConf.load(path).get("defaults", []) if isinstance(item, str) and item != "_self_"]
+    return [CONF / f"{item.removesuffix('@_here_')[1:]}.yaml" if item.startswith("/") else
+            path.with_name(f"{item}.yaml") for item in named]
 
 
 def node_of(group: str, choice: str) -> DictConfig:
@@ -83,21 +88,38 @@ def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_algorithm_has_a_recipe_at_each_scale(algorithm, scale):
-    path = CONF / "recipe" / scale / f"{algorithm}.yaml"
-    assert path.is_file()
     config = complete(f"algorithm={algorithm}", f"scale@_global_={scale}")
-    assert settings(config).recipe == instantiate(OmegaConf.load(path), _convert_="all")
+    recipe = composed("recipe=" + ("untrained" if algorithm in TRAIN_NOTHING else f"{scale}/{algorithm}")).recipe
+    assert config.recipe == recipe and settings(config).recipe == instantiate(recipe, _convert_="all")
 
 
 def test_every_recipe_belongs_to_an_algorithm_and_a_scale():
-    assert set(choices("recipe")) == {f"{scale}/{algorithm}" for scale in SCALES for algorithm in ALGORITHMS}
+    trained = set(ALGORITHMS) - TRAIN_NOTHING
+    of_scales = {f"{scale}/{name}" for scale in SCALES for name in {"default", *trained}}
+    assert set(choices("recipe")) == {"untrained", *of_scales}
+
+
+@pytest.mark.parametrize("choice", choices("recipe"))
+def test_a_recipe_says_only_what_differs_from_what_it_builds_on(choice):
+    path = CONF / "recipe" / f"{choice}.yaml"
+    own = {key: value for key, value in OmegaConf.load(path).items() if key != "defaults"}
+    for file in inherited(path):
+        beneath = composed(f"recipe={file.relative_to(CONF / 'recipe').with_suffix('')}").recipe
+        assert {key for key, value in own.items() if beneath[key] == value} == set()
+    assert inherited(path) or choice.endswith("/default")
+
+
+def test_a_recipe_chosen_by_hand_counts_for_what_trains_nothing_too():
+    assert composed("algorithm=best_of_n", "recipe=lab/ppo", "recipe.steps=3").recipe.steps == 3
+    assert composed("algorithm=best_of_n", "model=hub").recipe == composed("recipe=untrained").recipe
 
 
 def test_the_hub_model_brings_its_scale_and_its_evaluation():
     config = complete("model=hub", "algorithm=sft")
-    assert config.recipe == OmegaConf.load(CONF / "recipe/qlora/sft.yaml")
+    assert config.recipe == composed("recipe=qlora/sft").recipe != composed("recipe=lab/sft").recipe
     assert config.eval == OmegaConf.load(CONF / "eval/qlora.yaml")
-    assert complete("model=hub", "scale@_global_=lab", "algorithm=sft").recipe == OmegaConf.load(CONF / "recipe/lab/sft.yaml")
+    chosen = complete("model=hub", "scale@_global_=lab", "algorithm=sft")
+    assert chosen.recipe == composed("recipe=lab/sft").recipe
 
 
 @pytest.mark.parametrize("judge", choices("judge"))
@@ -127,7 +149,8 @@ def algorithm_of(job: tuple[str, ...]) -> type:
 
 @pytest.mark.parametrize("more", [
     [], ["seed=0,1", "hydra.mode=MULTIRUN"], ["hydra.mode=RUN"], ["algorithm=sft", "hydra.mode=RUN"],
-    *(pytest.param(more, marks=pytest.mark.slow) for more in (["algorithm=dpo"], ["algorithm=sft"], ["debug=verbose"]))],
+    *(pytest.param(more, marks=pytest.mark.slow)
+      for more in (["algorithm=dpo"], ["algorithm=sft"], ["debug=verbose"]))],
     ids=" ".join)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_job_of_every_experiment_becomes_objects(experiment, more):
@@ -137,7 +160,8 @@ def test_every_job_of_every_experiment_becomes_objects(experiment, more):
         algorithms.append(algorithm_of(tuple(objects_of(job))))
         for item in more:
             if item.startswith("algorithm="):
-                assert get_class(composed(item).algorithm._target_) is algorithms[-1], "the command line has the last word"
+                asked = get_class(composed(item).algorithm._target_)
+                assert asked is algorithms[-1], "the command line has the last word"
     if "seed=0,1" in more:
         assert len(jobs) % 2 == 0 and len({tuple(job) for job in jobs}) == len(jobs)
     if "hydra.mode=RUN" in more:
@@ -189,7 +213,8 @@ def test_a_yaml_has_the_defaults_of_its_class(group, choice):
     kind = get_class(node._target_)
     for f in dataclasses.fields(kind):
         default = default_of(f)
-        if f.init and f.name not in ("needs", *OWN.get(choice, ())) and default is not dataclasses.MISSING:  # needs is composition
+        # needs is composition
+        if f.init and f.name not in ("needs", *OWN.get(choice, ())) and default is not dataclasses.MISSING:
             assert as_default(node[f.name], default) == default, f"{group}/{choice}.yaml: {f.name}"
 
 
@@ -202,7 +227,10 @@ def test_lora_has_its_defaults_in_every_model(choice):
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: path.relative_to(CONF).as_posix())
 def test_every_file_of_a_group_names_its_class_or_builds_on_one_that_does(path):
-    assert any("_target_" in OmegaConf.load(file) for file in (path, *inherited(path)))
+    files = [path]
+    while not any("_target_" in OmegaConf.load(file) for file in files):
+        files = [one for file in files for one in inherited(file)]
+        assert files
 
 
 def test_candidates_are_decoded_as_many_at_once_as_the_evaluation():
@@ -228,7 +256,8 @@ def refused(*overrides: str) -> str:
 
 
 @pytest.mark.parametrize("override, message", [
-    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, needs, view"),
+    ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, "
+     "length_normalized, needs, sft_coef, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
     ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
@@ -238,9 +267,11 @@ def refused(*overrides: str) -> str:
     ("algorithm.beta=null", "algorithm.beta: found None (NoneType); expected float"),
     ("algorithm.beta=[0.1]", "algorithm.beta: found [0.1] (list); expected float"),
     ("algorithm.needs.reference.recipe.lr=0", "algorithm.needs.reference.recipe.lr: found 0; expected"),
-    ("algorithm.needs.reference.algorithm.packing=3", "algorithm.needs.reference.algorithm.packing: found 3 (int); expected bool"),
+    ("algorithm.needs.reference.algorithm.packing=3",
+     "algorithm.needs.reference.algorithm.packing: found 3 (int); expected bool"),
     ("+algorithm.needs.reference.algorithm.x=3", "algorithm.needs.reference.algorithm.x: found no such key"),
-    ("algorithm._target_=algorithms.dpo.DPPO", "algorithm._target_: found 'algorithms.dpo.DPPO', which cannot be imported"),
+    ("algorithm._target_=algorithms.dpo.DPPO",
+     "algorithm._target_: found 'algorithms.dpo.DPPO', which cannot be imported"),
     ("model.precision=int3", "model.precision: found 'int3'; expected one of nf4, bf16, fp32"),
     ("model.lora=true", "model.lora: found True (bool); expected Lora or null"),
     ("model.lora.target_modules=3", "model.lora.target_modules: found 3 (int); expected str or list[str]"),
@@ -256,7 +287,7 @@ def refused(*overrides: str) -> str:
     ("recipe.betas=[0.9]", "recipe.betas: found [0.9]; expected two numbers"),
     ("eval.prompts=0", "eval.prompts: found 0; expected at least 1"),
     ("eval.sampling.top_p=0", "eval.sampling.top_p: found 0; expected"),
-    ("trainer.optimizer=sgd", "trainer.optimizer: found 'sgd'; expected one of adamw, paged_adamw_8bit"),
+    ("trainer.optimizer=sgd", "trainer.optimizer: found 'sgd'; expected adamw or paged_adamw_8bit"),
     ("trainer.trackers=[visdom]", "trainer.trackers: found ['visdom']; expected some of tensorboard, wandb"),
     ("budget.equal=luck", "budget.equal: found 'luck'; expected"),
     ("stages.folder=3", "stages.folder: found 3 (int); expected str or null"),
@@ -290,18 +321,21 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("overrides, messages", [
-    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, needs, view"]),
+    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, "
+                               "length_normalized, needs, sft_coef, view"]),
     (["algorithm=dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
     (["experiment=nothing"], [f"experiment: found 'nothing'; expected one of {', '.join(choices('experiment'))}"]),
-    (["algorithm.needs.reference.recipe.step=1"], ["algorithm.needs.reference.recipe.step: found no such key; expected one of "
+    (["algorithm.needs.reference.recipe.step=1"],
+     ["algorithm.needs.reference.recipe.step: found no such key; expected one of "
                                                    + ", ".join(sorted(f.name for f in dataclasses.fields(Recipe)))]),
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
     (["algoritm=dpo"], ["algoritm: found no such key; expected one of " + ", ".join(sorted({*TOP} - {"judge"}))]),
     (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
                          f"; fix: judge={choices('judge')[0]}"]),
-    (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"], ["algorithm.beta: found no such key; expected one of needs, packing, "
+    (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"],
+     ["algorithm.beta: found no such key; expected one of needs, packing, "
                                                          "train_on_prompt, turns, view (with algorithm=sft)"]),
     (["-m", "algorithm=dpo,dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
 ])
@@ -310,7 +344,7 @@ def test_overrides_are_explained(overrides, messages):
 
 
 @pytest.mark.parametrize("overrides", [
-    *[[f"experiment={choice}"] for choice in EXPERIMENTS], ["debug=verbose", "seed=3"],
+    *few([[f"experiment={choice}"] for choice in EXPERIMENTS], [0]), ["debug=verbose", "seed=3"],
     ["model=hub", "model.name=a/b", "data=file", "data.path=x.jsonl"], ["recipe=qlora/sft", "recipe.lr=1"],
     ["scale@_global_=qlora"], ["+model.extra=1", "~data.tuning", "hydra.run.dir=x"],
     ["-m", "algorithm=dpo,ipo", "algorithm.beta=0.1,0.2"],
@@ -342,23 +376,31 @@ BAD_LINES = {
 }
 
 
-def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path):
+BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=chat")
+
+
+@pytest.mark.parametrize("lines", few([BEFORE, [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
+def test_a_wrong_command_line_ends_with_one_message_and_status_2_before_weights_are_loaded(tmp_path, lines):
     """All in one fresh process, where no other test has imported what loads models."""
     script = tmp_path / "lines.py"
     script.write_text(
         "import json, os, sys\n"
+        "from composing import keep_compositions\n"
         "from command_line import invoke\n"
+        "keep_compositions()\n"
         "lines, folder = json.loads(sys.argv[1]), sys.argv[2]\n"
-        "ended = [invoke(*line.split(), f'hydra.run.dir={folder}/run', f'stages.folder={folder}/stages') for line in lines]\n"
+        "ended = [invoke(*line.split(), f'hydra.run.dir={folder}/run', f'stages.folder={folder}/stages')\n"
+        "         for line in lines]\n"
         "loaded = [name for name in ('transformers.modeling_utils', 'peft.peft_model') if name in sys.modules]\n"
         "print(json.dumps([loaded, [[one.status, one.err] for one in ended]]))\n")
-    done = run_python(str(script), json.dumps(list(BAD_LINES)), str(tmp_path),
+    done = run_python(str(script), json.dumps(list(lines)), str(tmp_path),
                       PYTHONPATH=f"{CONF.parent}:{CONF.parent / 'tests'}")
     assert done.status == 0, done.err
     loaded, ended = json.loads(done.out.splitlines()[-1])
     assert not loaded
-    for (line, message), (status, err) in zip(BAD_LINES.items(), ended, strict=True):
+    for line, (status, err) in zip(lines, ended, strict=True):
         assert status == 2, line
+        message = BAD_LINES[line]
         assert err.startswith(message) and err.count("found") <= 1, f"{line}: {err}"
         assert "Traceback" not in err and len(err.splitlines()) == 1, f"{line}: {err}"
 

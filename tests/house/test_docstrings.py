@@ -5,10 +5,10 @@ import importlib
 import re
 
 import pytest
-from command_line import ROOT, composed
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.data.instructions import data as instructions
+from command_line import ROOT, composed
 
 METHODS = sorted(path.stem for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py")
 DEFAULT = re.compile(r"``(\w+)``,\s+(off|-?[\d.]+)\s+by\s+default")
@@ -20,10 +20,10 @@ def head(name: str) -> str:
 
 
 def defaults(name: str) -> dict[str, set]:
-    """Option → its defaults in the module's classes."""
-    found: dict[str, set] = {}
-    for kind in vars(importlib.import_module(f"algorithms.{name}")).values():
-        if isinstance(kind, type) and issubclass(kind, Algorithm) and dataclasses.is_dataclass(kind):
+    """Option → its defaults in the module's own classes."""
+    module, found = importlib.import_module(f"algorithms.{name}"), {}
+    for kind in vars(module).values():
+        if isinstance(kind, type) and issubclass(kind, Algorithm) and kind.__module__ == module.__name__:
             for field in dataclasses.fields(kind):
                 if field.default is not dataclasses.MISSING:
                     found.setdefault(field.name, set()).add(field.default)
@@ -37,7 +37,8 @@ def test_a_methods_head_says_what_it_keeps_changes_and_drops_of_which_paper(name
     assert re.search(r"arXiv \d{4}\.\d{5}", text.split("Keeps")[0]), "the paper stands before them"
 
 
-@pytest.mark.parametrize("name, option, told", [(name, *match) for name in METHODS for match in DEFAULT.findall(head(name))])
+@pytest.mark.parametrize("name, option, told",
+                         [(name, *match) for name in METHODS for match in DEFAULT.findall(head(name))])
 def test_a_default_that_a_head_names_is_the_default(name, option, told):
     assert option in defaults(name), f"{name} has no option {option}"
     (default,) = defaults(name)[option]

@@ -19,7 +19,8 @@ LAB = ROOT / "benchmarks/lab/reviews"
 def test_log_probabilities_and_gradients_are_the_cpus(attention, rows):
     found = []
     for device in ("cpu", "cuda"):
-        config = ModelConfig(str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention=attention, rows=rows, max_length=64,
+        config = ModelConfig(str(LAB), precision="fp32", lora=Lora(r=4, alpha=8), attention=attention, rows=rows,
+                             max_length=64,
                              max_prompt_length=32)
         models = Models(config, "no", device=torch.device(device))
         models.add_role("policy", trainable=True, seed=0)
@@ -38,7 +39,8 @@ def test_log_probabilities_and_gradients_are_the_cpus(attention, rows):
 
 def test_bf16_log_probabilities_depend_little_on_the_neighbours():
     """Rollouts are scored in other micro-batches than they are learned from: the ratio starts near 1, not at it."""
-    models = Models(ModelConfig(str(LAB), precision="bf16", max_length=64, max_prompt_length=32), "bf16", torch.device("cuda"))
+    models = Models(ModelConfig(str(LAB), precision="bf16", max_length=64, max_prompt_length=32), "bf16",
+                    torch.device("cuda"))
     models.add_role("policy", trainable=True, seed=0)
     data = examples(32)
     with torch.no_grad():
@@ -54,8 +56,10 @@ def test_bf16_log_probabilities_depend_little_on_the_neighbours():
 def test_every_algorithm_in_four_bits(tmp_path, algorithm):
     small = ["algorithm.n=2"] if algorithm == "best_of_n" else []
     needs = ["reward.recipe.steps=4", "reward.recipe.batch_size=8", "reward.algorithm.normalize_on=8"]
-    done = run([*command(pairs_file(tmp_path / "pairs.jsonl"), tmp_path / "stages", algorithm=algorithm), *small, *needs,
-                "model=tiny_nf4", "model.attention=sdpa", "model.gradient_checkpointing=true", "trainer.mixed_precision=auto",
+    done = run([*command(pairs_file(tmp_path / "pairs.jsonl"), tmp_path / "stages", algorithm=algorithm), *small,
+                *needs,
+                "model=tiny_nf4", "model.attention=sdpa", "model.gradient_checkpointing=true",
+                "trainer.mixed_precision=auto",
                 f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
@@ -72,7 +76,8 @@ def test_paged_states_are_kept_and_resumed():
 
     def start(values: torch.Tensor):
         parameter = torch.nn.Parameter(values.clone())
-        return parameter, build_optimizer("paged_adamw_8bit", [{"params": [parameter], "lr": 1e-2}], Recipe(1e-2, 1), parameter.device)
+        return parameter, build_optimizer("paged_adamw_8bit", [{"params": [parameter], "lr": 1e-2}], Recipe(1e-2, 1),
+                                          parameter.device)
 
     def train(parameter, optimizer, steps):
         for step in steps:

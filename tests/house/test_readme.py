@@ -6,11 +6,11 @@ import sys
 import types
 
 import pytest
-from command_line import ROOT, choices, composed, job_overrides, objects_of
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import settings
+from command_line import ROOT, choices, composed, job_overrides, objects_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"
@@ -39,7 +39,8 @@ CHECKS = runs((ROOT / ".ci/run").read_text(encoding="utf-8").replace("python", "
 
 
 def test_code_blocks_of_both_kinds_are_read():
-    text = "a `python run.py no=1`\n\n    python run.py a=1  # why\n\n```bash\nx && python run.py -m b=1,2 | tee log\n```\nnot python run.py c=1\n"
+    text = ("a `python run.py no=1`\n\n    python run.py a=1  # why\n\n"
+            "```bash\nx && python run.py -m b=1,2 | tee log\n```\nnot python run.py c=1\n")
     assert runs(text) == ["python run.py a=1", "python run.py -m b=1,2"]
 
 
@@ -79,7 +80,8 @@ def test_every_command_composes(command, modules):
             settings(config)
 
 
-@pytest.mark.parametrize("text", [README, (ROOT / "benchmarks/lab/README.md").read_text(encoding="utf-8")], ids=["README", "lab"])
+@pytest.mark.parametrize("text", [README, (ROOT / "benchmarks/lab/README.md").read_text(encoding="utf-8")],
+                         ids=["README", "lab"])
 def test_every_file_that_is_linked_exists(text):
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"\w+:", target)]
     places = (ROOT, ROOT / "benchmarks/lab")
@@ -89,5 +91,6 @@ def test_every_file_that_is_linked_exists(text):
 def test_every_algorithm_of_the_readme_exists_and_every_one_is_listed():
     named = set(",".join(re.findall(r"\balgorithm=([\w,]+)", README)).split(","))
     assert named <= set(choices("algorithm"))
-    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py"]
+    files = [path.relative_to(ROOT).as_posix()
+             for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py"]
     assert not [file for file in files if f"({file})" not in README]

@@ -11,14 +11,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.rewards.classifier import Classifier
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.export import frozen_role, save_role
 from algorithms.common.models.model import Lora, ModelConfig, Models, load_base, load_tokenizer
+from algorithms.common.rewards.classifier import Classifier
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from command_line import MICRO, invoke
 
-PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+PICKLES = ("pytorch_model.bin", "adapter_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt",
+           "rng_state.pth",
            "scaler.pt", "value_head.bin", "model.pt", "model.pkl", "tokenizer.pkl")
 CPU = torch.device("cpu")
 
@@ -64,7 +65,8 @@ def base(tmp_path, tokenizer) -> Path:
 
 
 def settings(folder: Path, **options) -> ModelConfig:
-    return ModelConfig(str(folder), precision="fp32", max_length=64, max_prompt_length=32, lora=Lora(r=4, alpha=8), **options)
+    return ModelConfig(str(folder), precision="fp32", max_length=64, max_prompt_length=32, lora=Lora(r=4, alpha=8),
+                       **options)
 
 
 # Pickles
@@ -111,7 +113,8 @@ def test_pickles_in_a_kept_stage_make_it_be_built_again(tmp_path, plant, mark, c
 
     entry = store.get("trained", {"a": 1}, build)
     plant(entry)
-    assert [path.name for path in sorted(store.get("trained", {"a": 1}, build).iterdir())] == ["fit.json", "manifest.json"]
+    entry = store.get("trained", {"a": 1}, build)
+    assert [path.name for path in sorted(entry.iterdir())] == ["fit.json", "manifest.json"]
     assert len(built) == 2 and "not in the manifest" in caplog.text and not mark.exists()
 
 
@@ -130,7 +133,7 @@ def with_code(folder: Path, mark: Path, kind: str) -> Path:
                "AutoModelForSequenceClassification": "own_code.Model"}
     for name, told in (("config.json", {"model_type": kind, "auto_map": classes}),
                        ("tokenizer_config.json", {"tokenizer_class": "Tokenizer",
-                                                  "auto_map": {"AutoTokenizer": ["own_code.Tokenizer", "own_code.Tokenizer"]}})):
+                                                  "auto_map": {"AutoTokenizer": ["own_code.Tokenizer"] * 2}})):
         path = folder / name
         path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
     return folder

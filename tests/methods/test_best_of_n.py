@@ -11,21 +11,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage_setup import EVAL, RECIPE, make_bench, make_data
 from torch import tensor
 
 from algorithms.best_of_n import BestOfN, expected_best, kl_bound
 from algorithms.common.algorithm import Need, RewardSource
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.figures import Known
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.metrics import metrics
-from algorithms.common.rewards.sources import checked
+from algorithms.common.figures import Known
 from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.rewards.sources import checked
+from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.sft import SFT
 from benchmarks import tables
 from benchmarks.tables import Row, Table
+from stage_setup import EVAL, RECIPE, make_bench, make_data
 from training_setup import two_roles
 
 PROXY, GOLD = tensor([[.3, -.2, 1.1, .7, 0.]]), tensor([[.5, -.1, .4, .9, .2]])
@@ -33,7 +33,7 @@ PROXY, GOLD = tensor([[.3, -.2, 1.1, .7, 0.]]), tensor([[.5, -.1, .4, .9, .2]])
 
 @pytest.mark.parametrize("n, expected", [(1, .38), (2, .55), (3, .56), (5, .4)])
 def test_expected_best_by_hand(n, expected):
-    """Ascending by proxy the gold is -.1 .2 .5 .9 .4; at n = 2 the weights are 0 .1 .2 .3 .4. More is not better here."""
+    """Ascending by proxy the gold is -.1 .2 .5 .9 .4; at n = 2 the weights are 0 .1 .2 .3 .4: more is not better."""
     assert expected_best(PROXY, n, GOLD).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -41,7 +41,8 @@ def test_values_are_the_scores_by_default():
     assert expected_best(PROXY, 2).item() == pytest.approx(.1 * 0 + .2 * .3 + .3 * .7 + .4 * 1.1, abs=1e-6)
 
 
-@pytest.mark.parametrize("n, bound", [(1, 0), (2, .193147), (4, .636294), (16, 1.835089), (64, 3.174508), (128, 3.859843)])
+@pytest.mark.parametrize("n, bound",
+                         [(1, 0), (2, .193147), (4, .636294), (16, 1.835089), (64, 3.174508), (128, 3.859843)])
 def test_bound_by_hand(n, bound):
     assert kl_bound(n) == pytest.approx(bound, abs=1e-6)
 
@@ -88,7 +89,8 @@ def test_it_is_the_mean_over_all_subsets_ties_included(drawn):
 def test_ends_and_rows():
     scores, values = torch.randn(3, 128, dtype=torch.float64), torch.randn(3, 128, dtype=torch.float64)
     torch.testing.assert_close(expected_best(scores, 1, values), values.mean(-1))
-    torch.testing.assert_close(expected_best(scores, 128, values), values.gather(1, scores.argmax(-1, keepdim=True)).squeeze(1))
+    torch.testing.assert_close(expected_best(scores, 128, values),
+                               values.gather(1, scores.argmax(-1, keepdim=True)).squeeze(1))
     rows = torch.cat([expected_best(scores[i:i + 1], 64, values[i:i + 1]) for i in range(3)])
     torch.testing.assert_close(expected_best(scores, 64, values), rows)
     grows = [expected_best(scores, n).mean().item() for n in (1, 2, 4, 8, 16, 32, 64, 128)]
@@ -175,8 +177,10 @@ def test_of_equals_the_curve_ends_at_the_first_drawn_as_the_evaluation_does():
 
 def test_the_curve_is_in_the_csv_and_not_in_the_table(tmp_path):
     one = Estimate(1.0, 1.0, 1.0, 4, "prompts", seeds=1)
-    tables.write(Table([Row("best_of_n", {}, (0,), estimates={"reward/gold": one, "reward/gold@4": one})], []), tmp_path)
-    assert "@" not in (tmp_path / "table.md").read_text() and "reward/gold@4.mean" in (tmp_path / "table.csv").read_text()
+    tables.write(Table([Row("best_of_n", {}, (0,), estimates={"reward/gold": one, "reward/gold@4": one})], []),
+                 tmp_path)
+    assert "@" not in (tmp_path / "table.md").read_text()
+    assert "reward/gold@4.mean" in (tmp_path / "table.csv").read_text()
 
 
 # On a model
@@ -190,16 +194,17 @@ def test_n_samples_of_one_prefill(make_models, monkeypatch):
     config = Sampling(max_new_tokens=5, batch_size=64)
     read = []
     prefill = sampling.prefill
-    monkeypatch.setattr(sampling, "prefill", lambda m, prompts, *rest: read.extend(prompts) or prefill(m, prompts, *rest))
+    monkeypatch.setattr(sampling, "prefill",
+                        lambda m, prompts, *rest: read.extend(prompts) or prefill(m, prompts, *rest))
     drawn = BestOfN(n=6).respond(models, prompts, config, 3, keys)
     assert sorted(read) == sorted(prompts), "each prompt was read once"
     assert [[len(answer) for answer in row] for row in drawn] == [[6], [6]]
     assert len({tuple(one.ids) for one in drawn[0][0]}) > 1
     assert [row[0][:1] for row in drawn] == sample(models, "policy", prompts, config, 3, keys=keys)
-    for settings in (Sampling(max_new_tokens=5, batch_size=4), config):  # decoded in several rounds, or at once
+    for sizes in (Sampling(max_new_tokens=5, batch_size=4), config):  # decoded in several rounds, or at once
         read.clear()
-        assert BestOfN(n=6).respond(models, prompts, settings, 3, keys) == drawn
-        assert BestOfN(n=2).respond(models, prompts, settings, 3, keys, answers=3) == [
+        assert BestOfN(n=6).respond(models, prompts, sizes, 3, keys) == drawn
+        assert BestOfN(n=2).respond(models, prompts, sizes, 3, keys, answers=3) == [
             [row[0][:2], row[0][2:4], row[0][4:]] for row in drawn], "two by two of the same samples"
         assert sorted(read) == sorted([*prompts, *prompts]), "however many answers there are"
 
@@ -213,7 +218,8 @@ class Length(RewardSource):
 
 
 def bench(tmp_path, **changed):
-    data = dataclasses.replace(make_data(), gold=lambda prompts, responses, finished: [float(len(text)) for text in responses])
+    data = dataclasses.replace(make_data(),
+                               gold=lambda prompts, responses, finished: [float(len(text)) for text in responses])
     return make_bench(Store(tmp_path), data, reward=Length(), **changed)
 
 

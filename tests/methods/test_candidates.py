@@ -6,19 +6,19 @@ import weakref
 
 import pytest
 import torch
-from letters import Letters
-from command_line import composed
-from stage_setup import LAB, MODEL
 
 from algorithms.common import candidates as module
-from algorithms.common.models.beam import diverse_beams
 from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.data.records.record import Record
+from algorithms.common.models.beam import diverse_beams
+from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.models.sampling import Sample, Sampling, sample
 from algorithms.common.runs.settings import settings
+from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.rrhf import RRHF
+from command_line import composed
+from letters import Letters
+from stage_setup import LAB, MODEL
 from training_setup import make_context, two_roles
 
 PROMPTS = [" the food was", " a hotel", " the staff of the museum", " the room"]
@@ -64,7 +64,8 @@ def slow_beams(models, prompt, beams, groups, penalty, length):
                     continue
                 with torch.no_grad(), models.roles.use("reference"):
                     logps = models.roles.module(input_ids=torch.tensor([prompt + ids])).logits[0, -1].log_softmax(-1)
-                options += [(score + lp - penalty * taken.get(v, 0), [*ids, v], score + lp, v) for v, lp in enumerate(logps.tolist())]
+                options += [(score + lp - penalty * taken.get(v, 0), [*ids, v], score + lp, v)
+                            for v, lp in enumerate(logps.tolist())]
             top = sorted(options, key=lambda option: -option[0])[:width]
             state[g] = [(ids, score) for _, ids, score, _ in top]
             for *_, token in top:
@@ -73,13 +74,15 @@ def slow_beams(models, prompt, beams, groups, penalty, length):
     return [ids for group in state for ids, _ in group]
 
 
-@pytest.mark.parametrize("beams, groups, penalty", [(1, 1, 0.0), (4, 1, 0.0), (4, 4, 1.0), (4, 2, 0.7), (6, 3, 0.2), (2, 2, 0.0)])
+@pytest.mark.parametrize("beams, groups, penalty",
+                         [(1, 1, 0.0), (4, 1, 0.0), (4, 4, 1.0), (4, 2, 0.7), (6, 3, 0.2), (2, 2, 0.0)])
 def test_diverse_beams_are_those_of_a_slow_search(models, beams, groups, penalty):
     prompts = [[40, 41, 42], [50], [60, 61]]
     stop = models.template.stop_ids[0]
     with torch.no_grad():  # so that beams end, at unequal lengths
         models.roles.module.get_output_embeddings().weight[stop] *= 4
-    found = diverse_beams(models, "reference", prompts, beams=beams, groups=groups, penalty=penalty, max_new_tokens=4, batch_size=8)
+    found = diverse_beams(models, "reference", prompts, beams=beams, groups=groups, penalty=penalty, max_new_tokens=4,
+                          batch_size=8)
     for prompt, samples in zip(prompts, found):
         assert [one.ids for one in samples] == slow_beams(models, prompt, beams, groups, penalty, 4)
         assert all(one.finished == (one.ids[-1] == stop) for one in samples)
@@ -90,7 +93,8 @@ def test_one_beam_is_greedy_and_a_penalty_makes_groups_differ(models):
     greedy = sample(models, "reference", prompts, Sampling(max_new_tokens=5, temperature=0), 0)
     one = diverse_beams(models, "reference", prompts, beams=1, groups=1, penalty=0.0, max_new_tokens=5, batch_size=1)
     assert one == greedy
-    same, other = (diverse_beams(models, "reference", prompts, beams=4, groups=4, penalty=penalty, max_new_tokens=5, batch_size=8)
+    same, other = (diverse_beams(models, "reference", prompts, beams=4, groups=4, penalty=penalty, max_new_tokens=5,
+                                 batch_size=8)
                    for penalty in (0.0, 100.0))
     for row, first in zip(same, greedy):
         assert row == first * 4
@@ -123,14 +127,16 @@ def test_the_reference_answers_not_the_policy(context):
     settings = only(Sampled(count=3))
     drawn = make(context, settings).examples[0].responses
     assert drawn == [one.ids for one in sample(context.models, "reference", [context.models.prompt_ids(PROMPTS[0], 6)],
-                                               Sampling(max_new_tokens=6), module.derive(module.derive(context.seed, "candidates", "only"), 0),
+                                               Sampling(max_new_tokens=6),
+                                               module.derive(module.derive(context.seed, "candidates", "only"), 0),
                                                n=3, keys=[Record(PROMPTS[0], []).key])[0]]
 
 
 def test_beams_as_a_source(context):
     made = make(context, only(DiverseBeams(beams=2, groups=2, penalty=3.0, batch_size=4)))
     prompts = [context.models.prompt_ids(text, 6) for text in PROMPTS]
-    found = diverse_beams(context.models, "reference", prompts, beams=2, groups=2, penalty=3.0, max_new_tokens=6, batch_size=64)
+    found = diverse_beams(context.models, "reference", prompts, beams=2, groups=2, penalty=3.0, max_new_tokens=6,
+                          batch_size=64)
     assert [example.responses for example in made.examples] == [[one.ids for one in row] for row in found]
 
 
@@ -139,7 +145,8 @@ def test_the_records_responses_with_any_scores(context):
     made = make(context, Candidates({"data": FromRecords(), "own": Sampled(count=1)}, max_new_tokens=6), records)
     own = context.models.tokenize(records[0])
     assert made.examples[0].responses[:2] == own.responses[:2] and len(made.examples[0].responses) == 3
-    assert made.examples[0].scores == [float(len(text)) for text in made.frame["response"][:3]], "scored anew by the source"
+    lengths = [float(len(text)) for text in made.frame["response"][:3]]
+    assert made.examples[0].scores == lengths, "scored anew by the source"
     assert set(made.frame["source"]) == {"data", "own"}
     theirs = make(context, only(FromRecords(), scores="records"), records)
     assert theirs.examples[0].scores == [0.0, 1.0] and theirs.cost["reward_queries"] == 0, "of equal texts the first"
@@ -152,9 +159,11 @@ def test_another_model_by_its_folder(context):
     models = module.Models(other.model, "no")
     ids = [models.prompt_ids(text, 12) for text in PROMPTS]
     drawn = sample(models, "base", ids, Sampling(max_new_tokens=12, temperature=0.8, top_p=0.95),
-                   module.derive(context.seed, "candidates", "only"), n=2, keys=[Record(text, []).key for text in PROMPTS])
+                   module.derive(context.seed, "candidates", "only"), n=2,
+                   keys=[Record(text, []).key for text in PROMPTS])
     texts = [[models.template.decode(one.ids) for one in row] for row in drawn]
-    assert [rows["response"].tolist() for _, rows in made.frame.groupby("prompt")] == [list(dict.fromkeys(row)) for row in texts]
+    responses = [rows["response"].tolist() for _, rows in made.frame.groupby("prompt")]
+    assert responses == [list(dict.fromkeys(row)) for row in texts]
     for example, row in zip(made.examples, drawn):
         for response, over in zip(example.responses, example.finished):
             assert over == (response[-1] in context.models.template.stop_ids)
@@ -214,8 +223,10 @@ def test_over_long_prompts_are_cut_once_for_drawing_scoring_and_training(context
     (example,) = made.examples
     assert example.truncated and len(example.prompt) == 32 and example.prompt == models.prompt_ids(text, 6)
     assert all(one.prompt_ids == example.prompt for one in seen)
-    long = Record(" food" * 55, [" good" * 8])  # here the record's own response asks for a shorter prompt than the samples
-    (both,) = make(context, Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6), [long]).examples
+    # here the record's own response asks for a shorter prompt than the samples
+    long = Record(" food" * 55, [" good" * 8])
+    (both,) = make(context, Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6),
+                   [long]).examples
     assert both.prompt == models.tokenize(long).prompt and len(both.prompt) < len(models.prompt_ids(long.prompt, 6))
 
 
@@ -234,7 +245,8 @@ def test_the_scorer_gets_text_tokens_and_record(context):
     make(context, only(FromRecords()), [record])
     (one,) = seen
     template = context.models.template
-    assert one.prompt == template.prompt_text(TALK) and one.text == " good" and one.finished and one.record == record.key
+    assert one.prompt == template.prompt_text(TALK) and one.text == " good" and one.finished
+    assert one.record == record.key
     assert template.decode(one.ids) == template.response_text(TALK, " good")
 
 
@@ -338,11 +350,15 @@ def test_parts_do_not_change_what_is_drawn(context, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("build, message", [
     (lambda: Sampled(count=0), "source.count: found 0; expected at least 1"),
-    (lambda: Sampled(temperatures=[]), "source.temperatures"), (lambda: Sampled(temperatures=[1.0, 0.0]), "source.temperatures"),
+    (lambda: Sampled(temperatures=[]), "source.temperatures"),
+    (lambda: Sampled(temperatures=[1.0, 0.0]), "source.temperatures"),
     (lambda: DiverseBeams(beams=4, groups=3), "source.groups: found 3 for 4 beams"),
-    (lambda: DiverseBeams(penalty=-1.0), "source.penalty: found -1"), (lambda: OtherModel(MODEL, count=0), "source.count: found 0"),
-    (lambda: Candidates({}), "candidates.sources: found none"), (lambda: Candidates({"own": None}), "candidates.sources: found none"),
-    (lambda: Candidates(scores="luck"), "candidates.scores: found 'luck'"), (lambda: Candidates(max_new_tokens=0), "source.max_new_tokens"),
+    (lambda: DiverseBeams(penalty=-1.0), "source.penalty: found -1"),
+    (lambda: OtherModel(MODEL, count=0), "source.count: found 0"),
+    (lambda: Candidates({}), "candidates.sources: found none"),
+    (lambda: Candidates({"own": None}), "candidates.sources: found none"),
+    (lambda: Candidates(scores="luck"), "candidates.scores: found 'luck'"),
+    (lambda: Candidates(max_new_tokens=0), "candidates.max_new_tokens"),
     (lambda: Candidates(scores="records"), "found records with the sources own")])
 def test_values_that_cannot_be_used(build, message):
     with pytest.raises(ConfigError, match=message):
@@ -360,12 +376,14 @@ def test_records_without_responses_or_scores(context):
 def test_a_source_that_gives_nothing_is_named(context, monkeypatch, part):
     monkeypatch.setattr(module, "PART", part)
     mixed = Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6)
-    with pytest.raises(TrainingError, match="candidates.sources.data: found no response to any of 4 prompts; expected some; "
+    with pytest.raises(TrainingError,
+                       match="candidates.sources.data: found no response to any of 4 prompts; expected some; "
                                             "fix: .*algorithm.candidates.sources.data=null"):
         make(context, mixed)
     one = [Record(text, [" good"] if text == PROMPTS[2] else []) for text in PROMPTS]
     assert make(context, mixed, one).frame["source"].tolist().count("data") == 1, "some prompts may have none"
-    twice = make(context, Candidates({"data": FromRecords(), "again": FromRecords()}, max_new_tokens=6), [Record(PROMPTS[0], [" good"])])
+    twice = make(context, Candidates({"data": FromRecords(), "again": FromRecords()}, max_new_tokens=6),
+                 [Record(PROMPTS[0], [" good"])])
     assert twice.frame["source"].tolist() == ["data"], "the same response as another's is not nothing"
     assert "drawn" not in twice.cost
 
@@ -378,10 +396,13 @@ TARGET = "_target_: algorithms.common.candidates"
     ([], Candidates()),
     (["algorithm.candidates.sources.own.count=6", "algorithm.candidates.sources.own.temperatures=[0.7,1.0]"],
      Candidates({"own": Sampled(count=6, temperatures=[0.7, 1.0])})),
-    ([f"{SOURCES}.beams={{{TARGET}.DiverseBeams, beams: 4, groups: 2, penalty: 0.5}}", "algorithm.candidates.sources.own=null"],
+    ([f"{SOURCES}.beams={{{TARGET}.DiverseBeams, beams: 4, groups: 2, penalty: 0.5}}",
+      "algorithm.candidates.sources.own=null"],
      Candidates({"own": None, "beams": DiverseBeams(4, 2, 0.5)})),
-    ([f"{SOURCES}.data={{{TARGET}.FromRecords}}", "algorithm.view=ranked"], Candidates({"own": Sampled(), "data": FromRecords()})),
-    ([f"{SOURCES}.other={{{TARGET}.OtherModel, count: 2, model: {{_target_: algorithms.common.models.model.ModelConfig, name: a/b}}}}"],
+    ([f"{SOURCES}.data={{{TARGET}.FromRecords}}", "algorithm.view=ranked"],
+     Candidates({"own": Sampled(), "data": FromRecords()})),
+    ([f"{SOURCES}.other={{{TARGET}.OtherModel, count: 2, "
+      "model: {_target_: algorithms.common.models.model.ModelConfig, name: a/b}}"],
      Candidates({"own": Sampled(), "other": OtherModel(ModelConfig("a/b"), count=2)})),
     (["eval.sampling.max_new_tokens=9"], Candidates(max_new_tokens=9)),
 ], ids=["default", "own", "beams", "data", "other", "length"])
@@ -390,7 +411,9 @@ def test_sources_are_chosen_on_the_command_line(overrides, expected):
 
 
 def test_a_wrong_source_is_refused_with_its_place():
-    with pytest.raises(ConfigError, match="algorithm.candidates.sources.own.number: found no such key; expected one of batch_size, count"):
+    with pytest.raises(ConfigError,
+                       match="algorithm.candidates.sources.own.number: found no such key; expected one of batch_size, "
+                             "count"):
         settings(composed("algorithm=rrhf", "+algorithm.candidates.sources.own.number=3"))
     with pytest.raises(ConfigError, match=r"algorithm.candidates.*count: found 0; expected at least 1"):
         settings(composed("algorithm=rrhf", "algorithm.candidates.sources.own.count=0"))

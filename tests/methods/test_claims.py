@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import CONF, ROOT, choices
-from contract import CLAIMS
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+
+from command_line import CONF, ROOT, choices
+from contract import CLAIMS
 
 KINDS = {name: get_class(OmegaConf.load(CONF / "algorithm" / f"{name}.yaml")._target_)
          for name in choices("algorithm")}

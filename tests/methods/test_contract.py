@@ -1,10 +1,12 @@
 """Every method of ``conf/algorithm`` keeps the contract of ``tests/contract.py``; a new one is held to it at once."""
 
 import pytest
-from command_line import choices
-from contract import Contract
+from omegaconf import OmegaConf
 
 from algorithms.common.data.records import cache_folder, set_cache_folder
+from command_line import CONF, choices
+from contract import Contract
+from few import few
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +17,16 @@ def stages(tmp_path_factory):
     set_cache_folder(before)
 
 
-@pytest.fixture(scope="module", params=choices("algorithm"))
+def has_a_file(name: str) -> bool:
+    """Whether its class stands in a file of its name; others, as IPO beside DPO, share a file's code."""
+    target = OmegaConf.load(CONF / "algorithm" / f"{name}.yaml").get("_target_", "")
+    return target.startswith(f"algorithms.{name}.")
+
+
+METHODS = choices("algorithm")
+
+
+@pytest.fixture(scope="module", params=few(METHODS, [name for name in METHODS if has_a_file(name)]))
 def method(request, stages, tmp_path_factory) -> Contract:
     return Contract(request.param, tmp_path_factory.mktemp(request.param), stages)
 

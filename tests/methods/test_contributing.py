@@ -1,5 +1,5 @@
-"""The methods that CONTRIBUTING.md shows are what it says: written into a copy of the project, their tests pass and they
-keep the contract; its commands compose.
+"""The methods that CONTRIBUTING.md shows are what it says: written into a copy of the project, their tests pass and
+they keep the contract; its commands compose.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from command_line import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -39,9 +40,10 @@ def checked(copy: Path, *arguments: str) -> None:
 
 
 def test_the_page_shows_whole_methods():
-    assert METHODS == ["odpo", "reinforce", "unlikelihood"]
+    assert METHODS == ["moving_baseline", "odpo", "unlikelihood"]
     for name in METHODS:
-        assert {f"algorithms/{name}.py", f"conf/recipe/lab/{name}.yaml", f"conf/recipe/qlora/{name}.yaml"} <= FILES.keys()
+        assert {f"algorithms/{name}.py", f"conf/recipe/lab/{name}.yaml",
+                f"conf/recipe/qlora/{name}.yaml"} <= FILES.keys()
 
 
 @pytest.mark.parametrize("name", re.findall(r"`((?:algorithms|conf|benchmarks|tests)/[\w/.]+\.\w+)`", PAGE))
@@ -62,3 +64,4 @@ def test_the_methods_keep_the_contract(copy):
 @pytest.mark.slow
 def test_the_house_takes_the_methods(copy):
     checked(copy, "tests/house/test_layout.py", "tests/house/test_docstrings.py", "-k", "not tracked and not commit")
+    checked(copy, "tests/house/test_configs.py", "-k", " or ".join(METHODS))

@@ -8,8 +8,8 @@ import torch
 from torch import tensor
 
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.training.references import StoredLogprobs
 from algorithms.common.support.store import Store
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO, IPO, Hinge, LogRatioLoss, dpo_loss, hinge_loss, ipo_loss
 from training_setup import examples, randomize, two_roles
 
@@ -176,6 +176,28 @@ def test_stored_reference_gives_the_same_loss(models, pairs, tmp_path):
     torch.testing.assert_close(DPO().loss(models, batch).terms["policy"].sum, fresh)
 
 
+def test_length_normalized_dpo(models, pairs):
+    """Mean log-ratios in the place of sums, in loss, rewards and where it ranks."""
+    randomize(models, "policy", seed=5)
+    batch = models.collate(pairs)
+    logps, refs = models.policy.response_logprobs(batch).detach(), models.reference.response_logprobs(batch)
+    lengths, method = batch.mask.sum(-1), DPO(beta=5.0, length_normalized=True)
+    terms, metrics = method.loss(models, batch)
+    expected = -torch.sigmoid(5 * ((logps - refs) / lengths) @ tensor([1.0, -1.0])).log()
+    torch.testing.assert_close(terms["policy"].sum.detach(), expected.sum())
+    torch.testing.assert_close(metrics["rewards/chosen"], (5 * (logps - refs) / lengths)[:, 0])
+    torch.testing.assert_close(method.score(models, batch).detach(), 5 * (logps - refs) / lengths)
+
+
+def test_rpo_adds_the_chosen_likelihood(models, pairs):
+    batch = models.collate(pairs)
+    (plain, _), (terms, _) = DPO().loss(models, batch), DPO(sft_coef=0.7).loss(models, batch)
+    assert plain.keys() == {"policy"} and terms.keys() == {"policy", "sft"} and terms["sft"].coefficient == 0.7
+    torch.testing.assert_close(terms["policy"].sum, plain["policy"].sum)
+    expected = [models.policy.token_logprobs(batch)[b, 0][batch.mask[b, 0]].mean() for b in range(len(batch))]
+    torch.testing.assert_close(terms["sft"].sum, -sum(expected))
+
+
 def test_without_a_supervised_stage_the_reference_is_the_base(make_models, pairs):
     assert DPO().needs == {"reference": None}
     models = make_models()
@@ -188,7 +210,7 @@ def test_without_a_supervised_stage_the_reference_is_the_base(make_models, pairs
 @pytest.mark.parametrize("kind, options, key", [
     (DPO, {"beta": 0.0}, "beta"), (DPO, {"beta": -1.0}, "beta"), (DPO, {"beta": math.nan}, "beta"),
     (IPO, {"beta": math.inf}, "beta"), (Hinge, {"beta": 0.0}, "beta"),
-    (DPO, {"label_smoothing": 0.5}, "label_smoothing"),
+    (DPO, {"label_smoothing": 0.5}, "label_smoothing"), (DPO, {"sft_coef": -1.0}, "sft_coef"),
     (DPO, {"label_smoothing": -0.1}, "label_smoothing"), (DPO, {"label_smoothing": math.nan}, "label_smoothing")])
 def test_values_that_cannot_be_used(kind: type[LogRatioLoss], options, key):
     with pytest.raises(ConfigError, match=f"algorithm.{key}"):

@@ -9,10 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nan, tensor
 
-from algorithms.common.policy_gradient import (KLController, RunningMoments, advantage_figures, explained_variance,
-                                               gae, kl_figures, kl_penalty, masked_mean, ratio_metrics, reward_figures,
-                                               score_figures, shape_rewards, shape_scores, squared_errors, surrogates,
-                                               whiten)
+from algorithms.common.policy_gradient import (
+    KLController,
+    RunningMoments,
+    advantage_figures,
+    explained_variance,
+    gae,
+    kl_figures,
+    kl_penalty,
+    masked_mean,
+    ratio_metrics,
+    reward_figures,
+    score_figures,
+    shape_rewards,
+    shape_scores,
+    squared_errors,
+    surrogates,
+    whiten,
+)
 
 
 def close(found, expected, tolerance: float = 2e-6) -> None:
@@ -111,10 +125,10 @@ def test_gae(rollout, gamma, lam, advantages, returns):
 
 
 def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
-    """1506.02438 eq. 16 as it stands: A_t = Σ_l (γλ)^l δ_{t+l} over one finished episode."""
+    """1506.02438 eq. 16 as it stands: A_t = Σ_k (γλ)^k δ_{t+k} over one finished episode."""
     following = [*values[1:], 0.0]
     deltas = [r + gamma * after - v for r, v, after in zip(rewards, values, following)]
-    return [sum((gamma * lam) ** l * delta for l, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
+    return [sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(deltas))]
 
 
 numbers = st.floats(-5, 5, allow_nan=False, width=32)

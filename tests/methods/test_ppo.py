@@ -11,17 +11,18 @@ import torch
 from torch.nn.functional import log_softmax
 
 from algorithms.common.algorithm import Meter
-from algorithms.common.support.errors import ConfigError, DataError
-from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.common.models.model import Lora, ModelConfig
-from algorithms.common.recipe import Recipe
-from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.policy_gradient import gae, kl_penalty, whiten
+from algorithms.common.recipe import Recipe
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
 from algorithms.common.rollouts import PolicyGradient
-from algorithms.common.data.template import Example
+from algorithms.common.support.errors import ConfigError, DataError
+from algorithms.common.training.loop import evaluate_loss, fit, run_losses
 from algorithms.ppo import PPO
 from algorithms.reward_model import RatingModel, RewardModel
+from few import few
 from training_setup import lines, make_context, randomize
 
 WORDS = ["the film", "a hotel", "the meal was", "my phone", "this book, it", "we", "the laptop in the box",
@@ -350,7 +351,8 @@ def test_what_is_logged(make_models, tmp_path):
     names = {"kl/k1", "kl/k3", "kl/coef", "reward/proxy", "reward/proxy_std", "reward/shaped", "length/mean",
              "length/std", "eos_rate", "policy/clip_fraction", "policy/approx_kl", "policy/ratio_mean",
              "policy/ratio_max", "policy/entropy", "advantage/mean", "advantage/std", "value/clip_fraction",
-             "value/explained_variance", "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm", "reward/non_score",
+             "value/explained_variance", "value/mean", "returns/mean", "loss/policy", "loss/value", "grad_norm",
+             "reward/non_score",
              "truncation_rate", "lr/value"}
     timing = {"timing/rollout", "timing/score", "timing/update"}
     for line in lines(context.target, timing=True):
@@ -756,14 +758,18 @@ def train(make_models, folder, every: int, die=None):
         fit(algorithm, context)
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_killed_in_a_rollout_or_an_inner_epoch(make_models, tmp_path, every):
+DEATHS = [("score", 3), ("columns", 27), ("loss", 15), ("score", 1), ("columns", 2), ("columns", 42), ("loss", 3),
+          ("loss", 30)]
+
+
+@pytest.mark.parametrize("every, deaths", few([(1, DEATHS[:2]), (3, DEATHS[2:3]), (1, DEATHS[2:]),
+                                               (3, DEATHS[:2] + DEATHS[3:])], [0, 1]))
+def test_killed_in_a_rollout_or_an_inner_epoch(make_models, tmp_path, every, deaths):
     """4 steps of 4 rollouts, 2 epochs of 2 minibatches of 2 micro-batches: the same metrics, weights and state, to the
     bit.
     """
     whole = train(make_models, tmp_path / "whole", every=50)
-    for die in (("score", 1), ("score", 3), ("columns", 2), ("columns", 27), ("columns", 42), ("loss", 3), ("loss", 15),
-                ("loss", 30)):
+    for die in deaths:
         folder = tmp_path / f"{die[0]}-{die[1]}"
         train(make_models, folder, every, die)
         torch.manual_seed(7)

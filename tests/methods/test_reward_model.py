@@ -8,17 +8,25 @@ import torch
 from torch import tensor
 
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError, DataError, TrainingError
-from algorithms.common.evaluation.inference.resampling import calibration_error
-from algorithms.common.training.loop import fit, run_losses
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, rated
 from algorithms.common.data.records.record import Record
-from algorithms.common.models.sampling import Sampling, sample
-from algorithms.common.support.seeds import derive, permutation
 from algorithms.common.data.template import Example
-from algorithms.reward_model import (RatingModel, RewardModel, centering_penalty, expected_rating, mean_over_pairs, moments,
-                                     pairwise_loss, ranking_loss)
+from algorithms.common.evaluation.inference.resampling import calibration_error
+from algorithms.common.models.sampling import Sampling, sample
+from algorithms.common.recipe import Recipe
+from algorithms.common.support.errors import ConfigError, DataError, TrainingError
+from algorithms.common.support.seeds import derive, permutation
+from algorithms.common.training.loop import fit, run_losses
+from algorithms.reward_model import (
+    RatingModel,
+    RewardModel,
+    centering_penalty,
+    expected_rating,
+    mean_over_pairs,
+    moments,
+    pairwise_loss,
+    ranking_loss,
+)
 from training_setup import examples, lines, make_context, randomize
 
 CHOSEN, REJECTED = tensor([1.2, 0.3, -0.5]), tensor([0.2, 0.8, -1.5])
@@ -170,7 +178,8 @@ def ranked_examples(count=6, responses=4):
     return made
 
 
-@pytest.mark.parametrize("algorithm", [RewardModel(), RewardModel(view="ranked"), RatingModel()], ids=["pairs", "ranked", "ratings"])
+@pytest.mark.parametrize("algorithm", [RewardModel(), RewardModel(view="ranked"), RatingModel()],
+                         ids=["pairs", "ranked", "ratings"])
 def test_right_padding_and_neighbours_do_not_change_a_score(make_models, algorithm):
     models = make_models()
     models.add_role("reference", trainable=False, seed=0)
@@ -206,7 +215,7 @@ def test_the_head_starts_small_in_float32(reward_models):
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_prompts(reward_models, tmp_path):
-    """K-wise, 8 micro-batches of 1 equal 1 of 8, values and gradients; and each prompt's pairs are those of its records."""
+    """K-wise, 8 micro-batches of 1 equal 1 of 8, values and gradients; each prompt's pairs are those of its records."""
     rows, algorithm = ranked_examples(8), RewardModel(view="ranked", margin=0.3, centering=0.1)
     results = []
     for size in (1, 8):
@@ -224,7 +233,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_prompts(reward_models, tmp_path)
     with torch.no_grad():
         for example in rows:
             r = algorithm.rewards(reward_models, reward_models.collate([example]))[0].tolist()
-            pairs = [(i, j) for i in range(len(example.scores)) for j in range(len(example.scores)) if example.scores[i] > example.scores[j]]
+            pairs = [(i, j) for i in range(len(example.scores))
+                     for j in range(len(example.scores)) if example.scores[i] > example.scores[j]]
             gaps = [r[i] - r[j] - 0.3 * (example.scores[i] - example.scores[j]) for i, j in pairs]
             by_hand.append(sum(math.log1p(math.exp(-gap)) for gap in gaps) / len(pairs))
             squares.append(sum((r[i] + r[j]) ** 2 for i, j in pairs) / len(pairs))
@@ -256,7 +266,8 @@ def test_at_the_start_of_a_zero_head_the_loss_is_ln_2(reward_models):
 
 def data_with_prompts(count=20) -> DataSets:
     empty = Records.from_list([])
-    return DataSets(preferences=empty, demonstrations=empty, evaluation=empty, heldout=empty, tuning=empty, report=LoadReport(),
+    return DataSets(preferences=empty, demonstrations=empty, evaluation=empty, heldout=empty, tuning=empty,
+                    report=LoadReport(),
                     prompts=Records.from_list([Record(f" the room {i} was", []) for i in range(count)]))
 
 
@@ -265,7 +276,8 @@ def trained(make_models, folder, algorithm, steps=3, data=None):
     models.add_role("reference", trainable=False, seed=0)
     randomize(models, "reference")
     algorithm.add_roles(models, seed=0)
-    context = make_context(models, folder, data or examples(12, 2), Recipe(lr=1e-2, batch_size=4, steps=steps), checkpoint_every=1)
+    context = make_context(models, folder, data or examples(12, 2), Recipe(lr=1e-2, batch_size=4, steps=steps),
+                           checkpoint_every=1)
     context.data = data_with_prompts()
     algorithm.fit(context)
     return context
@@ -276,24 +288,28 @@ def test_rewards_of_reference_samples_have_mean_0_and_deviation_1(make_models, t
     context = trained(make_models, tmp_path, algorithm)
     models, prompts = context.models, context.data.prompts
     chosen = [prompts[i] for i in permutation(len(prompts), context.seed, "normalization")[:8]]
-    drawn = sample(models, "reference", [models.prompt_ids(record.prompt, 6) for record in chosen], Sampling(max_new_tokens=6),
+    drawn = sample(models, "reference", [models.prompt_ids(record.prompt, 6) for record in chosen],
+                   Sampling(max_new_tokens=6),
                    derive(context.seed, "normalization"), keys=[record.key for record in chosen])
     batch = models.collate([Example(models.prompt_ids(record.prompt, 6), [one.ids], [one.finished], None, record.key)
                             for record, (one,) in zip(chosen, drawn)])
     with torch.no_grad():
         scores = algorithm.score(models, batch)[:, 0]
         as_critic = models.role("reward").final_outputs(batch)[:, 0, 0]
-    assert scores.mean().item() == pytest.approx(0, abs=1e-4) and scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+    assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     close(as_critic, scores)  # a critic that copies the head starts at the normalised reward
     assert abs(algorithm.std - 1) > 1e-3
     raw = trained(make_models, tmp_path / "raw", RewardModel(normalize_on=None)).models
     pair = models.collate(examples(4, 2, seed=9))
     with torch.no_grad():
         before = raw.role("reward").final_outputs(batch)[:, 0, 0]
-        assert (algorithm.mean, algorithm.std) == pytest.approx((before.mean().item(), before.std(correction=0).item()), rel=1e-3)
+        moments = before.mean().item(), before.std(correction=0).item()
+        assert (algorithm.mean, algorithm.std) == pytest.approx(moments, rel=1e-3)
         r = raw.role("reward").final_outputs(pair)[..., 0]
         close(algorithm.preference_logits(algorithm.score(models, pair)), r[:, 0] - r[:, 1], 1e-5)
-    assert json.loads((context.target / "fit.json").read_text())["tokens_sampled"] == sum(len(one.ids) for one, in drawn)
+    fit = json.loads((context.target / "fit.json").read_text())
+    assert fit["tokens_sampled"] == sum(len(one.ids) for one, in drawn)
 
 
 def test_mean_and_deviation_are_kept_and_come_back(make_models, tmp_path):
@@ -331,7 +347,8 @@ def test_a_killed_and_resumed_model_has_the_same_statistics(make_models, tmp_pat
 def test_a_model_without_spread_is_refused(make_models, tmp_path, monkeypatch):
     monkeypatch.setattr(RewardModel, "rewards", lambda self, models, batch:
                         models.role("reward").final_outputs(batch).squeeze(-1) * 0 + 3.5)
-    with pytest.raises(TrainingError, match="mean 3.5 and standard deviation 0 on 8 reference samples.*normalize_on=null"):
+    with pytest.raises(TrainingError,
+                       match="mean 3.5 and standard deviation 0 on 8 reference samples.*normalize_on=null"):
         trained(make_models, tmp_path, RewardModel(normalize_on=8, max_new_tokens=6))
 
 
@@ -345,7 +362,8 @@ def test_raw_rewards_by_option(make_models, tmp_path):
 
 
 def rating_examples(count=12):
-    return [Example(e.prompt, e.responses, e.finished, [float(1 + (i + k) % 5) for k in range(len(e.responses))], e.record)
+    return [Example(e.prompt, e.responses, e.finished, [float(1 + (i + k) % 5) for k in range(len(e.responses))],
+                    e.record)
             for i, e in enumerate(examples(count, 2))]
 
 
@@ -355,13 +373,15 @@ def test_the_rating_loss_is_the_mean_over_responses(make_models):
     algorithm = RatingModel()
     with_head(models, algorithm)
     rows = rating_examples(4)
-    batch = models.collate([Example(e.prompt, e.responses[:1 + i % 2], [True] * (1 + i % 2), e.scores[:1 + i % 2], e.record)
+    batch = models.collate([Example(e.prompt, e.responses[:1 + i % 2], [True] * (1 + i % 2), e.scores[:1 + i % 2],
+                                    e.record)
                             for i, e in enumerate(rows)])
     with torch.no_grad():
         logits = models.role("reward").final_outputs(batch)
         term = algorithm.loss(models, batch).terms["reward"]
     assert logits.shape == (4, 2, 5) and term.per == "responses"
-    expected = sum(-logits[b, k].log_softmax(-1)[int(batch.scores[b, k]) - 1].item() for b in range(4) for k in range(1 + b % 2))
+    expected = sum(-logits[b, k].log_softmax(-1)[int(batch.scores[b, k]) - 1].item() for b in range(4)
+                   for k in range(1 + b % 2))
     assert term.sum.item() == pytest.approx(expected, abs=1e-4)
 
 
@@ -378,7 +398,8 @@ def test_ratings_are_learned_and_become_the_reward(make_models, tmp_path):
 
 
 @pytest.mark.parametrize("score, options, fits", [(5.0, {}, True), (6.0, {}, False), (0.0, {}, False), (2.5, {}, False),
-                                                  (0.0, {"lowest": 0}, True), (5.0, {"lowest": 0}, False), (9.0, {"bins": 10}, True)])
+                                                  (0.0, {"lowest": 0}, True), (5.0, {"lowest": 0}, False),
+                                                  (9.0, {"bins": 10}, True)])
 def test_ratings_that_are_no_class_stop_before_training(make_models, tmp_path, score, options, fits):
     rows = [Example(e.prompt, e.responses, e.finished, [2.0, 4.0], e.record) for e in rating_examples(4)]
     rows[2] = Example(rows[2].prompt, rows[2].responses, rows[2].finished, [score, 1.0], "the-odd-one")
@@ -391,15 +412,18 @@ def test_ratings_that_are_no_class_stop_before_training(make_models, tmp_path, s
 
 
 def test_rated_records_are_all_that_have_scores():
-    records = Records.from_list([Record("a", [" x"], [4.0]), Record("b", [" x"]), Record("c", [" x", " y"], [2.0, 2.0]), Record("d", [])])
+    records = Records.from_list([Record("a", [" x"], [4.0]), Record("b", [" x"]), Record("c", [" x", " y"], [2.0, 2.0]),
+                                 Record("d", [])])
     assert [record.prompt for record in rated(records)] == ["a", "c"]
 
 
 @pytest.mark.parametrize("kind, options, message", [
     (RewardModel, {"view": "prompts"}, "algorithm.view: found 'prompts'; expected pairs or ranked"),
-    (RewardModel, {"margin": -1.0}, "algorithm.margin: found -1.0"), (RewardModel, {"centering": math.inf}, "algorithm.centering: found inf"),
+    (RewardModel, {"margin": -1.0}, "algorithm.margin: found -1.0"),
+    (RewardModel, {"centering": math.inf}, "algorithm.centering: found inf"),
     (RewardModel, {"normalize_on": 1}, "algorithm.normalize_on: found 1; expected at least 2, or null"),
-    (RatingModel, {"bins": 1}, "algorithm.bins: found 1"), (RatingModel, {"max_new_tokens": 0}, "algorithm.max_new_tokens: found 0")])
+    (RatingModel, {"bins": 1}, "algorithm.bins: found 1"),
+    (RatingModel, {"max_new_tokens": 0}, "algorithm.max_new_tokens: found 0")])
 def test_constants_that_cannot_be_used(kind, options, message):
     with pytest.raises(ConfigError, match=message):
         kind(**options)

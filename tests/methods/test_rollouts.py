@@ -5,15 +5,15 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
-from algorithms.common.models import sampling
 from algorithms.common.algorithm import Meter
+from algorithms.common.data.records import Record
+from algorithms.common.data.template import Example
+from algorithms.common.models import sampling
+from algorithms.common.policy_gradient import RunningMoments
+from algorithms.common.recipe import Recipe
+from algorithms.common.rollouts import Estimates, PolicyGradient, generate
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.common.recipe import Recipe
-from algorithms.common.policy_gradient import RunningMoments
-from algorithms.common.data.records import Record
-from algorithms.common.rollouts import Estimates, PolicyGradient, generate
-from algorithms.common.data.template import Example
 from algorithms.ppo import PPO
 from training_setup import lines, make_context, randomize
 
@@ -262,6 +262,7 @@ def train(make_models, folder, die: int | None = None):
         fit(algorithm, context)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_goes_on_to_the_same(make_models, tmp_path):
     whole = train(make_models, tmp_path / "whole")
     assert whole[2]["seen"]["count"] == RECIPE.steps * RECIPE.batch_size * K

@@ -7,11 +7,11 @@ import torch
 from torch import tensor
 
 from algorithms.common.data.batches import collate
-from algorithms.common.logprobs import token_logprobs
-from algorithms.common.training.loop import run_losses
 from algorithms.common.data.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.data.records.record import Record
 from algorithms.common.data.template import Example
+from algorithms.common.logprobs import token_logprobs
+from algorithms.common.training.loop import run_losses
 from algorithms.sft import SFT, with_prompt
 from training_setup import EOS, examples, make_context, randomize
 

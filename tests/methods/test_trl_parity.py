@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from algorithms.common.models.export import save_role
-from algorithms.common.training.loop import fit
 from algorithms.common.models.model import Lora
+from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT
-from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -65,8 +65,12 @@ def test_sft(data, tmp_path, lora, schedule, weight_decay, accumulation):  # noq
     (DPO(beta=0.5), {"precompute_ref_log_probs": True}, None, "cosine", 0.0, 1),
     (DPO(beta=0.1), {}, Lora(r=8, alpha=16), "constant", 0.0, 4),
     (IPO(beta=0.1), {"loss_type": ["ipo"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
-    (Hinge(beta=0.1), {"loss_type": ["hinge"]}, Lora(r=8, alpha=16), "linear", 0.0, 1)],
-    ids=["dpo-lora", "dpo-full-precomputed", "dpo-lora-accumulated", "ipo", "hinge"])
+    (Hinge(beta=0.1), {"loss_type": ["hinge"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
+    (DPO(beta=5.0, length_normalized=True), {"loss_type": ["sigmoid_norm"]}, Lora(r=8, alpha=16), "linear", 0.0, 1),
+    # a pair at a time: TRL's likelihood is a mean over a micro-batch's tokens, RPO's a mean of responses' means
+    (DPO(beta=0.1, sft_coef=0.7), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}, Lora(r=8, alpha=16),
+     "linear", 0.0, 8)],
+    ids=["dpo-lora", "dpo-full-precomputed", "dpo-lora-accumulated", "ipo", "hinge", "dpo-length-normalized", "rpo"])
 def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, accumulation):  # noqa: F811
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -74,7 +78,7 @@ def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, a
     models = our_models(lora)
     records = list(data.preferences)
     pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
-    examples = [models.tokenize(type(records[0])(x, [w, l], [1.0, 0.0])) for x, w, l in pairs]
+    examples = [models.tokenize(type(records[0])(x, [good, bad], [1.0, 0.0])) for x, good, bad in pairs]
     settings = recipe(schedule, weight_decay, 5e-4)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
     save_role(models, "policy", context.target)

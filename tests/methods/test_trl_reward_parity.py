@@ -1,7 +1,8 @@
 """From the same adapter and head, on the same pairs in the same order, our reward model's first losses are TRL's.
 
-TRL runs two padded rows a pair through a sequence classifier, which looks for the last token that is no padding; we run one
-shared row and read it by index. Losses and gradient norms of twenty steps in fp32 agree to a relative 3e-5 (found: 2e-6 and less).
+TRL runs two padded rows a pair through a sequence classifier, which looks for the last token that is no padding; we run
+one shared row and read it by index. Losses and gradient norms of twenty steps in fp32 agree to a relative 3e-5 (found:
+2e-6 and less).
 Kept out of the comparison: our head's bias, which no difference of rewards depends on and TRL's head has not.
 """
 
@@ -11,13 +12,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from algorithms.common.training.loop import fit
+from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora
 from algorithms.common.models.roles import state
-from algorithms.common.data.template import Example
+from algorithms.common.training.loop import fit
 from algorithms.reward_model import RewardModel
-from trl_setup import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 from training_setup import lines, make_context
+from trl_setup import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 3e-5
@@ -27,7 +28,8 @@ def their_classifier(models, lora: Lora | None):
     """The same weights as our reward role's, as a sequence classifier."""
     from transformers import AutoModelForSequenceClassification
 
-    base = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=1, dtype=torch.float32, attn_implementation="eager")
+    base = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=1, dtype=torch.float32,
+                                                              attn_implementation="eager")
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     model = base if lora is None else get_peft_model(base, LoraConfig(
         task_type="SEQ_CLS", r=lora.r, lora_alpha=lora.alpha, target_modules=names, modules_to_save=["score"]))
@@ -60,7 +62,8 @@ def test_reward_model(data, tmp_path, lora, schedule, weight_decay, accumulation
     records = list(data.preferences)
     pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
     gaps = [float(1 + index % 3) for index in range(len(pairs))]  # significantly, better, slightly
-    examples: list[Example] = [models.tokenize(type(records[0])(x, [w, l], [gap, 0.0])) for (x, w, l), gap in zip(pairs, gaps)]
+    examples: list[Example] = [models.tokenize(type(records[0])(x, [good, bad], [gap, 0.0]))
+                               for (x, good, bad), gap in zip(pairs, gaps)]
     settings = recipe(schedule, weight_decay, 1e-3)
     theirs = their_classifier(models, lora)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
@@ -72,7 +75,8 @@ def test_reward_model(data, tmp_path, lora, schedule, weight_decay, accumulation
                                **({"margin": margin * gaps[i]} if margin else {})} for i in order])
     losses, norms, _ = train_theirs(
         RewardTrainer, accumulation, model=theirs, train_dataset=rows, processing_class=models.template.tokenizer,
-        args=arguments(RewardConfig, tmp_path / "theirs", settings, accumulation, center_rewards_coefficient=centering or None))
+        args=arguments(RewardConfig, tmp_path / "theirs", settings, accumulation,
+                       center_rewards_coefficient=centering or None))
 
     ours = lines(context.target)
     assert len(ours) == len(losses) == len(norms) == STEPS

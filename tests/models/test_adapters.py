@@ -6,18 +6,18 @@ import warnings
 import pytest
 import torch
 import transformers
-from command_line import composed, invoke
 from peft import LoraConfig, PeftModel, get_peft_model
-from family_setup import FAMILIES, config_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from algorithms.common.models.adapters import SavedLora, merge
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.models.export import frozen_role, save_role
-from algorithms.common.runs.hand_over import hand_over
-from algorithms.common.models.model import Lora, ModelConfig, Models
-from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.data.template import Template
+from algorithms.common.models.adapters import SavedLora, merge
+from algorithms.common.models.export import frozen_role, save_role
+from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.runs.hand_over import hand_over
+from algorithms.common.runs.tasks import adapter_of
+from algorithms.common.support.errors import ConfigError
+from command_line import composed, invoke
+from family_setup import FAMILIES, config_of
 
 VOCABULARY = 1525
 LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "num_attention_heads": 4,

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from row_setup import examples, randomise
 
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
+from algorithms.common.models.model import Lora
 from algorithms.common.runs.beside import Finished
 from algorithms.common.runs.hand_over import export, model_card
-from algorithms.common.models.model import Lora
+from algorithms.common.support.errors import ConfigError
+from row_setup import examples, randomise
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 
@@ -187,7 +187,8 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
 
 def card(**options):
     gold = {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}
-    ended = Finished("dpo", {"reward/gold": gold, "win_rate/sft": gold}, "sft", {"reward/gold": {**gold, "mean": 0.25}}, [])
+    before = {"reward/gold": {**gold, "mean": 0.25}}
+    ended = Finished("dpo", {"reward/gold": gold, "win_rate/sft": gold}, "sft", before, [])
     settings = {"base": "org/model", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
                 "run": ended, "peft": True, "answers": True, **options}
     return model_card(**settings)
@@ -205,7 +206,8 @@ def test_the_card_says_what_was_measured():
 
 
 def test_the_card_holds_neither_markup_nor_passwords():
-    text = card(base='x"\n<script>alert(1)</script>', data={"source": "https://me:secret@host/pairs.jsonl\n# title <img src=x>"})
+    text = card(base='x"\n<script>alert(1)</script>',
+                data={"source": "https://me:secret@host/pairs.jsonl\n# title <img src=x>"})
     assert "secret" not in text and "https://***@host/pairs.jsonl" in text
     assert "<script" not in text and "<img" not in text and "\n# title" not in text
     front = text.split("---\n")[1]

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.logprobs import (chunked_token_logprobs, exact_kl, length_normalized, per_length,
-                                        token_logprobs)
+from algorithms.common.logprobs import chunked_token_logprobs, exact_kl, length_normalized, per_length, token_logprobs
 
 LOGITS = torch.tensor([[[1, 0, -1], [.5, .5, 0], [2, -1, 0], [0, 0, 0], [9, 0, 0]],
                        [[0, 1, 2], [1, 1, 1], [-1, 0, 3], [.2, .1, 0], [0, 9, 0]]], dtype=torch.float64)

@@ -6,17 +6,24 @@ from functools import partial
 
 import pytest
 import torch
-from row_setup import examples, randomise, values_and_gradients
 from torch import nn
 
+from algorithms.common.data.batches import collate
+from algorithms.common.logprobs import chunked_token_logprobs
 from algorithms.common.models import model as models_module
 from algorithms.common.models import precision
-from algorithms.common.data.batches import collate
+from algorithms.common.models.model import (
+    Lora,
+    ModelConfig,
+    Models,
+    disable_dropout,
+    load_base,
+    model_digest,
+    shared_rows_refusal,
+)
 from algorithms.common.support.checkout import project
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models.model import (Lora, ModelConfig, Models, disable_dropout, load_base, model_digest,
-                                             shared_rows_refusal)
+from row_setup import examples, randomise, values_and_gradients
 
 BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 
@@ -99,7 +106,8 @@ def test_each_role_computes_its_own_function(make_models, lora):
     batch = collate(examples(2))
     answers = {name: models.role(name).token_logprobs(batch).detach() for name in ("base", *models.roles.names())}
     assert torch.equal(answers["reference"], answers["base"])  # fresh: the base's function
-    assert not torch.allclose(answers["policy"], answers["base"]) and not torch.allclose(answers["value"], answers["policy"])
+    assert not torch.allclose(answers["policy"], answers["base"])
+    assert not torch.allclose(answers["value"], answers["policy"])
 
 
 def test_adapters_are_those_of_peft_itself(make_models):
@@ -191,7 +199,8 @@ def test_a_module_named_like_a_role_is_not_taken_for_it():
     roles.add("value", trainable=False)
     for name, learns in (("policy", True), ("value", False)):
         found = roles.named_parameters(name)
-        assert sorted(found) == [f"block.{module}.lora_{side}.weight" for module in ("policy", "value") for side in "AB"]
+        assert sorted(found) == [f"block.{module}.lora_{side}.weight" for module in ("policy", "value")
+                                 for side in "AB"]
         assert {p.requires_grad for p in found.values()} == {learns}
     mine = {id(p) for p in roles.named_parameters("policy").values()}
     assert not mine & {id(p) for p in roles.named_parameters("value").values()}
@@ -222,7 +231,8 @@ def test_a_role_used_between_forward_and_backward_changes_nothing(make_models, l
             models.roles.use(between[-1]).__enter__()  # still on when backward() runs
         objective.backward()
         found = gradients(models, "policy")
-        assert all(p.grad is None for name in ("value", "reference", "reward") for p in models.role(name).parameters().values())
+        assert all(p.grad is None for name in ("value", "reference", "reward")
+                   for p in models.role(name).parameters().values())
         truth = truth or found
         assert all(torch.equal(found[key], truth[key]) for key in truth)
     assert max(g.abs().max() for g in truth.values()) > 0
@@ -330,8 +340,10 @@ def dropping(name):
         return transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, resid_pdrop=0.1, embd_pdrop=0.1,
                                        attn_pdrop=0.1, **common)
     if name == "opt":
-        return transformers.OPTConfig(hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4, dropout=0.1,
-                                      attention_dropout=0.1, layerdrop=0.3, word_embed_proj_dim=32, max_position_embeddings=64,
+        return transformers.OPTConfig(hidden_size=32, num_hidden_layers=2, ffn_dim=64, num_attention_heads=4,
+                                      dropout=0.1,
+                                      attention_dropout=0.1, layerdrop=0.3, word_embed_proj_dim=32,
+                                      max_position_embeddings=64,
                                       **common)
     return transformers.MixtralConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
                                       num_key_value_heads=2, router_jitter_noise=0.5, attention_dropout=0.1,
@@ -462,7 +474,8 @@ def test_nf4_keeps_the_memory_it_has_and_upcasts_nothing(nf4_folder, monkeypatch
     monkeypatch.setattr(peft, "prepare_model_for_kbit_training", never)
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     models = nf4(nf4_folder)
-    others = {p.dtype for key, p in models.roles.module.named_parameters() if "lora_" not in key and p.is_floating_point()}
+    others = {p.dtype
+              for key, p in models.roles.module.named_parameters() if "lora_" not in key and p.is_floating_point()}
     assert others == {torch.bfloat16}
     assert {p.dtype for p in models.policy.parameters().values()} == {torch.float32}  # adapters learn in fp32
 
@@ -484,7 +497,8 @@ def test_autocast_follows_the_hardware(monkeypatch, make_models):
 
 def gpu(monkeypatch, generation: int) -> torch.device:
     """What torch says of bf16 on an NVIDIA GPU of that generation: all emulate it, from 8 (Ampere) on they have it."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or generation >= 8)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported",
+                        lambda including_emulation=True: including_emulation or generation >= 8)
     return torch.device("cuda")
 
 
@@ -522,7 +536,8 @@ def test_bf16_needs_the_right_vector_unit(monkeypatch, tmp_path):
 def test_a_processor_without_bf16_loads_4_bit_with_fp32_arithmetic(monkeypatch, nf4_folder):
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     models = nf4(nf4_folder)
-    assert models.autocast_dtype is None and {layer.compute_dtype for layer in four_bit_layers(models)} == {torch.float32}
+    assert models.autocast_dtype is None
+    assert {layer.compute_dtype for layer in four_bit_layers(models)} == {torch.float32}
     assert models.policy.token_logprobs(collate(examples(2))).isfinite().all()
 
 
@@ -533,7 +548,8 @@ def test_what_cannot_be_loaded_names_the_key(tmp_path):
 
 
 def test_a_hub_id_that_cannot_be_read_names_the_key():
-    with pytest.raises(ConfigError, match="model.name: found 'nosuch/model', which could not be loaded .*hf auth login"):
+    with pytest.raises(ConfigError,
+                       match="model.name: found 'nosuch/model', which could not be loaded .*hf auth login"):
         model_digest(ModelConfig(name="nosuch/model"))
 
 
@@ -545,7 +561,8 @@ def test_pickled_weights_are_refused(tmp_path):
         load_base(ModelConfig(name=str(folder), precision="fp32"), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("key, value", [("precision", "int8"), ("attention", "flash"), ("rows", "fast"), ("keep", "middle"),
+@pytest.mark.parametrize("key, value",
+                         [("precision", "int8"), ("attention", "flash"), ("rows", "fast"), ("keep", "middle"),
                                         ("max_prompt_length", 1024), ("max_prompt_length", 0)])
 def test_model_settings_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"model.{key}"):

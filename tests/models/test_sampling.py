@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from row_setup import examples, randomise
 
-from algorithms.common.models import beam, sampling
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
-from algorithms.common.support.seeds import uniforms
 from algorithms.common.data.template import Example
+from algorithms.common.models import beam, sampling
+from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.seeds import uniforms
+from row_setup import examples, randomise
 
 PROMPTS = [example.prompt for example in examples(1, 6)]  # 3 to 23 tokens
 
@@ -47,7 +47,8 @@ def test_greedy_equals_generate(models):
 
 def test_greedy_is_the_most_likely_token_of_the_scoring_forward(models):
     """Cached, left-padded decoding against one whole forward: the two must be the same model."""
-    for prompt, (one,) in zip(PROMPTS, sample(models, "policy", PROMPTS, Sampling(max_new_tokens=8, temperature=0), seed=0)):
+    for prompt, (one,) in zip(PROMPTS,
+                              sample(models, "policy", PROMPTS, Sampling(max_new_tokens=8, temperature=0), seed=0)):
         with torch.no_grad(), models.roles.use("policy"):
             logits = models.roles.module(torch.tensor([prompt + one.ids])).logits[0]
         assert logits[len(prompt) - 1:-1].argmax(-1).tolist() == one.ids
@@ -73,9 +74,11 @@ def test_neighbours_and_batch_size_change_nothing(stopping, temperature):
     keys = [f"prompt {index}" for index in range(len(PROMPTS))]
     wanted = ids(sample(stopping, "policy", PROMPTS, Sampling(16, temperature, batch_size=64), seed=3, keys=keys))
     for batch_size in (1, 2, 5):
-        assert ids(sample(stopping, "policy", PROMPTS, Sampling(16, temperature, batch_size=batch_size), 3, keys=keys)) == wanted
+        assert ids(sample(stopping, "policy", PROMPTS, Sampling(16, temperature, batch_size=batch_size), 3,
+                          keys=keys)) == wanted
     order = [4, 0, 5]
-    alone = sample(stopping, "policy", [PROMPTS[i] for i in order], Sampling(16, temperature), 3, keys=[keys[i] for i in order])
+    alone = sample(stopping, "policy", [PROMPTS[i] for i in order], Sampling(16, temperature), 3,
+                   keys=[keys[i] for i in order])
     assert ids(alone) == [wanted[i] for i in order]
 
 
@@ -100,7 +103,8 @@ def test_n_samples_from_one_prefill_equal_separate_prompts(stopping):
     together = sample(stopping, "policy", PROMPTS, Sampling(12), seed=3, n=4, keys=list("abcdef"))
     assert [len(samples) for samples in together] == [4] * 6
     for batch_size in (1, 3, 9):  # smaller than n: several rounds over one prompt
-        rounds = sample(stopping, "policy", PROMPTS, Sampling(12, batch_size=batch_size), seed=3, n=4, keys=list("abcdef"))
+        rounds = sample(stopping, "policy", PROMPTS, Sampling(12, batch_size=batch_size), seed=3, n=4,
+                        keys=list("abcdef"))
         assert ids(rounds) == ids(together)
     for n in (1, 2):
         fewer = sample(stopping, "policy", PROMPTS, Sampling(12), seed=3, n=n, keys=list("abcdef"))
@@ -153,7 +157,8 @@ def test_sampled_frequencies_are_the_models_probabilities(models):
     prompt, n = PROMPTS[2], 1500
     (samples,) = sample(models, "policy", [prompt], Sampling(1, top_k=3, temperature=0.5, batch_size=500), seed=0, n=n)
     with torch.no_grad(), models.roles.use("policy"):
-        probabilities = warp(models.roles.module(torch.tensor([prompt])).logits[:, -1], Sampling(1, top_k=3, temperature=0.5))[0]
+        probabilities = warp(models.roles.module(torch.tensor([prompt])).logits[:, -1],
+                             Sampling(1, top_k=3, temperature=0.5))[0]
     top = probabilities.nonzero().squeeze(-1)
     observed = torch.tensor([sum(one.ids == [token] for one in samples) for token in top.tolist()])
     expected = n * probabilities[top]
@@ -214,7 +219,8 @@ def test_draw_never_returns_what_has_no_probability(weights, uniform):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 300), st.sampled_from([0.0, 0.5, float(torch.tensor(1.0).nextafter(torch.tensor(0.0)))]))
+@given(st.integers(0, 10**6), st.integers(2, 300),
+       st.sampled_from([0.0, 0.5, float(torch.tensor(1.0).nextafter(torch.tensor(0.0)))]))
 def test_draw_at_the_edges(seed, size, uniform):
     torch.manual_seed(seed)
     probabilities = (torch.randn(1, size) * 5).softmax(-1) * (torch.rand(1, size) < 0.5)
@@ -247,7 +253,8 @@ def test_drawn_frequencies():
 
 # ---- settings
 
-@pytest.mark.parametrize("key, value", [("max_new_tokens", 0), ("temperature", -0.1), ("top_p", 0), ("top_p", 1.01), ("top_k", -1),
+@pytest.mark.parametrize("key, value",
+                         [("max_new_tokens", 0), ("temperature", -0.1), ("top_p", 0), ("top_p", 1.01), ("top_k", -1),
                                         ("min_new_tokens", -1), ("min_new_tokens", 257), ("batch_size", 0),
                                         ("temperature", float("nan")), ("top_p", float("nan"))])
 def test_settings_are_refused(key, value):

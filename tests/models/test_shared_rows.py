@@ -1,17 +1,17 @@
 """Shared-prefix and packed rows against plain rows, the oracle: values and parameter gradients.
 
-fp32 on a random Llama. The layouts add the same numbers in another order: values within 1e-5 nats, gradients within 1e-5 of
-their largest entry.
+fp32 on a random Llama. The layouts add the same numbers in another order: values within 1e-5 nats, gradients within
+1e-5 of their largest entry.
 """
 
 import pytest
 import torch
 
-from algorithms.common.models import model as models_module
 from algorithms.common.data.batches import collate
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.models.model import Lora
 from algorithms.common.data.template import Example
+from algorithms.common.models import model as models_module
+from algorithms.common.models.model import Lora
+from algorithms.common.support.errors import ConfigError
 from row_setup import assert_same, examples, randomise, values_and_gradients
 
 LAYOUTS = {"shared": ("shared", None), "packed": ("shared", 80)}
@@ -123,7 +123,7 @@ def test_check_layout_stops_at_a_broken_mask(make_models, monkeypatch, broken):
 
 
 def test_check_layout_knows_rounding_where_nothing_needs_padding(make_models):
-    """Rows of one length leave no other padding to compare with, and large logits (GPT-2's are near −100) round more."""
+    """Rows of one length leave no other padding to compare with; large logits (GPT-2's are near −100) round more."""
     models = make_models(attention="sdpa")
     with torch.no_grad():
         models.roles.module.lm_head.weight.mul_(300)

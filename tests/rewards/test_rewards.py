@@ -12,27 +12,27 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from command_line import MICRO, invoke
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.support import provenance
 from algorithms.common.algorithm import Response, RewardSource
 from algorithms.common.candidates import Candidates, Sampled
-from algorithms.common.rewards.classifier import Classifier, of_equal_length
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.models.export import frozen_role
-from algorithms.common.models.model import Lora
 from algorithms.common.data.records import DataSets, Records
 from algorithms.common.data.records.record import Record
-from algorithms.common.rewards.sources import (Function, Gold, Trained, TrainedOwn, Weighted,
-                                                checked)
-from algorithms.common.runs.stages import Bench
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example
+from algorithms.common.models.export import frozen_role
+from algorithms.common.models.model import Lora
+from algorithms.common.rewards.classifier import Classifier, of_equal_length
+from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, checked
+from algorithms.common.runs.stages import Bench
+from algorithms.common.support import provenance
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
+from command_line import MICRO, invoke
+from few import few
 from stage_setup import LAB, MODEL, RECIPE, make_bench, make_data, on_sft
 from training_setup import pairs_file
 
@@ -49,8 +49,10 @@ THREE = [response(record="first"), response(" was bad", record="second"), respon
 # What a source may answer
 
 
-@pytest.mark.parametrize("values", [[1, 2.5, -3], (1.0, 2.5, -3.0), np.array([1, 2.5, -3], np.float32), torch.tensor([1, 2.5, -3]),
-                                    list(torch.tensor([1, 2.5, -3])), list(np.array([1, 2.5, -3], np.float32))], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("values", [[1, 2.5, -3], (1.0, 2.5, -3.0), np.array([1, 2.5, -3], np.float32),
+                                    torch.tensor([1, 2.5, -3]),
+                                    list(torch.tensor([1, 2.5, -3])), list(np.array([1, 2.5, -3], np.float32))],
+                         ids=lambda v: type(v).__name__)
 def test_numbers_in_any_container(values):
     found = checked("x", lambda responses: values)(THREE)
     assert found == [1.0, 2.5, -3.0] and all(type(value) is float for value in found)
@@ -60,12 +62,15 @@ def test_numbers_in_any_container(values):
     ([1.0, math.nan, 3.0], "reward x: found nan for a response to record second; expected a finite number"),
     ([1.0, 2.0, -math.inf], "reward x: found -inf for a response to record third"),
     (torch.tensor([math.inf, 1, 2]), "found inf for a response to record first"),
-    ([1.0, None, 3.0], "found None for a response to record second"), ([1.0, "2", 3.0], "found '2' for a response to record second"),
-    ([1.0, 1e39, 3.0], r"found 1e\+39 for a response to record second; expected a finite number, at most 3.4e\+38 in size"),
+    ([1.0, None, 3.0], "found None for a response to record second"),
+    ([1.0, "2", 3.0], "found '2' for a response to record second"),
+    ([1.0, 1e39, 3.0],
+     r"found 1e\+39 for a response to record second; expected a finite number, at most 3.4e\+38 in size"),
     (np.array([1.0, 2.0, -1e39]), r"found -1e\+39 for a response to record third"),
     ([True, 1.0, 1.0], "found True for a response to record first"),
     (torch.ones(3, 1), r"found \[1.0\] for a response to record first"), ([[1.0], [2.0], [3.0]], "record first"),
-    ([1.0, 2.0], r"found 2 scores for 3 responses; expected one each \(first record first\)"), ([], "found 0 scores for 3 responses"),
+    ([1.0, 2.0], r"found 2 scores for 3 responses; expected one each \(first record first\)"),
+    ([], "found 0 scores for 3 responses"),
     (torch.tensor(1.0), r"found float; expected a list of one number per response \(first record first\)"),
     (None, "found NoneType; expected a list"), ({"a": 1}, "found dict; expected a list")], ids=repr)
 def test_anything_else_stops_with_the_record(values, message):
@@ -214,7 +219,10 @@ def test_other_meta_is_another_stage_where_the_function_reads_it(store):
 
 
 def test_gold():
-    data = dataclasses.replace(make_data(), gold=lambda prompts, responses, finished: [len(y) - 10.0 * (not f) for y, f in zip(responses, finished)])
+    def gold(prompts, responses, finished):
+        return [len(y) - 10.0 * (not f) for y, f in zip(responses, finished)]
+
+    data = dataclasses.replace(make_data(), gold=gold)
     assert opened(Gold(), data=data)([response(" ab"), response(" ab", finished=False)]) == [3.0, -7.0]
     Gold().check(data)
     for source in (Gold(), Weighted({"truth": Gold()}, {"truth": 1.0})):
@@ -239,7 +247,8 @@ def test_a_weighted_sum():
 
 
 def test_the_part_that_fails_is_named():
-    source = Weighted({"length": Function(words), "odd": Function(lambda prompts, responses: [math.nan] * len(prompts))},
+    source = Weighted({"length": Function(words),
+                       "odd": Function(lambda prompts, responses: [math.nan] * len(prompts))},
                       {"length": 1.0, "odd": 0.0})
     with pytest.raises(TrainingError, match="reward function: found nan for a response to record first"):
         opened(source)(THREE)
@@ -250,7 +259,8 @@ TRAINED = Trained(RewardModel(), RECIPE)
 
 @pytest.mark.parametrize("sources, weights, message", [
     ({}, {}, "reward.weights: found"), ({"a": Gold()}, {}, r"found \[\] for the sources \['a'\]"),
-    ({"a": Gold()}, {"b": 1.0}, r"found \['b'\] for the sources \['a'\]"), ({"a": Gold()}, {"a": math.inf}, "reward.weights.a: found inf"),
+    ({"a": Gold()}, {"b": 1.0}, r"found \['b'\] for the sources \['a'\]"),
+    ({"a": Gold()}, {"a": math.inf}, "reward.weights.a: found inf"),
     ({"a": Gold()}, {"a": "1"}, "reward.weights.a: found '1'"),
     ({"a": TRAINED, "b": TRAINED}, {"a": 1.0, "b": 1.0}, "found 2 trained sources on the run's base")])
 def test_sums_that_cannot_be(sources, weights, message):
@@ -269,7 +279,8 @@ def classifiers(tmp_path_factory, tokenizer):
     folders = {}
     for name, labels, pad in (("one", 1, 0), ("three", 3, 0), ("unpadded", 1, None)):
         torch.manual_seed(len(name))
-        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
+        config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, intermediate_size=64,
+                             num_attention_heads=4,
                              num_labels=labels, pad_token_id=pad)
         model = LlamaForSequenceClassification(config)
         torch.nn.init.normal_(model.score.weight)
@@ -284,7 +295,8 @@ class OnCpu:
     used: set = set()
 
 
-MIXED = [response(" was good and the staff was great", record="long"), response(" was bad", record="short"), response(" it", record="shorter")]
+MIXED = [response(" was good and the staff was great", record="long"), response(" was bad", record="short"),
+         response(" it", record="shorter")]
 
 
 def by_hand(folder, *texts: str) -> list[torch.Tensor]:
@@ -293,7 +305,8 @@ def by_hand(folder, *texts: str) -> list[torch.Tensor]:
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
-        return [model.score(model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, -1]) for text in texts]
+        return [model.score(model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, -1])
+                for text in texts]
 
 
 @pytest.mark.parametrize("name", ["one", "unpadded"])
@@ -325,7 +338,8 @@ def families(size: int, end: int) -> dict:
                                                "n_head": 4})}
 
 
-@pytest.mark.parametrize("family", families(2, 0))
+@pytest.mark.parametrize("family", few(families(2, 0), ["llama, none", "gpt2, beyond", "bert, another",
+                                                        "xlnet, last place"]))
 def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
     """It is what transformers gives for the text alone, whatever the pad ids of model and tokenizer are."""
     from transformers import AutoModelForSequenceClassification
@@ -394,7 +408,8 @@ def test_a_classifier_that_lacks_rows_for_its_tokenizer_is_refused_with_both_num
 
 
 def test_a_classs_probability(classifiers):
-    expected = [logits.softmax(-1).tolist() for logits in by_hand(classifiers["three"], *[r.prompt + r.text for r in MIXED])]
+    expected = [logits.softmax(-1).tolist()
+                for logits in by_hand(classifiers["three"], *[r.prompt + r.text for r in MIXED])]
     for label in range(3):
         found = opened(Classifier(str(classifiers["three"]), input="text", label=label), OnCpu)(MIXED)
         assert found == pytest.approx([row[label] for row in expected], abs=1e-5)
@@ -404,14 +419,17 @@ def test_text_is_rendered_the_classifiers_way(classifiers, tokenizer, tmp_path):
     """Messages are not read in the policy's markup: as a transcript, or in the classifier's own chat template."""
     rendered = response("It was.", "<policy>How was it?</policy>", source=MESSAGES)
     text = opened(Classifier(str(classifiers["one"]), input="text"), OnCpu)([rendered])
-    assert text == pytest.approx([by_hand(classifiers["one"], "\n\nHuman: How was it?\n\nAssistant: It was.")[0].item()], abs=1e-5)
+    (expected,) = by_hand(classifiers["one"], "\n\nHuman: How was it?\n\nAssistant: It was.")
+    assert text == pytest.approx([expected.item()], abs=1e-5)
     folder = tmp_path / "chat"
     folder.mkdir()
     for path in classifiers["one"].iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
     chat = opened(Classifier(str(folder), input="chat"), OnCpu)
-    expected = [by_hand(folder, text)[0].item() for text in ("[user]How was it?[assistant]It was.", "[user] the room[assistant] was good")]
+    expected = [by_hand(folder, text)[0].item()
+                for text in ("[user]How was it?[assistant]It was.", "[user] the room[assistant] was good")]
     assert chat([rendered, response()]) == pytest.approx(expected, abs=1e-5), "one BOS, whoever writes it"
     with pytest.raises(ConfigError, match="reward.input: found chat, but .* has no chat template"):
         opened(Classifier(str(classifiers["one"]), input="chat"), OnCpu)
@@ -427,13 +445,14 @@ def test_a_long_text_keeps_its_end(classifiers):
 
 @pytest.fixture(scope="module")
 def with_positions(tmp_path_factory, tokenizer):
-    """Small random classifiers with a table of positions: BERT's 16, and RoBERTa's 20 with padding at 2, of which 17 are read."""
+    """Small random classifiers with a table of positions: BERT's 16; RoBERTa's 20 with padding at 2, so 17 are read."""
     from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
     folders = {}
     for name, config, kind, options in (
             ("bert", BertConfig, BertForSequenceClassification, {"max_position_embeddings": 16, "pad_token_id": 0}),
-            ("roberta", RobertaConfig, RobertaForSequenceClassification, {"max_position_embeddings": 20, "pad_token_id": 2})):
+            ("roberta", RobertaConfig, RobertaForSequenceClassification,
+             {"max_position_embeddings": 20, "pad_token_id": 2})):
         torch.manual_seed(5)
         model = kind(config(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, intermediate_size=16,
                             num_attention_heads=2, num_labels=1, initializer_range=1.0, **options))
@@ -451,7 +470,8 @@ def test_no_more_tokens_than_the_classifier_has_positions(with_positions, name, 
     assert math.isfinite(opened(source, OnCpu)([long])[0]), "the longest that fits does"
     for refuse in (lambda one: one.check(make_data()), lambda one: opened(one, OnCpu),
                    lambda one: Weighted({"a": one}, {"a": 1.0}).check(make_data())):
-        with pytest.raises(ConfigError, match=rf"reward.max_length: found {most + 1}; expected at most {most}, the tokens that .* "
+        with pytest.raises(ConfigError,
+                           match=rf"reward.max_length: found {most + 1}; expected at most {most}, the tokens that .* "
                                               rf"takes; fix: reward.max_length={most}"):
             refuse(dataclasses.replace(source, max_length=most + 1))
 
@@ -484,7 +504,8 @@ def test_a_pair_loses_its_prompt_and_then_its_response(classifiers, caplog):
     encode = source._encoded
     source._encoded = lambda *given: seen.append(encode(*given)) or seen[-1]
     together = scorer([response(fits, " the room" * 10, record="fits"), response(over, " the room" * 10, record="over"),
-                       response(over, " the room" * 10, record="again"), response(" good", " the room", record="short")])
+                       response(over, " the room" * 10, record="again"),
+                       response(" good", " the room", record="short")])
     response_ids, over_ids = ids[" good"] * (6 // len(ids[" good"])), ids[" bad"] * 20
     bos = tokenizer.bos_token_id
     assert seen[0]["input_ids"] == [bos, *prompt[-(7 - len(response_ids)):], *response_ids]
@@ -499,7 +520,8 @@ def test_a_pair_loses_its_prompt_and_then_its_response(classifiers, caplog):
 
 @pytest.mark.parametrize("name, options, message", [
     ("three", {}, "reward.label: found None for a classifier of 3 outputs; expected a class from 0 to 2"),
-    ("three", {"label": 3}, "found 3 for a classifier of 3 outputs"), ("one", {"label": 0}, "found 0 for a classifier of 1 outputs; expected null")])
+    ("three", {"label": 3}, "found 3 for a classifier of 3 outputs"),
+    ("one", {"label": 0}, "found 0 for a classifier of 1 outputs; expected null")])
 def test_labels_that_are_not_there(classifiers, name, options, message):
     for refuse in (lambda one: opened(one, OnCpu), lambda one: one.check(make_data())):
         with pytest.raises(ConfigError, match=message):
@@ -508,7 +530,8 @@ def test_labels_that_are_not_there(classifiers, name, options, message):
 
 def test_wrong_classifiers():
     for options, message in (({"input": "json"}, "reward.input: found 'json'; expected one of pair, text, chat"),
-                             ({"precision": "fp8"}, "reward.precision"), ({"max_length": 0}, "reward.max_length"), ({"label": -1}, "reward.label")):
+                             ({"precision": "fp8"}, "reward.precision"), ({"max_length": 0}, "reward.max_length"),
+                             ({"label": -1}, "reward.label")):
         with pytest.raises(ConfigError, match=message):
             Classifier("x", **options)
     with pytest.raises(ConfigError, match="reward.name: found '/nowhere', and no such folder"):
@@ -553,14 +576,15 @@ def test_a_trained_source_is_the_reward_model(store):
     assert json.loads((folder / "state.json").read_text()) == source.algorithm.state_dict() != {"mean": 0.0, "std": 1.0}
     models = make_bench(store).models
     frozen_role(models, "reward", folder)
-    rows = [Example(models.prompt_ids(text, 8), [[40, 41, 2]], [True], None, text) for text in (" the room", " the staff was")]
+    rows = [Example(models.prompt_ids(text, 8), [[40, 41, 2]], [True], None, text)
+            for text in (" the room", " the staff was")]
     with torch.no_grad():
         expected = models.role("reward").final_outputs(models.collate(rows))[:, 0, 0]  # normalised by the head itself
     assert algorithm.told == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_a_source_on_a_base_of_its_own(store, tmp_path):
-    """Another folder, another LoRA rank: trained apart, with the supervised stage it stands on, and asked with its own tokens."""
+    """Another folder, another LoRA rank: trained apart, on a supervised stage of its own; asked with its own tokens."""
     shutil.copytree(LAB, tmp_path / "other")
     own = dataclasses.replace(MODEL, name=str(tmp_path / "other"), lora=Lora(r=8, alpha=8))
     source, algorithm = TrainedOwn(reward_model(), RECIPE, own), on_sft(Asking)
@@ -572,7 +596,8 @@ def test_a_source_on_a_base_of_its_own(store, tmp_path):
     scorer = source.open(bench.models, {"reward": folder}, bench.data, 2)
     whole, cut = (scorer([response(" was good", finished=finished)])[0] for finished in (True, False))
     assert whole != cut, "an unfinished response has no end token there either"
-    assert scorer([response(" was good", record="a"), response(" was bad and the staff was great", record="b")])[0] == pytest.approx(whole, abs=1e-4)
+    longer = response(" was bad and the staff was great", record="b")
+    assert scorer([response(" was good", record="a"), longer])[0] == pytest.approx(whole, abs=1e-4)
     cost = bench.cost(algorithm, RECIPE)["stages"]
     assert set(cost) == {"reference", "reward"} and set(cost["reward"]["stages"]) == {"reference"}
 
@@ -581,11 +606,14 @@ def test_a_cost_counts_the_models_beside_the_runs_base(store, classifiers, monke
     """Policy, reference and critic of PPO, and each reward model that lies in memory with them."""
     own = TrainedOwn(reward_model(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=2, alpha=8)))
     classifier = Classifier(str(classifiers["one"]), max_length=64)
-    sources = {"function": (Function(words), 3), "own": (own, 4), "classifier": (classifier, 4), "trained": (Trained(reward_model(), RECIPE), 4),
-               "sum": (Weighted({"a": own, "b": classifier, "c": classifier, "d": Function(words)}, dict.fromkeys("abcd", 0.5)), 6)}
+    sources = {"function": (Function(words), 3), "own": (own, 4), "classifier": (classifier, 4),
+               "trained": (Trained(reward_model(), RECIPE), 4),
+               "sum": (Weighted({"a": own, "b": classifier, "c": classifier, "d": Function(words)},
+                                dict.fromkeys("abcd", 0.5)), 6)}
     for name, (source, models) in sources.items():
         method = on_sft(PPO, critic="policy", max_new_tokens=4)
-        assert bench_with(store, source).cost(method, dataclasses.replace(RECIPE, steps=1))["resident_models"] == models, name
+        cost = bench_with(store, source).cost(method, dataclasses.replace(RECIPE, steps=1))
+        assert cost["resident_models"] == models, name
 
 
 def test_an_answers_cost_counts_them_too(store, classifiers):
@@ -618,12 +646,15 @@ def key(store, source, data=None) -> str:
 def test_another_source_is_another_stage(store, classifiers):
     sources = {
         "gold": Gold(), "function": Function(words), "other function": Function(more_words),
-        "argument": Function(functools.partial(words, weight=2.0)), "other argument": Function(functools.partial(words, weight=3.0)),
-        "classifier": Classifier(str(classifiers["one"])), "classifier's class": Classifier(str(classifiers["three"]), label=1),
-        "other class": Classifier(str(classifiers["three"]), label=2), "rendering": Classifier(str(classifiers["one"]), input="text"),
+        "argument": Function(functools.partial(words, weight=2.0)),
+        "other argument": Function(functools.partial(words, weight=3.0)),
+        "classifier": Classifier(str(classifiers["one"])),
+        "classifier's class": Classifier(str(classifiers["three"]), label=1),
+        "other class": Classifier(str(classifiers["three"]), label=2),
+        "rendering": Classifier(str(classifiers["one"]), input="text"),
         "trained": TRAINED, "normalised otherwise": Trained(RewardModel(normalize_on=None), RECIPE),
-        "recipe": Trained(RewardModel(), dataclasses.replace(RECIPE, lr=3e-2)), "after sft": Trained(reward_model(), RECIPE),
-        "own": TrainedOwn(RewardModel(), RECIPE, MODEL),
+        "recipe": Trained(RewardModel(), dataclasses.replace(RECIPE, lr=3e-2)),
+        "after sft": Trained(reward_model(), RECIPE), "own": TrainedOwn(RewardModel(), RECIPE, MODEL),
         "own rank": TrainedOwn(RewardModel(), RECIPE, dataclasses.replace(MODEL, lora=Lora(r=8, alpha=8))),
         "sum": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 1.0}),
         "weight": Weighted({"a": Gold(), "b": Function(words)}, {"a": 1.0, "b": 2.0}),
@@ -631,7 +662,8 @@ def test_another_source_is_another_stage(store, classifiers):
     }
     keys = {name: key(store, source) for name, source in sources.items()}
     assert len(set(keys.values())) == len(keys)
-    assert key(store, Function(words)) == keys["function"] and key(store, Trained(RewardModel(), RECIPE)) == keys["trained"]
+    assert key(store, Function(words)) == keys["function"]
+    assert key(store, Trained(RewardModel(), RECIPE)) == keys["trained"]
 
 
 def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
@@ -641,7 +673,7 @@ def test_a_classifier_is_what_its_files_hold(store, classifiers, tmp_path):
 
     folder = tmp_path / "copy"
     shutil.copytree(classifiers["one"], folder)
-    (one, first), (copy, _) = of(classifiers["one"]), of(folder)
+    (one, _), (copy, _) = of(classifiers["one"]), of(folder)
     assert one == copy
     before = of(folder)
     weights = bytearray((folder / "model.safetensors").read_bytes())
@@ -707,7 +739,8 @@ def test_the_prompts_of_the_statistics_are_part_of_the_model(store):
     """Its mean and deviation come from answers to them; a raw one does not depend on them."""
     other = dataclasses.replace(make_data(), prompts=Records.from_list([Record("another:", [])]))
     for algorithm, same in ((RewardModel(), False), (RewardModel(normalize_on=None), True)):
-        keys = [store.key("trained", make_bench(store, data).description(algorithm, RECIPE)) for data in (make_data(), other)]
+        keys = [store.key("trained", make_bench(store, data).description(algorithm, RECIPE))
+                for data in (make_data(), other)]
         assert (keys[0] == keys[1]) == same
 
 
@@ -724,7 +757,8 @@ def test_a_secret_argument_stays_out_of_the_store(store):
     bench = bench_with(store, source)
     bench.evaluate(on_sft(Asking), RECIPE)
     manifests = [path.read_text() for path in store.folder.rglob("manifest.json")]
-    assert any("asks_a_service" in text and '"weight": 4.0' in text for text in manifests), "the other arguments are told"
+    assert any("asks_a_service" in text and '"weight": 4.0' in text
+               for text in manifests), "the other arguments are told"
     assert not [path for path in store.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 

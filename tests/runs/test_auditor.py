@@ -6,16 +6,15 @@ import json
 
 import pandas as pd
 import pytest
-from command_line import MICRO_DPO, invoke
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.algorithm import Need, Response
 from algorithms.common.data.records import DataSets, Records, pairs
 from algorithms.common.data.records.record import Record
 from algorithms.common.evaluation.metrics import estimate, figures
+from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.models.export import frozen_role
 from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, retokenized
-from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.runs.auditing import ACCURACY, Auditor, remarks
 from algorithms.common.runs.judging import scores
 from algorithms.common.support.errors import ConfigError
@@ -23,6 +22,7 @@ from algorithms.common.support.store import Store
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
+from command_line import MICRO_DPO, invoke
 from stage_setup import MODEL, RECIPE, make_bench, make_data, on_sft
 
 
@@ -153,7 +153,8 @@ def test_without_comparisons_of_its_own_there_is_none(store):
 
 def test_rows_that_it_cannot_use_are_found_before_anything_is_trained(store, data):
     end = make_bench(store).template.end_texts[0]
-    bad = Records.from_list([Record("audit:", [f" the {end} food", " it"], [1.0, 0.0], {"source": "x.jsonl", "line": 7})])
+    bad = Records.from_list([Record("audit:", [f" the {end} food", " it"], [1.0, 0.0],
+                                    {"source": "x.jsonl", "line": 7})])
     bench = make_bench(store, dataclasses.replace(data, audit=bad))
     with pytest.raises(Exception, match=r"x\.jsonl:7: "):
         bench.check(on_sft(), Auditor(bench, trained()).readings())
@@ -175,12 +176,14 @@ def test_a_judge_that_must_be_trained_is_an_auditor(store, data, stages):
     pair = Pair(record.key, record.prompt, "0", " the food was good", "start", " the room was bad")
     ((left, right),) = scores(bench, source, [pair])
     assert left > right
-    assert stages[-1][0] == "RewardModel" and stages[-1][1:] == (data.audit.fingerprint, Auditor(bench, source).apart.seed)
+    assert stages[-1][0] == "RewardModel"
+    assert stages[-1][1:] == (data.audit.fingerprint, Auditor(bench, source).apart.seed)
 
 
 def test_it_gives_no_verdict_where_it_cannot_judge(store, data):
     bench = make_bench(store, dataclasses.replace(data, heldout=held(4)))  # Wilson of 4 of 4: from .51 on
-    with pytest.raises(ConfigError, match=r"judge: found auditor: agrees with .*; expected at least 0\.55 at the lower end"):
+    with pytest.raises(ConfigError,
+                       match=r"judge: found auditor: agrees with .*; expected at least 0\.55 at the lower end"):
         scores(bench, trained(), [])
     with pytest.raises(ConfigError, match=r"judge: found a source that must be trained.*fix: data\.audit="):
         scores(make_bench(store), trained(), [])
@@ -189,14 +192,16 @@ def test_it_gives_no_verdict_where_it_cannot_judge(store, data):
 # What it must not be
 
 
-@pytest.mark.parametrize("reward", [Function(LENGTH), Weighted({"a": trained(), "b": Function(functools.partial(length))},
+@pytest.mark.parametrize("reward",
+                         [Function(LENGTH), Weighted({"a": trained(), "b": Function(functools.partial(length))},
                                                                {"a": 1.0, "b": 0.5})], ids=["itself", "a part"])
 def test_the_reward_of_the_methods_is_neither_auditor_nor_gold(store, data, reward):
     bench = make_bench(store, data, reward=reward)
     with pytest.raises(ConfigError, match="auditor: found the reward that methods are trained on; expected another"):
         Auditor(bench, Function(LENGTH)).check()
     bench = make_bench(store, dataclasses.replace(data, gold=Function(LENGTH)), reward=reward)
-    with pytest.raises(ConfigError, match=r"data\.gold: found the reward that methods are trained on; expected another"):
+    with pytest.raises(ConfigError,
+                       match=r"data\.gold: found the reward that methods are trained on; expected another"):
         bench.check(on_sft())
     Auditor(bench, trained()).check()
 
@@ -215,7 +220,8 @@ def test_gold_is_known_and_not_learned(store, data, gold):
 def test_what_a_judge_refuses_stands_under_its_own_key(store, data):
     bad = Function(lambda responses, rubric: [0.0])
     bench = make_bench(store, dataclasses.replace(data, gold=bad))
-    with pytest.raises(ConfigError, match=r"data\.gold\.function: found .*rubric.*\+data\.gold\.function\.rubric=VALUE"):
+    with pytest.raises(ConfigError,
+                       match=r"data\.gold\.function: found .*rubric.*\+data\.gold\.function\.rubric=VALUE"):
         bench.check(on_sft())
     with pytest.raises(ConfigError, match=r"auditor\.function: found .*rubric.*\+auditor\.function\.rubric=VALUE"):
         Auditor(make_bench(store, data), bad).check()
@@ -237,7 +243,8 @@ def test_a_known_reward_gives_gold_outside_the_lab(store, data):
     judged = bench.evaluate(model, RECIPE).pairs
     assert judged["gold_chosen"].tolist() == [len(record.responses[1]) for record in data.heldout]
     other = make_bench(store, dataclasses.replace(data, gold=Function(functools.partial(first_letters))))
-    assert estimate(figures(method, other.evaluate(method, RECIPE), None)["reward/gold"]).mean > 90, "another is a new stage"
+    found = figures(method, other.evaluate(method, RECIPE), None)
+    assert estimate(found["reward/gold"]).mean > 90, "another is a new stage"
 
 
 def test_methods_may_not_be_rewarded_by_what_gold_names(store, data):

@@ -4,7 +4,6 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 from test_streams import Hashed, hashed
 
 from algorithms.best_of_n import BestOfN
@@ -13,6 +12,7 @@ from algorithms.common.runs.beside import Answers, Finished, fenced, first_answe
 from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.reward_model import RewardModel
+from stage_setup import EVAL, RECIPE, make_bench, make_data, on_sft
 
 ONE = {"mean": 1.0, "low": 0.5, "high": 1.5, "n": 7, "unit": "prompts", "kind": "mean"}
 
@@ -23,10 +23,11 @@ def ended(figures=None, before=None, answers=()) -> Finished:
 
 def test_every_figure_stands_beside_the_start_s():
     before = {"length/mean": {**ONE, "mean": 3.0}}
-    text = ended({"length/mean": ONE, "kl/k1": ONE, "kl/bound": {**ONE, "kind": "constant"}, "gold@2": ONE}, before).text(100)
+    own = {"length/mean": ONE, "kl/k1": ONE, "kl/bound": {**ONE, "kind": "constant"}, "gold@2": ONE}
+    text = ended(own, before).text(100)
     line = {row.split()[0]: row for row in text.splitlines() if row.startswith("  ")}
-    assert line["length/mean"].split() == ["length/mean", "1.0000", "[0.5000,", "1.5000]", "3.0000", "[0.5000,", "1.5000]",
-                                           "7", "prompts"]
+    beside = ["length/mean", "1.0000", "[0.5000,", "1.5000]", "3.0000", "[0.5000,", "1.5000]", "7", "prompts"]
+    assert line["length/mean"].split() == beside
     assert line["kl/k1"].split() == ["kl/k1", "1.0000", "[0.5000,", "1.5000]", "7", "prompts"], "the start has none"
     assert line["kl/bound"].split() == ["kl/bound", "1.0000"] and "gold@2" not in text
     assert line["start"].index("start (sft)") == line["length/mean"].index("3.0000") - 3
@@ -54,7 +55,7 @@ def test_long_texts_are_cut_and_fit_the_columns():
     lines = ended(answers=[Answers(words, words, "x" * 500), Answers("", "", " ")]).answer_lines(60)
     assert all(len(line) <= 62 for line in lines), "the mark of a cut beside 60"
     prompt, start, own = lines[:6], lines[6:12], lines[12:18]
-    assert prompt[0].split()[:2] == ["prompt", "…"] and prompt[-1].endswith("w499"), "a prompt's end is what is answered"
+    assert prompt[0].split()[:2] == ["prompt", "…"] and prompt[-1].endswith("w499"), "its end is what is answered"
     assert start[0].split()[:2] == ["start", "w0"] and start[-1].endswith(" …")
     assert own[0].split()[0] == "dpo" and lines[18:] == ["", "  prompt", "  start", "  dpo"]
 

@@ -3,13 +3,16 @@
 import json
 import math
 import re
+import shutil
 
 import pandas as pd
 import pytest
-from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 
+from algorithms.common.evaluation.verdicts import FILE, read
 from algorithms.common.models.precision import cpu_has_bf16
 from benchmarks.report import collect
+from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
+from few import few
 
 ROWS = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(20)]
 
@@ -54,7 +57,8 @@ def test_the_composed_config_is_shown_without_running():
 
 
 def test_inspect_prints_and_writes_what_it_counted(tmp_path, pairs):
-    ended = invoke("task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s")
+    ended = invoke("task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
+                   f"stages.folder={tmp_path}/s")
     assert ended.status == 0
     report = strict((tmp_path / "run/data.json").read_text())
     assert report["read"] == report["kept"] == 20 and report["dropped"] == {} and report["kinds"] == {"pair": 20}
@@ -67,10 +71,13 @@ def test_inspect_prints_and_writes_what_it_counted(tmp_path, pairs):
 
 def test_inspect_says_what_it_dropped(tmp_path, pairs):
     with pairs.open("a") as file:
-        file.write('{"prompt": "q", "chosen": "same", "rejected": "same"}\n{"prompt": "q", "chosen": "", "rejected": "no"}\n')
-    command = ["task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s"]
+        file.write('{"prompt": "q", "chosen": "same", "rejected": "same"}\n{"prompt": "q", "chosen": "", "rejected": '
+                   '"no"}\n')
+    command = ["task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
+               f"stages.folder={tmp_path}/s"]
     refused = invoke(*command)
-    assert refused.status == 2 and f"{pairs}:21: " in refused.err and "data.on_bad_row=drop would keep the other 20" in refused.err
+    assert refused.status == 2 and f"{pairs}:21: " in refused.err
+    assert "data.on_bad_row=drop would keep the other 20" in refused.err
     ended = invoke(*command, "data.on_bad_row=drop")
     report = json.loads((tmp_path / "run/data.json").read_text())
     assert ended.status == 0 and sum(report["dropped"].values()) == 2 and report["kept"] == 20
@@ -80,7 +87,8 @@ def test_inspect_says_what_it_dropped(tmp_path, pairs):
 def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'trl', 'accelerate') if m in sys.modules])")
+            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'trl', 'accelerate') if m in "
+            "sys.modules])")
     ended = run_python("-c", code, "task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")
     assert ended.status == 0, ended.err
@@ -90,8 +98,8 @@ def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
 def test_bad_input_is_one_message_on_stderr_and_status_2(tmp_path):
     path = tmp_path / "cut.jsonl"
     path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "cho')
-    ended = run_python(str(ROOT / "run.py"), "task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
-                       f"stages.folder={tmp_path}/stages")
+    ended = invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
+                   f"stages.folder={tmp_path}/stages")
     assert ended.status == 2 and ended.out == ""
     assert re.fullmatch(rf"{path}:2: .+: found .+; expected .+; fix: .+\n", ended.err)
 
@@ -99,7 +107,8 @@ def test_bad_input_is_one_message_on_stderr_and_status_2(tmp_path):
 def test_control_characters_of_bad_input_do_not_reach_the_terminal(tmp_path):
     path = tmp_path / "hostile.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "\x1b]0;title\x07", "content": "x"}]}) + "\n")
-    ended = invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run", f"stages.folder={tmp_path}/s")
+    ended = invoke("task=inspect", "data=file", f"data.path={path}", f"hydra.run.dir={tmp_path}/run",
+                   f"stages.folder={tmp_path}/s")
     assert ended.status == 2 and "title" in ended.err and "\x1b" not in ended.err and "\x07" not in ended.err
 
 
@@ -110,18 +119,22 @@ def test_more_than_one_process_is_refused(monkeypatch, tmp_path):
 
 
 def test_a_view_that_does_not_exist_is_refused_before_the_stages_it_would_stand_on_are_trained(tmp_path):
-    ended = invoke(*MICRO_DPO, "algorithm.view=letters", f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
-    assert ended.status == 2 and ended.err.startswith("algorithm.view: found 'letters'; expected one of demonstrations, ")
+    ended = invoke(*MICRO_DPO, "algorithm.view=letters", f"stages.folder={tmp_path}/stages",
+                   f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 2
+    assert ended.err.startswith("algorithm.view: found 'letters'; expected one of demonstrations, ")
     assert not list((tmp_path / "stages").rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["model.name=nosuch/model"], "model.name: found 'nosuch/model', which could not be loaded"),
     (["model.chat_template=nofile"], "model.chat_template: found no file nofile"),
     (["algorithm=ppo", "reward=gold"], "algorithm.critic: found reward, but no reward model on the policy's base"),
     (["algorithm=ppo", "model.lora.dropout=0.1"], "model.lora.dropout: found 0.1; expected 0 for PPO"),
-    (["algorithm=ppo", "data.tuning=0", "trainer.evaluate_every=1"], "trainer.evaluate_every: found 1, but the data holds nothing"),
-    (["data.tuning=0", "eval.split=tuning"], "eval.split: found tuning, but the data holds no such prompts")])
+    (["algorithm=ppo", "data.tuning=0", "trainer.evaluate_every=1"],
+     "trainer.evaluate_every: found 1, but the data holds nothing"),
+    (["data.tuning=0", "eval.split=tuning"], "eval.split: found tuning, but the data holds no such prompts")],
+    [0, 2, 5]))
 def test_what_cannot_be_trained_is_refused_before_anything_is(overrides, told, tmp_path):
     ended = invoke(*MICRO_DPO, *overrides, f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
     assert ended.status == 2 and ended.err.startswith(told), ended.err
@@ -141,7 +154,8 @@ def strict(text: str):
 def test_a_run_leaves_its_result(micro):
     folder, _, ended = micro
     result = strict((folder / "result.json").read_text())
-    assert {"schema", "status", "algorithm", "seed", "config", "commit", "versions", "device", "data", "evaluation", "cost",
+    assert {"schema", "status", "algorithm", "seed", "config", "commit", "versions", "device", "data", "evaluation",
+            "cost",
             "budget", "overrides"} <= set(result)
     assert (result["schema"], result["status"], result["algorithm"], result["seed"]) == (2, "complete", "dpo", 0)
     assert result["samples"] == 2 and result["start"]["kind"] == "sft" and len(result["start"]["identity"]) > 16
@@ -155,7 +169,8 @@ def test_a_run_leaves_its_result(micro):
         assert figure["kind"] != "share" or 0 <= figure["low"] < figure["high"] <= 1, name
     kinds = {name: figure["kind"] for name, figure in result["evaluation"].items()}
     assert (kinds["eos_rate"], kinds["perplexity/heldout"], kinds["kl/exact"]) == ("share", "perplexity", "mean")
-    cost = {"seconds", "tokens_trained", "tokens_sampled", "reward_queries", "labels", "peak_memory_bytes", "resident_models",
+    cost = {"seconds", "tokens_trained", "tokens_sampled", "reward_queries", "labels", "peak_memory_bytes",
+            "resident_models",
             "trainable_parameters"}
     assert cost | {"stages"} <= set(result["cost"])
     assert result["cost"]["tokens_trained"] > 0 and result["cost"]["labels"] == 32
@@ -171,10 +186,12 @@ def test_a_run_leaves_its_result(micro):
 def test_a_run_leaves_its_start_s_figures_beside_its_own(micro, tmp_path):
     """The start's are those of a run of it."""
     folder, stages, ended = micro
-    sft = invoke("algorithm=sft", *MICRO, "recipe.batch_size=32", f"stages.folder={stages}", f"hydra.run.dir={tmp_path}/sft")
+    sft = invoke("algorithm=sft", *MICRO, "recipe.batch_size=32", f"stages.folder={stages}",
+                 f"hydra.run.dir={tmp_path}/sft")
     assert sft.status == 0, sft.err
     result, alone = (strict((one / "result.json").read_text()) for one in (folder, tmp_path / "sft"))
-    assert result["start"]["evaluation"] == {name: one for name, one in alone["evaluation"].items() if "base" not in name}
+    as_a_start = {name: one for name, one in alone["evaluation"].items() if "base" not in name}
+    assert result["start"]["evaluation"] == as_a_start
     assert result["start"]["identity"] == alone["identity"] != result["identity"]
     assert alone["start"]["kind"] == "base" and {"reward/gold_minus_base", "win_rate/base"} <= set(alone["evaluation"])
     before = pd.read_parquet(folder / "start.parquet")
@@ -193,7 +210,8 @@ def test_a_run_leaves_its_start_s_figures_beside_its_own(micro, tmp_path):
 def test_a_run_leaves_its_samples(micro):
     frame = pd.read_parquet(micro[0] / "samples.parquet")
     assert len(frame) == 4 * 2 and frame["sample"].tolist() == [0, 1] * 4 and set(frame["candidate"]) == {0}
-    assert {"prompt", "response", "gold", "logprob_policy", "logprob_reference", "length", "finished"} <= set(frame.columns)
+    assert {"prompt", "response", "gold", "logprob_policy", "logprob_reference", "length",
+            "finished"} <= set(frame.columns)
     assert frame["length"].between(0, 8).all() and (frame["logprob_policy"] < 0).all()
 
 
@@ -233,6 +251,26 @@ def test_the_figures_are_those_that_the_samples_give(micro, tmp_path):
     assert {row["figure"] for row in written} == by_rows == told.keys() - {"calibration/error"}
 
 
+def test_the_gold_reward_judges_a_finished_run(micro, tmp_path):
+    """With the run's own data; its verdicts say of each answer what the run's samples do."""
+    folder, stages, _ = micro
+    shutil.copytree(folder, tmp_path / "sweep/0")
+    references = pd.read_parquet(folder / "references.parquet")
+    assert set(references["side"]) == {"start", "data"} and (references["side"] == "start").sum() == 4 * 2
+    ended = invoke("task=judge", f"runs={tmp_path / 'sweep'}", "judge=scorer", f"stages.folder={stages}",
+                   f"hydra.run.dir={tmp_path}/out")
+    assert ended.status == 0 and "against what training began with" in ended.out, ended.err
+    found = read(tmp_path / "sweep" / FILE)
+    frame = pd.read_parquet(folder / "samples.parquet")
+    gold = {(row.prompt_id, row.sample): row.gold for row in frame.itertuples()}
+    assert {(one.right, one.judge, one.left) for one in found} == {("start", "gold", "0"), ("data", "gold", "0")}
+    assert len(found) == 2 * 4 * 2
+    assert all(one.left_score == pytest.approx(gold[one.prompt_id, one.sample]) for one in found)
+    mine = [(one.left_score > one.right_score) + 0.5 * (one.left_score == one.right_score)
+            for one in found if one.right == "start"]
+    assert f"{sum(mine) / len(mine):.3f}" in ended.out
+
+
 def test_a_run_leaves_its_training_metrics(micro):
     rows = [strict(line) for line in (micro[0] / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and [row["step"] for row in rows] == sorted(row["step"] for row in rows)
@@ -268,7 +306,8 @@ def test_chat_answers_and_neutralises_what_a_model_writes(micro, tmp_path, monke
 
     plain = Template.decode
     monkeypatch.setattr(Template, "decode", lambda self, ids: plain(self, ids) + " \x1b]0;owned\x07 \u202eend 👩‍👧")
-    ended = invoke("task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8", f"hydra.run.dir={tmp_path}/chat",
+    ended = invoke("task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8",
+                   f"hydra.run.dir={tmp_path}/chat",
                    stdin="The food was\nand \xff\n\nnever read\n".encode("latin-1"))
     assert ended.status == 0, ended.err
     assert ended.out.count("> ") == 3, "two turns, and the empty line that ends it"
@@ -279,14 +318,16 @@ def test_chat_answers_and_neutralises_what_a_model_writes(micro, tmp_path, monke
 
 def test_chat_is_reproducible_and_ends_with_its_input(micro, tmp_path):
     command = ["task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8", f"hydra.run.dir={tmp_path}/chat"]
-    first, second = (invoke(*command, stdin=b"The food was").out.partition("\n> ")[2] for _ in range(2))  # without the log
+    # without the log
+    first, second = (invoke(*command, stdin=b"The food was").out.partition("\n> ")[2] for _ in range(2))
     assert first == second and first.endswith("\n> ") and len(first) > 4
 
 
 @pytest.mark.parametrize("task", ["chat", "merge"])
 def test_a_folder_without_weights_is_refused(task, tmp_path):
     ended = invoke(f"task={task}", f"adapter={tmp_path}", f"hydra.run.dir={tmp_path}/run")
-    assert ended.status == 2 and ended.err.startswith("adapter: found no adapter_model.safetensors or model.safetensors in ")
+    assert ended.status == 2
+    assert ended.err.startswith("adapter: found no adapter_model.safetensors or model.safetensors in ")
 
 
 def test_chat_without_an_adapter_talks_to_the_base(micro, tmp_path):
@@ -304,8 +345,8 @@ def test_chat_without_an_adapter_talks_to_the_base(micro, tmp_path):
         found = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1]:]
         return tokenizer.decode(found, skip_special_tokens=True).strip()
 
-    command = ["task=chat", "eval.sampling.max_new_tokens=8", "eval.sampling.temperature=0", "trainer.mixed_precision=no",
-               f"hydra.run.dir={tmp_path}/chat"]
+    command = ["task=chat", "eval.sampling.max_new_tokens=8", "eval.sampling.temperature=0",
+               "trainer.mixed_precision=no", f"hydra.run.dir={tmp_path}/chat"]
     alone = invoke(*command, stdin=f"{text}\n".encode())
     assert alone.status == 0 and alone.out.partition("\n> ")[2] == f"{greedy(base)}\n> "
     both = invoke(*command, f"beside={micro[0]}", stdin=f"{text}\n".encode())
@@ -325,7 +366,8 @@ def test_an_adapter_of_another_model_is_refused(task, micro, tmp_path):
     told["base_model_name_or_path"] = "some/model"
     (tmp_path / "other/adapter_config.json").write_text(json.dumps(told))
     ended = invoke(f"task={task}", f"adapter={tmp_path}/other", f"hydra.run.dir={tmp_path}/run")
-    assert ended.status == 2 and ended.err.startswith("adapter: found an adapter of some/model; expected one of model.name=bench")
+    assert ended.status == 2
+    assert ended.err.startswith("adapter: found an adapter of some/model; expected one of model.name=bench")
 
 
 def test_merge_writes_a_plain_model_with_the_same_logits(micro, tmp_path):
@@ -356,7 +398,8 @@ def test_merge_writes_a_plain_model_with_the_same_logits(micro, tmp_path):
 def test_a_bad_job_fails_alone(micro, tmp_path):
     """The second job cannot be; the first comes from the store."""
     _, stages, _ = micro
-    ended = invoke("-m", *MICRO_DPO, "algorithm.beta=0.1,-1", f"stages.folder={stages}", f"hydra.sweep.dir={tmp_path}/sweep")
+    ended = invoke("-m", *MICRO_DPO, "algorithm.beta=0.1,-1", f"stages.folder={stages}",
+                   f"hydra.sweep.dir={tmp_path}/sweep")
     assert ended.status == 1
     good, bad = (strict((tmp_path / "sweep" / job / "result.json").read_text()) for job in "01")
     assert good["status"] == "complete" and "reward/gold" in good["evaluation"]
@@ -373,10 +416,12 @@ def test_a_bad_job_fails_alone(micro, tmp_path):
     assert (killed.status, killed.algorithm, killed.overrides["algorithm.beta"]) == ("failed", "dpo", "-1")
 
 
-@pytest.mark.parametrize("wrong", ["seed=0,x", "seed=0,1.5", "data.preferences=32,${oc.env:NO_SUCH_VARIABLE}", "recipe.lr=1e-3,nan"])
+@pytest.mark.parametrize("wrong", few(["seed=0,x", "data.preferences=32,${oc.env:NO_SUCH_VARIABLE}", "seed=0,1.5",
+                                       "recipe.lr=1e-3,nan"], [0, 1]))
 def test_whatever_is_wrong_with_a_job_it_leaves_a_row(wrong, tmp_path):
     """All jobs fail here, the first for another reason: nothing is trained."""
-    ended = invoke("-m", *MICRO_DPO, "model.max_length=0", wrong, f"stages.folder={tmp_path}/s", f"hydra.sweep.dir={tmp_path}/sweep")
+    ended = invoke("-m", *MICRO_DPO, "model.max_length=0", wrong, f"stages.folder={tmp_path}/s",
+                   f"hydra.sweep.dir={tmp_path}/sweep")
     assert ended.status == 1
     results = [strict((tmp_path / "sweep" / job / "result.json").read_text()) for job in "01"]
     assert [result["status"] for result in results] == ["failed", "failed"]
@@ -413,7 +458,8 @@ def test_an_interrupt_ends_a_sweep(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_sweep_in_a_process_of_its_own_ends_with_status_1(tmp_path):
-    ended = run_python(str(ROOT / "run.py"), "-m", "algorithm=sft", *MICRO, "recipe.steps=1,0", f"stages.folder={tmp_path}/stages",
+    ended = run_python(str(ROOT / "run.py"), "-m", "algorithm=sft", *MICRO, "recipe.steps=1,0",
+                       f"stages.folder={tmp_path}/stages",
                        f"hydra.sweep.dir={tmp_path}/sweep")
     assert ended.status == 1 and (tmp_path / "sweep/table.md").is_file()
     assert strict((tmp_path / "sweep/0/result.json").read_text())["status"] == "complete"

@@ -6,11 +6,12 @@ import re
 import shlex
 
 import pytest
-from command_line import CONF, composed, invoke
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.overrides import explain_overrides, overruled
 from algorithms.common.runs.settings import at_home, build
+from command_line import CONF, composed, invoke
+from few import few
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
 
@@ -67,10 +68,10 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     assert inspected("--config-dir", str(own), "data=bare").status == 0
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, dpo, hinge, ipo, mine,"),
-    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of chat, "),
+    (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of audit, chat, "),
     (["data=mine", "+model.x=1", "model.x=2", "seeed=1"], "seeed: found no such key"),
     (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),
     (["experiment=wrong"], "experiment/wrong: found what Hydra refuses: Could not override 'scale'. Did you mean to "
@@ -79,8 +80,9 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     (["hydra/launcher=nonexistent"], "hydra/launcher: found 'nonexistent'; expected one of basic"),
     (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
     (["hydra.fooo=1"], "hydra.fooo: found no such key; expected one of callbacks, "),
-    (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")])
-@pytest.mark.parametrize("by", ["--config-dir", "hydra.searchpath"])
+    (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")],
+    [0, 1, 4, 5, 6, 7]))
+@pytest.mark.parametrize("by", few(["--config-dir", "hydra.searchpath"], ["--config-dir"]))
 def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
     where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
     ended = invoke(*where, *overrides, "task=inspect")
@@ -99,7 +101,7 @@ def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
     assert composed(path, "experiment=large", "scale@_global_=lab").recipe.lr == composed().recipe.lr
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, told", few([
     (["experiment=small", "model=hub", "model.name=a"],
      "scale@_global_: found qlora in model/hub and lab in experiment/small, which counts; expected one of them; "
      "fix: scale@_global_=lab or scale@_global_=qlora"),
@@ -107,7 +109,7 @@ def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
      "scale@_global_: found lab in data/late and qlora in model/hub, which counts;"),
     (["experiment=large", "model=hub", "model.name=a"], None),
     (["experiment=small", "model=hub", "model.name=a", "scale@_global_=qlora"], None),
-    (["experiment=qlora_single_gpu", "data=mine"], None)])
+    (["experiment=qlora_single_gpu", "data=mine"], None)], [0, 2]))
 def test_an_override_that_does_not_count_is_told(own, inspected, overrides, told):
     ended = inspected("--config-dir", str(own), *(item.replace("PATH", f"{own}/../pairs.jsonl") for item in overrides))
     assert ended.status == 0, ended.err
@@ -128,7 +130,7 @@ NAMES = ["a=b.jsonl", "a b.jsonl", "a,b.jsonl", "a[b].jsonl", "[a].jsonl", "a(b)
          "a\\'b.jsonl", "a*?.jsonl", "null", "1e3"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, ["a=b.jsonl", "a,b.jsonl", "{a}.jsonl", 'a"b.jsonl', "ä€☃.jsonl", "1e3"]))
 def test_a_path_of_any_characters_is_read_or_its_fix_is(name, tmp_path, inspected):
     (tmp_path / name).write_text(ROWS)
     override, more = f"data.path={tmp_path}/{name}", ["data=file", "data.format=jsonl"]
@@ -191,7 +193,7 @@ def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):
 
 @pytest.mark.parametrize("key, arguments", [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"]),
                                             ("hydra.sweep.dir", ["hydra.mode=MULTIRUN"])])
-@pytest.mark.parametrize("below", ["", "/deeper"])
+@pytest.mark.parametrize("below", few(["", "/deeper"], [0]))
 def test_a_folder_that_cannot_be_made_is_one_message_and_its_fix_works(key, arguments, below, tmp_path):
     (path := tmp_path / "file.jsonl").write_text(ROWS)
     command = ["task=inspect", "data=file", f"data.path={path}", f"stages.folder={tmp_path}/s", *arguments]

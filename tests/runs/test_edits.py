@@ -7,10 +7,11 @@ import shutil
 import sys
 
 import pytest
-from command_line import MICRO, invoke
 
 from algorithms.common.support import provenance
 from algorithms.common.support.store import Store
+from command_line import MICRO, invoke
+from few import few
 from stage_setup import RECIPE, TRAINER, make_bench, on_sft
 
 
@@ -64,7 +65,8 @@ def run(store: Store, **changed) -> None:
 ALL = ["trained sft.SFT", "trained dpo.DPO", "reference_logprobs", "evaluation"]
 CODE = ("", "\nEDITED = 1\n")  # at the end of a file
 EDITS = {
-    "the loss": ("algorithms/dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)", ["trained dpo.DPO", "evaluation"]),
+    "the loss": ("algorithms/dpo.py", "(1 - label_smoothing)", "(2 - label_smoothing)",
+                 ["trained dpo.DPO", "evaluation"]),
     "its documentation": ("algorithms/dpo.py", '"""', '"""To be read: ', []),
     "a comment": ("training/loop.py", "", "\n# to be read\n", []),
     "another method": ("algorithms/ppo.py", *CODE, []),
@@ -89,7 +91,8 @@ def kept(tmp_path_factory):
     return store.folder
 
 
-@pytest.mark.parametrize("what", EDITS)
+@pytest.mark.parametrize("what", few(EDITS, ["the loss", "a comment", "another method", "the loop", "the evaluation",
+                                            "nothing"]))
 def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
     file, before, after, expected = EDITS[what]
     shutil.copytree(kept, tmp_path / "stages")
@@ -113,6 +116,7 @@ def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
     assert sorted(made()) == (sorted(ALL) if what == "a library" else [])
 
 
+@pytest.mark.slow
 def test_a_users_helper_is_edited(tmp_path, monkeypatch, edit):
     """From the command line: the reward function's own file stays as it is, what it imports is edited."""
     monkeypatch.syspath_prepend(tmp_path)

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from command_line import composed, invoke
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from algorithms.common.support.errors import ConfigError
-from algorithms.common.runs.hand_over import hand_over
-from algorithms.common.models.model import ModelConfig, load_tokenizer
-from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.data.template import Template
+from algorithms.common.models.model import ModelConfig, load_tokenizer
+from algorithms.common.runs.hand_over import hand_over
+from algorithms.common.runs.tasks import adapter_of
+from algorithms.common.support.errors import ConfigError
+from command_line import composed, invoke
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -103,7 +103,8 @@ def test_a_card_names_the_template_arguments(run, base, tmp_path):
     """They lie in no file of the tokenizer."""
     template = tmp_path / "asks.jinja"
     template.write_text(CHATML + "{%- if shout is defined %}{%- endif %}")
-    ended = invoke("algorithm=sft", "data=file", f"data.path={run[1].parent / 'rows.jsonl'}", *MODEL, f"model.name={base}",
+    ended = invoke("algorithm=sft", "data=file", f"data.path={run[1].parent / 'rows.jsonl'}", *MODEL,
+                   f"model.name={base}",
                    f"model.chat_template={template}", "model.template_arguments={shout: true}", "recipe.steps=1",
                    "eval.prompts=2", "eval.sampling.max_new_tokens=4", "trainer.progress=false",
                    f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")

@@ -4,11 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from command_line import composed
-from letters import Letters
 from omegaconf import OmegaConf
-from report_runs import result, write_run
-from stage_setup import make_bench, make_data
 
 from algorithms.common.algorithm import RewardSource
 from algorithms.common.data.records import Record, Records
@@ -17,6 +13,10 @@ from algorithms.common.runs.judging import Court, as_run, scores
 from algorithms.common.runs.results import write_references
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
+from command_line import composed
+from letters import Letters
+from report_runs import result, write_run
+from stage_setup import make_bench, make_data
 
 
 def test_what_a_run_leaves_to_be_compared_with(tmp_path):
@@ -24,11 +24,13 @@ def test_what_a_run_leaves_to_be_compared_with(tmp_path):
     answers = pd.DataFrame({"prompt_id": ["p0", "p0", "p1"], "sample": [0, 1, 0], "prompt": "Q", "picked": True,
                             "response": ["a", "b", "c"], "finished": [True, False, True]})
     answers.to_parquet(tmp_path / "0/samples.parquet")
-    write_references(tmp_path / "0", answers.assign(response=["x", "y", "z"], picked=[True, True, False]), {"p0": "best"})
+    before = answers.assign(response=["x", "y", "z"], picked=[True, True, False])
+    write_references(tmp_path / "0", before, {"p0": "best"})
     (run,) = finished_runs(tmp_path)
     assert [(one.left_response, one.right_response, one.sample, one.left_finished, one.right_finished)
             for one in pairings([run], "start")] == [("a", "x", 0, True, True), ("b", "y", 1, False, False)]
-    assert [(one.left_response, one.right_response) for one in pairings([run], "data")] == [("a", "best"), ("b", "best")]
+    with_data = [(one.left_response, one.right_response) for one in pairings([run], "data")]
+    assert with_data == [("a", "best"), ("b", "best")]
     write_references(tmp_path / "0", None, {})
     assert finished_runs(tmp_path)[0].references == {}
 
@@ -88,13 +90,15 @@ def test_each_seed_is_scored_with_its_own_data(tmp_path, monkeypatch):
 
 def test_the_runs_own_settings_are_read_again(tmp_path):
     told = result(config={"data": {"_target_": "some.Data", "path": "pairs.jsonl"}, "model": {"name": "m"}, "seed": 3})
-    write_run(tmp_path, told)
+    run = tmp_path / "0"
+    write_run(run, told)
     config = composed("eval.prompts=7")
-    found = as_run(config, tmp_path, ["task=judge", "eval.prompts=7", "runs=x"])
+    found = as_run(config, run, ["task=judge", "eval.prompts=7", "runs=x"])
     assert (found.data.path, found.model.name, found.eval.prompts, found.seed) == ("pairs.jsonl", "m", 7, 0)
-    kept = as_run(config, tmp_path, ["data=file", "+model.name=other"])
+    kept = as_run(config, run, ["data=file", "+model.name=other"])
     assert (kept.data, kept.model) == (config.data, config.model)
-    (tmp_path / "result.json").write_text(json.dumps({**told, "figures": 0, "config": {"data": {"token": "***"}}}))
+    secret = {key: value for key, value in told.items() if key != "figures"} | {"config": {"data": {"token": "***"}}}
+    (run / "result.json").write_text(json.dumps(secret))
     with pytest.raises(ConfigError, match="data: found settings .* that hold a secret.* fix: data=…"):
-        as_run(config, tmp_path, [])
-    assert OmegaConf.to_container(as_run(config, tmp_path, ["data=file"]).eval) == OmegaConf.to_container(config.eval)
+        as_run(config, run, [])
+    assert OmegaConf.to_container(as_run(config, run, ["data=file"]).eval) == OmegaConf.to_container(config.eval)

@@ -6,28 +6,28 @@ import logging
 import math
 import shutil
 import subprocess
-import time
 import weakref
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.runs import measuring
 from algorithms.common.algorithm import Algorithm, Need
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.loop import fit
-from algorithms.common.support.memory import released
-from algorithms.common.models.model import Lora
-from algorithms.common.recipe import Recipe
 from algorithms.common.data.records import DataSets, LoadReport, Records, data_view
 from algorithms.common.data.records.record import Record
-from algorithms.common.training.references import StoredLogprobs
-from algorithms.common.rewards.sources import Function
-from algorithms.common.rewards.sources import Gold
+from algorithms.common.models.model import Lora
+from algorithms.common.recipe import Recipe
+from algorithms.common.rewards.sources import Function, Gold
+from algorithms.common.runs import measuring
 from algorithms.common.runs.stages import Bench
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.memory import released
 from algorithms.common.support.store import Store
+from algorithms.common.training import references
+from algorithms.common.training.loop import fit
+from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
@@ -182,7 +182,8 @@ def test_labels_are_charged_for_every_view_that_is_read(store):
                                    ({"demonstrations": "preferred responses"}, 0.0, 0)):
         data = dataclasses.replace(make_data(), report=LoadReport(fallbacks=fallbacks))
         method = PPO(critic="policy", ptx_coef=ptx, max_new_tokens=4)
-        assert make_bench(store, data, reward=source).cost(method, dataclasses.replace(RECIPE, steps=1))["labels"] == labels
+        cost = make_bench(store, data, reward=source).cost(method, dataclasses.replace(RECIPE, steps=1))
+        assert cost["labels"] == labels
 
 
 def judged(*scores: float) -> Record:
@@ -328,20 +329,22 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
 
 def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
     """Charged where it is computed and where it is found, and what is only watched is not."""
-    compute, slow = StoredLogprobs.compute, 0.5
+    compute, slow, clock = StoredLogprobs.compute, 0.5, [100.0]
 
     def slowly(self, examples, batch_size):
-        time.sleep(slow)
+        clock[0] += slow
         return compute(self, examples, batch_size)
 
+    monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(StoredLogprobs, "compute", slowly)
     taken = []
-    monkeypatch.setattr(Algorithm, "fit", lambda self, context: (taken.append(context.meter.seconds), fit(self, context)))
+    monkeypatch.setattr(Algorithm, "fit",
+                        lambda self, context: (taken.append(context.meter.seconds), fit(self, context)))
     watched = dataclasses.replace(TRAINER, evaluate_every=3)
     epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
     folders = [make_bench(store, trainer=watched).train(on_sft(beta=beta), epoch) for beta in (0.1, 0.2)]
     assert taken[0] == 0, "supervised fine-tuning has no reference pass"
-    assert slow <= taken[1] < 2 * slow and taken[2] == pytest.approx(taken[1])
+    assert taken[1] == taken[2] == pytest.approx(slow)
     for folder in folders:
         assert json.loads((folder / "fit.json").read_text())["seconds"] > taken[1]
 
@@ -353,7 +356,8 @@ def test_no_memory_left_outside_a_step_says_what_to_lower(store, monkeypatch, ta
 
     bench = make_bench(store)
     monkeypatch.setattr(target, "compute" if target is StoredLogprobs else "evaluate", greedy)
-    with pytest.raises(TrainingError, match=f"^{where}: found no memory left on .*4 rows in one scoring pass.*fix: lower "
+    with pytest.raises(TrainingError,
+                       match=f"^{where}: found no memory left on .*4 rows in one scoring pass.*fix: lower "
                                             "eval.batch_size or eval.sampling.batch_size$"):
         bench.evaluate(on_sft(), RECIPE)
 
@@ -433,7 +437,8 @@ def test_full_fine_tuning_of_bf16_weights_is_refused(store):
     assert torch.tensor(0.02, dtype=torch.bfloat16) + 3e-5 == torch.tensor(0.02, dtype=torch.bfloat16)
     bench = make_bench(store, model=model(lora=None, precision="bf16"))
     for algorithm in (SFT(), on_sft()):
-        with pytest.raises(ConfigError, match="(?s)model.precision: found bf16 with model.lora null.*fix: model.precision=fp32"):
+        with pytest.raises(ConfigError,
+                           match="(?s)model.precision: found bf16 with model.lora null.*fix: model.precision=fp32"):
             bench.check(algorithm)
     bench.reward = Function(lambda prompts, responses: [0.0] * len(responses))
     bench.check(BestOfN(n=2))  # nothing is trained

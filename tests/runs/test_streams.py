@@ -7,22 +7,23 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from stage_setup import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_data, model, on_sft
 
 from algorithms.best_of_n import BestOfN
-from algorithms.common.runs import stages, streams
 from algorithms.common.algorithm import Need, RewardSource
+from algorithms.common.data.records import Record, Records
 from algorithms.common.evaluation.metrics import metrics
 from algorithms.common.models.model import Lora
-from algorithms.common.data.records import Record, Records
-from algorithms.common.rewards.sources import Trained
 from algorithms.common.models.sampling import Sampling
+from algorithms.common.rewards.sources import Trained
+from algorithms.common.runs import stages, streams
 from algorithms.common.support.seeds import derive, uniforms
 from algorithms.common.support.store import Store
 from algorithms.dpo import DPO, IPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.sft import SFT
+from few import few
+from stage_setup import EVAL, RECIPE, TRAINER, AlsoReading, make_bench, make_data, model, on_sft
 
 
 @dataclasses.dataclass
@@ -163,7 +164,7 @@ def asked(store, **changed):
     return make_bench(store, data, reward=Hashed(), eval=settings, **changed)
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", few([2, 4], [0]))
 def test_best_of_n_beats_a_fresh_answer_n_times_in_n_plus_one(store, n):
     """P(max of n > one more) = n/(n + 1) for a continuous score; against one of its own n it would be (2n − 1)/(2n)."""
     bench, method = asked(store), on_sft(BestOfN, n=n)
@@ -173,6 +174,7 @@ def test_best_of_n_beats_a_fresh_answer_n_times_in_n_plus_one(store, n):
     assert (2 * n - 1) / (2 * n) - expected > 4 * (expected * (1 - expected) / PROMPTS) ** 0.5
 
 
+@pytest.mark.slow
 def test_equal_policies_give_one_answer_no_more_often_than_chance(store):
     """Best of one has the weights it started from: their answers agree as two draws of one row do."""
     bench = asked(store)

@@ -34,7 +34,8 @@ def told(folder) -> str | None:
 
 
 @pytest.mark.parametrize("name, changes", [
-    ("zoo/other.py", True), ("zoo/deep/er/other.py", True), ("conf/method/two.yaml", True), ("zoo/chat.jinja", True), ("zoo/chat.j2", True),
+    ("zoo/other.py", True), ("zoo/deep/er/other.py", True), ("conf/method/two.yaml", True), ("zoo/chat.jinja", True),
+    ("zoo/chat.j2", True),
     ("methods/rewards.py", True),
     ("mine.py", True), ("zoo/method.py", True), ("README.md", True),
     ("outputs/run.py", False), ("runs/1/config.yaml", False), ("zoo/results/new/config.yaml", False),

@@ -1,4 +1,4 @@
-"""PPO in the memory of DPO: four roles on one base, on a random Llama of 104M parameters, each method in its own process."""
+"""PPO in the memory of DPO: four roles on one base, a random Llama of 104M parameters; each method in a process."""
 
 import json
 import subprocess
@@ -37,7 +37,8 @@ def compare(precision: str, folder: Path) -> None:
     """Eight rows of 256 tokens in a micro-batch: four pairs of DPO, eight rollouts of PPO; Adam's states there."""
     dpo, ppo = (measured(method, precision, folder) for method in ("dpo", "ppo"))
     ratio = ppo["peak"] / dpo["peak"]
-    print({name: {key: value >> 20 for key, value in one.items() if key != "parameters"} for name, one in (("dpo", dpo), ("ppo", ppo))},
+    print({name: {key: value >> 20 for key, value in one.items() if key != "parameters"}
+           for name, one in (("dpo", dpo), ("ppo", ppo))},
           f"MiB; ratio {ratio:.3f}")
     assert dpo["parameters"] >= 100e6
     assert dpo["loaded"] < dpo["peak"], "there is something to compare"

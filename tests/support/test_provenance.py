@@ -12,9 +12,9 @@ import types
 import pytest
 
 from algorithms.best_of_n import BestOfN
+from algorithms.common.candidates import Candidates
 from algorithms.common.runs import measuring, training
 from algorithms.common.support import provenance
-from algorithms.common.candidates import Candidates
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.provenance import Sources, code_of, parsed
 from algorithms.common.training.references import StoredLogprobs

@@ -330,11 +330,11 @@ def test_denied_by_the_store_or_by_something_else(store):
 
 def test_default_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert Store(None).folder == tmp_path / "cache" / "alignment-zoo" / "stages"
+    assert Store(None).folder == tmp_path / "cache" / "preference-zoo" / "stages"
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert Store().folder == tmp_path / ".cache" / "alignment-zoo" / "stages"
+        assert Store().folder == tmp_path / ".cache" / "preference-zoo" / "stages"
     assert Store("~/x").folder == tmp_path / "x"
 
 

@@ -24,7 +24,8 @@ def test_controls_are_written_out(text, shown):
 
 
 @pytest.mark.parametrize("text", [
-    "plain text, with\ttabs\nand lines", "naïve café", "日本語", "עברית", "العربية", "हिन्दी", "👩‍👩‍👧‍👦 👍🏽 ❤️ 🇩🇪", "می‌خواهم", "∑ β → ∞", "",
+    "plain text, with\ttabs\nand lines", "naïve café", "日本語", "עברית", "العربية", "हिन्दी", "👩‍👩‍👧‍👦 👍🏽 ❤️ 🇩🇪",
+    "می‌خواهم", "∑ β → ∞", "",
 ])
 def test_ordinary_text_stays_as_it_is(text):
     assert printable(text) == text
@@ -34,5 +35,6 @@ def test_ordinary_text_stays_as_it_is(text):
 def test_nothing_that_a_terminal_obeys_is_left(text):
     shown = printable(text)
     assert printable(shown) == shown
-    assert not [c for c in shown if c not in "\n\t" and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000)]
+    assert not [c for c in shown if c not in "\n\t"
+                and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000)]
     shown.encode()

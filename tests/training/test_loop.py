@@ -14,23 +14,33 @@ import weakref
 import pytest
 import torch
 
-from algorithms.common.training import checkpoints
 from algorithms.common.algorithm import Algorithm, Loss, Term
-from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
-from algorithms.common.recipe import TrainerConfig
-from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.loop import evaluate_loss, fit, micro_batches
-from algorithms.common.models.model import Lora
-from algorithms.common.recipe import Recipe
-from algorithms.common.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.data.records import Record, Records
-from algorithms.common.support.seeds import derive, permutation, uniforms
 from algorithms.common.data.template import Example
+from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
+from algorithms.common.models.model import Lora
+from algorithms.common.recipe import Recipe, TrainerConfig
+from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.support.seeds import derive, permutation, uniforms
+from algorithms.common.training import checkpoints
+from algorithms.common.training.loop import evaluate_loss, fit, micro_batches
+from algorithms.common.training.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from algorithms.common.training.trackers import Trackers
 from algorithms.dpo import DPO, IPO
 from algorithms.sft import SFT
-from training_setup import (ROOT, command, environment, examples, lines, make_context, pairs_file, randomize, run,
-                            two_roles, weights)
+from training_setup import (
+    ROOT,
+    command,
+    environment,
+    examples,
+    lines,
+    make_context,
+    pairs_file,
+    randomize,
+    run,
+    two_roles,
+    weights,
+)
 
 # Normalisation: a minibatch is one thing, however it is cut
 
@@ -287,7 +297,8 @@ def test_training_needs_records(make_models, tmp_path):
     models = two_roles(make_models())
     with pytest.raises(TrainingError, match="no records in the view 'demonstrations'"):
         fit(SFT(view="demonstrations"), make_context(models, tmp_path, []))
-    for view, told in (("demonstrations", "fix: data.heldout=0.1"), ("prompts", "files never hold; fix: trainer.evaluate_every=null")):
+    for view, told in (("demonstrations", "fix: data.heldout=0.1"),
+                       ("prompts", "expected tuning prompts; fix: data.tuning=0.1, or trainer.evaluate_every=null")):
         with pytest.raises(TrainingError, match=f"trainer.evaluate_every: found 1, .*{told}"):
             fit(SFT(view=view), make_context(models, tmp_path, examples(4), evaluate_every=1))
 
@@ -473,7 +484,8 @@ def test_a_tracker_that_is_not_installed(tmp_path):
 
 
 def test_nothing_is_imported_where_no_tracker_is_asked():
-    code = ("import sys; from algorithms.common.training.trackers import Trackers; import algorithms.common.training.loop\n"
+    code = ("import sys; from algorithms.common.training.trackers import Trackers; import "
+            "algorithms.common.training.loop\n"
             "with Trackers([], None, 'x') as trackers: trackers.log({'a': 1.0}, 1)\n"
             "names = 'tensorboard', 'wandb', 'accelerate.tracking', 'trl', 'bitsandbytes'\n"
             "print([name for name in names if name in sys.modules])")
@@ -562,7 +574,8 @@ def test_what_is_kept_of_the_examples_changes_nothing(make_models, tmp_path, mon
         found.append((lines(context.target), report["records"], report["truncated"]))
     whole, seen = [models.tokenize(record) for record in records], context.visited()
     assert found[0] == found[1] and len(seen) == 8
-    assert found[0][1:] == (12, sum(whole[index].truncated for index in seen)), "truncated ones are counted of those trained on"
+    assert found[0][1:] == (12, sum(whole[index].truncated
+                                    for index in seen)), "truncated ones are counted of those trained on"
     assert 0 < found[0][2] < sum(example.truncated for example in whole)
 
 

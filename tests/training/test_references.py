@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from algorithms.common.training import references
 from algorithms.common.data.records.record import Record
-from algorithms.common.training.references import KIND, StoredLogprobs, identity
-from algorithms.common.support.store import Store
 from algorithms.common.data.template import Example, Template
+from algorithms.common.support.store import Store
+from algorithms.common.training import references
+from algorithms.common.training.references import KIND, StoredLogprobs, identity
 from training_setup import EOS, examples, randomize, two_roles
 
 
@@ -210,4 +210,5 @@ def test_a_pass_is_kept_piece_by_piece(models, store, monkeypatch, tmp_path):
     rest = prepared(models, data, store)
     assert rest.computed == 2 and rest.seconds > 0
     whole = prepared(models, data, Store(tmp_path / "another"))
-    torch.testing.assert_close(rest.lookup(models.collate(data)), whole.lookup(models.collate(data)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rest.lookup(models.collate(data)), whole.lookup(models.collate(data)), atol=1e-5,
+                               rtol=1e-5)

@@ -59,6 +59,15 @@ def counts(examples: list[Example]) -> dict[str, int]:
             "tokens": sum(token is not None for targets in learned for token in targets)}
 
 
+def longest_first(lengths: list[int], size: int) -> list[list[int]]:
+    """Indices of items that go through a model together, at most ``size`` at once.
+
+    Like lengths together: little padding. The longest first: memory runs out at the start or never.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    return [order[start:start + size] for start in range(0, len(order), size)]
+
+
 def _padded(rows: list[list[int]], value: int) -> Tensor:
     width = max(len(row) for row in rows)
     return torch.tensor([row + [value] * (width - len(row)) for row in rows], dtype=torch.long)

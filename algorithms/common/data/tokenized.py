@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # named here, not run: reading data is no part of what traini
 class Tokenized(Sequence[Example]):
     """Records as examples, each made when it is asked for; the last ``KEPT`` asked for, and those that were set, stay.
 
-    So memory does not grow with the data, and what a run never visits is never tokenised; a run that visits more than it
-    keeps tokenises them again, which is little beside training on them.
+    So memory does not grow with the data, and what a run never visits is never tokenised; a run that visits more than
+    it keeps tokenises them again, which is little beside training on them.
     """
 
     KEPT: ClassVar[int] = 16_384

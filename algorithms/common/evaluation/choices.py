@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..figures import Figure
+from ..data.batches import longest_first
 from ..data.records import Records, prompt_hash
 
 if TYPE_CHECKING:
@@ -33,10 +34,8 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     questions about one are not independent. prompt_id: the prompt. origin: the part of a mixture it comes from.
     """
     examples = [models.tokenize(record) for record in records]
-    order = sorted(range(len(examples)), key=lambda i: examples[i].length)  # little padding
     columns = {name: [0.0] * len(examples) for name in ("correct", "margin", "correct_with_end", "margin_with_end")}
-    for start in range(0, len(order), batch_size):
-        part = order[start:start + batch_size]
+    for part in longest_first([example.length for example in examples], batch_size):
         batch = models.collate([examples[i] for i in part])
         logprobs = models.role(role).token_logprobs(batch)  # (B, K, T)
         last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, K, 1)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
+from ..support.checks import at_least, one_of, require
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
 from ..logprobs import exact_kl, token_logprobs
@@ -49,14 +50,12 @@ class EvalConfig:
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
     batch_size: int = 16  # rows in one scoring pass
-    proxy: bool = False  # score samples by the reward source too, training it if need be; always where the method uses it
+    # score samples by the reward source too, training it if need be; always where the method uses it
+    proxy: bool = False
 
     def __post_init__(self):
-        if self.split not in ("evaluation", "tuning"):
-            raise ConfigError(f"eval.split: found {self.split!r}; expected evaluation or tuning")
-        for key in ("prompts", "samples", "pairs", "batch_size"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"eval.{key}: found {getattr(self, key)}; expected at least 1")
+        require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),
+                pairs=at_least(1), batch_size=at_least(1))
         if self.samples > 1 and self.sampling.temperature == 0:
             log.info("eval.samples: %d, but greedy answers to a prompt are all the same; one is made", self.samples)
             self.samples = 1
@@ -125,9 +124,9 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     if not len(source):
         told = f"eval.split: found {config.split}, but the data holds no such prompts"
         if config.split == "tuning":
-            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, or "
-                              "data=reviews")
-        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one prompt")
+            raise ConfigError(f"{told}; expected tuning prompts; fix: data.tuning=0.1, or eval.split=evaluation")
+        raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one "
+                          "prompt")
     return source.select(range(min(config.prompts, len(source))))
 
 
@@ -176,7 +175,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
 
 def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
                     has_reference: bool) -> None:
-    """Columns of log-probabilities and KL, for the picked responses: reading n candidates again would double their cost."""
+    """Columns of log-probabilities and KL, for the picked responses: reading all candidates would double the cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
@@ -248,7 +247,7 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
 @torch.no_grad()
 def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_size: int, gold: Scorer | None = None,
                   limit: int | None = None) -> pd.DataFrame:
-    """How each held-out pair is scored, the response its annotator preferred in ``chosen``; the first ``limit``, or all."""
+    """How each held-out pair is scored, with the response its annotator preferred in ``chosen``; at most ``limit``."""
     records = list(islice(pairs(heldout), limit))
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []

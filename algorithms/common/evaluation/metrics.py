@@ -14,9 +14,9 @@ import pandas as pd
 from ..algorithm import Algorithm
 from .choices import choice_figures
 from .evaluate import Evaluation
-from ..figures import Figure, Known
+from ..figures import COLUMNS, Apart, Figure, Known
 from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
-from .inference.resampling import calibration_error
+from .inference.resampling import bootstrap, calibration_error
 from ..data.records.words import units
 
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
@@ -43,7 +43,8 @@ def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, 
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
         before = None if start is None else start.samples[start.samples["picked"]]
         found += _sample_figures(picked, before, against, result.likelihood)
-        found += algorithm.figures(result.samples, picked)
+        for figure in algorithm.figures(result.samples, picked):
+            found.append(_resampled(figure) if isinstance(figure, Apart) else figure)
     if len(result.measured):
         found += _measured_figures(result.measured, None if start is None else start.measured, against)
     if len(result.choices):
@@ -54,6 +55,12 @@ def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, 
     if len(result.pairs):
         found += _pair_figures(result.pairs)
     return {figure.name: figure for figure in found}
+
+
+def _resampled(figure: Apart) -> Known:
+    values = np.asarray(figure.values, dtype=np.float64)[:, None]  # (P, 1)
+    found = bootstrap(values, lambda sums: sums[:, 0] / len(values), figure.unit)
+    return Known(figure.name, found.mean, found.low, found.high, found.n, "resampled", found.unit)
 
 
 def estimate(figure: Figure | Known) -> Estimate | None:
@@ -69,6 +76,14 @@ def estimate(figure: Figure | Known) -> Estimate | None:
 def estimates(found: dict[str, Figure | Known]) -> dict[str, Estimate]:
     """Of those that have an interval."""
     return {name: one for name, figure in found.items() if (one := estimate(figure)) is not None}
+
+
+def figure_rows(found: Iterable[Figure | Known]) -> pd.DataFrame:
+    """``figure, prompt_id, numerator, denominator``: the rows of all figures that have some."""
+    none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
+                                                            for name in COLUMNS}})
+    some = [one.rows.assign(figure=one.name) for one in found if isinstance(one, Figure)]
+    return (pd.concat(some, ignore_index=True) if some else none)[list(none)]
 
 
 def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED

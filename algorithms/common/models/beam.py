@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..data.batches import longest_first
 from .model import Models
 from .sampling import Sample, prefill
 
@@ -22,13 +23,10 @@ def diverse_beams(models: Models, role: str, prompts: list[list[int]], *, beams:
     ``batch_size``: sequences decoded at the same time, at least one prompt's.
     """
     results: list[list[Sample]] = [[] for _ in prompts]
-    # like lengths together: little padding; the longest first: memory runs out at the start or never
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     chunk = max(1, batch_size // beams)
     models.used.add(models.role(role).name)
     with models.roles.use(models.role(role).name):
-        for start in range(0, len(order), chunk):
-            members = order[start:start + chunk]
+        for members in longest_first(list(map(len, prompts)), chunk):
             found = _search(models, [prompts[i] for i in members], beams, groups, penalty, max_new_tokens)
             for index, samples in zip(members, found):
                 results[index] = samples

@@ -164,5 +164,5 @@ def check_vocabulary(model_config, tokenizer, name: str, key: str = "model.name"
 def check_findable(name: str, key: str) -> None:
     """ConfigError for a name that is no folder here and can be no hub's: asking the hub for it would mislead."""
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise ConfigError(f"{key}: found {name!r}, and no such folder; expected the folder of a model, or a hub id (NAME "
-                          "or ORG/NAME); fix: correct the path")
+        raise ConfigError(f"{key}: found {name!r}, and no such folder; expected the folder of a model, or a hub id "
+                          "(NAME or ORG/NAME); fix: correct the path")

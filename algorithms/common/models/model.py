@@ -17,11 +17,12 @@ from torch import Tensor
 
 from . import precision
 from ..data.batches import Batch, attention_mask, collate
-from ..support.checkout import project
+from ..support.checkout import local_folder
+from ..support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary, disable_cpu_repacking,
-                       disable_dropout, head_logits, position_limit, shared_rows_refusal)
+from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary,
+                       disable_cpu_repacking, disable_dropout, head_logits, position_limit, shared_rows_refusal)
 from ..logprobs import chunked_token_logprobs
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
 from ..data.template import Example, Template
@@ -41,10 +42,7 @@ class Lora:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self):
-        for ok, key, expected in ((self.r >= 1, "r", "at least 1"), (self.alpha >= 1, "alpha", "at least 1"),
-                                  (0 <= self.dropout < 1, "dropout", "a share in [0, 1)")):
-            if not ok:
-                raise ConfigError(f"lora.{key}: found {getattr(self, key)}; expected {expected}")
+        require(self, "lora", r=at_least(1), alpha=at_least(1), dropout=SHARE_BELOW_1)
 
     def peft_config(self):
         """What PEFT calls these settings."""
@@ -75,10 +73,8 @@ class ModelConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        for key, allowed in {"precision": ("nf4", "bf16", "fp32"), "attention": ("sdpa", "eager"),
-                             "rows": ("auto", "shared", "plain"), "keep": ("end", "start")}.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"model.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
+        require(self, "model", precision=one_of(("nf4", "bf16", "fp32")), attention=one_of(("sdpa", "eager")),
+                rows=one_of(("auto", "shared", "plain")), keep=one_of(("end", "start")))
         if not 0 < self.max_prompt_length < self.max_length:
             raise ConfigError(f"model.max_prompt_length: found {self.max_prompt_length}; expected 1 … "
                               f"max_length − 1 = {self.max_length - 1}; fix: leave room for a response")
@@ -91,10 +87,7 @@ class ModelConfig:
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
-        for path in (Path(self.name).expanduser(), project() / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
+        return local_folder(self.name)
 
 
 def load_config(config: ModelConfig):

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..support.errors import ConfigError
+from ..data.batches import longest_first
+from ..support.checks import Rule, at_least, require, within
 from .families import head_logits, shared_rows_refusal
 from .model import Models
 from ..support.seeds import uniforms
@@ -34,15 +35,10 @@ class Sampling:
     batch_size: int = 64  # sequences decoded at the same time
 
     def __post_init__(self):
-        for ok, key, expected in ((self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
-                                  (self.temperature >= 0, "temperature", "0 (greedy) or more"),
-                                  (0 < self.top_p <= 1, "top_p", "a share in (0, 1]"),
-                                  (self.top_k >= 0, "top_k", "0 (all) or more"),
-                                  (0 <= self.min_new_tokens <= self.max_new_tokens, "min_new_tokens",
-                                   "0 … max_new_tokens"),
-                                  (self.batch_size >= 1, "batch_size", "at least 1")):
-            if not ok:
-                raise ConfigError(f"sampling.{key}: found {getattr(self, key)}; expected {expected}")
+        require(self, "sampling", max_new_tokens=at_least(1), temperature=within("[0, inf)", "0 (greedy) or more"),
+                top_p=within("(0, 1]", "a share in (0, 1]"), top_k=within("[0, inf)", "0 (all) or more"),
+                min_new_tokens=Rule(lambda value: 0 <= value <= self.max_new_tokens, "0 … max_new_tokens"),
+                batch_size=at_least(1))
 
 
 @dataclass(frozen=True)
@@ -104,13 +100,10 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
-    # like lengths together: little padding; the longest first: memory runs out at the start or never
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     models.used.add(models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
     with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
-        for start in range(0, len(order), chunk):
-            members = order[start:start + chunk]
+        for members in longest_first(list(map(len, prompts)), chunk):
             beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..support.checkout import local_folder
+from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
-from ..support.checkout import project
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
 from ..models.families import check_findable, check_vocabulary, position_limit
@@ -60,19 +61,12 @@ class Classifier(RewardSource):
     trust_remote_code: bool = False
 
     def __post_init__(self):
-        for key, allowed in {"input": tuple(INPUTS), "precision": ("fp32", "bf16")}.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)!r}; expected one of {', '.join(allowed)}")
-        for key, least in (("max_length", 1), ("label", 0)):
-            if getattr(self, key) is not None and getattr(self, key) < least:
-                raise ConfigError(f"reward.{key}: found {getattr(self, key)}; expected at least {least}")
+        require(self, "reward", input=one_of(INPUTS), precision=one_of(("fp32", "bf16")), max_length=at_least(1),
+                label=at_least(0).or_null())
         self._told_of_cut = False
 
     def folder(self) -> str:
-        for path in (Path(self.name), project() / self.name):
-            if path.is_dir():
-                return str(path.resolve())
-        return self.name
+        return local_folder(self.name)
 
     def content(self) -> str:
         if Path(self.folder()).is_dir():
@@ -128,8 +122,9 @@ class Classifier(RewardSource):
 
     def _not_loaded(self, error: Exception) -> ConfigError:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a sequence "
-                           "classifier's hub id or folder, with safetensors; fix: check the name, or run hf auth login")
+        return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a "
+                           "sequence classifier's hub id or folder, with safetensors; fix: check the name, or run "
+                           "hf auth login")
 
     def _described(self):
         """Its tokenizer. ConfigError, before its weights load, for settings that it cannot serve."""
@@ -160,8 +155,8 @@ class Classifier(RewardSource):
         least, most = self._special_tokens(tokenizer) + 1, _readable(model, tokenizer)
         if not least <= self.max_length <= most:
             word, bound = ("least", least) if self.max_length < least else ("most", most)
-            raise ConfigError(f"reward.max_length: found {self.max_length}; expected at {word} {bound}, the tokens that "
-                              f"{self.name} takes; fix: reward.max_length={bound}")
+            raise ConfigError(f"reward.max_length: found {self.max_length}; expected at {word} {bound}, the tokens "
+                              f"that {self.name} takes; fix: reward.max_length={bound}")
         return tokenizer
 
     def _load(self, device: torch.device):
@@ -170,7 +165,8 @@ class Classifier(RewardSource):
         tokenizer = self._described()
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
-                self.folder(), use_safetensors=True, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision],
+                self.folder(), use_safetensors=True,
+                dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision],
                 revision=self.revision, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
             raise self._not_loaded(error) from error
@@ -187,8 +183,9 @@ class Classifier(RewardSource):
         fits = len(alone) + self._special_tokens(tokenizer) <= self.max_length
         if not fits and not self._told_of_cut:
             self._told_of_cut = True
-            log.warning("reward classifier: the response to record %s has %d tokens, too many for reward.max_length=%d; its "
-                        "beginning is cut off, as that of others like it", response.record, len(alone), self.max_length)
+            log.warning("reward classifier: the response to record %s has %d tokens, too many for "
+                        "reward.max_length=%d; its beginning is cut off, as that of others like it", response.record,
+                        len(alone), self.max_length)
         row = INPUTS[self.input](tokenizer, response.turns, response.text)
         return tokenizer(**row, truncation="only_first" if fits else "longest_first", max_length=self.max_length)
 

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..algorithm import Response, RewardSource
+from ..algorithm import Figure, Known, Response, RewardSource
 from ..data.records import pairs, prompt_hash
 from ..data.usability import Reading
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.inference.auditing import LEAST_ACCURACY, Gain, can_judge, parting
 from ..evaluation.inference.intervals import Estimate
 from ..evaluation.metrics import estimate
-from ..figures import Figure, Known
 from ..rewards.sources import check_independent, retokenized
 from ..support.digests import content_hash
 from ..support.errors import ConfigError

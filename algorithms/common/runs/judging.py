@@ -35,8 +35,8 @@ def as_run(config: DictConfig, run: Path, overrides: Sequence[str]) -> DictConfi
     taken = {group: told[group] for group in GROUPS if group in told and group not in given}
     for group, settings in taken.items():
         if MASK in json.dumps(settings):
-            raise ConfigError(f"{group}: found settings in {run / 'result.json'} that hold a secret, which no file keeps; "
-                              f"expected them on the command line; fix: {group}=…, as for the run")
+            raise ConfigError(f"{group}: found settings in {run / 'result.json'} that hold a secret, which no file "
+                              f"keeps; expected them on the command line; fix: {group}=…, as for the run")
     config = copy.deepcopy(config)
     config.update(taken)
     return config
@@ -98,8 +98,8 @@ def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair]) -> list[tu
     scorer = source.load(bench.models, folders, bench.data, bench.eval.batch_size)
     records = {record.key: record for name in ("evaluation", "tuning") for record in getattr(bench.data, name)}
     if unknown := [pair.prompt_id for pair in pairs if pair.prompt_id not in records]:
-        raise ConfigError(f"data: found no prompt {unknown[0]}, which the runs answered, nor {len(unknown) - 1:,} others; "
-                          "expected the data that the runs were evaluated on; fix: data=…, as for the runs")
+        raise ConfigError(f"data: found no prompt {unknown[0]}, which the runs answered, nor {len(unknown) - 1:,} "
+                          "others; expected the data that the runs were evaluated on; fix: data=…, as for the runs")
     responses = []
     for pair in pairs:
         record = records[pair.prompt_id]

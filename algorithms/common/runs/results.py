@@ -6,16 +6,15 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..support.checkout import commit
-from ..support.errors import UserError, is_full
+from ..support.errors import full_disk
 from ..evaluation.verdicts.records import DATA, START
 from ..evaluation.verdicts.pairings import REFERENCES
-from ..figures import COLUMNS, Figure, Known
 from ..support.secrets import Mask
 from ..support.provenance import installed
 
@@ -56,10 +55,8 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if is_full(error):
-            raise UserError(f"disk full while writing {path}: {error}. Complete stages are intact; fix: free some "
-                            "space, or set hydra.run.dir=PATH to another disk, and run the same command "
-                            "again") from error
+        if full := full_disk(error, f"writing {path}", "complete stages are intact", "hydra.run.dir=PATH"):
+            raise full from error
         raise
 
 
@@ -108,15 +105,10 @@ def write_references(folder: Path, start: pd.DataFrame | None, preferred: dict[s
         pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).to_parquet(file, index=False)
 
 
-def write_figures(folder: Path, figures: Iterable[Figure | Known], name: str = "figures.parquet") -> None:
-    """``figure, prompt_id, numerator, denominator``, the rows of all figures that have some."""
-    import pandas as pd
-
-    none = pd.DataFrame({"figure": pd.Series(dtype=str), **{name: pd.Series(dtype=str if name == "prompt_id" else float)
-                                                            for name in COLUMNS}})
-    rows = [one.rows.assign(figure=one.name) for one in figures if isinstance(one, Figure)]
+def write_figures(folder: Path, rows: pd.DataFrame, name: str = "figures.parquet") -> None:
+    """``figure, prompt_id, numerator, denominator``."""
     with whole(folder / name) as file:
-        (pd.concat(rows, ignore_index=True) if rows else none)[list(none)].to_parquet(file, index=False)
+        rows.to_parquet(file, index=False)
 
 
 def copy_metrics(stage: Path, folder: Path) -> None:

@@ -24,6 +24,7 @@ from ..support.errors import ConfigError
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.metrics import BASE, TRAINED, Against
 from ..training.loop import nothing_held_out
+from ..training.pace import STEPS, Pace
 from ..support.secrets import MASK, is_secret
 from ..support.memory import no_memory_explained
 from ..models.model import ModelConfig, Models
@@ -33,6 +34,7 @@ from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
 from ..rewards.sources import check_truth
 from .material import Material
+from .results import device_name
 
 
 def plain(value: Any) -> Any:
@@ -68,6 +70,9 @@ def _function(value: Any) -> str | dict:
     if not taken or any(item is value for item in vars(sys.modules.get(value.__module__, object)).values()):
         return name
     return {"function": name, "enclosed": plain(taken)}
+
+
+ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
 
 
 @dataclass(frozen=True)
@@ -231,6 +236,20 @@ class Bench(Material):
 
         return self.store.get("trained", description, build, name, ("algorithm.class",))
 
+    def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
+        """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
+        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS)
+        inputs, source = self._inputs(algorithm), self._source(algorithm)
+        scored, described = self._scored(source), self.description(algorithm, recipe)
+        identity = {key: described[key] for key in ("model", "needs", "reward")}
+
+        def build(target: Path, work: Path) -> None:
+            with self.memory(name):
+                training.pace(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+
+        description = {**described, "pace": code_of(training.pace), "machine": device_name()}
+        return Pace.read(self.store.get("pace", description, build))
+
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
         return no_memory_explained(lambda told: (
@@ -328,12 +347,17 @@ class Bench(Material):
         own, *beneath = self._costs(algorithm, recipe).values()
         total = dict(own)
         for stage in beneath:
-            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
+            for key in ADDED:
                 total[key] += stage[key]
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
         return {**total, "stages": {role: self.under(need).cost(need.algorithm, need.recipe)
                                      for role, need in self._beneath(algorithm).items()}}
+
+    def cost_beneath(self, algorithm: Algorithm) -> dict[str, float]:
+        """What the stages that it stands on took, each once, of what adds up."""
+        stages = self._costs_beneath(algorithm).values()
+        return {key: sum(stage[key] for stage in stages) for key in ADDED}
 
     def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
         """The stages it stands on, by role."""
@@ -342,7 +366,11 @@ class Bench(Material):
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
-        costs = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
+        own = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
+        return own | self._costs_beneath(algorithm)
+
+    def _costs_beneath(self, algorithm: Algorithm) -> dict[str, dict]:
+        costs = {}
         for need in self._beneath(algorithm).values():
             costs.update(self.under(need)._costs(need.algorithm, need.recipe))
         return costs

@@ -37,9 +37,10 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    from . import budgets
     from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
-    from ..evaluation.metrics import figures
+    from ..evaluation.metrics import figure_rows, figures
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -54,8 +55,11 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     auditor.check()
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
-    stage = bench.train(chosen.algorithm, chosen.recipe, name)
-    evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
+    recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
+    if bought:
+        head["config"]["recipe"]["steps"] = recipe.steps
+    stage = bench.train(chosen.algorithm, recipe, name)
+    evaluation = bench.evaluate(chosen.algorithm, recipe, name)
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
     if audits := auditor.applies and chosen.algorithm.role == "policy":
         evaluation, baseline = auditor.judged(evaluation, name), auditor.judged(baseline, "the start")
@@ -72,16 +76,18 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report = data.report.to_dict()
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": shown,
-              "identity": bench.identity(chosen.algorithm, chosen.recipe),
+              "identity": bench.identity(chosen.algorithm, recipe),
               "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
-              "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
-              "budget": {"equal": chosen.budget.equal}, "auditor": auditor.told() if audits else None}
+              "samples": chosen.eval.samples,
+              "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
+              "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
+              "auditor": auditor.told() if audits else None}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
         preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
         results.write_references(folder, None if baseline is None else baseline.samples, preferred)
-    results.write_figures(folder, found.values())
-    results.write_figures(folder, began.values(), results.START_FIGURES)
+    results.write_figures(folder, figure_rows(found.values()))
+    results.write_figures(folder, figure_rows(began.values()), results.START_FIGURES)
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
@@ -118,7 +124,7 @@ def store_of(stages: StagesConfig) -> Store:
     from ..data import records
 
     store = Store(stages.folder)
-    records.set_cache_folder(store.folder.parent / "data" if stages.folder is None else store.folder / "data")
+    records.set_cache_folder(None if stages.folder is None else store.folder / "data")
     return store
 
 

@@ -15,6 +15,14 @@ def project() -> Path:
     return Path(sys.modules[__name__.partition(".")[0]].__path__[0]).resolve().parent
 
 
+def local_folder(name: str) -> str:
+    """A folder's absolute path, whether it is named from here or from the project's folder; another name as it is."""
+    for path in (Path(name).expanduser(), project() / name):
+        if path.is_dir():
+            return str(path.resolve())
+    return name
+
+
 def commit() -> str | None:
     """The project's commit, with "+changes" where the work tree differs; None outside a checkout. Git is asked once."""
     return commit_of(project())
@@ -43,8 +51,8 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _is_code(path: str, known: list[str]) -> bool:
-    """Whether a file that git does not know is a module, or a setting or template that lies where the project's code does:
-    runs and users' data hold none of the one, and lie elsewhere than the other.
+    """Whether a file that git does not know is a module, or a setting or template that lies where the project's code
+    does: runs and users' data hold none of the one, and lie elsewhere than the other.
 
     The nearest folder that holds known files decides, by whether code is among them.
     """

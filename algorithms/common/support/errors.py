@@ -36,3 +36,15 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def full_disk(error: BaseException, doing: str, kept: str = "", key: str = "stages.folder=PATH") -> UserError | None:
+    """What to raise for an error that says that a disk is full; None for any other.
+
+    doing: what was being written, and where. kept: what is not lost. key: what moves it to another disk; empty where nothing does.
+    """
+    if not is_full(error):
+        return None
+    elsewhere = f", or set {key} to another disk" if key else ""
+    return UserError(f"disk full while {doing} ({error}){kept and f'; {kept}'}; fix: free some space{elsewhere}, and "
+                     "run the same command again")

@@ -1,4 +1,4 @@
-"""Memory: the peak of a stretch of work, giving it back between jobs, and running out of it as an error with a remedy."""
+"""Memory: the peak of a stretch of work, giving it back between jobs, and running out of it as one error."""
 
 from __future__ import annotations
 

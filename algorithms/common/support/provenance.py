@@ -93,29 +93,32 @@ def origins(value: Any, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, str]]
     """(module, qualified name) of all classes and functions in a value: in fields, partials, what functions enclose."""
     if value is None or isinstance(value, (str, int, float, bytes)) or id(value) in seen:
         return
-    seen = (*seen, id(value))
-    parts: list[Any] = []
-    if isinstance(value, dict):
-        parts = list(value.values())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        parts = list(value)
-    elif isinstance(value, functools.partial):
-        parts = [value.func, value.args, value.keywords]
-    elif isinstance(value, type):
-        for base in value.__mro__:
-            if base.__module__.partition(".")[0] not in sys.stdlib_module_names:
-                yield base.__module__, base.__qualname__
-    elif hasattr(value, "__qualname__"):  # a function, or a method
-        yield value.__module__ or "builtins", value.__qualname__
-        parts = [getattr(value, "__wrapped__", None), getattr(value, "__self__", None), *enclosed(value).values()]
-        if made := getattr(value, "__globals__", None):  # functools.wraps gives a function the module of another
-            yield made["__name__"], value.__code__.co_qualname
-    elif type(value).__name__ != "module":
-        parts = [type(value)]
-        if dataclasses.is_dataclass(value):
-            parts += [getattr(value, one.name) for one in dataclasses.fields(value)]
+    names, parts = _opened(value)
+    yield from names
     for part in parts:
-        yield from origins(part, seen)
+        yield from origins(part, (*seen, id(value)))
+
+
+def _opened(value: Any) -> tuple[list[tuple[str, str]], list[Any]]:
+    """The names that a value itself has, and the values that lie in it."""
+    if isinstance(value, dict):
+        return [], list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [], list(value)
+    if isinstance(value, functools.partial):
+        return [], [value.func, value.args, value.keywords]
+    if isinstance(value, type):
+        ours = [base for base in value.__mro__ if base.__module__.partition(".")[0] not in sys.stdlib_module_names]
+        return [(base.__module__, base.__qualname__) for base in ours], []
+    if hasattr(value, "__qualname__"):  # a function, or a method
+        names = [(value.__module__ or "builtins", value.__qualname__)]
+        if made := getattr(value, "__globals__", None):  # functools.wraps gives a function the module of another
+            names.append((made["__name__"], value.__code__.co_qualname))
+        return names, [getattr(value, "__wrapped__", None), getattr(value, "__self__", None), *enclosed(value).values()]
+    if type(value).__name__ == "module":
+        return [], []
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    return [], [type(value), *(getattr(value, one.name) for one in fields)]
 
 
 def enclosed(function: Any) -> dict[str, Any]:
@@ -239,29 +242,42 @@ def parsed(source: bytes, package: str, local: bool) -> Module:
     stack: list[tuple[ast.AST, str | None]] = [(tree, None)]  # with the function it lies in
     while stack:
         node, function = stack.pop()
-        for block in _BLOCKS:
-            if isinstance(body := getattr(node, block, None), list):
-                body[:] = [one for one in body if not _does_nothing(one)]
+        _drop_what_does_nothing(node)
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             _note(module, node, package, function, local)
             continue
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            if function is None:
-                module.bound[node.name] = None
-            if not isinstance(node, ast.ClassDef) and function is None:
-                function = node.name
-        elif isinstance(node, ast.Name):
-            module.names |= {node.id} - {function}
-            if isinstance(node.ctx, ast.Store):
-                module.bound[node.id] = None
-        elif isinstance(node, ast.Attribute):
-            module.names |= {node.attr} - {function}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            module.names.add(node.value)  # as getattr is asked
+        module.names |= _mentioned(node, function)
+        if name := _made_by(node, function):
+            module.bound[name] = None
+        if function is None and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            function = node.name
         stack += [(child, function) for child in ast.iter_child_nodes(node)]
     module.hands_on = all(isinstance(one, (ast.Import, ast.ImportFrom)) or _assigns_all(one) for one in tree.body)
     module.digest = hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return module
+
+
+def _drop_what_does_nothing(node: ast.AST) -> None:
+    for block in _BLOCKS:
+        if isinstance(body := getattr(node, block, None), list):
+            body[:] = [one for one in body if not _does_nothing(one)]
+
+
+def _mentioned(node: ast.AST, function: str | None) -> set[str]:
+    """The name that a node mentions, but for the function's own in the function."""
+    if isinstance(node, ast.Name):
+        return {node.id} - {function}
+    if isinstance(node, ast.Attribute):
+        return {node.attr} - {function}
+    text = isinstance(node, ast.Constant) and isinstance(node.value, str)  # as getattr is asked
+    return {node.value} if text else set()
+
+
+def _made_by(node: ast.AST, function: str | None) -> str | None:
+    """The name that a node gives to something of this module."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return node.name if function is None else None
+    return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
 
 
 def _note(module: Module, node: ast.Import | ast.ImportFrom, package: str, function: str | None, local: bool) -> None:

@@ -29,10 +29,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .cache import user_cache
 from .checkout import commit
 from .differences import differences, listed, value_at
 from .digests import content_hash, file_digest, files_below
-from .errors import ConfigError, UserError, is_full
+from .errors import ConfigError, UserError, full_disk
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +49,18 @@ Build = Callable[[Path, Path], None]
 class Store:
     """Artifacts by kind and description; see the module's text for the layout.
 
-    `folder=None` is alignment-zoo/stages in the user's cache folder. ConfigError if the folder cannot be written to.
+    `folder=None` is stages in the user's cache folder. ConfigError if the folder cannot be written to.
     """
 
     def __init__(self, folder: str | Path | None = None):
-        self.folder = _default_folder() if folder is None else Path(folder).expanduser().absolute()
+        self.folder = user_cache() / "stages" if folder is None else Path(folder).expanduser().absolute()
         self._told: set[Path] = set()  # entries that the log has spoken of
         try:
             self._make_rooms()
             with tempfile.TemporaryFile(dir=self.folder / ".building"):
                 pass  # fails here, before anything is computed, where the folder is read-only
         except OSError as error:
-            raise (self._full(error, "opening the store") if is_full(error) else self._unusable(error)) from error
+            raise (self._full(error, "opening the store") or self._unusable(error)) from error
 
     def key(self, kind: str, description: dict) -> str:
         """32 hex characters of the hash of kind, description and the store's version."""
@@ -196,17 +197,14 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            if is_full(error):
-                raise self._full(error, doing) from error
+            if full := self._full(error, doing):
+                raise full from error
             if isinstance(error, OSError) and error.errno in _DENIED and self._is_own(error.filename):
                 raise self._unusable(error) from error
             raise
 
-    def _full(self, error: Exception, doing: str) -> UserError:
-        return UserError(
-            f"disk full while {doing} in {self.folder}: {error}. Complete stages and the checkpoints of this one are "
-            "intact; fix: free some space, or set stages.folder=PATH to another disk, and run the same command again"
-        )
+    def _full(self, error: Exception, doing: str) -> UserError | None:
+        return full_disk(error, f"{doing} in {self.folder}", "complete stages and this one's checkpoints are intact")
 
     def _unusable(self, error: Exception) -> ConfigError:
         return ConfigError(
@@ -217,13 +215,6 @@ class Store:
     def _is_own(self, name: Any) -> bool:
         """Whether a failed system call was about the store; a builder may fail on files elsewhere."""
         return isinstance(name, (str, os.PathLike)) and Path(name).is_relative_to(self.folder)
-
-
-def _default_folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # unset, empty or relative: the XDG specification says to use the default
-        cache = Path.home() / ".cache"
-    return cache / "alignment-zoo" / "stages"
 
 
 def _remove(path: Path) -> None:

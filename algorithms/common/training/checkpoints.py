@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..support.digests import content_hash, file_digest
-from ..support.errors import UserError, is_full
+from ..support.errors import full_disk
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -36,11 +36,9 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], s
         os.replace(temporary, final)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint would keep the disk full
-        if is_full(error):
-            raise UserError(
-                f"disk full while writing the checkpoint of step {step} in {folder}: {error}; last good checkpoint: "
-                f"{newest(folder) or 'none yet'}; fix: free some space and run the same command again, which goes on "
-                "from there, or set stages.folder=PATH to another disk") from error
+        if full := full_disk(error, f"writing the checkpoint of step {step} in {folder}",
+                             f"last good checkpoint: {newest(folder) or 'none yet'}"):
+            raise full from error
         raise
     # later ones, if any, could not be used: they must not push out what can
     for old in [path for path in sorted(folder.glob("step-*")) if path.name < final.name][:1 - KEEP]:

@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from ..data.batches import Batch
+from ..data.batches import Batch, longest_first
 from ..support.digests import content_hash
 from ..models.model import Models, Role
 from ..support.provenance import code_of, versions
@@ -45,8 +45,8 @@ class StoredLogprobs:
         self.computed = 0  # examples computed here rather than found
 
     def prepare(self, examples: Iterable[Example], store: Store, batch_size: int) -> None:
-        """Find the examples' values in the store; compute and keep those that are missing, ``AT_ONCE`` examples at a time:
-        no more of them are in memory, and a pass that was killed goes on after the last that were kept.
+        """Find the examples' values in the store; compute and keep those that are missing, ``AT_ONCE`` examples at a
+        time: no more of them are in memory, and a pass that was killed goes on after the last that were kept.
         """
         kept: dict[str, tuple[list[float], float]] = {}
         for description, folder in store.entries(KIND):
@@ -80,12 +80,10 @@ class StoredLogprobs:
         return store.get(KIND, description, build)
 
     def compute(self, examples: list[Example], batch_size: int) -> list[list[float]]:
-        """[K sums] per example, the longest first so that memory runs out at the start or never."""
+        """[K sums] per example."""
         self.computed += len(examples)
-        order = sorted(range(len(examples)), key=lambda i: -examples[i].length)
         results: list[list[float]] = [[] for _ in examples]
-        for start in range(0, len(order), batch_size):
-            members = order[start:start + batch_size]
+        for members in longest_first([example.length for example in examples], batch_size):
             with torch.no_grad():
                 batch = self._role.models.collate([examples[i] for i in members])
                 sums = self._role.token_logprobs(batch).sum(-1).tolist()  # (B, K)

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard or Weights & Biases, through accelerate's trackers; nothing is imported where none is asked."""
+"""Metrics to TensorBoard or Weights & Biases, through accelerate's trackers; none asked, nothing imported."""
 
 from __future__ import annotations
 

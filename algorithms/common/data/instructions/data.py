@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
 
+from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets
 from ..records.loading import SHOWN, Loader, LoadReport
@@ -80,20 +81,10 @@ class InstructionData:
     on_bad_row: str = "error"
 
     def __post_init__(self):
-        for key, least in (("cap", 1), ("rate", 1), ("shots", 1), ("cot_examples", 0), ("evaluation", 1),
-                           ("examples", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ConfigError(f"data.{key}: found {value}; expected at least {least}")
-        for key in ("inverted", "few_shot", "options", "cot_few_shot"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"data.{key}: found {getattr(self, key)}; expected a share from 0 to 1")
-        if not 0 <= self.heldout < 1:
-            raise ConfigError(f"data.heldout: found {self.heldout}; expected a share from 0 up to, not including, 1")
-        for key, known in (("cot_target", ("rationale", "direct")), ("labels", ("true_answers", "random")),
-                           ("on_bad_row", ("error", "drop"))):
-            if getattr(self, key) not in known:
-                raise ConfigError(f"data.{key}: found {getattr(self, key)!r}; expected {' or '.join(known)}")
+        require(self, "data", cap=at_least(1), rate=at_least(1), shots=at_least(1), evaluation=at_least(1),
+                cot_examples=at_least(0), examples=at_least(0).or_null(), inverted=SHARE, few_shot=SHARE, options=SHARE,
+                cot_few_shot=SHARE, heldout=SHARE_BELOW_1, cot_target=one_of(("rationale", "direct")),
+                labels=one_of(("true_answers", "random")), on_bad_row=one_of(("error", "drop")))
 
     def load(self, seed: int) -> DataSets:
         """The named sets; `seed` draws the mixture (and random labels) and nothing else.

@@ -13,12 +13,10 @@ import numpy as np
 from ...support.seeds import permutation
 from . import duplicates
 from .record import Messages, Record, prompt_hash
-from .sets import DataSets
+from .sets import HELD_OUT, TRAINING, DataSets
 from .storage import Records
 from .words import units
 
-TRAINING = ("preferences", "demonstrations", "prompts")
-HELD_OUT = ("evaluation", "heldout", "tuning")
 SHOWN = 5                           # outliers, near-duplicates and examples named
 RESPONSES = 8                       # shown of one example
 SPECIFIC = 3                        # words of a response that is looked for in training prompts

@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from ...support.terminal import printable
-from .inspection import HELD_OUT, QUANTILES, TRAINING
+from .inspection import QUANTILES
+from .sets import HELD_OUT, TRAINING
 
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",

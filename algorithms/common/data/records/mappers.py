@@ -32,6 +32,7 @@ _ROLES = {"prompter": "user", "assistant": "assistant"}
 _GSM_SOURCES = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 _WINNERS = {"model_a": [1.0, 0.0], "model_b": [0.0, 1.0], "tie": [0.5, 0.5], "tie (bothbad)": [0.5, 0.5],
             "both_bad": [0.5, 0.5]}
+_VERDICTS = {"left": [1.0, 0.0], "right": [0.0, 1.0], "tie": [0.5, 0.5]}
 
 
 def _text(row: Any, name: str) -> str:
@@ -158,6 +159,29 @@ def arena(row: dict) -> Record:
                      "the same in both", "correct the row, or read single turns only: data.filter on the column turn")
     meta = _given(row, "winner", "model_a", "model_b", "language")
     return answered(prompt, [first, second], list(_WINNERS[winner]), meta)
+
+
+def verdicts(row: dict, judge: str | None = "people") -> Record | list[Skipped]:
+    """What task=vote and task=judge leave: two answers and which of them is better; a tie scores ½ each.
+
+    judge: whose verdicts are read, those of JUDGE/NAME too; None: everybody's. A judge that was asked in both orders
+    gives two records. A prompt that is an HH transcript becomes its turns.
+    """
+    outcome, author = _text(row, "outcome"), _text(row, "judge")
+    if outcome not in (*_VERDICTS, "none"):
+        raise BadRow("unknown choice", "outcome", show(outcome), "left, right, tie or none")
+    if judge is not None and author != judge and not author.startswith(f"{judge}/"):
+        return [Skipped("verdict of another judge")]
+    if outcome == "none":
+        return [Skipped("pair without a verdict")]
+    prompt, answers = _text(row, "prompt"), [_text(row, "left_response"), _text(row, "right_response")]
+    if not all(map(str.strip, answers)):
+        return [Skipped("verdict on an empty answer")]
+    if answers[0] == answers[1]:
+        return [Skipped("verdict on twice the same answer")]
+    parsed = parse_transcript(prompt)
+    turns = prompt if parsed is None or parsed[1] else parsed[0]
+    return Record(turns, answers, list(_VERDICTS[outcome]), _given(row, "judge", "left", "right", "at"))
 
 
 # ---- rankings and ratings

@@ -14,18 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
-from .sets import DataSets, Measure
+from .sets import HELD_OUT, TRAINING, DataSets, Measure
 from .storage import Records
 
 log = logging.getLogger(__name__)
 
-TRAINING = ("preferences", "demonstrations", "prompts")
-HELD_OUT = ("evaluation", "heldout", "tuning", "choices")
 ELSEWHERE = "prompt held out elsewhere"
 COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", "repeated")
 
@@ -47,8 +46,7 @@ class Mixture:
             _check_source(f"data.sources.{name}", source)
         if self.sources and not any(self.weights.values()):
             raise ConfigError("data.sources: found the weight 0 for every source; expected one above 0")
-        if self.total is not None and self.total < 1:
-            raise ConfigError(f"data.total: found {self.total}; expected at least 1, or null")
+        require(self, "data", total=at_least(1).or_null())
 
     @property
     def weights(self) -> dict[str, float]:
@@ -68,7 +66,7 @@ class Mixture:
         parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
         _evaluate_once(parts)
         _separate(parts)
-        united = {name: _united(parts, name) for name in HELD_OUT if name != "choices"}
+        united = {name: _united(parts, name) for name in HELD_OUT}
         asked = {name: part for name, part in parts.items() if part.data.choices is not None}
         mixed = {name: self._mixed(parts, name, seed) for name in TRAINING}
         golds = [part.data.gold for part in parts.values()]
@@ -189,7 +187,7 @@ def _separate(parts: dict[str, _Part]):
     """Leave out what would put a conversation that one source holds out among another's training or tuning records, or
     one that it sets aside for the auditor among another's training records.
     """
-    sets = {name: [getattr(part.data, held) for held in HELD_OUT] for name, part in parts.items()}
+    sets = {name: [getattr(part.data, held) for held in (*HELD_OUT, "choices")] for name, part in parts.items()}
     audits = {name: [part.data.audit] for name, part in parts.items()}
     for name, part in parts.items():
         held = _hashes(records for other in parts if other != name for records in sets[other])

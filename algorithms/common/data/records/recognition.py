@@ -21,6 +21,7 @@ _JUDGING = re.compile(
     "(?:wins?|won|loser?|lost|positive|negative)(?![a-z]))")
 _ABOUT = re.compile(
     _WORD + "(?i:id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
+_FIX = "set data.columns, for example 'data.columns={prompt: question, response: answer}', or data.mapper"
 KNOWN_LAYOUTS = (
     "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
     "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
@@ -37,36 +38,54 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
     template: data.template, the prompt's text with {column} placeholders, beside `columns` for the other fields.
     """
     found = list(dict.fromkeys(found))
-    listed = "the columns " + (", ".join(map(show, found)) or "(none)")
-    fix = "set data.columns, for example 'data.columns={prompt: question, response: answer}', or data.mapper"
     if columns:
-        chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
-        parts = None if template is None else template_parts(template)
-        if parts is not None:
-            chosen["prompt"] = [name for _, name in parts if name is not None]
-        layout = Layout(chosen, textual, template=parts)
-        if missing := layout.missing(found):
-            keys = "data.columns" if template is None else "data.columns and data.template"
-            raise data_error(path, 1, "row", listed, f"the columns of {keys}: " + ", ".join(map(show, missing)),
-                             f"correct {keys}")
+        layout, ambiguity, fix = _as_told(path, found, columns, textual, template), "", _FIX
     else:
         readings = _readings(found)
-        if several := [names for names in readings.values() if len(names) > 1]:
-            alike = [" and ".join(map(show, names)) + " mean the same" for names in several]
-            listed += ", of which " + " and ".join(alike)
-        first = {field: names[0] for field, names in readings.items()}
-        if alpaca := {"instruction", "input", "output"} <= set(found):
-            first = {**first, "prompt": ["instruction", "input"], "response": "output"}
-            del first["input"]
-        if (alpaca or several) and is_layout(first):
-            fix = f"{'say where input belongs' if alpaca else 'name the one to read'}: {option(first)}, or data.mapper"
         layout = Layout(_by_convention(readings), textual, known=frozenset(found))
+        ambiguity, fix = _doubts(found, readings)
     fields = layout.columns.keys()
     if not is_layout(fields) and (columns or fields - {"system"} not in REPEATED):
-        raise data_error(path, 1, "row", listed, "one of the layouts " + KNOWN_LAYOUTS, fix)
+        raise data_error(path, 1, "row", _listed(found) + ambiguity, "one of the layouts " + KNOWN_LAYOUTS, fix)
     if not columns and not fields & {"chosen", "scores", "score", "label"}:
         _check_nothing_judged(path, layout, [name for name in found if name not in layout.used])
     return layout
+
+
+def _listed(found: list[str]) -> str:
+    return "the columns " + (", ".join(map(show, found)) or "(none)")
+
+
+def _as_told(path: str, found: list[str], columns: Mapping[str, str | list[str]], textual: bool,
+             template: str | None) -> Layout:
+    """The layout of `columns`, of which all must be there."""
+    chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
+    parts = None if template is None else template_parts(template)
+    if parts is not None:
+        chosen["prompt"] = [name for _, name in parts if name is not None]
+    layout = Layout(chosen, textual, template=parts)
+    if missing := layout.missing(found):
+        keys = "data.columns" if template is None else "data.columns and data.template"
+        expected = f"the columns of {keys}: " + ", ".join(map(show, missing))
+        raise data_error(path, 1, "row", _listed(found), expected, f"correct {keys}")
+    return layout
+
+
+def _doubts(found: list[str], readings: Mapping[str, list[str]]) -> tuple[str, str]:
+    """Where columns are refused: which of them mean the same, if any do; and what would say how they are read."""
+    several = [names for names in readings.values() if len(names) > 1]
+    alike = " and ".join(" and ".join(map(show, names)) + " mean the same" for names in several)
+    told = f", of which {alike}" if several else ""
+    first = {field: names[0] for field, names in readings.items()}
+    if {"instruction", "input", "output"} <= set(found):  # Alpaca's: its input is a part of the prompt
+        first = {**first, "prompt": ["instruction", "input"], "response": "output"}
+        del first["input"]
+        say = "say where input belongs"
+    elif several:
+        say = "name the one to read"
+    else:
+        return told, _FIX
+    return told, f"{say}: {option(first)}, or data.mapper" if is_layout(first) else _FIX
 
 
 def _check_nothing_judged(path: str, layout: Layout, left: list[str]):

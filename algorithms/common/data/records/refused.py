@@ -5,8 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from ...support.errors import UserError
-from ...support.store import is_full
+from ...support.errors import UserError, full_disk
 from .storage import cache_folder
 
 LONGEST = 400               # characters told of one value
@@ -42,9 +41,9 @@ class RefusedRows:
                 self._files.append(self._own)
             self._own.write(json.dumps(row) + "\n")
         except OSError as error:
-            told = "a full disk" if is_full(error) else "a folder that cannot be written"
-            raise UserError(f"{folder}: found {told} ({error}); expected room for the rows that cannot be used; fix: "
-                            "free some space, or set stages.folder=PATH to another disk") from None
+            raise full_disk(error, f"writing the rows that cannot be used in {folder}") or UserError(
+                f"{folder}: found a folder that cannot be written ({error}); expected room for the rows that cannot be "
+                "used; fix: set stages.folder=PATH to one where you can write") from None
         self._count += 1
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...support.errors import UserError
-from ...support.store import is_full
+from ...support.cache import user_cache
+from ...support.errors import UserError, full_disk
 from .record import Messages, Record, further, prompt_hash, root_hash
 
 # further: a turn's other keys, as JSON
@@ -30,18 +30,18 @@ _SCHEMA = pa.schema([
     ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()), ("root_hash", pa.uint64()),
 ])
 _BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
-_cache = Path("~/.cache/alignment-zoo/data")
+_cache: Path | None = None
 
 
 def cache_folder() -> Path:
     """Where the Arrow files lie, each under its content's hash; safe to delete between runs."""
-    return _cache.expanduser()
+    return user_cache() / "data" if _cache is None else _cache
 
 
-def set_cache_folder(path: str | os.PathLike):
-    """Choose another cache folder for this process."""
+def set_cache_folder(path: str | os.PathLike | None):
+    """Choose the cache folder of this process; None: ``data`` in the user's."""
     global _cache
-    _cache = Path(path)
+    _cache = None if path is None else Path(path).expanduser()
 
 
 class Records(Sequence):
@@ -65,16 +65,6 @@ class Records(Sequence):
         """Write records, one after the other, to the cache folder."""
         path, rows = _write(records, cache_folder())
         return cls(os.fspath(path), rows)
-
-    @classmethod
-    def from_arrow(cls, path: str | os.PathLike) -> "Records":
-        """Records of an Arrow file written by :meth:`save` or found in the cache folder."""
-        path = os.fspath(path)
-        return cls(path, sum(map(len, _stored(path))))
-
-    def save(self, path: str | os.PathLike):
-        """Write the records to one Arrow file, whole or not at all."""
-        os.replace(_write(self, Path(path).parent)[0], path)
 
     def __len__(self) -> int:
         return self.rows if self.indices is None else len(self.indices)
@@ -232,9 +222,8 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
         return path, count
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if is_full(error):
-            raise UserError(f"{folder}: found a full disk ({error}); expected room for the data's Arrow files; "
-                            "fix: free some space, or set stages.folder=PATH to another disk") from None
+        if full := full_disk(error, f"writing the data's Arrow files in {folder}"):
+            raise full from None
         raise
 
 

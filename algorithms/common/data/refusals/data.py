@@ -8,6 +8,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets, FileData
 from ..records.loading import SHOWN, Loader, LoadReport
@@ -36,7 +37,8 @@ class RefusalData:
     path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
     name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
-    heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`.
+    heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`; tuning: share of the
+    others that settings are chosen on.
     balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with
     invented answers where none is true: a model that always answers, to be repaired. refusals: share of the
     demonstrations of unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when
@@ -57,6 +59,7 @@ class RefusalData:
     prompt: str = "{question}"
     chat: bool = False
     heldout: float = 0.1
+    tuning: float = 0.0
     split_by: str = "question"
     balance: bool = True
     demonstrations: str = "answers"
@@ -67,31 +70,22 @@ class RefusalData:
     threshold: float = 0.25
 
     def __post_init__(self):
-        choices = {"on_bad_row": ("error", "drop"), "split_by": ("question", "topic"),
-                   "demonstrations": ("answers", "all"), "match": MATCHES}
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise _refused(key, repr(getattr(self, key)), " or ".join(allowed))
+        require(self, "data", on_bad_row=one_of(("error", "drop")), split_by=one_of(("question", "topic")),
+                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1, tuning=SHARE_BELOW_1,
+                refusals=SHARE,
+samples=at_least(1), threshold=SHARE_BELOW_1)
         if not self.path:
             raise _refused("path", "none", "a file of questions, or several")
         if unknown := sorted((self.columns or {}).keys() - set(COLUMNS)):
             raise _refused("columns", f"the field {unknown[0]}", "fields among " + ", ".join(COLUMNS))
         if "{question}" not in self.prompt:
             raise _refused("prompt", repr(self.prompt), "a text with the placeholder {question}")
-        if not 0 <= self.heldout < 1:
-            raise _refused("heldout", str(self.heldout), "a share from 0 up to, not including, 1")
-        if not 0 <= self.refusals <= 1:
-            raise _refused("refusals", str(self.refusals), "a share from 0 to 1")
-        if self.samples < 1:
-            raise _refused("samples", str(self.samples), "at least 1")
-        if not 0 <= self.threshold < 1:
-            raise _refused("threshold", str(self.threshold), "a share from 0 up to, not including, 1")
 
     def load(self, seed: int) -> DataSets:
         """The named sets. The seed draws wordings, inventions and what is left out;
         never which questions are held out."""
         questions, report = self.questions()
-        train, heldout = self.divided(questions)
+        train, tuned, heldout = self.divided(questions)
         kinds = {question.kind for question in questions}
         if self.balance and self.pairs is None and len(kinds) == 1:
             known = kinds == {ANSWERABLE}
@@ -101,7 +95,7 @@ class RefusalData:
                              f"add the other kind{FIND_UNKNOWN if known else ''} or set data.balance=false")
         with_pairs = self._complete(train, train, report, seed)
         asked = self._complete(heldout, questions, report, seed)
-        made = self._pairs(with_pairs, heldout, seed)
+        made = self._pairs(with_pairs, [*tuned, *heldout], seed)
         compared = made_pairs(asked, Random(f"refusals/heldout/{seed}"))
         usable = [*with_pairs, *asked]
         report.strict_pairs = len(made) + len(compared)
@@ -109,8 +103,8 @@ class RefusalData:
                                  "heldout": sum(question.kind == kind for question in asked),
                                  "pairs": sum(record.meta.get("kind") == kind for record in made)}
                           for kind in (ANSWERABLE, UNANSWERABLE)}
-        for kind, counts in report.sources.items():
-            log.info("%s questions: %s", kind, ", ".join(f"{what} {count}" for what, count in counts.items()))
+        for name, counts in report.sources.items():
+            log.info("%s questions: %s", name, ", ".join(f"{what} {count}" for what, count in counts.items()))
         sets = {
             "preferences": made,
             "demonstrations": demonstrated(with_pairs, Random(f"refusals/demonstrations/{seed}"),
@@ -118,7 +112,7 @@ class RefusalData:
             "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs],
             "evaluation": evaluated(asked),
             "heldout": compared,
-            "tuning": [],
+            "tuning": evaluated(self._complete(tuned, questions, report, seed)),
         }
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match=self.match), on_bad_row=self.on_bad_row)
@@ -148,22 +142,27 @@ class RefusalData:
         report.kinds = {name: sum(one.kind == name for one in found.values()) for name in (ANSWERABLE, UNANSWERABLE)}
         return list(found.values()), report
 
-    def divided(self, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-        """(training, held-out) questions, by content alone: neither order nor seed changes it."""
+    def divided(self, questions: Sequence[Question]) -> tuple[list[Question], list[Question], list[Question]]:
+        """(training, tuning, held-out) questions, by content alone: neither order nor seed changes it."""
+        others, heldout = self._without(questions, self.heldout)
+        training, tuning = self._without(others, self.tuning)
+        return training, tuning, heldout
+
+    def _without(self, questions: Sequence[Question], share: float) -> tuple[list[Question], list[Question]]:
         if self.split_by == "topic":
             topics = {question.topic for question in questions}
             if None in topics:
                 first = next(question for question in questions if question.topic is None)
                 raise data_error(first.meta["source"], first.meta["line"], "topic", "none", "a topic in every row",
                                  "add it, or set data.split_by=question")
-            if self.heldout and len(topics) == 1:
+            if share and len(topics) == 1:
                 raise data_error(self._first, 1, "topic", "a single topic",
                                  "at least two where whole topics are held out",
                                  "add topics, or set data.split_by=question")
-            names = [held_out(topics, self.heldout)]
+            names = [held_out(topics, share)]
             held = [question.topic in names[0] for question in questions]
         else:
-            names = [held_out((_text(question) for question in questions if question.kind == name), self.heldout)
+            names = [held_out((_text(question) for question in questions if question.kind == name), share)
                      for name in (ANSWERABLE, UNANSWERABLE)]
             held = [any(_text(question) in some for some in names) for question in questions]
         return ([question for question, out in zip(questions, held) if not out],
@@ -223,8 +222,8 @@ class RefusalData:
             if prompt_hash(record.prompt) in outside:
                 raise data_error(record.meta["source"], record.meta["line"], "prompt",
                                  "a question that is held out here", "pairs of training questions",
-                                 "make the file again with the same data.path, data.heldout, data.split_by and "
-                                 "data.prompt")
+                                 "make the file again with the same data.path, data.heldout, data.tuning, "
+                                 "data.split_by and data.prompt")
         return records
 
 

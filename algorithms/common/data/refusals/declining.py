@@ -185,6 +185,7 @@ _NAME = re.compile(
 
 _QUOTED = re.compile(r"[\"'(]([^\"]*)[\"')][.!?]?")
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"']? +")
+_ENDS = " .!?\"')("
 _CLAUSE_END = re.compile(   # not within 1,000 or 10:30, nor in "July 4, 1776"
     r"(,(?!\d|(?<=\d,) \d{4}\b)|:(?!\d)|;| -|\b(?:but|though|although|however)\b) *", re.IGNORECASE)
 
@@ -205,28 +206,34 @@ def is_refusal(text: str) -> bool:
 
 def _declines(sentence: str) -> bool | None:
     """Whether a clause of the sentence declines; None where another asserts something."""
-    parts = ["", *_CLAUSE_END.split(sentence)]
-    clauses = [(mark, clause.strip()) for mark, clause in zip(parts[::2], parts[1::2]) if clause.strip(" .!?\"')(")]
-    declined, venture = False, ""
+    clauses = _clauses(sentence)
+    declined, venture = False, ""  # venture: what a guess may stand in
     for place, (mark, clause) in enumerate(clauses):
-        named = declined and _NO_MORE.fullmatch(venture) and _NAME.fullmatch(clause.rstrip(" .!?\"')("))
-        clause = clause.lower()
-        plain = clause.rstrip(" .!?\"')(")
-        while not (declines := _DECLINES.match(plain)) and (opening := _OPENING.match(plain)):
-            plain = plain[opening.end():]
-        if declines and not _COMPARED.search(plain):
-            declined = True
-            venture = plain[declines.end():]
+        name_alone = _NO_MORE.fullmatch(venture) and _NAME.fullmatch(clause.rstrip(_ENDS))
+        answers = declined and (name_alone or _STATED.match(clause.lower()))
+        refusal, plain = _opened(clause.lower().rstrip(_ENDS))
+        leads_on = place + 1 < len(clauses) and _ADVERBIAL.match(plain)
+        if refusal and not _COMPARED.search(plain):
+            declined, venture = True, plain[refusal.end():]
         elif not plain or _COURTESY.match(plain):
             continue
-        elif _REASON.match(plain):
-            venture = plain
-        elif declined and (named or _STATED.match(clause)):
-            return None
-        elif declined and mark == "," or place + 1 < len(clauses) and _ADVERBIAL.match(plain):
+        elif _REASON.match(plain) or not answers and (declined and mark == "," or leads_on):
             venture = plain
         else:
             return None
         if _GUESS.search(venture):
             return None
     return declined
+
+
+def _clauses(sentence: str) -> list[tuple[str, str]]:
+    """Clauses with the mark or word before each; none is empty."""
+    parts = ["", *_CLAUSE_END.split(sentence)]
+    return [(mark, clause.strip()) for mark, clause in zip(parts[::2], parts[1::2]) if clause.strip(_ENDS)]
+
+
+def _opened(clause: str) -> tuple[re.Match | None, str]:
+    """A clause without the words it opens with, up to where it declines, and the match there."""
+    while not (refusal := _DECLINES.match(clause)) and (opening := _OPENING.match(clause)):
+        clause = clause[opening.end():]
+    return refusal, clause

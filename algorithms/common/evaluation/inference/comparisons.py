@@ -13,7 +13,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .crossed import MeanSquares
 from .intervals import MEAN, SHARE, Contrasts, Estimate, Kind, Matrix
 from .planning import smallest_shown
 
@@ -100,11 +99,6 @@ def against(baseline: str, methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(method, baseline) for method in methods if method != baseline]
 
 
-def score_margin(start: Matrix) -> float:
-    """Default margin of a score: a tenth of the standard deviation of one answer of the start model."""
-    return 0.1 * float(start.numerator.std(ddof=1))
-
-
 def compare(figures: Mapping[str, Matrix], kind: Kind = MEAN, pairs: Sequence[tuple[str, str]] | None = None,
             alpha: float = 0.05, margin: float | None = None, lower_is_better: bool = False) -> Comparison:
     """Compares methods by a figure that all of them have on the same seeds and prompts.
@@ -176,11 +170,6 @@ def holm(p: ArrayLike) -> NDArray:
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, stepped, -1)
     return adjusted
-
-
-def crossed_p(squares: MeanSquares) -> NDArray:
-    """p-values (…) of a mean's difference from 0: the level at which the crossed interval just reaches it."""
-    return _level_reached(lambda alpha: np.abs(squares.mean) > squares.half(alpha), squares.mean.shape)
 
 
 def p_values(contrasts: Contrasts) -> NDArray:

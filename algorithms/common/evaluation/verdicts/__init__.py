@@ -4,5 +4,5 @@ from .judge import Court, Judge
 from .pairings import AGAINST, REFERENCES, Comparison, Pair, Run, finished_runs, pairings
 from .records import DATA, FILE, ORDERS, OUTCOMES, START, Verdict, append, now, read
 
-__all__ = ["AGAINST", "DATA", "FILE", "ORDERS", "OUTCOMES", "REFERENCES", "START", "Comparison", "Court", "Judge", "Pair",
-           "Run", "Verdict", "append", "finished_runs", "now", "pairings", "read"]
+__all__ = ["AGAINST", "DATA", "FILE", "ORDERS", "OUTCOMES", "REFERENCES", "START", "Comparison", "Court", "Judge",
+           "Pair", "Run", "Verdict", "append", "finished_runs", "now", "pairings", "read"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
+from ...support.checks import at_least, one_of, require, within
 from ...support.errors import ConfigError, UserError
 from . import wording
 from .judge import Court, Judge, chunks
@@ -77,20 +78,15 @@ class EndpointJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        wording.check(self.prompt)
-        for key, least in (("max_tokens", 1), ("parallel", 1), ("tries", 1), ("wait", 0), ("temperature", 0),
-                           ("price_input", 0), ("price_output", 0)):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ConfigError(f"judge.{key}: found {value}; expected at least {least}")
-        if not self.timeout > 0:
-            raise ConfigError(f"judge.timeout: found {self.timeout}; expected seconds, above 0")
+        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1), parallel=at_least(1),
+                tries=at_least(1), wait=at_least(0), temperature=at_least(0).or_null(), price_input=at_least(0).or_null(),
+                price_output=at_least(0).or_null(), timeout=within("(0, inf]", "seconds, above 0"))
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-                raise ConfigError(f"judge.url: found {parts.scheme}://{parts.hostname or ''}…; expected the address of an "
-                                  "endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the key "
-                                  f"comes from the environment: export {VARIABLE}=…")
+                raise ConfigError(f"judge.url: found {parts.scheme}://{parts.hostname or ''}…; expected the address of "
+                                  "an endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the "
+                                  f"key comes from the environment: export {VARIABLE}=…")
 
     @property
     def name(self) -> str:
@@ -130,9 +126,9 @@ class EndpointJudge(Judge):
                 if refused is not None:
                     raise refused
                 if not found:
-                    raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a server that answers; what was "
-                                    "judged is kept; fix: see to the server, or raise judge.timeout, judge.tries or "
-                                    "judge.wait, and run the same command again")
+                    raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
+                                    "server that answers; what was judged is kept; fix: see to the server, or raise "
+                                    "judge.timeout, judge.tries or judge.wait, and run the same command again")
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -167,7 +163,8 @@ class _Asker:
 
     def verdict(self, pair: Pair, order: str) -> Verdict:
         texts = (pair.left_response, pair.right_response)
-        text = wording.question(self.judge.prompt, pair.prompt, *(texts if order == "left_first" else texts[::-1]), True)
+        texts = texts if order == "left_first" else texts[::-1]
+        text = wording.question(self.judge.prompt, pair.prompt, *texts, tie=True)
         turns = [{"role": "user", "content": text}]
         first = self.reply(turns)
         said, word = first, wording.verdict_of(first)
@@ -217,9 +214,9 @@ class _Asker:
                     self.spent.add(failed=1)
                     raise Unanswered(told) from None
                 if error.code in SPENT or error.status_code not in PASSING and error.status_code < 500:
-                    raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is kept; "
-                                    "fix: see to the model's name, the key and the account, and run the same command "
-                                    "again") from None
+                    raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is "
+                                    "kept; fix: see to the model's name, the key and the account, and run the same "
+                                    "command again") from None
                 asked_for = _seconds(error.response.headers.get("retry-after"))
             except openai.APIError as error:    # timeouts, cut connections
                 told = f"{type(error).__name__}: {self._hidden(str(error.__cause__ or error))}"

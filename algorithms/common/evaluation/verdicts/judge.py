@@ -47,7 +47,8 @@ class Judge:
         alike, apart = [], []
         for pair in pairs:
             (alike if told and pair.left_response == pair.right_response else apart).append(pair)
-        yield [self.verdict(pair, "tie", order, "not asked: the same answer") for pair in alike for order in self.orders]
+        yield [self.verdict(pair, "tie", order, "not asked: the same answer")
+               for pair in alike for order in self.orders]
         if apart:
             yield from self.judge(apart, court)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...data.records import Record
 from ...models.model import ModelConfig, Models
 from ...models.roles import BASE
+from ...support.checks import at_least, one_of, require
 from ...support.errors import ConfigError
 from . import wording
 from .judge import Court, Judge, chunks
@@ -39,7 +40,7 @@ def left_shares(letters: Tensor) -> Tensor:
 
 @dataclass
 class LocalJudge(Judge):
-    """A causal language model, by log-probabilities: it always answers, so what it says in one order alone is little."""
+    """A causal language model, by log-probabilities: it always answers, so one order alone says little."""
 
     model: ModelConfig
     prompt: str = "v1"      # the wording of the question
@@ -48,9 +49,7 @@ class LocalJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        wording.check(self.prompt)
-        if self.batch_size < 1:
-            raise ConfigError(f"judge.batch_size: found {self.batch_size}; expected at least 1")
+        require(self, "judge", prompt=one_of(wording.QUESTIONS), batch_size=at_least(1))
         if self.model.max_length <= _LETTER + 1:
             raise ConfigError(f"judge.model.max_length: found {self.model.max_length}; expected room for a question")
         if self.model.lora is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...support.checks import at_least, one_of, require
 from ...support.errors import ConfigError, UserError
 from .records import DATA, START
 
@@ -42,10 +43,7 @@ class Comparison:
     prompts: int | None = None  # at most so many; null: all
 
     def __post_init__(self):
-        if self.against not in (None, *AGAINST):
-            raise ConfigError(f"verdicts.against: found {self.against!r}; expected one of {', '.join(AGAINST)}, or null")
-        if self.prompts is not None and self.prompts < 1:
-            raise ConfigError(f"verdicts.prompts: found {self.prompts}; expected at least 1, or null")
+        require(self, "verdicts", against=one_of(AGAINST).or_null(), prompts=at_least(1).or_null())
 
     def pairs(self, runs: Sequence[Run]) -> list[Pair]:
         """UserError where there is nothing to compare with."""
@@ -77,7 +75,8 @@ def finished_runs(folder: str | Path) -> list[Run]:
             told = json.loads(path.read_text(encoding="utf-8"))
             status, seed = told["status"], told["seed"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: found no result of a run ({error!r}); expected what a run writes; {AGAIN}") from error
+            raise UserError(f"{path}: found no result of a run ({error!r}); expected what a run writes; "
+                            f"{AGAIN}") from error
         if status != "complete":
             continue
         samples = _frame(path.parent / "samples.parquet")
@@ -100,8 +99,9 @@ def name_of(run: Path, folder: Path) -> str:
 def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
     """The pairs to judge, answer by answer, on the prompts that both sides have.
 
-    against: ``start``, each run with what its training began with; ``data``, each with the answer that the data prefers;
-    ``round_robin``, all runs of a seed with one another, by their first answers. UserError where no run has such.
+    against: ``start``, each run with what its training began with; ``data``, each with the answer that the data
+    prefers; ``round_robin``, all runs of a seed with one another, by their first answers. UserError where no run has
+    such.
     """
     if against not in AGAINST:
         raise ConfigError(f"verdicts.against: found {against!r}; expected one of {', '.join(AGAINST)}")
@@ -111,8 +111,9 @@ def pairings(runs: Sequence[Run], against: str) -> Iterator[Pair]:
         need = {START: "a run that began with a trained stage",
                 DATA: "data whose held-out prompts have a preferred answer",
                 "round_robin": "two runs of the same seed on the same prompts"}[against]
-        raise UserError(f"verdicts.against: found {against}, but no answers to compare with; expected {need}; fix: another of "
-                        f"{', '.join(AGAINST)}, or, for runs without {REFERENCES}, run the same command again")
+        raise UserError(f"verdicts.against: found {against}, but no answers to compare with; expected {need}; fix: "
+                        f"another of {', '.join(AGAINST)}, or, for runs without {REFERENCES}, run the same command "
+                        "again")
     yield first
     yield from pairs
 

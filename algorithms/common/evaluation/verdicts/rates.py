@@ -23,23 +23,31 @@ def outcomes(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     answer's length less the right one's, in characters. left_score, right_score: NaN where there are none.
     Of pairs that were asked in both orders, with a verdict in each, else NaN: consistent: whether the orders agree.
     first: what the answer shown first won. chosen: whether some order preferred an answer.
-    Of a question that was answered more than once the last verdict counts. Equal answers tie, whatever was said, and
-    tell nothing of the judge.
+    Of a question that was answered more than once the last verdict counts, of a run's answers the last ones. Equal
+    answers tie, whatever was said, and tell nothing of the judge.
     """
     pairs: dict[tuple, dict[str, Verdict]] = {}
     for one in verdicts:
-        pairs.setdefault((*(getattr(one, name) for name in PAIR), one.left_response, one.right_response),
-                         {})[one.order] = one
-    rows = [(*key[:5], *_joined(by_order), len(key[5]) - len(key[6]), *_scores(by_order))
-            for key, by_order in pairs.items()]
+        by_order = pairs.setdefault(tuple(getattr(one, name) for name in PAIR), {})
+        if any(_texts(earlier) != _texts(one) for earlier in by_order.values()):
+            by_order.clear()    # the run was made again, and answered otherwise
+        by_order[one.order] = one
+    rows = []
+    for key, by_order in pairs.items():
+        left, right = _texts(next(iter(by_order.values())))
+        rows.append((*key, *_joined(by_order), len(left) - len(right), *_scores(by_order)))
     return pd.DataFrame(rows, columns=[*PAIR, "win", "consistent", "first", "chosen", "longer", "left_score",
                                        "right_score"])
+
+
+def _texts(one: Verdict) -> tuple[str, str]:
+    return one.left_response, one.right_response
 
 
 def _joined(by_order: dict[str, Verdict]) -> tuple[float, float, float, float]:
     """win, consistent, first, chosen."""
     one = next(iter(by_order.values()))
-    if one.left_response == one.right_response:
+    if len({*_texts(one)}) == 1:
         return 0.5, np.nan, np.nan, np.nan
     asked = [by_order[order] for order in ("left_first", "right_first") if order in by_order]
     if "both" in by_order or len(asked) == 1:
@@ -66,8 +74,8 @@ class Quality:
     unread: Estimate                # share of pairs without a verdict
     consistent: Estimate | None     # of pairs asked in both orders: the share in which the orders agree
     first: Estimate | None          # of these: what the answer shown first won; a half of a judge that sees no order
-    # of these, where some order preferred an answer: the share in which the same answer wins both. A judge that does not
-    # look at the answers, however it likes places, reaches 2·p·(1 − p) ≤ ½
+    # of these, where some order preferred an answer: the share in which the same answer wins both. A judge that does
+    # not look at the answers, however it likes places, reaches 2·p·(1 − p) ≤ ½
     same: Estimate | None
 
     @property
@@ -100,5 +108,5 @@ def _share(rows: pd.DataFrame, values: pd.Series) -> Estimate | None:
     """Over prompts: what a judge says of answers to one prompt is alike."""
     if not len(rows):
         return None
-    by_prompt = pd.DataFrame({"prompt_id": rows["prompt_id"], "value": values.astype(float)}).groupby("prompt_id")["value"]
+    by_prompt = values.astype(float).groupby(rows["prompt_id"])
     return share(Matrix(by_prompt.sum().to_numpy()[None], by_prompt.count().to_numpy(float)[None]))

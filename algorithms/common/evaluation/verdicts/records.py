@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ...support.errors import UserError, is_full
+from ...support.errors import UserError, full_disk
 
 FILE = "verdicts.parquet"
 START, DATA = "start", "data"                       # what a run is compared with, besides other runs
@@ -88,8 +88,8 @@ def read(path: str | Path) -> list[Verdict]:
 
 
 def append(path: str | Path, verdicts: Iterable[Verdict]) -> None:
-    """Adds verdicts to a file, made if need be. Writers wait for each other; a reader, or a kill at any moment, finds the
-    old file or the new one. UserError where the disk is full."""
+    """Adds verdicts to a file, made if need be. Writers wait for each other; a reader, or a kill at any moment, finds
+    the old file or the new one. UserError where the disk is full."""
     path, added = Path(path), list(verdicts)
     if not added:
         return
@@ -104,7 +104,6 @@ def append(path: str | Path, verdicts: Iterable[Verdict]) -> None:
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            if is_full(error):
-                raise UserError(f"disk full while writing {path}: {error}. Earlier verdicts are intact; fix: free some "
-                                "space, and run the same command again") from error
+            if full := full_disk(error, f"writing {path}", "earlier verdicts are intact", key=""):
+                raise full from error
             raise

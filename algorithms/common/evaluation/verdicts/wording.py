@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 
-from ...support.errors import ConfigError
 
-QUESTIONS = {"v1": """Someone wrote the text below, and two replies to it were written, called A and B. Say which reply \
-serves that person better. What counts is whether a reply does what the text asks for, whether what it says is right, \
-and whether it is clear. That a reply is longer, or stands first, counts for nothing.
+QUESTIONS = {"v1": """Someone wrote the text below, and two replies to it were written, called A and B. Say which \
+reply serves that person better. What counts is whether a reply does what the text asks for, whether what it says is \
+right, and whether it is clear. That a reply is longer, or stands first, counts for nothing.
 
 === The text
 {prompt}
@@ -43,16 +42,12 @@ _LETTER = re.compile(r"\b[AB]\b")
 _NEGATED = re.compile(r"\b(?:not|neither|nor|cannot|or|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
 
-def check(version: str) -> None:
-    if version not in QUESTIONS:
-        raise ConfigError(f"judge.prompt: found {version!r}; expected one of {', '.join(QUESTIONS)}")
-
-
 def question(version: str, prompt: str, first: str, second: str, tie: bool) -> str:
     """The whole text that is asked. tie: whether it may be the answer."""
     asked = QUESTIONS[version].replace("{prompt}", "\0p").replace("{first}", "\0f").replace("{second}", "\0s")
     parts = re.split("(\0[pfs])", asked)  # not one after the other: an answer may hold {second}
-    return "".join({"\0p": prompt, "\0f": first, "\0s": second}.get(part, part) for part in parts) + (TIE if tie else "")
+    texts = {"\0p": prompt, "\0f": first, "\0s": second}
+    return "".join(texts.get(part, part) for part in parts) + (TIE if tie else "")
 
 
 def verdict_of(reply: str) -> str | None:

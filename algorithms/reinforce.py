@@ -1,0 +1,53 @@
+"""REINFORCE with a baseline: Williams 1992, as Ahmadian et al. 2024, arXiv 2402.14740, use it for language models.
+
+Keeps    a whole response as one action; its return is the score less β times the log-ratio to the reference; the mean
+         of all returns so far as the baseline.
+Changes  the first batch, which has no past, is its own baseline; where a batch has several steps, the ratio of whole
+         responses is clipped (``clip``, 0.2 by default).
+Drops    a critic, and advantages of single tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .common.algorithm import Context, Loss, Term
+from .common.models.model import Models
+from .common.policy_gradient import RunningMoments, response_losses
+from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
+
+
+def less_baseline(returns: Tensor, past: RunningMoments) -> Tensor:
+    """(B, K) returns → (B, K): R − b, b the mean of past ones (b_MA of 2402.14740), or theirs without a past."""
+    return returns - (past.mean if past.count else returns.mean())
+
+
+@dataclass
+class Reinforce(PolicyGradient):
+    def start(self) -> None:
+        super().start()
+        self.returns = RunningMoments()
+
+    def estimate(self, context: Context, scored: Scored) -> Estimates:
+        returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref
+        advantages = less_baseline(returns, self.returns)
+        if torch.is_grad_enabled():
+            self.returns.update(returns)
+        return Estimates(advantages.unsqueeze(-1))
+
+    def loss(self, models: Models, minibatch: Minibatch) -> Loss:
+        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
+        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
+                                 clip=self.clip)  # (B, K)
+        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "returns": self.returns.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.returns = RunningMoments(**state["returns"])

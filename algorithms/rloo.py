@@ -1,0 +1,47 @@
+"""REINFORCE leave-one-out: Ahmadian et al. 2024, arXiv 2402.14740, after Kool et al. 2019.
+
+Keeps    a whole response as one action; its return is the score less β times the log-ratio to the reference; the
+         baseline of a response is the mean return of the others to its prompt.
+Changes  where a batch has several steps, the ratio of whole responses is clipped (``clip``, 0.2 by default), as TRL
+         does; with one step its gradient is the paper's.
+Drops    a critic, and advantages of single tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .common.algorithm import Context, Loss, Term
+from .common.models.model import Models
+from .common.policy_gradient import response_losses
+from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
+from .common.support.errors import ConfigError
+
+
+def leave_one_out(returns: Tensor) -> Tensor:
+    """(B, K) returns → (B, K): R_i − 1/(K−1) Σ_{j≠i} R_j, the paper's estimator. K ≥ 2."""
+    others = (returns.sum(-1, keepdim=True) - returns) / (returns.shape[-1] - 1)  # (B, K)
+    return returns - others
+
+
+@dataclass
+class RLOO(PolicyGradient):
+    samples: int = 4  # k, responses to a prompt: each is the others' baseline
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.samples < 2:
+            raise ConfigError(f"algorithm.samples: found {self.samples}; expected at least 2, since a response is "
+                              "compared with the others to its prompt; fix: algorithm.samples=2")
+
+    def estimate(self, context: Context, scored: Scored) -> Estimates:
+        returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref
+        return Estimates(leave_one_out(returns).unsqueeze(-1))
+
+    def loss(self, models: Models, minibatch: Minibatch) -> Loss:
+        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
+        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
+                                 clip=self.clip)  # (B, K)
+        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])

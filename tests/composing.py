@@ -1,0 +1,53 @@
+"""Hydra reads and merges the same YAML files thousands of times in one suite: here each file and each merge once.
+
+What is kept is copied before anyone gets it, and made again where a file has changed. Overrides are applied anew each
+time.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+
+
+def _stamp(sources: list, path: str) -> tuple:
+    """What tells one state of the files of this name from another; packages and plugins' sources stay as they are."""
+    found = []
+    for source in sources:
+        if source.scheme() == "file":
+            file = Path(source.path) / (path if path.endswith((".yaml", ".yml")) else f"{path}.yaml")
+            try:
+                stat = os.stat(file)
+                found.append((source.path, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            except OSError:
+                found.append((source.path, None))
+        else:
+            found.append((source.scheme(), source.path))
+    return path, *found
+
+
+def keep_compositions() -> None:
+    """From here on, in this process."""
+    load, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
+    loaded, merged = {}, {}
+
+    def load_once(self, config_path):
+        key = _stamp(self.sources, config_path)
+        if key not in loaded:
+            loaded[key] = load(self, config_path)
+        return copy.deepcopy(loaded[key])
+
+    def merge_once(self, defaults, repo):
+        sources = repo.get_sources()
+        key = tuple((_stamp(sources, one.config_path or ""), one.parent, one.package, one.is_self, one.primary)
+                    for one in defaults)
+        if key not in merged:
+            merged[key] = merge(self, defaults, repo)
+        return copy.deepcopy(merged[key])
+
+    ConfigRepository.load_config = load_once
+    ConfigLoaderImpl._compose_config_from_defaults_list = merge_once
