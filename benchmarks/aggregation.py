@@ -155,31 +155,31 @@ class StartSpread:
     single: bool        # of one answer; else of the mean of a prompt's answers, which is less
 
 
-def start_spread(figure: str, runs: Sequence[Result]) -> StartSpread | None:
-    """From what one method's runs of different seeds have: their scores and the paired differences to their starts'.
+def start_spread(figure: str, runs: Sequence[Result], start: str) -> StartSpread | None:
+    """From what one method's runs of different seeds have: their scores and the paired differences to their starts',
+    `start` being sft or base.
 
     Where a prompt has several answers, only their mean is known; how single ones differ is told by two seeds or more.
     """
-    for name in (f"{figure}_minus_sft", f"{figure}_minus_base"):
-        having = [run for run in runs if figure in run.evaluation and name in run.evaluation]
-        if not having:
-            continue
-        parts = [(_means(run, figure).rename("own"), _means(run, name).rename("less")) for run in having]
-        frames = [pd.concat(both, axis=1, join="inner") for both in parts]
-        answers = having[0].evaluation[figure].cells["denominator"].max()
-        common = _common([frame.index for frame in frames])
-        if len(common) < 2:     # seeds with prompts of their own
-            frames, common = frames[:1], frames[0].index
-        if len(common) < 2:
-            return None
-        means = np.stack([(frame["own"] - frame["less"]).loc[common].to_numpy() for frame in frames])   # (S, P)
-        if answers == 1 or len(means) == 1:
-            return StartSpread(float(means.std(ddof=1)), bool(answers == 1))
-        squares = mean_squares(means)
-        seeds, prompts = squares.shape
-        between = max(squares.seeds - squares.rest, 0) / prompts + max(squares.prompts - squares.rest, 0) / seeds
-        return StartSpread(float(np.sqrt(between + answers * squares.rest)), True)
-    return None
+    name = f"{figure}_minus_{start}"
+    having = [run for run in runs if figure in run.evaluation and name in run.evaluation]
+    if not having:
+        return None
+    parts = [(_means(run, figure).rename("own"), _means(run, name).rename("less")) for run in having]
+    frames = [pd.concat(both, axis=1, join="inner") for both in parts]
+    answers = having[0].evaluation[figure].cells["denominator"].max()
+    common = _common([frame.index for frame in frames])
+    if len(common) < 2:     # seeds with prompts of their own
+        frames, common = frames[:1], frames[0].index
+    if len(common) < 2:
+        return None
+    means = np.stack([(frame["own"] - frame["less"]).loc[common].to_numpy() for frame in frames])   # (S, P)
+    if answers == 1 or len(means) == 1:
+        return StartSpread(float(means.std(ddof=1)), bool(answers == 1))
+    squares = mean_squares(means)
+    seeds, prompts = squares.shape
+    between = max(squares.seeds - squares.rest, 0) / prompts + max(squares.prompts - squares.rest, 0) / seeds
+    return StartSpread(float(np.sqrt(between + answers * squares.rest)), True)
 
 
 def _means(run: Result, figure: str) -> pd.Series:

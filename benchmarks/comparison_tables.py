@@ -10,6 +10,7 @@ from algorithms.common.evaluation.inference.intervals import Matrix, contrast
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed
 from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict
 
+from . import budgets
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .audited import SCORE, judges, of_auditor, unable
 from .results_read import ROWS, ReportError, Result
@@ -231,7 +232,8 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"
     else:
-        found = [one for member in taking if (one := start_spread(figure, member.runs))]
+        found = [one for start in ("sft", "base") for member in taking
+                 if (one := start_spread(figure, member.runs, start))]
         margin = SCORE_MARGIN * found[0].deviation if found else None
         whose = "one answer" if found and found[0].single else "the mean of the answers to a prompt"
         of = f"the default of scores, a tenth of the standard deviation of {whose} of the start model"
@@ -277,10 +279,10 @@ def budget_words(results: Sequence[Result]) -> str | None:
     said = {tuple(sorted((key, str(value)) for key, value in result.budget.items())) for result in results}
     if len(said) != 1 or not (budget := results[0].budget).get("equal"):
         return None
+    if budget.get("amount"):
+        return budgets.words(results)
     if budget["equal"] != "labels":
-        rest = [f"{key} {value}" for key, value in budget.items()
-                if key != "equal" and isinstance(value, (str, int, float))]
-        return f"the same {budget['equal']}" + (f" ({', '.join(rest)})" if rest else "")
+        return f"the same {budgets.held(budget)}"
     used = {result.cost["labels"] for result in results if result.cost.get("labels")}
     if len(used) > 1:
         return None

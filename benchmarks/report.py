@@ -21,10 +21,12 @@ from hydra.experimental.callback import Callback
 from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
+from . import budgets
 from .aggregation import Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, ReportError, Result, collect
+from .starts import start_rows
 from .tables import COSTS, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
@@ -62,9 +64,11 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
-    made = Table([member.row for member in members], [], words, found.pairs, found.figure, found.best)
+    rows = [*start_rows(members, shared), *(member.row for member in members)]
+    made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_meaning(members),
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *budgets.money(complete),
+                  *_meaning(members),
                   *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
                   *_origins(results), *_losses(members)]
     return made
@@ -217,17 +221,14 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
     """What the runs share by design; a comparison across budgets must not pass for one under a common budget."""
     said: dict[str, list[str]] = {}
     for result in results:
-        budget = dict(result.budget)
-        text = str(budget.pop("equal", None) or "nothing")
-        rest = [f"{key} {value}" for key, value in budget.items() if isinstance(value, (str, int, float))]
-        said.setdefault(text + (f" ({', '.join(rest)})" if rest else ""), []).append(result.algorithm)
+        said.setdefault(budgets.held(result.budget), []).append(result.algorithm)
     if len(said) > 1:
         parts = "; ".join(f"{text} for {', '.join(dict.fromkeys(names))}" for text, names in said.items())
         return [f"Held equal: not the same in all rows: {parts}."]
     labels = sorted({result.cost["labels"] for result in results if result.cost.get("labels")})
     if "labels" in said and len(labels) > 1:
         return [f"Not held equal: labels were to be, but rows used {', '.join(f'{count:,.0f}' for count in labels)}."]
-    return [f"Held equal: {text}." for text in said]
+    return [f"Held equal: {text}." for text in said] + budgets.spread(results)
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:

@@ -53,11 +53,15 @@ class Result:
     diverged: bool = False                      # failed, since training gave numbers that are not finite
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
+    before: dict[str, Figure] = field(default_factory=dict)  # evaluation of that model
+    identity: str | None = None                 # which stage it is, seeds apart: as the second part of `start`
     cost: dict[str, float] = field(default_factory=dict)  # stages stood on included
     auditor: dict[str, float] = field(default_factory=dict)  # labels and seconds of its own, which no row is charged
     budget: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None   # how a budget of tokens or seconds became steps; None: it did not
     data: dict[str, Any] = field(default_factory=dict)
     declared: dict[str, Any] = field(default_factory=dict)  # the configuration's `report`, as it was before the run
+    price: float | None = None                  # of an hour, that `money` among the costs was made of
     commit: str | None = None
     device: str | None = None
     said: tuple[str, ...] = ()                  # of the judges of its answers
@@ -104,11 +108,13 @@ def _read(path: Path) -> Result:
         folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
         seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
-        start=_start(path, get("start", dict, optional=True)), cost=_cost(path, get("cost", dict) or {}),
+        start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
+        identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
         auditor=_auditor(path, get("auditor", dict, optional=True) or {}),
-        budget=get("budget", dict, optional=True) or {},
+        budget=get("budget", dict, optional=True) or {}, calibration=get("calibration", dict, optional=True),
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
+        price=_price(path, get("config", dict, optional=True) or {}) if status == "complete" else None,
         commit=get("commit", str, optional=True), device=get("device", str, optional=True),
     )
 
@@ -156,12 +162,13 @@ def _overrides(path: Path, overrides: list) -> dict[str, str]:
     return {key.lstrip("+"): value for key, _, value in (one.partition("=") for one in overrides)}
 
 
-def _evaluation(path: Path, evaluation: dict) -> dict[str, Figure]:
-    cells = _cells(path.parent / "figures.parquet") if evaluation else {}
+def _evaluation(path: Path, evaluation: dict, key: str = "evaluation", rows: str = "figures.parquet"
+                ) -> dict[str, Figure]:
+    cells = _cells(path.parent / rows) if evaluation else {}
     figures = {}
     for name, raw in evaluation.items():
-        where = f"{path}: evaluation.{name}"
-        get = _Fields(path, raw, f"evaluation.{name}.")
+        where = f"{path}: {key}.{name}"
+        get = _Fields(path, raw, f"{key}.{name}.")
         if (kind := get("kind", str)) not in KINDS:
             raise ReportError(f"{where}.kind: found {kind!r}; expected one of {', '.join(KINDS)}")
         try:
@@ -217,6 +224,12 @@ def _cells(path: Path) -> dict[str, pd.DataFrame]:
             for name, part in frame.groupby("figure", sort=False)}
 
 
+def _before(path: Path, raw: dict) -> dict[str, Figure]:
+    start = _Fields(path, raw)("start", dict, optional=True) or {}
+    evaluation = _Fields(path, start, "start.")("evaluation", dict, optional=True) or {}
+    return _evaluation(path, evaluation, "start.evaluation", "start.parquet")
+
+
 def _start(path: Path, start: dict | None) -> tuple[str, str] | None:
     get = _Fields(path, start or {}, "start.")
     kind, identity = get("kind", str, optional=True), get("identity", str, optional=True)
@@ -228,6 +241,11 @@ def _declared(path: Path, config: dict) -> dict[str, Any]:
     get = _Fields(path, report, "config.report.")
     kinds = {"figure": str, "family": str, "margin": (int, float)}
     return {key: get(key, kind, optional=True) for key, kind in kinds.items() if report.get(key) is not None}
+
+
+def _price(path: Path, config: dict) -> float | None:
+    budget = _Fields(path, config, "config.")("budget", dict, optional=True) or {}
+    return _Fields(path, budget, "config.budget.")("price_per_hour", (int, float), optional=True)
 
 
 def _cost(path: Path, cost: dict) -> dict[str, float]:

@@ -22,11 +22,15 @@ from algorithms.common.evaluation.inference.intervals import Estimate
 METRICS = {
     "reward/gold": ("gold", 3),
     "reward/gold_minus_sft": ("gold − SFT", 3),
+    "reward/gold_minus_base": ("gold − base", 3),
     "win_rate/sft": ("win rate", 3),
+    "win_rate/base": ("win rate (base)", 3),
     "reward/proxy": ("proxy", 3),
     "reward/proxy_minus_sft": ("proxy − SFT", 3),
+    "reward/proxy_minus_base": ("proxy − base", 3),
     "score/auditor": ("auditor", 3),
     "score/auditor_minus_sft": ("auditor − SFT", 3),
+    "score/auditor_minus_base": ("auditor − base", 3),
     "win_rate/auditor": ("win rate by auditor", 3),
     "accuracy/auditor": ("auditor's accuracy", 3),
     "kl/exact": ("KL", 3),
@@ -46,6 +50,7 @@ JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "s
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),
+    "money": ("money", 1, 4),
     "tokens_trained": ("tokens trained", 1, 0),
     "tokens_sampled": ("tokens sampled", 1, 0),
     "labels": ("labels", 1, 0),
@@ -73,6 +78,7 @@ class Row:
     failed: int = 0                             # runs that ended with an error
     diverged: int = 0                           # of whose training no finite numbers came
     errors: list[str] = field(default_factory=list)
+    start: bool = False                         # no method of the table: what some of its rows started from
 
     @property
     def label(self) -> str:
@@ -124,8 +130,11 @@ class Table:
         metrics = [name for name in self.metrics if name in METRICS or judged(name)]
         if "kl/exact" in metrics:  # the estimate from samples says the same less precisely
             metrics = [name for name in metrics if name != "kl/k1"]
-        if "reward/gold_minus_sft" in metrics:  # where the truth is known, the paired comparison is of it
-            metrics = [name for name in metrics if name != "reward/proxy_minus_sft"]
+        for start in ("sft", "base"):
+            if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
+                metrics = [name for name in metrics if name not in (f"reward/proxy_minus_{start}", "win_rate_data/gold")]
+        if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
+            metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics
 
     @property
@@ -268,7 +277,7 @@ def _csv(table: Table) -> str:
         status = "complete" if not lost else "partial" if row.seeds else "failed"
         told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
                 "best" if table.best == row.label else "", plain("; ".join(row.errors))]
-        writer.writerow(["row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
+        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
                          *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
     before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
     for row in table.pairs:

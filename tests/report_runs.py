@@ -87,12 +87,17 @@ def save(folder: Path, *results: dict) -> Path:
 
 
 def write_run(folder: Path, raw: dict) -> None:
+    """A run's files; `before`, by name, are figures of its start."""
     folder.mkdir(parents=True)
-    cells = [one["cells"].assign(figure=name) for name, one in raw.get("figures", {}).items() if "cells" in one]
-    empty = pd.DataFrame({"figure": [], "prompt_id": [], "numerator": [], "denominator": []})
-    if "figures" in raw:
-        (pd.concat(cells, ignore_index=True) if cells else empty).to_parquet(folder / "figures.parquet", index=False)
-    text = json.dumps({key: value for key, value in raw.items() if key != "figures"})
+    for key, file in (("figures", "figures.parquet"), ("before", "start.parquet")):
+        if key in raw:
+            cells = [one["cells"].assign(figure=name) for name, one in raw[key].items() if "cells" in one]
+            empty = pd.DataFrame({"figure": [], "prompt_id": [], "numerator": [], "denominator": []})
+            (pd.concat(cells, ignore_index=True) if cells else empty).to_parquet(folder / file, index=False)
+    raw = {key: value for key, value in raw.items() if key != "figures"}
+    if before := raw.pop("before", None):
+        raw["start"] = {**raw["start"], "evaluation": {name: _told(one) for name, one in before.items()}}
+    text = json.dumps(raw)
     (folder / "result.json").write_text(text, encoding="utf-8")
 
 

@@ -38,6 +38,7 @@ JUDGED = {
 }
 COSTS = {
     "seconds": "Seconds of training, the stages it stands on included; compare within one machine only.",
+    "money": "What those seconds cost at the price of an hour that was given.",
     "tokens_trained": "Tokens that gradients were computed of, shared stages included.",
     "tokens_sampled": "Tokens drawn for training, shared stages included; the evaluation's are not counted.",
     "labels": "Labelled comparisons that it learned from, directly or through the reward model.",
@@ -50,4 +51,5 @@ COSTS = {
 
 def of(figure: str) -> str:
     """What a figure means; empty for one that only its run knows."""
+    figure = figure.replace("_minus_base", "_minus_sft").replace("win_rate/base", "win_rate/sft")  # whichever the start is
     return FIGURES.get(figure) or next((told for start, told in JUDGED.items() if figure.startswith(start)), "")

@@ -350,8 +350,7 @@ def test_prompts_of_the_reported_evaluation_and_of_tuning():
     assert evaluated_prompts(data, EvalConfig())[0].prompt == "e"
     assert evaluated_prompts(data, EvalConfig(split="tuning"))[0].prompt == "t"
     data.tuning = empty
-    with pytest.raises(ConfigError,
-                       match="eval.split: found tuning.*files never hold; fix: eval.split=evaluation, or data=reviews"):
+    with pytest.raises(ConfigError, match="eval.split: found tuning.*fix: data.tuning=0.1, or eval.split=evaluation"):
         evaluated_prompts(data, EvalConfig(split="tuning"))
     data.evaluation = empty
     with pytest.raises(ConfigError, match="eval.split: found evaluation.*fix: data.heldout=0.1"):

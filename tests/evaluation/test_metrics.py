@@ -12,7 +12,7 @@ from test_evaluation import PLAIN, evaluation, frame
 
 from algorithms.common.algorithm import Algorithm
 from algorithms.common.evaluation.evaluate import EvalConfig
-from algorithms.common.evaluation.metrics import estimate, estimates, figure_rows, figures, metrics, wins
+from algorithms.common.evaluation.metrics import BASE, estimate, estimates, figure_rows, figures, metrics, wins
 from algorithms.common.figures import Figure, Known
 from algorithms.common.models.sampling import Sampling, sample
 from algorithms.common.runs.results import write_figures
@@ -97,6 +97,33 @@ def test_a_frame_and_the_other_way_round_share_the_wins():
     assert (there + back).tolist() == pytest.approx([1.0] * 5) and there.nunique() > 1
 
 
+def test_a_base_is_named_as_what_it_is():
+    after, start = answers([[1.0], [0.0]]), answers([[0.0], [2.0]])
+    own, other = evaluation(after, measured=measured([1, 0])), evaluation(start, measured=measured([0, 0]))
+    found = figures(PLAIN, own, other, BASE)
+    assert rows(found["reward/gold_minus_base"]) == {"p0": [1.0, 1.0], "p1": [-2.0, 1.0]}
+    assert rows(found["win_rate/base"]) == {"p0": [1.0, 1.0], "p1": [0.0, 1.0]}
+    assert rows(found["refusal_minus_base"]) == {"p0": [1.0, 1.0], "p1": [0.0, 1.0]}
+    assert not [name for name in found if "sft" in name]
+
+
+def measured(values):
+    return pd.DataFrame({"prompt_id": ["p0", "p1"], "figure": "refusal", "value": np.asarray(values, float)})
+
+
+def test_answers_win_against_what_the_data_shows_by_gold_or_else_by_the_proxy_which_is_named():
+    shown = pd.DataFrame({"prompt_id": ["p1", "p0"], "nll": 1.0, "tokens": 2, "gold": [1.0, 2.0], "proxy": [9.0, 9.0]})
+    after = answers([[1.0, 3.0], [1.0, 1.0]], proxy=[0.0, 0.0, 10.0, 0.0])
+    found = figures(PLAIN, evaluation(after, likelihood=shown), evaluation(after))
+    assert rows(found["win_rate_data/gold"]) == {"p0": [0.5, 1.0], "p1": [0.5, 1.0]}
+    assert not [name for name in found if name.startswith("proxy")], "where the truth is known, it judges"
+    unknown = after.assign(gold=pd.array([None] * 4, dtype="Float64"))
+    found = figures(PLAIN, evaluation(unknown, likelihood=shown.drop(columns="gold")), evaluation(unknown))
+    assert rows(found["proxy_win_rate/data"]) == {"p0": [0.0, 1.0], "p1": [0.5, 1.0]}
+    assert rows(found["proxy_win_rate/sft"]) == {"p0": [0.5, 1.0], "p1": [0.5, 1.0]}
+    assert not [name for name in found if name.startswith("win_rate")], "what some methods trained on is no judge"
+
+
 def test_rows_are_written_and_read_as_they_are(tmp_path):
     made = [Figure.of("a", ["x", "y", "x"], [1, 2, 3]), Known.constant("k", 0.5, 2),
             Figure.of("b/c@2", ["x"], [1.5], [7])]
@@ -157,7 +184,8 @@ def test_a_start_is_known_by_its_settings_whatever_the_seed(tmp_path):
     store = Store(tmp_path)
     found = [make_bench(store, seed=seed).start(method) for seed, method in (
         (0, on_sft()), (1, on_sft(beta=0.3)), (0, on_sft(recipe=dataclasses.replace(RECIPE, lr=2e-2))))]
-    assert found[0] == found[1] != found[2] and found[0]["kind"] == "sft"
+    assert found[0] == found[1] != found[2] and found[0].kind == "sft"
+    assert found[0].identity == make_bench(store).identity(SFT(), RECIPE), "the row's own"
     base = make_bench(store).start(type(on_sft())())
-    assert base["kind"] == "base" and base["identity"] not in (None, found[0]["identity"])
-    assert make_bench(store).start(SFT()) == {"kind": None, "identity": None}
+    assert base.kind == "base" and base.identity not in (None, found[0].identity)
+    assert make_bench(store).start(SFT()) == base, "supervised fine-tuning starts there too"

@@ -299,6 +299,7 @@ def refused(*overrides: str) -> str:
     ("data.preferences=${oc.env:NO_SUCH_VARIABLE}", "data.preferences: found ${…} that leads nowhere (Environment "
                                                     "variable 'NO_SUCH_VARIABLE' not found); expected the name"),
     ("adapter=outputs/1", "adapter: found 'outputs/1'; expected null where a run trains"),
+    ("beside=outputs/1", "beside: found 'outputs/1'; expected null where a run trains; fix: task=chat"),
     ("model=hub", "model.name: found no value; expected str; fix: model.name=…"),
 ])
 def test_a_wrong_key_or_value_is_refused_with_what_is_allowed(override, message):
@@ -368,7 +369,9 @@ BAD_LINES = {
     "seed=x": "seed: found 'x'",
     "data=file": "data.path: found neither",
     "data.preferences=3": "data.preferences: found 3",
-    "task=chat": "adapter: found None",
+    "task=merge": "adapter: found None",
+    "task=chat adapter=5": "adapter: found 5; expected the folder",
+    "task=chat beside=nowhere": "beside: found nowhere, and no such folder",
     "task=merge adapter=nowhere": "adapter: found nowhere, and no such folder",
 }
 

@@ -296,7 +296,8 @@ def test_128_candidates_are_decoded_and_scored_in_batches(folder):
     here, method = bench(folder, eval=few), on_sft(128)
     here.reward = Counted()
     result = here.evaluate(method, RECIPE)
-    assert len(result.samples) == 128 and result.samples["picked"].sum() == 1 and sizes == [128]
+    assert len(result.samples) == 128 and result.samples["picked"].sum() == 1
+    assert sizes == [128, 1], "the candidates, and what the data answers"
     assert result.samples["logprob_policy"].notna().sum() == 1
     assert math.isclose(metrics(method, result, None)["kl/bound"].mean, 3.859843, abs_tol=1e-6)
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from algorithms.common.data.batches import collate
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
 from algorithms.common.models.model import Lora
+from algorithms.common.runs.beside import Finished
 from algorithms.common.runs.hand_over import export, model_card
 from algorithms.common.support.errors import ConfigError
 from row_setup import examples, randomise
@@ -185,17 +186,21 @@ def test_export_puts_weights_and_card_on_top(make_models, tmp_path):
 
 
 def card(**options):
-    settings = {"base": "org/model", "method": "dpo", "cite": "Rafailov et al. 2023",
-                "data": {"source": "pairs.jsonl", "seed": 0},
-                "results": {"reward/gold": {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}}, "peft": True,
-                "answers": True, **options}
+    gold = {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}
+    before = {"reward/gold": {**gold, "mean": 0.25}}
+    ended = Finished("dpo", {"reward/gold": gold, "win_rate/sft": gold}, "sft", before, [])
+    settings = {"base": "org/model", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
+                "run": ended, "peft": True, "answers": True, **options}
     return model_card(**settings)
 
 
 def test_the_card_says_what_was_measured():
     text = card()
     assert text.startswith('---\nbase_model: "org/model"\nlibrary_name: peft\ntags: [alignment, dpo]\n---\n')
-    assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
+    assert "| metric | mean | 95% interval | start (sft) | 95% interval | n |" in text
+    assert "| reward/gold | 0.5123 | 0.4 … 0.6 | 0.25 | 0.4 … 0.6 | 256 |" in text and "- source: pairs.jsonl" in text
+    assert "| win_rate/sft | 0.5123 | 0.4 … 0.6 |  |  | 256 |" in text, "which the start has not"
+    assert "## Answers" not in text
     assert "library_name" not in card(peft=False)
     assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
 

@@ -183,6 +183,30 @@ def test_a_run_leaves_its_result(micro):
     assert "Traceback" not in ended.err
 
 
+def test_a_run_leaves_its_start_s_figures_beside_its_own(micro, tmp_path):
+    """The start's are those of a run of it."""
+    folder, stages, ended = micro
+    sft = invoke("algorithm=sft", *MICRO, "recipe.batch_size=32", f"stages.folder={stages}",
+                 f"hydra.run.dir={tmp_path}/sft")
+    assert sft.status == 0, sft.err
+    result, alone = (strict((one / "result.json").read_text()) for one in (folder, tmp_path / "sft"))
+    as_a_start = {name: one for name, one in alone["evaluation"].items() if "base" not in name}
+    assert result["start"]["evaluation"] == as_a_start
+    assert result["start"]["identity"] == alone["identity"] != result["identity"]
+    assert alone["start"]["kind"] == "base" and {"reward/gold_minus_base", "win_rate/base"} <= set(alone["evaluation"])
+    before = pd.read_parquet(folder / "start.parquet")
+    assert set(before["figure"]) == set(result["start"]["evaluation"])
+    own, other = (one["reward/gold"] for one in (result["evaluation"], result["start"]["evaluation"]))
+    told = rf"^  reward/gold +{own['mean']:.4f} +\[.*\] +{other['mean']:.4f} +\[.*\] +4 prompts$"
+    assert re.search(told, ended.out, re.MULTILINE) and "start (sft)" in ended.out and "start (base)" in sft.out
+    answers = pd.read_parquet(folder / "samples.parquet")["response"][0].split()
+    for text in (ended.out, (folder / "README.md").read_text()):
+        assert text.count("\n  prompt  ") == text.count("\n  start   ") == text.count("\n  dpo     ") == 3
+        assert all(word in text for word in answers)
+    card = (folder / "README.md").read_text()
+    assert f"| reward/gold | {own['mean']:.4g} |" in card and f"| {other['mean']:.4g} |" in card
+
+
 def test_a_run_leaves_its_samples(micro):
     frame = pd.read_parquet(micro[0] / "samples.parquet")
     assert len(frame) == 4 * 2 and frame["sample"].tolist() == [0, 1] * 4 and set(frame["candidate"]) == {0}
@@ -300,12 +324,37 @@ def test_chat_is_reproducible_and_ends_with_its_input(micro, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["chat", "merge"])
-def test_tasks_on_a_result_say_what_they_need(task, tmp_path):
+def test_a_folder_without_weights_is_refused(task, tmp_path):
     ended = invoke(f"task={task}", f"adapter={tmp_path}", f"hydra.run.dir={tmp_path}/run")
     assert ended.status == 2
     assert ended.err.startswith("adapter: found no adapter_model.safetensors or model.safetensors in ")
-    ended = invoke(f"task={task}", f"hydra.run.dir={tmp_path}/run")
-    assert ended.status == 2 and ended.err.startswith("adapter: found None; expected the folder of a run")
+
+
+def test_chat_without_an_adapter_talks_to_the_base(micro, tmp_path):
+    """With ``beside`` to both, each in its own words and with its own name; greedy, as plain transformers answers."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lab, text = ROOT / "benchmarks/lab/reviews", "The food was"
+    tokenizer = AutoTokenizer.from_pretrained(lab)
+    base = AutoModelForCausalLM.from_pretrained(lab, dtype=torch.float32)
+
+    def greedy(model) -> str:
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        found = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1]:]
+        return tokenizer.decode(found, skip_special_tokens=True).strip()
+
+    command = ["task=chat", "eval.sampling.max_new_tokens=8", "eval.sampling.temperature=0",
+               "trainer.mixed_precision=no", f"hydra.run.dir={tmp_path}/chat"]
+    alone = invoke(*command, stdin=f"{text}\n".encode())
+    assert alone.status == 0 and alone.out.partition("\n> ")[2] == f"{greedy(base)}\n> "
+    both = invoke(*command, f"beside={micro[0]}", stdin=f"{text}\n".encode())
+    assert both.out.partition("\n> ")[2].startswith(f"[base] {greedy(base)}\n[{micro[0]}] ")
+    assert both.out.count(f"{lab.name} on ") == 1, "one base in memory"
+    twice = invoke(*command, f"adapter={micro[0]}", f"beside={micro[0]}", stdin=f"{text}\n".encode())
+    trained = greedy(PeftModel.from_pretrained(base, micro[0]))
+    assert twice.out.partition("\n> ")[2] == f"[{micro[0]}] {trained}\n" * 2 + "> "
 
 
 @pytest.mark.parametrize("task", ["chat", "merge"])

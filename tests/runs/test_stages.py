@@ -84,7 +84,8 @@ def test_other_references(store, trained, reference, stages):
     assert trained == stages
     result = bench.evaluate(algorithm, RECIPE)
     assert result.samples["logprob_reference"].notna().all()
-    assert (bench.baseline(algorithm) is None) == (reference is None), "only a trained start is a baseline"
+    start = bench.start(algorithm)
+    assert start.kind == ("sft" if reference else "base") and len(bench.baseline(algorithm).samples) == 4
     assert set(bench.cost(algorithm, RECIPE)["stages"]) == (set() if reference is None else {"reference"})
 
 

@@ -298,7 +298,7 @@ def test_training_needs_records(make_models, tmp_path):
     with pytest.raises(TrainingError, match="no records in the view 'demonstrations'"):
         fit(SFT(view="demonstrations"), make_context(models, tmp_path, []))
     for view, told in (("demonstrations", "fix: data.heldout=0.1"),
-                       ("prompts", "files never hold; fix: trainer.evaluate_every=null")):
+                       ("prompts", "expected tuning prompts; fix: data.tuning=0.1, or trainer.evaluate_every=null")):
         with pytest.raises(TrainingError, match=f"trainer.evaluate_every: found 1, .*{told}"):
             fit(SFT(view=view), make_context(models, tmp_path, examples(4), evaluate_every=1))
 

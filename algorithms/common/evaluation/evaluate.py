@@ -66,7 +66,8 @@ class Evaluation:
     """Sampled answers, and what each record of held-out data shows."""
 
     samples: pd.DataFrame  # one row per candidate, see sample_frame; empty for what is no policy
-    likelihood: pd.DataFrame  # nll: −log π(y|x) of each held-out demonstration in nats, tokens, prompt_id, origin
+    # nll: −log π(y|x) of each held-out demonstration in nats, tokens, prompt_id, origin; gold, proxy: its scores
+    likelihood: pd.DataFrame
     # chosen, rejected: how held-out pairs are scored; *_length in tokens; logit: log-odds of chosen, where modelled;
     # gold_*, where the data has one; empty where the method cannot rank
     pairs: pd.DataFrame
@@ -99,7 +100,12 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
             choices = rank_options(models, "policy", data.choices, config.batch_size)
-        likelihood = heldout_likelihood(models, [record for record in prompts if record.responses], config.batch_size)
+        shown = [record for record in prompts if record.responses]
+        likelihood = heldout_likelihood(models, shown, config.batch_size)
+        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0) for record in shown]
+        for column, judge in (("gold", gold), ("proxy", scorer)):
+            if judge is not None:
+                likelihood[column] = pd.array(judge(answers) if answers else [], dtype="Float64")
     judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, gold, config.pairs)
     return Evaluation(frame, likelihood, judged, choices, measured)
 
@@ -118,8 +124,7 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     if not len(source):
         told = f"eval.split: found {config.split}, but the data holds no such prompts"
         if config.split == "tuning":
-            raise ConfigError(f"{told}; expected tuning prompts, which files never hold; fix: eval.split=evaluation, "
-                              "or data=reviews")
+            raise ConfigError(f"{told}; expected tuning prompts; fix: data.tuning=0.1, or eval.split=evaluation")
         raise ConfigError(f"{told}; expected held-out prompts; fix: data.heldout=0.1, and data with more than one "
                           "prompt")
     return source.select(range(min(config.prompts, len(source))))

@@ -6,6 +6,7 @@ What cannot be measured is absent, not zero.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,19 +21,32 @@ from ..data.records.words import units
 
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
 SCORES = {"gold": "reward/gold", "proxy": "reward/proxy", "auditor": "score/auditor"}  # columns of samples: figures
-WINS = {"gold": "win_rate/sft", "auditor": "win_rate/auditor"}
+# By which answers win, the first that there is: the proxy is what some methods learned to please, and says so
+JUDGES = {"gold": ("win_rate", "win_rate_data/gold"), "proxy": ("proxy_win_rate", "proxy_win_rate/data")}
 
 
-def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Figure | Known]:
-    """By name. start: the same evaluation of the model that training started from, where that was a trained stage."""
+class Against(NamedTuple):
+    """How the figures are called that compare with a start."""
+
+    less: str
+    wins: str
+
+
+TRAINED, BASE = Against("_minus_sft", "/sft"), Against("_minus_base", "/base")
+
+
+def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
+            ) -> dict[str, Figure | Known]:
+    """By name. start: the same evaluation of the model that training started from; against: whether that was trained."""
     found: list[Figure | Known] = []
     if len(result.samples):
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
-        found += _sample_figures(picked, None if start is None else start.samples[start.samples["picked"]])
+        before = None if start is None else start.samples[start.samples["picked"]]
+        found += _sample_figures(picked, before, against, result.likelihood)
         for figure in algorithm.figures(result.samples, picked):
             found.append(_resampled(figure) if isinstance(figure, Apart) else figure)
     if len(result.measured):
-        found += _measured_figures(result.measured, None if start is None else start.measured)
+        found += _measured_figures(result.measured, None if start is None else start.measured, against)
     if len(result.choices):
         found += choice_figures(result.choices)
     if len(result.likelihood):
@@ -72,9 +86,10 @@ def figure_rows(found: Iterable[Figure | Known]) -> pd.DataFrame:
     return (pd.concat(some, ignore_index=True) if some else none)[list(none)]
 
 
-def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None) -> dict[str, Estimate]:
+def metrics(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
+            ) -> dict[str, Estimate]:
     """Figures by name with their intervals."""
-    return estimates(figures(algorithm, result, start))
+    return estimates(figures(algorithm, result, start, against))
 
 
 def _by_origin(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -83,8 +98,9 @@ def _by_origin(name: str, frame: pd.DataFrame) -> Iterable[tuple[str, pd.DataFra
     return [(name, frame), *((f"{name}/{origin}", part) for origin, part in parts if len(parts) > 1)]
 
 
-def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
-    """By name, a share where all values are 0 or 1; and ``<name>_minus_sft`` on the prompts that the start has too."""
+def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against) -> list[Figure]:
+    """By name, a share where all values are 0 or 1; and ``<name>_minus_sft`` (``_minus_base``) on the prompts that the
+    start has too."""
     found = []
     for name, part in frame.groupby("figure", sort=False):
         kind = "share" if part["value"].isin((0, 1)).all() else "mean"
@@ -92,27 +108,28 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[F
         found.append(figure)
         if start is not None and len(start):
             before = start[start["figure"] == name]
-            difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), f"{name}_minus_sft")
+            difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), name + against.less)
             found += [difference] if len(difference.rows) else []
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Figure]:
-    """Of the answers to each prompt, one row of both frames an answer.
+def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+    """Of the answers to each prompt, one row of both frames an answer; shown: what the data answers, with its scores.
 
-    reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft``: less the start's on the same prompts, so the
-    difference of two rows as printed. win_rate/sft, by gold, and win_rate/auditor: see ``wins``; the answers and the
-    start's are independent draws. kl/k1, kl/exact: the columns of ``divergence``, nats. length/mean: tokens. eos_rate:
-    share of the answers that end by themselves.
+    reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same
+    prompts, so the difference of two rows as printed. win_rate/…: see ``_win_rates``. kl/k1, kl/exact: the columns of
+    ``divergence``, nats. length/mean: tokens. eos_rate: share of the answers that end by themselves.
     """
     prompts, found = frame["prompt_id"], []
     for column, name in SCORES.items():
         if _scored(frame, column):
             found += [_mean_score(label, part, column) for label, part in _by_origin(name, frame)]
-            if start is not None and _scored(start, column):
+            if _scored(start, column):
                 whole = _mean_score(name, frame, column)
-                found.append(whole.less(_mean_score(name, start, column), f"{name}_minus_sft"))
-                found += [wins(WINS[column], frame, start, column)] if column in WINS else []
+                found.append(whole.less(_mean_score(name, start, column), name + against.less))
+    found += _win_rates(frame, start, against, shown)
+    if _scored(frame, "auditor") and _scored(start, "auditor"):
+        found.append(wins("win_rate/auditor", frame, start, "auditor"))
     for name in ("k1", "exact"):
         if frame[f"kl_{name}"].notna().all():
             found.append(Figure.of(f"kl/{name}", prompts, frame[f"kl_{name}"]))
@@ -124,8 +141,19 @@ def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None) -> list[Fig
     return found
 
 
-def _scored(frame: pd.DataFrame, column: str) -> bool:
-    return column in frame and frame[column].notna().all()
+def _win_rates(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+    """win_rate/sft (base), win_rate_data/gold: see ``wins``; against the start's answers, which are independent draws,
+    and what the data answers to the same prompts; by gold, or else, as proxy_win_rate/…, by the proxy."""
+    judge = next((name for name in JUDGES if _scored(frame, name)), None)
+    if judge is None:
+        return []
+    of_start, of_data = JUDGES[judge]
+    return [wins(name, frame, other, judge) for name, other in ((of_start + against.wins, start), (of_data, shown))
+            if _scored(other, judge)]
+
+
+def _scored(frame: pd.DataFrame | None, column: str) -> bool:
+    return frame is not None and column in frame and len(frame) > 0 and frame[column].notna().all()
 
 
 def _mean_score(name: str, frame: pd.DataFrame, column: str) -> Figure:

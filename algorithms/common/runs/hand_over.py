@@ -13,10 +13,12 @@ from pathlib import Path
 from ..models.adapters import CONFIG
 from ..support.errors import ConfigError
 from ..models.export import HEAD, WEIGHTS
+from .beside import Finished, fenced
 from .results import whole, write_json
 from ..data.template import Template
 
 BOS = "{{ bos_token }}"
+WIDTH = 100  # columns of a card's answers
 
 
 def export(stage: Path, folder: Path, card: str, template: Template) -> None:
@@ -102,15 +104,23 @@ model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens
 """
 
 
-def model_card(base: str, method: str, cite: str, data: dict, results: dict, peft: bool, answers: bool) -> str:
-    """A Hugging Face model card: what it is, what it was trained from and on, what was measured, how one that answers
-    is loaded."""
+def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answers: bool) -> str:
+    """A Hugging Face model card: what it is, what it was trained from and on, what was measured of it and of its start,
+    how one that answers is loaded."""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
-             "tags: [alignment, " + method + "]", "---", ""]
-    lines = [*front, f"# {method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
+             "tags: [alignment, " + run.method + "]", "---", ""]
+    lines = [*front, f"# {run.method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
     lines += [f"- {key}: {_plain(value)}" for key, value in data.items()]
-    lines += ["", "## Measured", "", "| metric | mean | 95% interval | n |", "| --- | --- | --- | --- |"]
-    lines += [f"| {name} | {value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g} | {value['n']} |"
-              for name, value in results.items()]
+    lines += ["", "## Measured", "", f"| metric | mean | 95% interval | start ({run.start}) | 95% interval | n |",
+              "| --- | --- | --- | --- | --- | --- |"]
+    lines += [f"| {name} | {_measured(value)} | {_measured(run.before.get(name))} | {value['n']} |"
+              for name, value in run.figures.items()]
+    if run.answers:
+        lines += ["", "## Answers", "", f"The first prompts of the evaluation, answered by the start ({run.start}) and by "
+                  "this model.", "", *fenced(run.answer_lines(WIDTH))]
     library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
     return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
+
+
+def _measured(value: dict | None) -> str:
+    return " | " if value is None else f"{value['mean']:.4g} | {value['low']:.4g} … {value['high']:.4g}"

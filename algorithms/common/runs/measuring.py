@@ -41,11 +41,14 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
-def measure_base(bench: Material, algorithm: Algorithm, seed: int, target: Path) -> None:
-    """Fill ``target`` with the evaluation of the base as it came."""
-    bench.models.clear_roles()
-    bench.models.alias("policy", BASE)
-    keep(evaluate(algorithm, bench.models, bench.data, bench.eval, seed, False, None, gold=_gold(bench)), target)
+def measure_base(bench: Material, algorithm: Algorithm, source: RewardSource | None, scored: dict[str, Path], seed: int,
+                 target: Path) -> None:
+    """Fill ``target`` with the evaluation of the base as it came; source, scored: see ``training``."""
+    models = bench.models
+    models.clear_roles()
+    models.alias("policy", BASE)
+    scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
+    keep(evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench)), target)
 
 
 def _gold(bench: Material) -> Scorer | None:

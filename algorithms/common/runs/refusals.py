@@ -77,11 +77,10 @@ def refusals(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
                           "fix: data=refusals data.path=…")
     source, model = adapter_of(config) if config.adapter is not None else (None, parts["model"])
     questions, report = data.questions()
-    training, heldout = data.divided(questions)
+    training, tuning, heldout = data.divided(questions)
     asked = [question for question in training if question.kind == ANSWERABLE]
     log.info("%d questions with a known answer, %d samples each; not asked: %d held out, %d without an answer",
-             len(asked),
-             data.samples, len(heldout), len(training) - len(asked))
+             len(asked), data.samples, len(tuning) + len(heldout), len(training) - len(asked))
     if not asked:
         raise DataError("data.path: found no training question with an answer; "
                         "expected some, or nothing shows what the model knows; fix: give answers")

@@ -1,5 +1,5 @@
-"""What a run writes: result.json, figures.parquet, samples.parquet, references.parquet, metrics.jsonl and
-rollouts.jsonl."""
+"""What a run writes: result.json, figures.parquet and start.parquet, samples.parquet, references.parquet, metrics.jsonl
+and rollouts.jsonl."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..data.records.refused import RefusedRows
 
 SCHEMA = 2
+START_FIGURES = "start.parquet"  # of the model that training started from, as figures.parquet
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate", "hydra-core")
 
 
@@ -104,9 +105,9 @@ def write_references(folder: Path, start: pd.DataFrame | None, preferred: dict[s
         pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).to_parquet(file, index=False)
 
 
-def write_figures(folder: Path, rows: pd.DataFrame) -> None:
-    """figures.parquet: ``figure, prompt_id, numerator, denominator``."""
-    with whole(folder / "figures.parquet") as file:
+def write_figures(folder: Path, rows: pd.DataFrame, name: str = "figures.parquet") -> None:
+    """``figure, prompt_id, numerator, denominator``."""
+    with whole(folder / name) as file:
         rows.to_parquet(file, index=False)
 
 

@@ -15,7 +15,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..support.checks import one_of, require
+from ..support.checks import POSITIVE, one_of, require
 from ..support.errors import ConfigError
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
@@ -29,12 +29,24 @@ class StagesConfig:
     folder: str | None = None  # null: the user's cache folder
 
 
+MEASURED = ("tokens", "seconds")  # budgets that decide how many steps a method trains
+
+
 @dataclass
 class Budget:
-    equal: str | None = None  # what a comparison holds equal: labels; null: nothing is claimed
+    equal: str | None = None  # what a comparison holds equal: labels, tokens, seconds; null: nothing is claimed
+    amount: float | None = None  # of tokens or seconds, what each row takes with the stages it stands on
+    price_per_hour: float | None = None  # what an hour of the machine costs, in any currency
 
     def __post_init__(self):
-        require(self, "budget", equal=one_of(("labels",)).or_null())
+        require(self, "budget", equal=one_of(("labels", *MEASURED)).or_null(), amount=POSITIVE.or_null(),
+                price_per_hour=POSITIVE.or_null())
+        if self.equal in MEASURED and self.amount is None:
+            raise ConfigError(f"budget.amount: found null; expected how many {self.equal} each row takes, with the stages it "
+                              "stands on; fix: budget.amount=…")
+        if self.equal not in MEASURED and self.amount is not None:
+            raise ConfigError(f"budget.amount: found {self.amount}; expected null with budget.equal={self.equal or 'null'}; "
+                              f"fix: budget.equal={' or '.join(MEASURED)}")
 
 
 @dataclass
@@ -71,7 +83,7 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "adapter", "runs", "judge", "verdicts", "vote", *GROUPS)
+TOP = ("task", "seed", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -131,9 +143,9 @@ def at_home(config: DictConfig | ListConfig) -> None:
 
 def settings(config: DictConfig) -> Settings:
     """Everything a run needs, checked."""
-    if config.adapter is not None:
-        raise ConfigError(f"adapter: found {config.adapter!r}; expected null where a run trains; "
-                          "fix: task=chat or task=merge")
+    for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
+        if config[key] is not None:
+            raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
     return Settings(**build(config), seed=seed(config))
 
 

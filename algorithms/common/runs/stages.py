@@ -22,7 +22,9 @@ from ..algorithm import Algorithm, Need, Recipe, RewardSource
 from ..support.digests import content_hash
 from ..support.errors import ConfigError
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.metrics import BASE, TRAINED, Against
 from ..training.loop import nothing_held_out
+from ..training.pace import STEPS, Pace
 from ..support.secrets import MASK, is_secret
 from ..support.memory import no_memory_explained
 from ..models.model import ModelConfig, Models
@@ -32,6 +34,7 @@ from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
 from ..rewards.sources import check_truth
 from .material import Material
+from .results import device_name
 
 
 def plain(value: Any) -> Any:
@@ -67,6 +70,23 @@ def _function(value: Any) -> str | dict:
     if not taken or any(item is value for item in vars(sys.modules.get(value.__module__, object)).values()):
         return name
     return {"function": name, "enclosed": plain(taken)}
+
+
+ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training started from."""
+
+    kind: str  # a trained stage's method, or base
+    identity: str  # of its settings, which seeds share
+    algorithm: Algorithm  # how it answers
+    against: Against  # how figures that compare with it are called
+
+
+def _identity(settings: dict) -> str:
+    return content_hash(streams.row_identity(settings))
 
 
 @dataclass
@@ -220,6 +240,20 @@ class Bench(Material):
 
         return self.store.get("trained", description, build, name, ("algorithm.class",))
 
+    def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
+        """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
+        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS)
+        inputs, source = self._inputs(algorithm), self._source(algorithm)
+        scored, described = self._scored(source), self.description(algorithm, recipe)
+        identity = {key: described[key] for key in ("model", "needs", "reward")}
+
+        def build(target: Path, work: Path) -> None:
+            with self.memory(name):
+                training.pace(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+
+        description = {**described, "pace": code_of(training.pace), "machine": device_name()}
+        return Pace.read(self.store.get("pace", description, build))
+
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
         return no_memory_explained(lambda told: (
@@ -228,17 +262,17 @@ class Bench(Material):
             f"for {self.eval.sampling.batch_size} sequences decoded together (eval.sampling.batch_size); "
             "fix: lower eval.batch_size or eval.sampling.batch_size"))
 
-    def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Evaluation:
+    def evaluate(self, algorithm: Algorithm, recipe: Recipe, name: str = "training", proxy: bool = False) -> Evaluation:
         """The common evaluation of a trained stage, itself a kept stage;
-        the algorithm knows then what training left it."""
-        folder = self._evaluation(algorithm, recipe, name)
+        the algorithm knows then what training left it. proxy: as ``eval.proxy``."""
+        folder = self._evaluation(algorithm, recipe, name, proxy)
         state = self.train(algorithm, recipe, name) / "state.json"
         algorithm.load_state_dict(json.loads(state.read_text(encoding="utf-8")))
         return measuring.kept(folder)
 
-    def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Path:
+    def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str, proxy: bool = False) -> Path:
         trained = self.train(algorithm, recipe, name)
-        source = self._source(algorithm, self.eval.proxy and algorithm.role == "policy")
+        source = self._source(algorithm, (proxy or self.eval.proxy) and algorithm.role == "policy")
         scored = self._scored(source)
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
@@ -268,36 +302,46 @@ class Bench(Material):
                 "gold": self.source_description(self.data.gold) if named else plain(self.data.gold),
                 "measure": plain(self.data.measure)}
 
-    def evaluate_base(self, algorithm: Algorithm) -> Evaluation:
-        """The common evaluation of the base as it came, a kept stage too."""
-        model = self.model_description()
+    def evaluate_base(self, algorithm: Algorithm, proxy: bool = False) -> Evaluation:
+        """The common evaluation of the base as it came, a kept stage too; proxy: score it by the reward source too."""
+        model, source = self.model_description(), self._source(algorithm, proxy)
         seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
         description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
-                       "questions": self._questions_description(), "stream": seed, **self._measured_by(algorithm)}
+                       "questions": self._questions_description(), "stream": seed,
+                       "reward": source and self.source_description(source), **self._measured_by(algorithm)}
+        scored = self._scored(source)
 
         def build(target: Path, work: Path) -> None:
             with self.memory("evaluation of the base"):
-                measuring.measure_base(self, algorithm, seed, target)
+                measuring.measure_base(self, algorithm, source, scored, seed, target)
 
         alike = ("algorithm.class", "model.base")
         folder = self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike)
         return measuring.kept(folder)
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
-        """The evaluation of the trained stage that training started from, where there is one: the very one that a row
-        of that stage has, under these settings of the evaluation."""
-        need: Need | None = algorithm.needs.get("reference")
-        return self.evaluate(need.algorithm, need.recipe, "reference") if need else None
+        """The evaluation of what training started from, a trained stage or the base; scored by the reward source where
+        the algorithm's own answers are. Of a stage it is the very one that a row of that stage has, under these
+        settings of the evaluation. None beside what is no policy.
+        """
+        if algorithm.role != "policy":
+            return None
+        need, proxy = algorithm.needs.get("reference"), self.eval.proxy or algorithm.uses_reward
+        return (self.evaluate(need.algorithm, need.recipe, "reference", proxy) if need
+                else self.evaluate_base(self.start(algorithm).algorithm, proxy))
 
-    def start(self, algorithm: Algorithm) -> dict:
-        """Where training started. kind: that stage's method or ``base``; None for a method that has no reference.
-        identity: of its settings, which seeds share."""
-        if "reference" not in algorithm.needs:
-            return {"kind": None, "identity": None}
-        need = algorithm.needs["reference"]
-        settings = self.description(need.algorithm, need.recipe) if need else {"model": self.model_description()}
-        kind = type(need.algorithm).__module__.rpartition(".")[2] if need else "base"
-        return {"kind": kind, "identity": content_hash(streams.row_identity(self.hide(settings)))}
+    def start(self, algorithm: Algorithm) -> Start:
+        """What training starts from."""
+        need: Need | None = algorithm.needs.get("reference")
+        if not need:
+            return Start("base", _identity(self.hide({"model": self.model_description()})), Algorithm(view="prompts"),
+                         BASE)
+        kind = type(need.algorithm).__module__.rpartition(".")[2]
+        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED)
+
+    def identity(self, algorithm: Algorithm, recipe: Recipe) -> str:
+        """Of a stage's settings, which seeds share."""
+        return _identity(self.description(algorithm, recipe))
 
     def cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
         """What a stage cost, the stages it stands on included (seconds, tokens and queries add up; labels are the same
@@ -307,12 +351,17 @@ class Bench(Material):
         own, *beneath = self._costs(algorithm, recipe).values()
         total = dict(own)
         for stage in beneath:
-            for key in ("seconds", "tokens_trained", "tokens_sampled", "reward_queries"):
+            for key in ADDED:
                 total[key] += stage[key]
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
         return {**total, "stages": {role: self.under(need).cost(need.algorithm, need.recipe)
                                      for role, need in self._beneath(algorithm).items()}}
+
+    def cost_beneath(self, algorithm: Algorithm) -> dict[str, float]:
+        """What the stages that it stands on took, each once, of what adds up."""
+        stages = self._costs_beneath(algorithm).values()
+        return {key: sum(stage[key] for stage in stages) for key in ADDED}
 
     def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
         """The stages it stands on, by role."""
@@ -321,7 +370,11 @@ class Bench(Material):
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
-        costs = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
+        own = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
+        return own | self._costs_beneath(algorithm)
+
+    def _costs_beneath(self, algorithm: Algorithm) -> dict[str, dict]:
+        costs = {}
         for need in self._beneath(algorithm).values():
             costs.update(self.under(need)._costs(need.algorithm, need.recipe))
         return costs

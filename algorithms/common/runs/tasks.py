@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import results
+from . import beside, results
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
 from ..support.store import Store
+from ..support.terminal import show
 
 if TYPE_CHECKING:
     from ..models.model import ModelConfig
@@ -35,9 +37,10 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    from . import budgets
     from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
-    from ..evaluation.metrics import estimates, figure_rows, figures
+    from ..evaluation.metrics import figure_rows, figures
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -52,40 +55,51 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     auditor.check()
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
-    stage = bench.train(chosen.algorithm, chosen.recipe, name)
-    evaluation = bench.evaluate(chosen.algorithm, chosen.recipe, name)
-    start, audits = bench.baseline(chosen.algorithm), auditor.applies and chosen.algorithm.role == "policy"
-    if audits:
-        evaluation, start = auditor.judged(evaluation, name), start and auditor.judged(start, "the start")
-    found = figures(chosen.algorithm, evaluation, start)
+    recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
+    if bought:
+        head["config"]["recipe"]["steps"] = recipe.steps
+    stage = bench.train(chosen.algorithm, recipe, name)
+    evaluation = bench.evaluate(chosen.algorithm, recipe, name)
+    start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
+    if audits := auditor.applies and chosen.algorithm.role == "policy":
+        evaluation, baseline = auditor.judged(evaluation, name), auditor.judged(baseline, "the start")
+    found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
     for remark in (said := remarks(found)):
         log.warning("%s", remark)
-    shown = {key: {**one.to_dict(), "kind": found[key].kind} for key, one in estimates(found).items()}
+    began = {} if baseline is None else figures(start.algorithm, baseline, None)
+    shown, before = beside.told(found), beside.told(began)
     if alone := [key for key in found if key not in shown]:
         log.info("of one unit, which has no interval, so in figures.parquet alone: %s", ", ".join(alone))
     fit = json.loads((stage / "fit.json").read_text(encoding="utf-8"))
     report = data.report.to_dict()
     report["truncated"] = fit["truncated"]
-    result = {**head, "data": report, "evaluation": shown, "start": bench.start(chosen.algorithm),
-              "samples": chosen.eval.samples, "cost": bench.cost(chosen.algorithm, chosen.recipe),
-              "budget": {"equal": chosen.budget.equal}, "auditor": auditor.told() if audits else None}
+    result = {**head, "data": report, "evaluation": shown,
+              "identity": bench.identity(chosen.algorithm, recipe),
+              "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
+              "samples": chosen.eval.samples,
+              "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
+              "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
+              "auditor": auditor.told() if audits else None}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
         preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
-        results.write_references(folder, None if start is None else start.samples, preferred)
+        results.write_references(folder, None if baseline is None else baseline.samples, preferred)
     results.write_figures(folder, figure_rows(found.values()))
+    results.write_figures(folder, figure_rows(began.values()), results.START_FIGURES)
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
-    card = model_card(chosen.model.name, name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told,
-                      shown, peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
+    answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
+    ended = beside.Finished(name, shown, start.kind, before, answers, said)
+    card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
+                      peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template)
     results.write_json(folder / "result.json", mask.hide(result))
-    _show(name, shown, said, folder)
+    show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:
@@ -114,22 +128,6 @@ def store_of(stages: StagesConfig) -> Store:
     return store
 
 
-def _show(name: str, figures: dict, remarks: list[str], folder: Path) -> None:
-    print(f"\n{name}")
-    for key, value in figures.items():
-        if "@" in key or key.count("/") > 1:  # a point of a curve, a part of a figure: result.json has them
-            continue
-        line = f"  {key:24s} {value['mean']:9.4f}"
-        if value["kind"] != "constant":
-            interval = f"[{value['low']:.4f}, {value['high']:.4f}]"
-            line += f"   {interval:22s}   {value['n']} {value['unit']}"
-        print(line)
-    for remark in remarks:
-        print(f"\n{remark[0].upper()}{remark[1:]}.")
-    print("\nIntervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
-          f"\nresults: {folder}")
-
-
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
     from ..data.records.inspection import inspect
@@ -144,16 +142,16 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
     print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
 
 
-def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
-    """The folder named by ``adapter=…``, which holds weights, and the model they belong to: with the adapter's own
-    settings, and the base's revision and the chat template that it was trained with."""
+def adapter_of(config: DictConfig, key: str = "adapter") -> tuple[Path, ModelConfig]:
+    """The folder named by ``adapter=…`` (or another key), which holds weights, and the model they belong to: with the
+    adapter's own settings, and the base's revision and the chat template that it was trained with."""
     from ..models.adapters import CONFIG, SavedLora, settings_of
     from ..models.export import HEAD, weights_file
     from .hand_over import own_template
 
-    if not config.adapter or not isinstance(config.adapter, str):
-        raise ConfigError(f"adapter: found {config.adapter!r}; expected the folder of a run; fix: adapter=outputs/…")
-    folder, model = Path(config.adapter), build(config, ("model",))["model"]
+    if not config[key] or not isinstance(config[key], str):
+        raise ConfigError(f"{key}: found {config[key]!r}; expected the folder of a run; fix: {key}=outputs/…")
+    folder, model = Path(config[key]), build(config, ("model",))["model"]
     weights_file(folder)
     if (folder / HEAD).is_file():
         raise ConfigError(f"adapter: found {HEAD} in {folder}, a model that scores; expected one that answers; "
@@ -174,21 +172,28 @@ def adapter_of(config: DictConfig) -> tuple[Path, ModelConfig]:
     return folder, dataclasses.replace(model, lora=lora, revision=model.revision or revision)
 
 
-def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    """Talk to a result in the terminal. An empty line or end of input ends it."""
-    parts = build(config, ("trainer", "eval"))
-    (folder, model), sampling, number = adapter_of(config), parts["eval"].sampling, seed(config)
-    from ..models.export import frozen_role
-    from ..models.model import Models
-    from ..models.sampling import sample
-    from ..support.terminal import printable
+def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
+    try:
+        return adapter_of(config, key)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("adapter: ", f"{key}: ", 1).replace("adapter=", f"{key}=")) from None
 
-    models = Models(model, parts["trainer"].mixed_precision)
-    frozen_role(models, "policy", folder)
+
+def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
+    """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
+    the same time. An empty line or end of input ends it."""
+    parts = build(config, ("model", "trainer", "eval"))
+    sampling, number = parts["eval"].sampling, seed(config)
+    asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
+    if config.adapter is None:  # the base, read as what stands beside it was trained to be
+        asked = [(None, asked[0][1] if asked else parts["model"]), *asked]
+    from ..support.terminal import printable
+    from .speakers import speakers
+
+    talking = speakers(asked, parts["trainer"].mixed_precision)
+    chats = [one.models.template.chat for one in talking]
     sys.stdin.reconfigure(errors="replace")
-    print("Write a prompt; an empty line ends the conversation." if not models.template.chat else
-          "Write a message; an empty line ends the conversation.")
-    messages: list[dict] = []
+    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation.")
     turn = 0
     while True:
         try:
@@ -197,14 +202,9 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
             break
         if not text:
             break
-        # a model without a chat template continues text; one with it answers a conversation
-        prompt = [*messages, {"role": "user", "content": text}] if models.template.chat else text
-        ids = models.prompt_ids(prompt, sampling.max_new_tokens)
-        ((answer,),) = sample(models, "policy", [ids], sampling, number, keys=[f"chat/{turn}"])
-        reply = models.template.clean_response(prompt, models.template.decode(answer.ids))
-        print(printable(reply.strip()))
-        if models.template.chat:
-            messages = [*prompt, {"role": "assistant", "content": reply}]
+        for one in talking:
+            mark = f"[{one.name}] " if len(talking) > 1 else ""
+            print(printable(mark + one.reply(text, sampling, number, turn).strip()))
         turn += 1
 
 

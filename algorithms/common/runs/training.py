@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
@@ -13,9 +14,11 @@ from ..algorithm import Algorithm, Context, Recipe, RewardSource
 from ..data.template import Example
 from ..data.tokenized import Tokenized
 from ..models.export import frozen_role, role_digest, save_role
+from ..support.errors import ConfigError
 from ..support.memory import reset_peak_memory
 from ..support.seeds import derive
 from ..training import loop, references
+from ..training.pace import FILE, measure
 
 if TYPE_CHECKING:  # named here, not run: what a bench is made of stands in the key itself
     from ..models.model import Models
@@ -38,6 +41,17 @@ def train(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
         loop.write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
     save_role(context.models, algorithm.role, target)
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
+
+
+def pace(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
+         source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path) -> None:
+    """Fill ``target`` with the pace of a stage's first steps, which are not kept; see ``train``."""
+    context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+    context.loop = measure
+    copy.deepcopy(algorithm).fit(context)
+    if not (target / FILE).is_file():
+        raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by itself; "
+                          "expected a method that the common loop trains; fix: budget.equal=labels, or null")
 
 
 def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 JOINERS = "\u200c\u200d"  # invisible and harmless: emoji, Persian and Indic scripts need them
@@ -12,6 +13,12 @@ def printable(text: str) -> str:
     nor reorder (bidirectional controls) or hide what is read."""
     return "".join(c if c in "\n\t" + JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _escaped(c)
                    for c in text)
+
+
+def show(text: str) -> None:
+    """Print what the terminal's encoding has, and the rest written out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _escaped(character: str) -> str:

@@ -161,8 +161,7 @@ def nothing_held_out(every: int, view: str) -> str:
     """The message where held-out losses are asked for and the data has no records for them."""
     told = f"trainer.evaluate_every: found {every}, but the data holds nothing out for the view {view!r}"
     if view == "prompts":  # what files hold out is for the reported evaluation alone
-        return (f"{told}; expected tuning prompts, which files never hold; fix: trainer.evaluate_every=null, or "
-                "data=reviews")
+        return f"{told}; expected tuning prompts; fix: data.tuning=0.1, or trainer.evaluate_every=null"
     return f"{told}; expected held-out records; fix: data.heldout=0.1, or trainer.evaluate_every=null"
 
 
@@ -170,7 +169,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     """Train the policy; leave metrics.jsonl and fit.json in ``context.target``."""
     _check_records(algorithm, context)
     reset_peak_memory(context.models.device)
-    run = _Run(algorithm, context)
+    run = Run(algorithm, context)
     resumed = run.step
     context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
     context.models.used.clear()
@@ -200,7 +199,7 @@ def _check_records(algorithm: Algorithm, context: Context) -> None:
 
 
 @contextmanager
-def _display(run: "_Run") -> Iterator[Callable[[dict], None]]:
+def _display(run: "Run") -> Iterator[Callable[[dict], None]]:
     """A function that shows a step's metrics, on the progress bar and in the trackers."""
     context, trainer = run.context, run.context.trainer
     with (Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
@@ -218,7 +217,7 @@ def _display(run: "_Run") -> Iterator[Callable[[dict], None]]:
         yield show
 
 
-class _Run:
+class Run:
     """What is trained, and how far it has come; made, it goes on from the last checkpoint where there is one."""
 
     def __init__(self, algorithm: Algorithm, context: Context):

@@ -95,9 +95,10 @@ class FileData:
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
-    on_bad_row: error | drop. heldout: share of the prompts held out. audit: share of the other prompts with comparisons
-    that the auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none.
-    gold: a reward source that is taken for the truth. limit: the first so many usable records only.
+    on_bad_row: error | drop. heldout: share of the prompts held out. tuning: share of the others on which settings are
+    chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
+    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a reward
+    source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -121,6 +122,7 @@ class FileData:
     filter: Filter | None = None
     on_bad_row: str = "error"
     heldout: float = 0.1
+    tuning: float = 0.0
     audit: float | None = None
     gold: Any = None
     limit: int | None = None
@@ -173,6 +175,7 @@ class FileData:
         records, report = self.records()
         _log_report(report)
         train, heldout = split(records, self.heldout)
+        train, tuned = split(train, self.tuning, "tuning")
         train, audit = self._set_aside(train)
         rating = highest_rating(records)
         preferences, demos = rated(train), demonstrations(train, rating)
@@ -188,7 +191,7 @@ class FileData:
         if self.heldout and not len(heldout):
             log.warning("nothing is held out: the data has a single prompt")
         return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
-                        heldout=rated(heldout), tuning=Records.from_list([]), report=report, gold=self.gold,
+                        heldout=rated(heldout), tuning=evaluation_records(tuned, rating), report=report, gold=self.gold,
                         on_bad_row=self.on_bad_row, audit=audit)
 
     def _set_aside(self, train: Records) -> tuple[Records, Records | None]:

@@ -118,16 +118,16 @@ def first_of_each(ascending: np.ndarray) -> np.ndarray:
     return first
 
 
-def split(records: Records, share: float) -> tuple[Records, Records]:
+def split(records: Records, share: float, key: str = "heldout") -> tuple[Records, Records]:
     """(train, heldout): of the distinct conversations the `share` with the lowest hashes is held out,
-    with all their records.
+    with all their records. ConfigError, of the option `key`, for no share.
 
     Prompts with the same first user turn are one conversation: a longer one holds the answers of a shorter one. So no
     prompt is on both sides. At least one conversation stays on each side where there are two and 0 < share < 1. It
     depends on content alone: neither order nor seed changes it.
     """
     if not 0 <= share < 1:
-        raise ConfigError(f"data.heldout: found {share}; expected a share from 0 up to, not including, 1")
+        raise ConfigError(f"data.{key}: found {share}; expected a share from 0 up to, not including, 1")
     hashes = records.array("root_hash")
     distinct = np.sort(hashes)
     distinct = distinct[first_of_each(distinct)]

@@ -37,7 +37,8 @@ class RefusalData:
     path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
     name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
-    heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`.
+    heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`; tuning: share of the
+    others that settings are chosen on.
     balance: drop pairs of the commoner kind until there are as many of each. demonstrations: answers | all, with
     invented answers where none is true: a model that always answers, to be repaired. refusals: share of the
     demonstrations of unanswerable questions that decline (see ``refusals.demonstrated``). match: exact | contains: when
@@ -58,6 +59,7 @@ class RefusalData:
     prompt: str = "{question}"
     chat: bool = False
     heldout: float = 0.1
+    tuning: float = 0.0
     split_by: str = "question"
     balance: bool = True
     demonstrations: str = "answers"
@@ -69,8 +71,9 @@ class RefusalData:
 
     def __post_init__(self):
         require(self, "data", on_bad_row=one_of(("error", "drop")), split_by=one_of(("question", "topic")),
-                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1, refusals=SHARE,
-                samples=at_least(1), threshold=SHARE_BELOW_1)
+                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1, tuning=SHARE_BELOW_1,
+                refusals=SHARE,
+samples=at_least(1), threshold=SHARE_BELOW_1)
         if not self.path:
             raise _refused("path", "none", "a file of questions, or several")
         if unknown := sorted((self.columns or {}).keys() - set(COLUMNS)):
@@ -82,7 +85,7 @@ class RefusalData:
         """The named sets. The seed draws wordings, inventions and what is left out;
         never which questions are held out."""
         questions, report = self.questions()
-        train, heldout = self.divided(questions)
+        train, tuned, heldout = self.divided(questions)
         kinds = {question.kind for question in questions}
         if self.balance and self.pairs is None and len(kinds) == 1:
             known = kinds == {ANSWERABLE}
@@ -92,7 +95,7 @@ class RefusalData:
                              f"add the other kind{FIND_UNKNOWN if known else ''} or set data.balance=false")
         with_pairs = self._complete(train, train, report, seed)
         asked = self._complete(heldout, questions, report, seed)
-        made = self._pairs(with_pairs, heldout, seed)
+        made = self._pairs(with_pairs, [*tuned, *heldout], seed)
         compared = made_pairs(asked, Random(f"refusals/heldout/{seed}"))
         usable = [*with_pairs, *asked]
         report.strict_pairs = len(made) + len(compared)
@@ -109,7 +112,7 @@ class RefusalData:
             "prompts": [Record(question.prompt, [], None, question.told()) for question in with_pairs],
             "evaluation": evaluated(asked),
             "heldout": compared,
-            "tuning": [],
+            "tuning": evaluated(self._complete(tuned, questions, report, seed)),
         }
         return DataSets(**{name: Records.from_list(records) for name, records in sets.items()}, report=report,
                         measure=partial(measure, match=self.match), on_bad_row=self.on_bad_row)
@@ -139,22 +142,27 @@ class RefusalData:
         report.kinds = {name: sum(one.kind == name for one in found.values()) for name in (ANSWERABLE, UNANSWERABLE)}
         return list(found.values()), report
 
-    def divided(self, questions: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-        """(training, held-out) questions, by content alone: neither order nor seed changes it."""
+    def divided(self, questions: Sequence[Question]) -> tuple[list[Question], list[Question], list[Question]]:
+        """(training, tuning, held-out) questions, by content alone: neither order nor seed changes it."""
+        others, heldout = self._without(questions, self.heldout)
+        training, tuning = self._without(others, self.tuning)
+        return training, tuning, heldout
+
+    def _without(self, questions: Sequence[Question], share: float) -> tuple[list[Question], list[Question]]:
         if self.split_by == "topic":
             topics = {question.topic for question in questions}
             if None in topics:
                 first = next(question for question in questions if question.topic is None)
                 raise data_error(first.meta["source"], first.meta["line"], "topic", "none", "a topic in every row",
                                  "add it, or set data.split_by=question")
-            if self.heldout and len(topics) == 1:
+            if share and len(topics) == 1:
                 raise data_error(self._first, 1, "topic", "a single topic",
                                  "at least two where whole topics are held out",
                                  "add topics, or set data.split_by=question")
-            names = [held_out(topics, self.heldout)]
+            names = [held_out(topics, share)]
             held = [question.topic in names[0] for question in questions]
         else:
-            names = [held_out((_text(question) for question in questions if question.kind == name), self.heldout)
+            names = [held_out((_text(question) for question in questions if question.kind == name), share)
                      for name in (ANSWERABLE, UNANSWERABLE)]
             held = [any(_text(question) in some for some in names) for question in questions]
         return ([question for question, out in zip(questions, held) if not out],
@@ -214,8 +222,8 @@ class RefusalData:
             if prompt_hash(record.prompt) in outside:
                 raise data_error(record.meta["source"], record.meta["line"], "prompt",
                                  "a question that is held out here", "pairs of training questions",
-                                 "make the file again with the same data.path, data.heldout, data.split_by and "
-                                 "data.prompt")
+                                 "make the file again with the same data.path, data.heldout, data.tuning, "
+                                 "data.split_by and data.prompt")
         return records
 
 

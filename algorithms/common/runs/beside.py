@@ -1,0 +1,102 @@
+"""A finished run beside what its training started from: every figure with the start's, and answers to the same prompts."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..figures import Figure, Known
+from ..support.terminal import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROMPTS = 3
+LINES = 6  # of a prompt or an answer
+LABEL = 8  # letters
+HOLDS = "Intervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
+
+
+class Answers(NamedTuple):
+    """A prompt as the model reads it, with an answer of the start and one of the trained model."""
+
+    prompt: str
+    before: str
+    own: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run and its start. Figures are by name, as in result.json."""
+
+    method: str
+    figures: dict[str, dict]
+    start: str  # its kind: base, or the method that trained it
+    before: dict[str, dict]
+    answers: list[Answers]
+    remarks: list[str] = field(default_factory=list)  # what a reader of the figures must know
+
+    def text(self, width: int) -> str:
+        """For a terminal of so many columns."""
+        lines = ["", self.method, *self._figure_lines()]
+        lines += [line for one in self.remarks for line in ("", f"{one[0].upper()}{one[1:]}.")] + ["", HOLDS]
+        if self.answers:
+            lines += ["", f"The first prompts, answered by the start ({self.start}) and by this model:", "",
+                      *self.answer_lines(width)]
+        return "\n".join(lines)
+
+    def _figure_lines(self) -> list[str]:
+        """One line a figure, with the start's where it has one."""
+        shown = {name: one for name, one in self.figures.items() if "@" not in name and name.count("/") < 2}  # no parts
+        beside = any(name in self.before for name in shown)
+        lines = [f"  {'':61s}start ({self.start})"] if beside else []
+        for name, one in shown.items():
+            other = f"   {_amount(self.before[name]) if name in self.before else '':33s}" if beside else ""
+            counted = "" if one["kind"] == "constant" else f"   {one['n']} {one['unit']}"
+            lines.append(f"  {name:24s} {_amount(one):33s}{other}{counted}".rstrip())
+        return lines
+
+    def answer_lines(self, width: int) -> list[str]:
+        """Plain text of so many columns: nothing of it moves a cursor; what is long is cut, prompts at their beginning."""
+        lines = []
+        for one in self.answers:
+            lines += [*_entry("prompt", one.prompt, width, last=True), *_entry("start", one.before, width),
+                      *_entry(self.method, one.own, width), ""]
+        return lines[:-1]
+
+
+def told(found: dict[str, Figure | Known]) -> dict[str, dict[str, Any]]:
+    """Figures as in result.json, those that have an interval."""
+    from ..evaluation.metrics import estimates
+
+    return {name: {**one.to_dict(), "kind": found[name].kind} for name, one in estimates(found).items()}
+
+
+def first_answers(samples: pd.DataFrame, start: pd.DataFrame) -> list[Answers]:
+    """To the first prompts the first answer of each."""
+    own, before = (one[one["picked"] & (one["sample"] == 0)].set_index("prompt_id") for one in (samples, start))
+    return [Answers(row.prompt, before.at[key, "response"], row.response) for key, row in own.head(PROMPTS).iterrows()
+            if key in before.index]
+
+
+def _amount(one: dict) -> str:
+    interval = "" if one["kind"] == "constant" else f"   [{one['low']:.4f}, {one['high']:.4f}]"
+    return f"{one['mean']:9.4f}{interval}"
+
+
+def _entry(label: str, text: str, width: int, last: bool = False) -> list[str]:
+    room = max(width - LABEL - 4, 20)
+    found = [piece for line in printable(text.strip()).splitlines() for piece in textwrap.wrap(line, room) or [""]] or [""]
+    if len(found) > LINES:
+        found = ["… " + found[-LINES], *found[1 - LINES:]] if last else [*found[:LINES - 1], found[LINES - 1] + " …"]
+    heads = [label[:LABEL], *[""] * (len(found) - 1)]
+    return [f"  {head:{LABEL}s}  {line}".rstrip() for head, line in zip(heads, found)]
+
+
+def fenced(lines: list[str]) -> list[str]:
+    """As a block of Markdown that shows text as it is, whatever it holds."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}text", *lines, fence]
