@@ -132,7 +132,8 @@ def test_a_folder_without_weights_is_refused(make_models, tmp_path):
     with pytest.raises(ConfigError, match="adapter: found no"):
         weights_file(tmp_path)
     models = trained(make_models)
-    for folder, told in ((tmp_path, "adapter: found no"), (tmp_path / "missing", "adapter: found .*, and no such folder")):
+    missing = (tmp_path / "missing", "adapter: found .*, and no such folder")
+    for folder, told in ((tmp_path, "adapter: found no"), missing):
         with pytest.raises(ConfigError, match=told):
             load_role(models, "policy", folder)
 
