@@ -376,7 +376,7 @@ BAD_LINES = {
 }
 
 
-BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=chat")
+BEFORE = ("algorithm.betta=1", "hydra.mode=FOO", "--nothing=1", "algorithm.beta=-1", "data=file", "task=merge")
 
 
 @pytest.mark.parametrize("lines", few([list(BEFORE), [line for line in BAD_LINES if line not in BEFORE]], [0]), ids=len)
