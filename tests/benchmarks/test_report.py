@@ -414,7 +414,7 @@ def test_reads_files_only():
             "print(*sorted(n for n in sys.modules if n.split('.')[0] in ('torch', 'transformers', 'algorithms')))")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     inside = ("algorithms.common.evaluation.inference", "algorithms.common.evaluation.verdicts",
-              "algorithms.common.support.errors")
+              "algorithms.common.support.checks", "algorithms.common.support.errors")
     assert all(any(one.startswith(name) or name.startswith(f"{one}.") for one in inside)
                for name in run.stdout.split()), run.stdout
     assert report.exit_code == 0
