@@ -168,15 +168,18 @@ def test_a_function_that_asks_for_anything_else_is_refused(function, unknown, fi
         Function(functools.partial(function, **{unknown: 1})).check(make_data())
 
 
-@pytest.mark.parametrize("function", [lambda: 0, lambda **more: 0, lambda scale=1: 0, functools.partial(lambda text: 0, text=1)])
+@pytest.mark.parametrize("function", [lambda: 0, lambda **more: 0, lambda scale=1: 0,
+                                      functools.partial(lambda text: 0, text=1)])
 def test_a_function_that_asks_for_nothing_is_refused(function):
     with pytest.raises(ConfigError, match="asks for nothing that it could judge; .*; fix: let it take responses"):
         Function(function).check(make_data())
 
 
 def test_a_value_before_the_responses_leaves_them_to_be_given_by_name():
-    function = functools.partial(lambda weight, prompts, responses: [weight * len(text) for text in responses], weight=2)
-    assert opened(Function(function))(TWO) == [2.0 * len(one.text) for one in TWO]
+    def reward(weight, prompts, responses):
+        return [weight * len(text) for text in responses]
+
+    assert opened(Function(functools.partial(reward, weight=2)))(TWO) == [2.0 * len(one.text) for one in TWO]
 
 
 def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix_works(tmp_path, monkeypatch):
