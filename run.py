@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home
+from algorithms.common.support.quiet import quieten
 from algorithms.common.support.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -78,6 +79,7 @@ def unwritable(error: OSError) -> str | None:
 
 
 if __name__ == "__main__":
+    quieten()
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback at every line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
     try:

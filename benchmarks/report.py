@@ -187,6 +187,8 @@ def _measure(member: Member, shared: Mapping[str, Shared]) -> list[str]:
         except ValueError as error:
             notes.append(f"{row.label}: no {name}: {error}.")
             continue
+        if all(run.evaluation[name].kind == "constant" for run in having):
+            row.constants.add(name)
         if len(having) < len(runs):
             notes.append(f"{row.label}: {name} is from {len(having)} of {len(runs)} seeds.")
     for name in COSTS:

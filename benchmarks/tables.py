@@ -74,6 +74,7 @@ class Row:
     seeds: tuple[int, ...]                      # of the complete runs
     origin: str = ""                            # tells apart rows that are otherwise named alike
     estimates: dict[str, Estimate] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)    # figures that are not measured and have no interval
     costs: dict[str, float] = field(default_factory=dict)
     failed: int = 0                             # runs that ended with an error
     diverged: int = 0                           # of whose training no finite numbers came
@@ -198,7 +199,8 @@ def _blocks(table: Table) -> list[_Block]:
     best = next((index for index, row in enumerate(table.rows) if table.best and row.label == table.best), None)
     quality = _Block(["algorithm", *(told for told, _ in titles), "runs"], [], best=best)
     for row in table.rows:
-        figures = [_figure(row.estimates.get(name), digits) for name, (_, digits) in zip(table.shown, titles)]
+        figures = [_figure(row.estimates.get(name), digits, name in row.constants)
+                   for name, (_, digits) in zip(table.shown, titles)]
         quality.rows.append([(row.label, ""), *figures, (row.runs, "")])
     cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
     for row in table.rows:
@@ -221,11 +223,11 @@ def _pairs(table: Table) -> _Block:
     return block
 
 
-def _figure(estimate: Estimate | None, digits: int) -> tuple[str, str]:
+def _figure(estimate: Estimate | None, digits: int, constant: bool = False) -> tuple[str, str]:
     if estimate is None:
         return "", ""
     mean, low, high = (_number(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
-    return mean, f"[{low}, {high}]"
+    return mean, "" if constant else f"[{low}, {high}]"
 
 
 def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:

@@ -91,6 +91,12 @@ def test_csv_exactly(tmp_path):
         'row,ppo,,,,,,,,,1,1,0,,failed,,"seed 1: TrainingError: it, ""broke"""\n')
 
 
+def test_a_constant_has_no_interval_and_a_figure_that_was_measured_has(tmp_path):
+    figures = {"kl/bound": known(1.5, n=8), "kl/exact": known(1.25, 1.25, 1.25, "resampled")}
+    texts = written(tmp_path, *(result("best_of_n", seed, figures=figures) for seed in (0, 1)))
+    assert "| best_of_n | 1.250 [1.250, 1.250] | 1.500 | 2 |" in texts["md"]
+
+
 def test_the_csv_has_every_number_of_a_pair(tmp_path):
     texts = written(tmp_path, *method("sft", START), *method("ppo", GOLD, START))
     (pair,) = lines(texts, "pair")

@@ -124,8 +124,7 @@ def test_a_row_that_cannot_be_used_takes_its_group_along(tmp_path, options, bad,
     beside = f"line {line} of the same group: {found}"
     assert [row["found"] for row in rows] == [found if row["line"] == line else beside for row in rows]
     with pytest.raises(DataError, match=f"a.jsonl:{line}: .* found .*\n3 of 12 rows cannot be used, each with its "
-                                        "whole group:\n"
-                                        f"  {reason}: 3 .lines 2, 6, 10.\n"):
+                                        f"whole group:\n  {reason}: 3 .lines 2, 6, 10.\n"):
         FileData(path=path, group="idx", **options).records()
 
 
@@ -271,8 +270,7 @@ def test_all_bad_rows_are_in_the_runs_folder_in_both_modes(tmp_path):
     ended, rows = command(tmp_path, f"data.path={path}")
     assert ended.status == 2 and told(rows) == BAD_TOLD
     assert ended.err.rstrip().endswith("data.on_bad_row=drop would leave 2 records; the tokenizer and chat template "
-                                       "of a run "
-                                       "may refuse more\n"
+                                       "of a run may refuse more\n"
                                        f"all of them: {tmp_path}/run/bad_rows.jsonl")
     assert rows[1] == {"path": path, "line": 3, "reason": "null", "field": "rejected", "found": "null",
                        "expected": "text", "fix": "correct the row"}

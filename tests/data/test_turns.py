@@ -7,6 +7,7 @@ import json
 import pytest
 
 from algorithms.common.data.records import BadRow, DataSets, FileData, LoadReport, Record, Records, pairs
+from algorithms.common.data.records.columns import CUT
 from algorithms.common.data.records.record import answered, prompt_hash
 from algorithms.common.data.template import Template
 from algorithms.common.data.usability import Reading, usable
@@ -364,8 +365,7 @@ def test_a_rendered_conversation_given_as_plain_text_is_used_and_told(tmp_path, 
     bench = make_bench(tmp_path, CHATML, read(tmp_path, rows, heldout=0.0).load(0))
     with caplog.at_level("WARNING"):
         usable(bench.data, [Reading(bench.template, "demonstrations")])
-    told = "special tokens written out in the texts of 20 records of the demonstrations are read as these"
-    assert told in caplog.text
+    assert "special tokens written out in the texts of 20 records of the demonstrations are read as" in caplog.text
     template = bench.template
     turns = [{"role": "user", "content": "how 0?"}]
     assert template.prompt_ids(rows[0]["prompt"]) == template.prompt_ids(turns)
@@ -376,8 +376,7 @@ def test_the_end_of_a_conversation_that_is_not_learned_is_counted(tmp_path, capl
     with caplog.at_level("INFO"):
         data = read(tmp_path, rows).load(0)
     (skipped,) = data.report.skipped.items()
-    reason = "the end of a conversation, after its last answer that is to be learned (weight 0 or train: false)"
-    assert skipped == (reason, 4)
+    assert skipped == (CUT, 4)
     assert "skipped 4 times: the end of a conversation" in caplog.text and data.report.kept == 12
     rows = [{"messages": [USER, answer("one", train=False), AGAIN, answer("two")]} for i in range(12)]
     with caplog.at_level("INFO"):

@@ -249,12 +249,16 @@ def test_gold_accuracy_and_calibration_of_pairs_by_hand():
                           "rejected_length": 1, "prompt_id": list("aabc"), "gold_chosen": [1.0, -1.0, 1.0, 0.0],
                           "gold_rejected": [0.0, 0.0, 0.0, 0.0],
                           "logit": [math.log(3), math.log(3), math.log(3), -math.log(3)]})
+    few = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs), None)
+    assert "calibration/error" not in few and few["accuracy/heldout"].n == 3, "3 prompts do not tell how it varies"
+    pairs = pd.concat([pairs.assign(prompt_id=pairs["prompt_id"] + str(copy)) for copy in range(7)], ignore_index=True)
     found = metrics(PLAIN, evaluation(pd.DataFrame(), pairs=pairs), None)
     # right, right, tie; none
-    assert found["accuracy/gold"].mean == pytest.approx(2.5 / 3) and found["accuracy/gold"].n == 2
+    assert found["accuracy/gold"].mean == pytest.approx(2.5 / 3) and found["accuracy/gold"].n == 14
     # ¾ sure, ¾ right
-    assert found["calibration/error"].mean == pytest.approx(0.0) and found["calibration/error"].n == 3
-    assert found["accuracy/heldout"].n == 3 and "accuracy/chosen_longer" not in found
+    calibration = found["calibration/error"]
+    assert calibration.mean == pytest.approx(0.0) and calibration.n == 21 and calibration.high > 0.02
+    assert found["accuracy/heldout"].n == 21 and "accuracy/chosen_longer" not in found
 
 
 def test_distinct_2():

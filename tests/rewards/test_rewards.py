@@ -176,9 +176,10 @@ def test_a_function_that_asks_for_nothing_is_refused(function):
 
 
 def test_a_value_before_the_responses_leaves_them_to_be_given_by_name():
-    function = functools.partial(lambda weight, prompts, responses: [weight * len(text) for text in responses],
-                                 weight=2)
-    assert opened(Function(function))(TWO) == [2.0 * len(one.text) for one in TWO]
+    def reward(weight, prompts, responses):
+        return [weight * len(text) for text in responses]
+
+    assert opened(Function(functools.partial(reward, weight=2)))(TWO) == [2.0 * len(one.text) for one in TWO]
 
 
 def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix_works(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
 from .inference.resampling import bootstrap, calibration_error
 from ..data.records.words import units
 
+LEAST_RESAMPLED = 20  # prompts from which resampling them tells how much the figure varies: of one it never does
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
 SCORES = {"gold": "reward/gold", "proxy": "reward/proxy", "auditor": "score/auditor"}  # columns of samples: figures
 # By which answers win, the first that there is: the proxy is what some methods learned to please, and says so
@@ -175,7 +176,7 @@ def _pair_figures(frame: pd.DataFrame) -> list[Figure | Known]:
     """On held-out pairs, a prompt's together: how often the scores agree with the labels, and with gold; ties half.
 
     Accuracy apart by which response is longer, since a scorer may only like length. Calibration: whether the method's
-    own probability that the chosen response is preferred, σ(logit), is how often it is.
+    own probability that the chosen response is preferred, σ(logit), is how often it is; absent below LEAST_RESAMPLED.
     """
     sign = np.sign(frame["chosen"] - frame["rejected"])  # 1: chosen above rejected
     frame = frame.assign(hits=(sign + 1) / 2)
@@ -187,7 +188,7 @@ def _pair_figures(frame: pd.DataFrame) -> list[Figure | Known]:
         parts.append(("accuracy/gold", frame.assign(hits=(sign * truth + 1) / 2)[truth != 0]))
     found: list[Figure | Known] = [Figure.of(name, part["prompt_id"], part["hits"], kind="share")
                                    for name, part in parts if len(part)]
-    if "logit" in frame:
+    if "logit" in frame and frame["prompt_id"].nunique() >= LEAST_RESAMPLED:
         error = calibration_error(frame["logit"], frame["prompt_id"].tolist())
         found.append(Known("calibration/error", error.mean, error.low, error.high, error.n, "resampled"))
     return found
