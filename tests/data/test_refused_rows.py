@@ -147,6 +147,8 @@ def test_a_mapper_that_needs_the_whole_group_has_it_blamed_as_a_whole(tmp_path):
 def backwards(rows):
     """Its responses in another order than the rows, one of them changed."""
     made = ranking(rows)
+    if len(rows) < 3:
+        return made
     return Record(made.prompt, [made.responses[2].strip(), *made.responses[1::-1]], made.scores[::-1])
 
 
