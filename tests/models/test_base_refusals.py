@@ -153,7 +153,7 @@ def test_a_misspelt_folder_beside_others_gets_no_advice_about_the_hub(tmp_path, 
     monkeypatch.chdir(tmp_path)
     for name in ("models/mergd", "benchmarks/lab2"):  # below this folder, and below the project's
         message = refused(command(name, tmp_path))
-        assert message.startswith(f"model.name: found '{name}' (") and message.endswith("fix: correct the path")
+        assert message.startswith(f"model.name: found '{name}' (") and message.rstrip().endswith("; fix: correct the path")
         assert "no such folder" in message and "hf auth" not in message
     assert "(models has adapter, merged)" in refused(command("models/mergd", tmp_path))
     assert "hf auth" in refused(command("nobody/nothing", tmp_path))
@@ -163,7 +163,7 @@ def test_a_file_is_no_model_and_its_folder_is_named(tmp_path, no_weights):
     (tmp_path / "model.safetensors").write_bytes(b"")
     message = refused(command(tmp_path / "model.safetensors", tmp_path))
     assert message.startswith(f"model.name: found the file '{tmp_path}/model.safetensors'; expected the folder")
-    assert message.endswith(f"fix: model.name={tmp_path}")
+    assert message.rstrip().endswith(f"; fix: model.name={tmp_path}")
 
 
 def test_an_adapters_folder_is_to_be_merged_first(tmp_path, no_weights):

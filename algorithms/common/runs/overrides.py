@@ -315,7 +315,7 @@ def _in_hydras_words(error: Exception, overrides: list[str]) -> str:
     if again:
         return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place of "
                 f"that; fix: {again[1:]}")
-    lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'", told)
+    lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'(?: Available options in .*)?", told)
     if lost:
         return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected "
                 f"{lost[1]}/{lost[2]}.yaml in conf, or in the folder of --config-dir; fix: write it, or "
