@@ -153,7 +153,8 @@ def test_a_misspelt_folder_beside_others_gets_no_advice_about_the_hub(tmp_path, 
     monkeypatch.chdir(tmp_path)
     for name in ("models/mergd", "benchmarks/lab2"):  # below this folder, and below the project's
         message = refused(command(name, tmp_path))
-        assert message.startswith(f"model.name: found '{name}' (") and message.rstrip().endswith("; fix: correct the path")
+        assert message.startswith(f"model.name: found '{name}' (")
+        assert message.rstrip().endswith("; fix: correct the path")
         assert "no such folder" in message and "hf auth" not in message
     assert "(models has adapter, merged)" in refused(command("models/mergd", tmp_path))
     assert "hf auth" in refused(command("nobody/nothing", tmp_path))
