@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from algorithms.common.evaluation.inference.crossed import mean_squares, student
-from algorithms.common.evaluation.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix
+from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix,
+                                                               contrast)
 from algorithms.common.evaluation.inference.shares import Shares
 
 from .results_read import ReportError, Result
@@ -101,8 +102,26 @@ def estimate(figure: str, runs: Sequence[Result], shared: Shared | None) -> Esti
     found, kind = matrix(figure, runs, shared), ESTIMATED[shared.kind]
     if shared.nested and len(runs) > 1:
         return in_each_seed(_nested(found, kind, shared.count), shared)
+    if (less := _of_shares(figure, runs, shared, found)) is not None:
+        return less
     there = found.denominator.any(0)    # prompts that have some of it
     return kind.estimate(Matrix(found.numerator[:, there], found.denominator[:, there], found.unit), 0.95)
+
+
+def _of_shares(figure: str, runs: Sequence[Result], shared: Shared, differences: Matrix) -> Estimate | None:
+    """A share less its start's, by square-and-add as pairs of rows are: it has a width where all answers agree."""
+    own, minus, _ = figure.partition("_minus_")
+    kinds = {run.evaluation[own].kind if own in run.evaluation else None for run in runs}
+    if not minus or kinds != {"share"} or shared.nested:
+        return None
+    having = matrix(own, runs, shared)
+    if not having.denominator.all() or not differences.denominator.all():
+        return None
+    before = having.numerator - having.denominator * differences.numerator / differences.denominator
+    start = Matrix(before.clip(0, having.denominator), having.denominator, having.unit)
+    found = contrast(having, start, SHARE)
+    (low,), (high,) = found.interval(0.05)
+    return having.estimate(found.squares.mean[0], low, high)
 
 
 def of_these_models(figure: str, runs: Sequence[Result]) -> Estimate:

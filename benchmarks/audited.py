@@ -86,8 +86,10 @@ def alarms(members: Sequence[Rows]) -> tuple[str, list[str]]:
         told = "; ".join(f"seed {run.seed}: {signed(one.proxy.mean)} by the proxy reward, {signed(one.judge.mean)} "
                          f"[{signed(one.judge.low)}, {signed(one.judge.high)}] by {JUDGES[judge]}"
                          for run, judge, one in found)
-        notes.append(f"{member.label}, reward over-optimised, gains in standard deviations of the start's answers: "
-                     f"{told}. Such answers please the reward model, and are not as much better.")
+        notes.append(f"{member.label}, reward over-optimised: the judge sees less than a third of the proxy's gain, each in "
+                     "standard deviations of what the start's answers to a prompt score on the mean, with the interval of "
+                     f"that trained model on new prompts: {told}. Such answers please the reward model, and are not as "
+                     "much better.")
     return (f"Reward over-optimised: {listed(named)}." if named else ""), notes
 
 

@@ -17,11 +17,11 @@ def source(preset, *overrides) -> FileData:
 
 @dataclass
 class Bad:
-    """A row that cannot be used: the reason it is counted under, its column, and how many rows go with it."""
+    """A row that cannot be used: the reason it is counted under, its column, and the rows of its group, itself at 0."""
 
     reason: str
     column: str
-    rows: int = 1
+    group: tuple[int, ...] = (0,)
 
 
 FILTERED, GROUPED = "filtered", "part of the group before"
@@ -149,7 +149,7 @@ OASST_ROWS = [
     (said("p1", "p", "half", rank=0), GROUPED), (said("p2", "p", "ranked", rank=None), GROUPED),
     (said("s", None, "Lone", "prompter", "s"), []), (said("s1", "s", "reply", tree="s", rank=0), GROUPED),
     (said("t", None, "Hi", "prompter", "t"), GROUPED),
-    (said("t1", "t", None, tree="t", rank=0), Bad("null", "text", 3)),
+    (said("t1", "t", None, tree="t", rank=0), Bad("null", "text", (-1, 0, 1))),
     (said("t2", "t", "x", tree="t", rank=1), GROUPED),
     (said("v1", "gone", "x", tree="v", rank=1), Bad("no parent", "parent_id")),
 ]
@@ -264,7 +264,7 @@ CASES = {
         (changed(STEER, prompt="Tie", response="Al."), GROUPED),
         (changed(STEER, prompt="One"), [Record("One", ["Bo."], [3.0])]),
         (changed(STEER, prompt="Null"), GROUPED),
-        (changed(STEER, prompt="Null", helpfulness=None), Bad("null", "helpfulness", 2)),
+        (changed(STEER, prompt="Null", helpfulness=None), Bad("null", "helpfulness", (-1, 0))),
         (changed(STEER, response="Cy.", helpfulness=1), GROUPED),
         (changed(STEER, prompt=None), Bad("null", "prompt"))]),
     "alpaca": Case([

@@ -179,3 +179,22 @@ def test_seeds_that_share_a_part_of_their_prompts_are_refused(tmp_path):
     prompts = [names(*range(seed * 2, seed * 2 + 4)) for seed in range(3)]
     with pytest.raises(ReportError, match="found 0 prompts that all 3 runs have, of up to 4"):
         made(tmp_path, *method("dpo", GOLD, prompts=prompts))
+
+
+def test_a_share_less_its_starts_is_the_pair_of_both_rows(tmp_path):
+    """Its interval is the pair's, and has a width where all answers agree."""
+    own = np.array([[1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 1.]])
+    before = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.]])
+    rows = seeded("sft", {"refusal/unanswerable": [figure(one, "share") for one in before]})
+    rows += seeded("dpo", {"refusal/unanswerable": [figure(one, "share") for one in own],
+                           "refusal/unanswerable_minus_sft": [figure(one) for one in own - before],
+                           "refusal/answerable": [figure(np.zeros(4), "share") for _ in own],
+                           "refusal/answerable_minus_sft": [figure(np.zeros(4)) for _ in own]})
+    table = made(tmp_path, *rows)
+    (pair,) = table.pairs
+    less = next(row for row in table.rows if row.algorithm == "dpo").estimates
+    found = less["refusal/unanswerable_minus_sft"]
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (pair.difference.mean, pair.difference.low, pair.difference.high))
+    none = less["refusal/answerable_minus_sft"]
+    assert none.mean == 0 and none.low < -0.05 and none.high > 0.05

@@ -24,6 +24,7 @@ from preset_rows import (
     STEER,
     TLDR,
     TREE,
+    VERDICT,
     WEBGPT,
     assistant,
     changed,
@@ -60,6 +61,8 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
     "shp": (m.shp, SHP, {
         "history": TEXT, "human_ref_A": TEXT, "human_ref_B": TEXT, "labels": (GONE, None, 2, "A", 0),
         "score_A": (*NUMBER, float("nan")), "score_B": NUMBER}),
+    "verdicts": (m.verdicts, VERDICT, {
+        "outcome": (*TEXT, "both"), "judge": TEXT, "prompt": TEXT, "left_response": TEXT, "right_response": TEXT}),
     "safe_rlhf": (m.safe_rlhf, SAFE,
                   {"prompt": TEXT, "response_0": TEXT, "response_1": TEXT, "better_response_id": SIDE}),
     "arena": (m.arena, ARENA, {

@@ -143,9 +143,9 @@ def test_numbers_are_written_out(value, two, plain):
 
 def test_what_no_difference_could_have_shown_is_said():
     assert would_be_seen(inf, inf) == "none, however large, would have been seen with a chance of 80 %"
-    assert would_be_seen(0.26,
-                         inf) == ("a difference of about 0.26 or more would have been seen with a chance of 80 %, "
-                                        "in some of them none, however large")
+    told = ("in some a difference of about 0.26 or more would have been seen with a chance of 80 %, in others none, "
+            "however large")
+    assert would_be_seen(0.26, inf) == told
     assert would_be_seen(0.26, 0.264) == "a difference of about 0.26 would have been seen with a chance of 80 %"
     found = comparison({("a", "b"): UNDECIDED})
     found = replace(found, pairs=(replace(found.pairs[0], smallest_shown=inf),))

@@ -70,7 +70,8 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
 
 @pytest.mark.parametrize("overrides, told", few([
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
-    (["data=mine", "algorithm=dppo"], "algorithm: found 'dppo'; expected one of best_of_n, cpo, dpo, dr_grpo, grpo,"),
+    (["data=mine", "algorithm=dppo"],
+     "algorithm: found 'dppo'; expected one of best_of_n, cpo, dpo, dr_grpo, grpo, hinge,"),
     (["data=mine", "data.pathh=x"], "data.pathh: found no such key; expected one of audit, chat, "),
     (["data=mine", "+model.x=1", "model.x=2", "seeed=1"], "seeed: found no such key"),
     (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),

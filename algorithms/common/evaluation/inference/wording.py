@@ -101,7 +101,7 @@ def would_be_seen(least: float, most: float) -> str:
     if isinf(least):
         return f"none, however large, {chance}"
     if isinf(most):
-        return f"a difference of about {about(least)} or more {chance}, in some of them none, however large"
+        return f"in some a difference of about {about(least)} or more {chance}, in others none, however large"
     least, most = about(least), about(most)
     return f"{f'a difference of about {least}' if least == most else f'differences of about {least} to {most}'} {chance}"
 
