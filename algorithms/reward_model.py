@@ -222,7 +222,7 @@ class RatingModel(ResponseModel):
         least, most = found[0], found[-1]
         fix = f"{key}.lowest={least:g} {key}.bins={max(most - least + 1, 2):g}"
         if not all(score.is_integer() for score in found) or most - least >= MOST_BINS:
-            fix = "data with whole ratings, or a reward_model, which learns from their order"
+            fix = "round them by data.mapper, or a reward_model where a prompt has several responses"
         raise ConfigError(f"{key}.lowest: found ratings from {least:g} to {most:g}; expected whole ratings "
                           f"{allowed[0]} to {allowed[-1]}; fix: {fix}")
 

@@ -163,11 +163,12 @@ def test_a_response_of_a_group_knows_its_own_line(tmp_path, options, lines):
 
 def test_rows_of_no_group_and_filtered_rows_leave_the_groups_whole(tmp_path):
     rows = [*BY_RUN[:5], rated(None, 0), rated(1.5, 0), [], *BY_RUN[5:], rated("a", 9), rated("z", 9), rated(1, 0),
-            rated("1", 1)]
+            rated(1.0, 2, prompt="p1"), rated("1", 1)]
     path = write(tmp_path / "a.jsonl", rows)
     records, report = FileData(path=path, group="idx", on_bad_row="drop", filter=judged).records()
     assert [(one.prompt, one.responses, one.scores) for one in list(records)[:4]] == SETS
-    assert [one.responses for one in list(records)[4:]] == [["1.0"], ["1.1"]], "1 and '1' are two groups"
+    assert [one.responses for one in list(records)[4:]] == [["1.0", "1.0.2"], ["1.1"]], (
+        "1 and '1' are two groups, 1 and 1.0 one")
     assert report.dropped == {"null": 1, "wrong type": 1, "filter error": 1} and report.filtered == {"judged": 2}
     assert report.read == len(rows) == sum(len(one.responses) for one in records) + 3 + 2
 

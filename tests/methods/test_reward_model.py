@@ -400,8 +400,8 @@ def test_ratings_are_learned_and_become_the_reward(make_models, tmp_path):
 @pytest.mark.parametrize("score, options, fix", [
     (5.0, {}, None), (0.0, {"lowest": 0}, None), (9.0, {"bins": 10}, None),
     (6.0, {}, "here.lowest=1 here.bins=6"), (0.0, {}, "here.lowest=0 here.bins=5"),
-    (5.0, {"lowest": 0}, "here.lowest=1 here.bins=5"), (2.5, {}, "data with whole ratings, or a reward_model"),
-    (200.0, {}, "data with whole ratings, or a reward_model")])
+    (5.0, {"lowest": 0}, "here.lowest=1 here.bins=5"), (2.5, {}, "round them by data.mapper, or a reward_model"),
+    (200.0, {}, "round them by data.mapper, or a reward_model")])
 def test_ratings_that_are_no_class_are_refused_with_values_that_fit(score, options, fix):
     records = Records.from_list([Record("a", [" x", " y"], [1.0, 4.0]), Record("b", [" x"], [score]), Record("c", [])])
     algorithm = RatingModel(**options)

@@ -238,6 +238,8 @@ class Loader:
             refused = bad
         try:
             name = cell(value, self.group)
+            if isinstance(name, float) and name.is_integer():   # as pandas writes a column that lacks one
+                name = int(name)
             if not isinstance(name, int) or isinstance(name, bool):
                 name = text_of(name, self.group, "text or a whole number")
         except BadRow as bad:
