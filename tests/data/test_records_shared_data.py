@@ -243,7 +243,7 @@ with open(folder + "/big.jsonl", "w") as file:
         row = {"prompt": f"Question {i}: " + "why? " * 20, "chosen": f"{i} " + "well " * 20, "rejected": "word " * 20}
         file.write(json.dumps(row) + "\\n")
 before = status("VmRSS")
-data = FileData(path=folder + "/big.jsonl").load(0)
+data = FileData(path=folder + "/big.jsonl", audit=0).load(0)
 assert len(data.preferences) == count * 9 // 10 and data.report.kept == count
 print(status("VmHWM") - before)
 """
