@@ -106,7 +106,7 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     family = _family(members, declared.family)
     taking = [member for member in members if figure and member.having(figure)]
     seeds = _common_seeds(taking, figure)
-    notes = [f"Compared by {_words(figure)[0]} ({figure}): {why}."] if len(taking) > 1 else []
+    notes = [f"Compared by {words_of(figure)[0]} ({figure}): {why}."] if len(taking) > 1 else []
     comparison, pairs = _compare(taking, seeds, shared, figure, family, declared.margin, notes)
     if missing := [f"{member.label} ({'no ' + str(figure) if member.runs else 'no finished run'})" for member in members
                    if member not in taking] if taking else []:
@@ -115,7 +115,7 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     if why and not figure:  # what could have been compared by cannot be believed
         comparison = replace(comparison, methods=tuple(member.label for member in members))
     budget = budget if comparison.methods else None
-    words = paragraph(comparison, _words(figure)[0], budget, _costs(taking or members), runs)
+    words = paragraph(comparison, words_of(figure)[0], budget, _costs(taking or members), runs)
     words = f"This data cannot tell which row is better: {why}. {words}" if why and not figure else words
     if comparison.pairs and figure == "reward/proxy":
         words = f"Whose answers are better is not known: {OWN_SCORE}. {words}"
@@ -133,7 +133,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     if obstacle or len(taking) < 2:
         return nothing, []
     notes += _seeds_note(taking, seeds, figure)
-    kind, lower = ESTIMATED[shared[figure].kind], _words(figure)[1]
+    kind, lower = ESTIMATED[shared[figure].kind], words_of(figure)[1]
     margin, told = _margin(figure, shared[figure].kind, taking, margin)
     try:
         runs = {member.label: [run for run in member.having(figure) if run.seed in seeds] for member in taking}
@@ -174,7 +174,7 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
         for name in (name for name, kind in figures.items() if kind in ROWS):
             having[name] = having.get(name, 0) + 1
     if declared is not None and having:
-        comparable = [name for name in having if _words(name)[0]]
+        comparable = [name for name in having if words_of(name)[0]]
         if declared not in comparable:
             told = ", of which neither more nor less is better" if declared in having else ""
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
@@ -190,7 +190,7 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
     return None, doubt
 
 
-def _words(figure: str | None) -> tuple[str, bool]:
+def words_of(figure: str | None) -> tuple[str, bool]:
     """A figure in words, and whether less of it is better; no words for what has no better and worse."""
     found = [told for start, told in COMPARABLE.items() if figure and figure.startswith(start)]
     return found[0] if found else ("", False)

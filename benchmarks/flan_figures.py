@@ -7,7 +7,6 @@ model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +14,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from algorithms.common.evaluation.inference.comparisons import holm, p_values
+from algorithms.common.evaluation.inference.comparisons import holm, p_values, would_show
 from algorithms.common.evaluation.inference.intervals import (SHARE, Estimate, Matrix, ShareContrasts, contrast,
                                                                contrast_to_model, share)
-from algorithms.common.evaluation.inference.planning import smallest_shown
 
 QUESTION = ("record", "variant")
 THINGS = "things asked about"
@@ -47,13 +45,8 @@ class Difference:
         return float(p_values(self.contrasts)[0])
 
     def smallest_shown(self, alpha: float) -> float:
-        """What would have been shown with a chance of 80 %; answers that all agree have a width and no variance.
-
-        Infinite where it is more than 1, by which shares differ at most.
-        """
-        (low,), (high,) = self.contrasts.interval(alpha)
-        smallest = max(smallest_shown(self.contrasts.squares.take(0), alpha), (high - low) / 2)
-        return smallest if smallest <= 1 else math.inf
+        """What would have been shown with a chance of 80 %; infinite where shares cannot differ so much."""
+        return float(would_show(self.contrasts, alpha)[0])
 
 
 class Family:

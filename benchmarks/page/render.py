@@ -12,7 +12,7 @@ from markupsafe import Markup
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.wording import listed, number
 
-from ..comparison_tables import COMPARABLE, Member
+from ..comparison_tables import Member, words_of
 from ..results_read import Result
 from ..tables import COSTS, PairRow, Row, Table, figure_cell, plain, title
 from . import charts, meanings, runs
@@ -73,8 +73,7 @@ def _hash(script: str) -> str:
 def _title(figure: str | None) -> str:
     if figure is None:
         return ""
-    words = next((told for start, (told, _) in COMPARABLE.items() if figure.startswith(start)), "")
-    return words or title(figure)[0]
+    return words_of(figure)[0] or title(figure)[0]
 
 
 def _first(table: Table, members: Sequence[Member]) -> Chart | None:
@@ -91,7 +90,7 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
             points.append(charts.Point(row.label, spent / divisor, one.mean, one.low, one.high, told))
     if len(points) < 2:
         return None
-    lower = any(told[1] for start, told in COMPARABLE.items() if table.figure.startswith(start))
+    lower = words_of(table.figure)[1]
     svg = charts.quality_and_cost(points, [member.label for member in members], unit, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
                "included; a method that draws several answers for each that it gives pays for that when it is used. The "

@@ -4,7 +4,6 @@ A pair's p-value is the α at which its printed interval just reaches 0, so what
 intervals that exclude 0.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .intervals import MEAN, SHARE, Contrasts, Estimate, Kind, Matrix
+from .intervals import MEAN, Contrasts, Estimate, Kind, Matrix
 from .planning import smallest_shown
 
 # Differences that count as none unless others are declared with the table.
@@ -135,8 +134,7 @@ def _pairs(figures: Mapping[str, Matrix], kind: Kind, pairs: Sequence[tuple[str,
     adjusted = holm(p)
     intervals = np.stack(contrasts.interval(alpha), -1)             # (K, 2)
     equivalence = np.stack(contrasts.interval(2 * alpha / count), -1)  # two one-sided tests: Schuirmann 1987
-    low, high = contrasts.interval(alpha / count)
-    half = (high - low) / 2     # shares that all agree have a width and no variance
+    shown = would_show(contrasts, alpha / count)
     found = []
     for index, (first, second) in enumerate(pairs):
         matrix, value = figures[first], squares.mean[index]
@@ -145,10 +143,8 @@ def _pairs(figures: Mapping[str, Matrix], kind: Kind, pairs: Sequence[tuple[str,
         verdict = _verdict(printed, adjusted[index], within, alpha)
         ahead = first if (value < 0) == lower_is_better else second
         winner = ahead if printed.excludes_zero else None
-        smallest = max(smallest_shown(squares.take(index), alpha / count), float(half[index]))
-        smallest = math.inf if kind is SHARE and smallest > 1 else smallest     # shares differ by 1 at most
         found.append(Pair(first, second, printed, float(p[index]), float(adjusted[index]), inner, verdict, winner,
-                          within, smallest))
+                          within, float(shown[index])))
     return tuple(found)
 
 
@@ -158,6 +154,14 @@ def _verdict(printed: Estimate, adjusted: float, within_margin: bool, alpha: flo
     if printed.excludes_zero:
         return Verdict.SEEN_ALONE
     return Verdict.EQUAL if within_margin else Verdict.UNDECIDED
+
+
+def would_show(contrasts: Contrasts, alpha: float) -> NDArray:
+    """(K,): the difference that each comparison shows with a chance of 80 %; infinite where none can be so large."""
+    low, high = contrasts.interval(alpha)
+    variances = [smallest_shown(contrasts.squares.take(index), alpha) for index in range(len(low))]
+    smallest = np.maximum(variances, (high - low) / 2)  # shares that all agree have a width and no variance
+    return np.where(smallest <= contrasts.most, smallest, np.inf)
 
 
 def holm(p: ArrayLike) -> NDArray:

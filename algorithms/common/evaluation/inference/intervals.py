@@ -3,9 +3,10 @@
 With one seed an interval is for new prompts and this trained model: the method's other seeds are not covered.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -118,6 +119,7 @@ class Contrasts(Protocol):
     """Differences first − second of K pairs of methods, on common seeds and prompts, with intervals of any level."""
 
     squares: MeanSquares    # of the differences, (K,)
+    most: ClassVar[float]   # by which two methods can differ
 
     def shrunk(self) -> Self:
         """With seeds' variances that borrow from one another."""
@@ -131,6 +133,7 @@ class MeanContrasts:
     """Of means, of ratios, and of the logarithms of perplexities (nats per token)."""
 
     squares: MeanSquares
+    most: ClassVar[float] = math.inf
 
     @classmethod
     def of(cls, numerator: NDArray, denominator: NDArray, first: NDArray, second: NDArray) -> Self:
@@ -154,6 +157,7 @@ class ShareContrasts:
     methods: shares.Shares      # (M,)
     first: NDArray              # (K,) of the methods
     second: NDArray             # (K,)
+    most: ClassVar[float] = 1.0
 
     @classmethod
     def of(cls, numerator: NDArray, denominator: NDArray, first: NDArray, second: NDArray) -> Self:
