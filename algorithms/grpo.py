@@ -20,8 +20,8 @@ from .common.algorithm import Context, Loss, Term
 from .common.logprobs import length_normalized
 from .common.models.model import Models
 from .common.policy_gradient import kl_penalty
-from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
-from .common.support.errors import ConfigError
+from .common.rollouts import COMPARED, Estimates, Minibatch, PolicyGradient, Scored
+from .common.support.checks import Rule, require
 
 
 def standardised(scores: Tensor, correction: int = 1) -> Tensor:
@@ -40,11 +40,7 @@ class GRPO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.samples < 2:
-            raise ConfigError(f"algorithm.samples: found {self.samples}; expected at least 2, since a response is "
-                              "compared with the others to its prompt; fix: algorithm.samples=2")
-        if self.std_correction not in (0, 1):
-            raise ConfigError(f"algorithm.std_correction: found {self.std_correction}; expected 0 or 1")
+        require(self, "algorithm", samples=COMPARED, std_correction=Rule((0, 1).__contains__, "0 or 1"))
 
     def estimate(self, context: Context, scored: Scored) -> Estimates:
         return Estimates(standardised(scored.scores, self.std_correction).unsqueeze(-1))  # (B, K, 1)

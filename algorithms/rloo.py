@@ -16,8 +16,8 @@ from torch import Tensor
 from .common.algorithm import Context, Loss, Term
 from .common.models.model import Models
 from .common.policy_gradient import response_losses
-from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
-from .common.support.errors import ConfigError
+from .common.rollouts import COMPARED, Estimates, Minibatch, PolicyGradient, Scored
+from .common.support.checks import require
 
 
 def leave_one_out(returns: Tensor) -> Tensor:
@@ -32,9 +32,7 @@ class RLOO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.samples < 2:
-            raise ConfigError(f"algorithm.samples: found {self.samples}; expected at least 2, since a response is "
-                              "compared with the others to its prompt; fix: algorithm.samples=2")
+        require(self, "algorithm", samples=COMPARED)
 
     def estimate(self, context: Context, scored: Scored) -> Estimates:
         returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch, longest_first
-from .support.checks import NOT_NEGATIVE, POSITIVE, at_least, one_of, require, within
+from .support.checks import NOT_NEGATIVE, POSITIVE, Rule, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
 from .models.model import Models, Role
@@ -26,6 +26,9 @@ from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, R
 from .models.sampling import Sampling, sample
 from .support.seeds import derive
 from .data.template import Example
+
+COMPARED = Rule(at_least(2).allows, "at least 2, since a response is compared with the others to its prompt; "
+                "fix: algorithm.samples=2")  # of ``samples``, where the baseline is theirs
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ data's content, the model's, the seed, the code that computes this kind of stage
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Callable, Iterator
 
 from . import measuring, streams, training
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
@@ -25,51 +23,16 @@ from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.metrics import BASE, TRAINED, Against
 from ..training.loop import nothing_held_out
 from ..training.pace import STEPS, Pace
-from ..support.secrets import MASK, is_secret
 from ..support.memory import no_memory_explained
+from ..support.plain import plain
 from ..models.model import ModelConfig, Models
 from ..models.precision import autocast_dtype, pick_device
-from ..support.provenance import code_of, enclosed, versions
+from ..support.provenance import code_of, versions
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
 from ..rewards.sources import check_truth
 from .material import Material
 from .results import device_name
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, with their class's name, as strict JSON. It is written into the store:
-    values of secrets are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        fields = plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-        return {"class": f"{kind.__module__}.{kind.__qualname__}", **fields}
-    if isinstance(value, dict):
-        return {str(key): MASK if is_secret(str(key)) else plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, functools.partial):
-        return {"function": plain(value.func), "arguments": plain(value.args), "keywords": plain(value.keywords)}
-    if hasattr(value, "__qualname__"):  # a function or a class
-        of = getattr(value, "__self__", None)
-        return [plain(of), value.__name__] if dataclasses.is_dataclass(of) else _function(value)
-    if value is not None and not isinstance(value, (str, int, float)):
-        raise ConfigError(f"found {value!r}, whose content cannot be told; expected a function, a dataclass, or "
-                          "_partial_: true")
-    return value
-
-
-@cache
-def _function(value: Any) -> str | dict:
-    """A function as strict JSON: its name; where no module has it, whose code would make it, what it encloses too.
-
-    As it was at first sight: a function may fill what it encloses.
-    """
-    name = f"{value.__module__}.{value.__qualname__}"
-    taken = {key: item for key, item in enclosed(value).items() if item is not value}
-    if not taken or any(item is value for item in vars(sys.modules.get(value.__module__, object)).values()):
-        return name
-    return {"function": name, "enclosed": plain(taken)}
 
 
 ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
@@ -230,29 +193,29 @@ class Bench(Material):
 
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
+        description, build = self._built(training.train, algorithm, recipe, name)
+        return self.store.get("trained", description, build, name, ("algorithm.class",))
+
+    def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
+        """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
+        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS)
+        description, build = self._built(training.pace, algorithm, recipe, name)
+        description = {**description, "pace": code_of(training.pace), "machine": device_name()}
+        return Pace.read(self.store.get("pace", description, build))
+
+    def _built(self, fill: Callable[..., None], algorithm: Algorithm, recipe: Recipe,
+               name: str) -> tuple[dict, Callable[[Path, Path], None]]:
+        """All that determines a stage of training, and what builds it by ``fill``, of ``training``, once those it
+        stands on are there."""
         inputs, source = self._inputs(algorithm), self._source(algorithm)
         scored, description = self._scored(source), self.description(algorithm, recipe)
         identity = {key: description[key] for key in ("model", "needs", "reward")}
 
         def build(target: Path, work: Path) -> None:
             with self.memory(name):
-                training.train(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+                fill(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
 
-        return self.store.get("trained", description, build, name, ("algorithm.class",))
-
-    def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
-        """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
-        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS)
-        inputs, source = self._inputs(algorithm), self._source(algorithm)
-        scored, described = self._scored(source), self.description(algorithm, recipe)
-        identity = {key: described[key] for key in ("model", "needs", "reward")}
-
-        def build(target: Path, work: Path) -> None:
-            with self.memory(name):
-                training.pace(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
-
-        description = {**described, "pace": code_of(training.pace), "machine": device_name()}
-        return Pace.read(self.store.get("pace", description, build))
+        return description, build
 
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
