@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .common.algorithm import Context, Loss, Term
-from .common.models.model import Models
-from .common.policy_gradient import RunningMoments, response_losses
-from .common.rollouts import Estimates, Minibatch, PolicyGradient, Scored
+from .common.algorithm import Context
+from .common.policy_gradient import RunningMoments
+from .common.rollouts import Estimates, Scored, WholeResponses
 
 
 def less_baseline(returns: Tensor, past: RunningMoments) -> Tensor:
@@ -27,7 +26,7 @@ def less_baseline(returns: Tensor, past: RunningMoments) -> Tensor:
 
 
 @dataclass
-class Reinforce(PolicyGradient):
+class Reinforce(WholeResponses):
     def start(self) -> None:
         super().start()
         self.returns = RunningMoments()
@@ -38,12 +37,6 @@ class Reinforce(PolicyGradient):
         if torch.is_grad_enabled():
             self.returns.update(returns)
         return Estimates(advantages.unsqueeze(-1))
-
-    def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
-                                 clip=self.clip)  # (B, K)
-        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "returns": self.returns.state_dict()}

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .common.algorithm import Context, Loss, Term
-from .common.models.model import Models
-from .common.policy_gradient import response_losses
-from .common.rollouts import COMPARED, Estimates, Minibatch, PolicyGradient, Scored
+from .common.algorithm import Context
+from .common.rollouts import COMPARED, Estimates, Scored, WholeResponses
 from .common.support.checks import require
 
 
@@ -27,7 +25,7 @@ def leave_one_out(returns: Tensor) -> Tensor:
 
 
 @dataclass
-class RLOO(PolicyGradient):
+class RLOO(WholeResponses):
     samples: int = 4  # k, responses to a prompt: each is the others' baseline
 
     def __post_init__(self):
@@ -37,9 +35,3 @@ class RLOO(PolicyGradient):
     def estimate(self, context: Context, scored: Scored) -> Estimates:
         returns = scored.rewards.sum(-1)  # (B, K): R = r − β log π/π_ref
         return Estimates(leave_one_out(returns).unsqueeze(-1))
-
-    def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
-                                 clip=self.clip)  # (B, K)
-        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])

@@ -50,6 +50,13 @@ def two_roles(models: Models, seed: int = 0) -> Models:
     return models
 
 
+def moved_apart(models: Models) -> Models:
+    """``two_roles``, and the policy moved away from the reference."""
+    models = two_roles(models)
+    randomize(models, "policy", seed=5)
+    return models
+
+
 def make_context(models: Models, folder: Path, data: list[Example], recipe: Recipe | None = None, seed: int = 3,
                  heldout: list[Example] = (), **trainer) -> Context:
     for name in ("work", "target"):

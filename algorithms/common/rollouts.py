@@ -21,8 +21,8 @@ from .support.clock import Clock
 from .support.errors import ConfigError
 from .models.model import Models, Role
 from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
-                              kl_figures, kl_penalty, ratio_metrics, reward_figures, score_figures, shape_rewards,
-                              shape_scores, surrogates, whiten)
+                              kl_figures, kl_penalty, ratio_metrics, response_losses, reward_figures, score_figures,
+                              shape_rewards, shape_scores, surrogates, whiten)
 from .models.sampling import Sampling, sample
 from .support.seeds import derive
 from .data.template import Example
@@ -288,3 +288,14 @@ class PolicyGradient(Algorithm):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.controller.coef, self.moments = state["kl_coef"], RunningMoments(**state["scores"])
+
+
+@dataclass
+class WholeResponses(PolicyGradient):
+    """A policy gradient to which a response is one action; the loss is a mean over responses."""
+
+    def loss(self, models: Models, minibatch: Minibatch) -> Loss:
+        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
+        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
+                                 clip=self.clip)  # (B, K)
+        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])

@@ -12,7 +12,7 @@ from algorithms.dpo import dpo_loss
 from algorithms.orpo import ORPO, log_odds, odds_ratio_loss
 from algorithms.simpo import SimPO, simpo_loss
 from algorithms.slic import SLiC, slic_loss
-from training_setup import examples, randomize, two_roles
+from training_setup import examples, moved_apart
 
 CHOSEN, REJECTED = tensor([-0.5]), tensor([-0.9])
 
@@ -56,9 +56,7 @@ def test_slic_by_hand():
 
 @pytest.fixture
 def models(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
-    return models
+    return moved_apart(make_models())
 
 
 def expected(method, sums: torch.Tensor, lengths: torch.Tensor) -> dict[str, float]:

@@ -6,7 +6,7 @@ import torch
 from algorithms.common.rollouts import Estimates, Minibatch, Scored
 from algorithms.common.support.errors import ConfigError
 from algorithms.dr_grpo import DrGRPO, centred
-from training_setup import examples, randomize, two_roles
+from training_setup import examples, moved_apart
 
 
 def test_by_hand():
@@ -24,8 +24,7 @@ def test_a_penalty_is_part_of_the_return():
 
 def test_every_token_weighs_the_same(make_models):
     """With ratios of 1 and advantages of 1 the loss of a response is its length by the longest there can be."""
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
+    models = moved_apart(make_models())
     batch = models.collate(examples(3, responses=2))
     logprobs = models.policy.token_logprobs(batch).detach()
     terms, _ = DrGRPO(max_new_tokens=20).loss(models, Minibatch(batch, logprobs, logprobs,

@@ -6,7 +6,7 @@ import torch
 from algorithms.common.rollouts import Estimates, Minibatch, Scored
 from algorithms.common.support.errors import ConfigError
 from algorithms.grpo import GRPO, standardised
-from training_setup import examples, randomize, two_roles
+from training_setup import examples, moved_apart
 
 SCORES = torch.tensor([[1.0, 2.0, 4.0]])  # mean 7/3; of the population the variance is 14/9, Bessel's 7/3
 
@@ -32,8 +32,7 @@ def test_the_penalty_is_no_part_of_the_advantage(correction):
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_the_loss_is_a_mean_over_tokens_then_over_responses(make_models, unbiased):
     """Eq. 3 with eq. 4, response by response; two prompts with three responses each."""
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
+    models = moved_apart(make_models())
     batch = models.collate(examples(2, responses=3))
     new, old, ref = (models.policy.token_logprobs(batch).detach() + shift for shift in
                      (0, 0.4 * torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(0)), 0.1))

@@ -10,7 +10,7 @@ from algorithms.common.data.template import Example
 from algorithms.common.support.errors import ConfigError
 from algorithms.kto import KTO, Minibatch, kto_loss, mismatched
 from command_line import invoke
-from training_setup import EOS, examples, lines, make_context, randomize, two_roles
+from training_setup import EOS, examples, lines, make_context, moved_apart
 
 
 def test_by_hand():
@@ -31,9 +31,7 @@ def test_gradient():
 
 @pytest.fixture
 def models(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
-    return models
+    return moved_apart(make_models())
 
 
 def rated(count: int = 4) -> list[Example]:

@@ -10,7 +10,7 @@ from torch import tensor
 from algorithms.common.data.template import Example
 from algorithms.common.support.errors import ConfigError
 from algorithms.offline_pg import Minibatch, OfflinePG, standardised
-from training_setup import EOS, examples, make_context, randomize, two_roles
+from training_setup import EOS, examples, make_context, moved_apart
 
 
 def test_advantages_by_hand():
@@ -46,9 +46,7 @@ def test_bad_responses_teach_nothing_where_asked():
 
 @pytest.fixture
 def models(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
-    return models
+    return moved_apart(make_models())
 
 
 def test_moments_are_the_whole_batches(models, tmp_path):

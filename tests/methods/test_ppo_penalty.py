@@ -1,6 +1,5 @@
 """PPO's penalty on KL(π_old ‖ π): its weight by hand, its loss on a model, what is kept."""
 
-
 import pytest
 import torch
 from test_ppo import make
@@ -10,7 +9,7 @@ from algorithms.common.rollouts import Minibatch
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import fit
 from algorithms.ppo import PPO, ActorCritic, PPOPenalty, adapted
-from training_setup import examples, lines, randomize, two_roles
+from training_setup import examples, lines, moved_apart
 
 
 @pytest.mark.parametrize("kl, expected", [(0.001, 0.5), (0.0066, 0.5), (0.0067, 1.0), (0.0149, 1.0), (0.0151, 2.0)])
@@ -28,9 +27,7 @@ def test_without_a_clip_the_ratio_is_the_weight():
 
 @pytest.fixture
 def models(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
-    return models
+    return moved_apart(make_models())
 
 
 def minibatch(models) -> Minibatch:

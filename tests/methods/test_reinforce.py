@@ -5,7 +5,7 @@ import torch
 from algorithms.common.policy_gradient import RunningMoments
 from algorithms.common.rollouts import Estimates, Minibatch, Scored
 from algorithms.reinforce import Reinforce, less_baseline
-from training_setup import examples, randomize, two_roles
+from training_setup import examples, moved_apart
 
 
 def scored(*returns: float) -> Scored:
@@ -41,8 +41,7 @@ def test_what_is_watched_moves_nothing_and_what_is_kept_comes_back():
 
 
 def test_the_gradient_is_reinforces(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
+    models = moved_apart(make_models())
     batch = models.collate(examples(4))
     old = models.policy.token_logprobs(batch).detach()
     advantages = torch.tensor([1.0, -2.0, 0.5, 3.0]).view(4, 1, 1)

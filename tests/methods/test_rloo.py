@@ -10,7 +10,7 @@ from algorithms.common.algorithm import Loss
 from algorithms.common.rollouts import Estimates, Minibatch, Scored
 from algorithms.common.support.errors import ConfigError
 from algorithms.rloo import RLOO, leave_one_out
-from training_setup import examples, randomize, two_roles
+from training_setup import examples, moved_apart
 
 
 def test_by_hand():
@@ -27,9 +27,7 @@ def test_the_penalty_is_part_of_the_return():
 
 @pytest.fixture
 def models(make_models):
-    models = two_roles(make_models())
-    randomize(models, "policy", seed=5)
-    return models
+    return moved_apart(make_models())
 
 
 def minibatch(models) -> Minibatch:
