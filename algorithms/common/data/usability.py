@@ -120,8 +120,10 @@ def _tell_special(data: DataSets, readings: list[Reading]) -> None:
 
 
 def _left_out(data: DataSets, faults: _Faults) -> DataSets:
-    bad = _in_the_files_terms(data, faults)
-    kept = _kept(data, faults, {place for place in bad if place.read})
+    # a set's own fault counts before those of what was made of it
+    found = {fault.place: fault for of_set in reversed(faults.values()) for fault in of_set.values()}
+    kept = _kept(data, faults, {place for place in found if place.read})
+    bad = _in_the_files_terms(data, found, kept)
     emptied = [name for name in faults if not kept[name].any()]
     _forget(data, kept)
     for place, (line, fault) in bad.items():
@@ -134,13 +136,13 @@ def _left_out(data: DataSets, faults: _Faults) -> DataSets:
     return replace(data, **{name: getattr(data, name).where(mask) for name, mask in kept.items()})
 
 
-def _in_the_files_terms(data: DataSets, faults: _Faults) -> _Bad:
-    """Each place that cannot be used with the line at fault, of a group's the response's own, and what is wrong, under
-    the file's own column. A set's own fault counts before those of what was made of it."""
-    found = {fault.place: fault for of_set in reversed(faults.values()) for fault in of_set.values()}
+def _in_the_files_terms(data: DataSets, found: dict[_Place, _Fault], kept: dict[str, np.ndarray]) -> _Bad:
+    """Each place that cannot be used, in order, with the line at fault, of a group's the response's own, and what is
+    wrong, under the file's own column."""
     origins: dict[_Place, list[Record]] = {place: [] for place in found}
-    for name in ORDER:
-        for index, record in enumerate(getattr(data, name) or ()):
+    for name, mask in kept.items():
+        left_out = np.flatnonzero(~mask)
+        for index, record in zip(left_out.tolist(), getattr(data, name).select(left_out)):
             if (place := _place(record, name, index)) in origins:
                 origins[place].append(record)
     told = {}
@@ -213,7 +215,7 @@ def _forget(data: DataSets, kept: dict[str, np.ndarray]) -> None:
 def _listing(report: LoadReport, bad: _Bad, emptied: list[str]) -> str:
     """The first of the rows in full, then all by reason with the first of every other reason."""
     counts, messages = _counts(bad), _firsts(bad)
-    text = [messages.pop(bad[min(bad)][1].reason)]
+    text = [messages.pop(next(iter(bad.values()))[1].reason)]
     total = sum(counts.values())
     text.append(f"{f'{total} of {report.read}' if report.read else total} rows cannot be used with this tokenizer and chat "
                 f"template{', each with its whole group' if any(place.lines for place in bad) else ''}:")
@@ -235,4 +237,4 @@ def _counts(bad: _Bad) -> Counter[str]:
 
 def _firsts(bad: _Bad) -> dict[str, str]:
     """Reason → what is wrong with its first row."""
-    return {fault.reason: place.message(line, fault) for place, (line, fault) in sorted(bad.items(), key=lambda one: one[0], reverse=True)}
+    return {fault.reason: place.message(line, fault) for place, (line, fault) in reversed(bad.items())}

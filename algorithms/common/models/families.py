@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..support.checkout import project
+from ..support.checkout import local_folder
 from ..support.errors import ConfigError
 
 
@@ -175,8 +175,8 @@ def check_findable(name: str, key: str) -> None:
 def misspelt_folder(name: str, key: str) -> str | None:
     """What to say of a name that could not be loaded, where it seems to be a path: its first folder is there."""
     first, slash, _ = name.partition("/")
-    above = next((folder for folder in (Path(first), project() / first) if slash and folder.is_dir()), None)
-    if above is None:
+    above = Path(local_folder(first))
+    if not slash or not above.is_dir():
         return None
     there = sorted(path.name for path in above.iterdir() if path.is_dir() and not path.name.startswith("."))
     some = f" ({first} has {', '.join(there[:8])}{', …' if len(there) > 8 else ''})" if there else ""

@@ -83,25 +83,20 @@ def _let_go(held: dict[int, list[Row]], sizes: dict[int, int], total: int) -> in
     return end
 
 
+def _parts(value: Any) -> Iterator[Any]:
+    """A row and all that lies in it."""
+    left = [value]
+    while left:
+        yield (one := left.pop())
+        if isinstance(one, (dict, list)):
+            left += one.values() if isinstance(one, dict) else one
+
+
 def extent(value: Any) -> int:
     """About how many characters a row holds."""
-    total, left = 0, [value]
-    while left:
-        one = left.pop()
-        total += 50
-        if isinstance(one, (str, bytes)):
-            total += len(one)
-        elif isinstance(one, (dict, list)):
-            left += one.values() if isinstance(one, dict) else one
-    return total
+    return sum(50 + (len(one) if isinstance(one, (str, bytes)) else 0) for one in _parts(value))
 
 
 def texts(value: Any) -> Iterator[str]:
     """Every text in a row."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, (dict, list)):
-            left += one.values() if isinstance(one, dict) else one
+    return (one for one in _parts(value) if isinstance(one, str))

@@ -342,8 +342,8 @@ def _response_lines(record: Record, unit: _Unit) -> list[int | None]:
     for line, row in zip(unit.lines, unit.value):
         for text in texts(row):
             held.setdefault(text, line)
-    return [held.get(response, next((line for text, line in held.items() if response in text), None))
-            for response in record.responses]
+    return [held[response] if response in held else
+            next((line for text, line in held.items() if response in text), None) for response in record.responses]
 
 
 def _listed(lines: list[str], count: int) -> str:

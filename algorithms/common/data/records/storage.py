@@ -100,11 +100,11 @@ class Records(Sequence):
 
     def answered_with(self, texts: Iterable[str]) -> np.ndarray:
         """(n,) bool: records with a response that holds one of `texts`."""
-        found, start, texts = np.zeros(len(self), bool), 0, list(texts)
-        for values in self._chunks("responses"):
+        found, start, pattern = np.zeros(len(self), bool), 0, "|".join(map(re.escape, texts))
+        for values in self._chunks("responses") if pattern else ():
             of = pc.list_parent_indices(values).to_numpy()
-            for text in texts:
-                found[start + of[pc.match_substring(values.flatten(), text).to_numpy(zero_copy_only=False)]] = True
+            inside = pc.match_substring_regex(values.flatten(), pattern)
+            found[start + of[inside.to_numpy(zero_copy_only=False)]] = True
             start += len(values)
         return found
 

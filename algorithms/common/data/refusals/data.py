@@ -71,9 +71,8 @@ class RefusalData:
 
     def __post_init__(self):
         require(self, "data", on_bad_row=one_of(("error", "drop")), split_by=one_of(("question", "topic")),
-                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1, tuning=SHARE_BELOW_1,
-                refusals=SHARE,
-samples=at_least(1), threshold=SHARE_BELOW_1)
+                demonstrations=one_of(("answers", "all")), match=one_of(MATCHES), heldout=SHARE_BELOW_1,
+                tuning=SHARE_BELOW_1, refusals=SHARE, samples=at_least(1), threshold=SHARE_BELOW_1)
         if not self.path:
             raise _refused("path", "none", "a file of questions, or several")
         if unknown := sorted((self.columns or {}).keys() - set(COLUMNS)):
