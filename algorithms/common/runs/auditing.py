@@ -25,9 +25,9 @@ from ..algorithm import Figure, Known, Response, RewardSource
 from ..data.records import pairs, prompt_hash
 from ..data.usability import Reading
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
-from ..evaluation.inference.auditing import LEAST_ACCURACY, Gain, can_judge, parting
+from ..evaluation.inference.auditing import ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, can_judge, parting
 from ..evaluation.inference.intervals import Estimate
-from ..evaluation.metrics import estimate
+from ..evaluation.metrics import BASE, TRAINED, estimate
 from ..rewards.sources import check_independent, retokenized
 from ..support.digests import content_hash
 from ..support.errors import ConfigError
@@ -37,10 +37,7 @@ from .material import Material
 from .stages import Bench
 
 log = logging.getLogger(__name__)
-ACCURACY = "accuracy/auditor"
 SCORES = "scores.json"
-JUDGES = {"reward/gold": "the gold reward", "score/auditor": "the auditor"}  # who is believed, the first that there is
-LESS_START = ("_minus_sft", "_minus_base")  # a figure's name goes on so where the start's is taken off
 
 
 @dataclass
@@ -65,7 +62,7 @@ class Auditor:
     def readings(self) -> Iterator[Reading]:
         """What it reads of the data."""
         for need in self.source.needs().values() if self.applies else ():
-            template = self._apart().over(need.model).template
+            template = self.bench.over(need.model).template  # the run's own where it has no other base
             yield Reading(template, "audit", need.algorithm.every_turn, need.algorithm.learns_prompt)
             yield Reading(template, "heldout")
 
@@ -178,7 +175,7 @@ def remarks(found: dict[str, Figure | Known]) -> list[str]:
     if "score/auditor" in found and accuracy is None:
         said.append("auditor: no held-out comparison says how far it can be believed: it cannot judge these answers")
     for name, words in JUDGES.items():
-        if name in found and (name != "score/auditor" or accuracy is not None and can_judge(accuracy)):
+        if name in found and (name != SCORE or accuracy is not None and can_judge(accuracy)):
             proxy, judge = _gain(found, "reward/proxy"), _gain(found, name)
             alarm = parting(proxy, judge) if proxy and judge else None
             return said + ([alarm.words(words)] if alarm else [])
@@ -193,9 +190,9 @@ def believed(accuracy: Estimate) -> str:
 
 def _gain(found: dict[str, Figure | Known], name: str) -> Gain | None:
     """What training added to a score, on the prompts that the start has too."""
-    for less in LESS_START:
-        if name in found and f"{name}{less}" in found:
-            own, gains = (found[one].rows.set_index("prompt_id") for one in (name, f"{name}{less}"))
+    for start in (TRAINED, BASE):
+        if name in found and f"{name}{start.less}" in found:
+            own, gains = (found[one].rows.set_index("prompt_id") for one in (name, f"{name}{start.less}"))
             own = own.loc[gains.index]
             return Gain(own["numerator"] / own["denominator"], gains["numerator"] / gains["denominator"])
     return None

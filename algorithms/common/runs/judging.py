@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from . import tasks
 from .auditing import court_of
 from .settings import build, seed
 from ..algorithm import Response, RewardSource
-from ..data.records import Record
 from ..evaluation.verdicts import Pair
+from ..rewards.sources import retokenized
 from ..support.errors import ConfigError
 from ..support.secrets import MASK, Mask
 from ..support.store import Store
@@ -91,22 +91,20 @@ def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair]) -> list[tu
     A source that must be trained learns what the auditor does, and is refused where it cannot judge.
     """
     source.check(bench.data)
-    bench = court_of(bench, source)
-    folders = {name: bench.over(need.model).train(need.algorithm, need.recipe, name)
-               for name, need in source.needs().items()}
-    bench.models.clear_roles()
-    scorer = source.load(bench.models, folders, bench.data, bench.eval.batch_size)
     records = {record.key: record for name in ("evaluation", "tuning") for record in getattr(bench.data, name)}
     if unknown := [pair.prompt_id for pair in pairs if pair.prompt_id not in records]:
         raise ConfigError(f"data: found no prompt {unknown[0]}, which the runs answered, nor {len(unknown) - 1:,} "
                           "others; expected the data that the runs were evaluated on; fix: data=…, as for the runs")
+    bench = court_of(bench, source)
+    folders = bench.scored(source)
+    bench.models.clear_roles()
+    scorer = source.load(bench.models, folders, bench.data, bench.eval.batch_size)
     responses = []
     for pair in pairs:
         record = records[pair.prompt_id]
         prompt = bench.models.prompt_ids(record.prompt, bench.eval.sampling.max_new_tokens)
         for text, finished in ((pair.left_response, pair.left_finished), (pair.right_response, pair.right_finished)):
-            example = bench.models.tokenize(Record(record.prompt, [text]))
-            ids = example.responses[0][:-1] if example.finished[0] and not finished else example.responses[0]
-            responses.append(Response(pair.prompt, text, prompt, ids, finished, record.key, record.prompt, record.meta))
+            response = Response(pair.prompt, text, prompt, [], finished, record.key, record.prompt, record.meta)
+            responses.append(replace(response, ids=retokenized(bench.models, response).responses[0]))
     values = scorer(responses)
     return list(zip(values[::2], values[1::2]))

@@ -181,7 +181,7 @@ class Bench(Material):
         """What builds a stage that one of this bench stands on."""
         return (self.beneath or self).over(need.model)
 
-    def _scored(self, source: RewardSource | None) -> dict[str, Path]:
+    def scored(self, source: RewardSource | None) -> dict[str, Path]:
         """The stages that a source stands on, by its names for them."""
         return {name: self.over(need.model).train(need.algorithm, need.recipe, name)
                 for name, need in (source.needs() if source else {}).items()}
@@ -208,7 +208,7 @@ class Bench(Material):
         """All that determines a stage of training, and what builds it by ``fill``, of ``training``, once those it
         stands on are there."""
         inputs, source = self._inputs(algorithm), self._source(algorithm)
-        scored, description = self._scored(source), self.description(algorithm, recipe)
+        scored, description = self.scored(source), self.description(algorithm, recipe)
         identity = {key: description[key] for key in ("model", "needs", "reward")}
 
         def build(target: Path, work: Path) -> None:
@@ -236,7 +236,7 @@ class Bench(Material):
     def _evaluation(self, algorithm: Algorithm, recipe: Recipe, name: str, proxy: bool = False) -> Path:
         trained = self.train(algorithm, recipe, name)
         source = self._source(algorithm, (proxy or self.eval.proxy) and algorithm.role == "policy")
-        scored = self._scored(source)
+        scored = self.scored(source)
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
         description = {"stage": self.store.key("trained", stage), "stream": seed,
@@ -272,7 +272,7 @@ class Bench(Material):
         description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
                        "questions": self._questions_description(), "stream": seed,
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
-        scored = self._scored(source)
+        scored = self.scored(source)
 
         def build(target: Path, work: Path) -> None:
             with self.memory("evaluation of the base"):

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .intervals import Estimate, Matrix, mean
 from .wording import about
 
+ACCURACY, SCORE = "accuracy/auditor", "score/auditor"
+JUDGES = {"reward/gold": "the gold reward", SCORE: "the auditor"}  # who is believed, the first that there is
 LEAST_ACCURACY = 0.55   # of held-out comparisons that a judge must agree with, at the lower end of its interval
 FOLLOWED = 1 / 3        # of the proxy's gain: a judge whose gain is shown to be below it has not followed
 

@@ -59,8 +59,7 @@ class Judge:
 
     def asks(self, pair: Pair) -> set[tuple]:
         """The questions that it answers about a pair, as ``Verdict.asked`` names them."""
-        return {(self.name, pair.left, pair.right, pair.prompt_id, pair.sample, pair.left_response, pair.right_response,
-                 order) for order in self.orders}
+        return {self.verdict(pair, "tie", order).asked for order in self.orders}
 
 
 def chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:

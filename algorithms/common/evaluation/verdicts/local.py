@@ -65,7 +65,7 @@ class LocalJudge(Judge):
         long = 0
         for part in chunks(pairs, self.batch_size):
             examples = [models.tokenize(Record(self._asked(models, text), LETTERS))
-                        for pair in part for text in self._questions(pair, tie=False)]
+                        for pair in part for text in self._questions(pair)]
             fits = [not example.truncated for example in examples]
             batch = models.collate(examples)
             with torch.no_grad():
@@ -98,10 +98,10 @@ class LocalJudge(Judge):
         except ConfigError as error:    # of a model; this one stands beneath judge
             raise ConfigError(str(error).replace("model.", "judge.model.")) from error
 
-    def _questions(self, pair: Pair, tie: bool) -> list[str]:
+    def _questions(self, pair: Pair) -> list[str]:
         """One for each order."""
         both = (pair.left_response, pair.right_response)
-        return [wording.question(self.prompt, pair.prompt, *texts, tie) for texts in (both, both[::-1])]
+        return [wording.question(self.prompt, pair.prompt, *texts, tie=False) for texts in (both, both[::-1])]
 
     def _asked(self, models: Models, text: str) -> str | list[dict]:
         """As the model's chat template takes it; a model without one continues the text."""

@@ -50,8 +50,8 @@ class Comparison:
         chosen = self.against or [side for side in (START, DATA) if any(side in run.references for run in runs)]
         found = [pair for against in ([chosen] if isinstance(chosen, str) else chosen or [START])
                  for pair in pairings(runs, against)]
-        asked = list(dict.fromkeys(pair.prompt_id for pair in found))[:self.prompts]
-        return [pair for pair in found if pair.prompt_id in set(asked)]
+        asked = set(list(dict.fromkeys(pair.prompt_id for pair in found))[:self.prompts])
+        return [pair for pair in found if pair.prompt_id in asked]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def finished_runs(folder: str | Path) -> list[Run]:
     if not folder.is_dir():
         raise ConfigError(f"runs: found no folder {folder}; expected that of a sweep or a run; fix: runs=multirun/…")
     found = []
-    for path in sorted(folder.rglob("result.json"), key=_natural):
+    for path in sorted(folder.rglob("result.json"), key=natural):
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             status, seed = told["status"], told["seed"]
@@ -151,5 +151,5 @@ def _frame(path: Path) -> pd.DataFrame:
                         f"finished run writes; {AGAIN}") from error
 
 
-def _natural(path: Path) -> list:
+def natural(path: Path) -> list:
     return [[int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)] for name in path.parts]

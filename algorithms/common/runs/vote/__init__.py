@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import shlex
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 
 from ..settings import build, seed
 from ...data.records.lines import hydra_text
+from ...data.records.lines import override as typed
 from ...support.errors import ConfigError, UserError
 from ...support.terminal import printable
 
@@ -81,7 +81,7 @@ def vote(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 def override(path: Path) -> str:
     """Of ``data.path``, as it is typed in a shell."""
     text = str(path)
-    return shlex.quote(f"data.path={text if re.fullmatch(r'[/A-Za-z_][/A-Za-z0-9_.-]*', text) else hydra_text(text)}")
+    return typed("data.path", text if re.fullmatch(r"[/A-Za-z_][/A-Za-z0-9_.-]*", text) else hydra_text(text))
 
 
 def same(count: int) -> str:
