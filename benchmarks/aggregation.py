@@ -50,19 +50,19 @@ def shared_prompts(figure: str, runs: Sequence[Result]) -> Shared:
     kind = "mean" if kinds == {"mean", "share"} else runs[0].evaluation[figure].kind  # 0 and 1 in some runs only
     indices = [(run, _asked(figure, run)) for run in runs]
     most = max(len(index) for _, index in indices)
-    everywhere = _common([index for _, index in indices])
+    everywhere = common([index for _, index in indices])
     seeds = list(dict.fromkeys(run.seed for run in runs))
     if len(everywhere) >= LEAST_SHARED * most:
         return Shared(kind, dict.fromkeys(seeds, everywhere), False, most)
-    by_seed = {seed: _common([index for run, index in indices if run.seed == seed]) for seed in seeds}
+    by_seed = {seed: common([index for run, index in indices if run.seed == seed]) for seed in seeds}
     whole = all(len(by_seed[run.seed]) >= LEAST_SHARED * len(index) for run, index in indices)
     apart = all(len(one.intersection(other)) <= MOST_OVERLAP * min(len(one), len(other))
                 for one, other in combinations(by_seed.values(), 2))
     if len(seeds) > 1 and whole and apart and all(map(len, by_seed.values())):
         return Shared(kind, by_seed, True, most)
-    common = [(len(index.intersection(another)), run.folder, second.folder)
+    overlaps = [(len(index.intersection(another)), run.folder, second.folder)
               for (run, index), (second, another) in combinations(indices, 2)]
-    fewest, one, other = min(common, key=lambda found: found[0])
+    fewest, one, other = min(overlaps, key=lambda found: found[0])
     raise ReportError(
         f"{figure}: found {len(everywhere):,} prompts that all {len(runs)} runs have, of up to {most:,} ({one} and "
         f"{other} share {fewest:,}); expected at least {LEAST_SHARED:.0%} of them, so that the same prompts are "
@@ -158,12 +158,12 @@ def _of_seeds(found: Sequence[Estimate], constant: bool) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n, first.unit, seeds)
 
 
-def _common(indices: Sequence[pd.Index]) -> pd.Index:
+def common(indices: Sequence[pd.Index]) -> pd.Index:
     """What all have, in the order of the first."""
-    common = indices[0]
+    shared = indices[0]
     for index in indices[1:]:
-        common = common[common.isin(index)]
-    return common
+        shared = shared[shared.isin(index)]
+    return shared
 
 
 @dataclass(frozen=True)
@@ -187,12 +187,12 @@ def start_spread(figure: str, runs: Sequence[Result], start: str) -> StartSpread
     parts = [(_means(run, figure).rename("own"), _means(run, name).rename("less")) for run in having]
     frames = [pd.concat(both, axis=1, join="inner") for both in parts]
     answers = having[0].evaluation[figure].cells["denominator"].max()
-    common = _common([frame.index for frame in frames])
-    if len(common) < 2:     # seeds with prompts of their own
-        frames, common = frames[:1], frames[0].index
-    if len(common) < 2:
+    asked = common([frame.index for frame in frames])
+    if len(asked) < 2:     # seeds with prompts of their own
+        frames, asked = frames[:1], frames[0].index
+    if len(asked) < 2:
         return None
-    means = np.stack([(frame["own"] - frame["less"]).loc[common].to_numpy() for frame in frames])   # (S, P)
+    means = np.stack([(frame["own"] - frame["less"]).loc[asked].to_numpy() for frame in frames])   # (S, P)
     if answers == 1 or len(means) == 1:
         return StartSpread(float(means.std(ddof=1)), bool(answers == 1))
     squares = mean_squares(means)

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from algorithms.common.evaluation.inference.auditing import LEAST_ACCURACY, Gain, Parting, can_judge, parting, signed
+from algorithms.common.evaluation.inference.auditing import (ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, Parting,
+                                                              can_judge, parting, signed)
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.inference.wording import about, listed
 
 from .aggregation import of_these_models
 from .results_read import Result
-
-ACCURACY, SCORE = "accuracy/auditor", "score/auditor"
-JUDGES = {"reward/gold": "the gold reward", SCORE: "the auditor"}  # the first that a run has is believed
+from .tables import Alarm, interval
 
 
 class Rows(Protocol):
@@ -48,17 +47,17 @@ def auditors(members: Sequence[Rows]) -> list[str]:
             labels, seconds = (sum(run.auditor[name] for run in audited) / len(audited) for name in ("labels", "seconds"))
             learned = f"learned from {labels:,.0f} comparisons that no method saw" if labels else "was not trained here"
             text = (f"it {learned} (they and about {about(seconds)} seconds of training are charged to no row), and "
-                    f"{_believed(accuracy(audited))}")
-            said.setdefault(text, []).append(member.label)
+                    f"{_believed(found := accuracy(audited))}")
+            said.setdefault(text if found is None or can_judge(found) else Alarm(text), []).append(member.label)
     of = {text: f"The auditor of {listed(labels)}" if len(said) > 1 else "The auditor" for text, labels in said.items()}
     shared = ["A bias that all annotators share is what an auditor cannot see."] if said else []
-    return [f"{of[text]}: {text}." for text in said] + shared
+    return [type(text)(f"{of[text]}: {text}.") for text in said] + shared
 
 
 def _believed(found: Estimate | None) -> str:
     if found is None:
         return "no held-out comparison says how far it can be believed: nothing is said by it"
-    text = f"agrees with {_interval(found)} of the comparisons to {found.n:,} held-out {found.unit}"
+    text = f"agrees with {interval(found)} of the comparisons to {found.n:,} held-out {found.unit}"
     if can_judge(found):
         return text
     return f"{text}, where at least {LEAST_ACCURACY} is expected at the lower end: it cannot judge, nothing is said by it"
@@ -68,11 +67,7 @@ def unable(runs: Sequence[Result]) -> str:
     """Why the auditors of these runs cannot judge, as a clause."""
     found = accuracy(runs)
     return ("no held-out comparison says how far the auditor can be believed" if found is None else
-            f"the auditor agrees with {_interval(found)} of held-out comparisons, which is too little to judge by")
-
-
-def _interval(found: Estimate) -> str:
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+            f"the auditor agrees with {interval(found)} of held-out comparisons, which is too little to judge by")
 
 
 def alarms(members: Sequence[Rows]) -> tuple[str, list[str]]:
@@ -86,10 +81,10 @@ def alarms(members: Sequence[Rows]) -> tuple[str, list[str]]:
         told = "; ".join(f"seed {run.seed}: {signed(one.proxy.mean)} by the proxy reward, {signed(one.judge.mean)} "
                          f"[{signed(one.judge.low)}, {signed(one.judge.high)}] by {JUDGES[judge]}"
                          for run, judge, one in found)
-        notes.append(f"{member.label}, reward over-optimised: the judge sees less than a third of the proxy's gain, each in "
-                     "standard deviations of what the start's answers to a prompt score on the mean, with the interval of "
-                     f"that trained model on new prompts: {told}. Such answers please the reward model, and are not as "
-                     "much better.")
+        notes.append(Alarm(f"{member.label}, reward over-optimised: the judge sees less than a third of the proxy's gain, "
+                           "each in standard deviations of what the start's answers to a prompt score on the mean, with "
+                           f"the interval of that trained model on new prompts: {told}. Such answers please the reward "
+                           "model, and are not as much better."))
     return (f"Reward over-optimised: {listed(named)}." if named else ""), notes
 
 

@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from algorithms.common.evaluation.inference.auditing import can_judge
 from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, difference
 from algorithms.common.evaluation.inference.shares import wilson
 
-from .audited import ACCURACY, JUDGES, SCORE, accuracy, parted
+from .audited import ACCURACY, JUDGES, SCORE, accuracy, judges, parted
 from .comparison_tables import Member
 from .report import members_of
 from .results_read import ReportError, Result, collect
-from .tables import plain
+from .tables import interval, plain
 
 GOLD = "reward/gold"
 
@@ -56,13 +55,9 @@ def cases(members: Sequence[Member]) -> list[Case]:
             for second in (run for run in other.runs if run.seed == first.seed):
                 if all(name in run.evaluation for run in (first, second) for name in (GOLD, SCORE)):
                     case = Case(first.seed, one.label, other.label, _difference(first, second, GOLD),
-                                _difference(first, second, SCORE), _able(first) and _able(second))
+                                _difference(first, second, SCORE), judges([first]) and judges([second]))
                     found += [case] if case.gold.excludes_zero else []
     return found
-
-
-def _able(run: Result) -> bool:
-    return (found := accuracy([run])) is not None and can_judge(found)
 
 
 def _difference(first: Result, second: Result, figure: str) -> Estimate:
@@ -108,11 +103,10 @@ def page(members: Sequence[Member]) -> str:
     lines = [f"The auditor decides as gold does, of the pairs of rows in a seed that gold decides: {agreement(found)}."]
     lines.append(f"Where the seed's auditor can judge: {agreement([case for case in found if case.able])}.")
     seeds = {run.seed: run for member in members for run in member.runs if ACCURACY in run.evaluation}
-    lines += [f"seed {seed}: {run.auditor.get('labels', 0):,.0f} labels, agrees with {told.mean:.3f} [{told.low:.3f}, "
-              f"{told.high:.3f}] of held-out comparisons" for seed, run in sorted(seeds.items())
-              if (told := accuracy([run]))]
-    lines += [f"otherwise: seed {case.seed}, {case.first} − {case.second}: gold {_told(case.gold)}, auditor "
-              f"{_told(case.auditor)}" for case in found if not case.agrees]
+    lines += [f"seed {seed}: {run.auditor.get('labels', 0):,.0f} labels, agrees with {interval(told)} of held-out "
+              f"comparisons" for seed, run in sorted(seeds.items()) if (told := accuracy([run]))]
+    lines += [f"otherwise: seed {case.seed}, {case.first} − {case.second}: gold {interval(case.gold)}, auditor "
+              f"{interval(case.auditor)}" for case in found if not case.agrees]
     for judge, words in JUDGES.items():
         for label, runs in alarmed(members, judge).items():
             if runs:
@@ -120,10 +114,6 @@ def page(members: Sequence[Member]) -> str:
                 lines.append(f"over-optimised by {words}: {label}: {len(rang)} of {len(runs)} runs"
                              + (f" (seeds {' '.join(rang)})" if rang else ""))
     return "\n".join(map(plain, lines))
-
-
-def _told(one: Estimate) -> str:
-    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -167,8 +167,7 @@ def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, f
 def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:
     """The figure to compare by, and why; None where nothing can be believed that could be compared by, and why not."""
     having: dict[str, int] = {}
-    doubt = next((unable(runs) for runs in ([run for run in member.runs if SCORE in run.evaluation]
-                                            for member in members) if runs and not judges(runs)), "")
+    doubt = next((unable(runs) for member in members if (runs := member.having(SCORE)) and not judges(runs)), "")
     for member in members:
         figures = {name: one.kind for run in member.runs for name, one in run.evaluation.items()}
         for name in (name for name, kind in figures.items() if kind in ROWS):
@@ -232,10 +231,10 @@ def _margin(figure: str, kind: str, taking: Sequence[Member], declared: float | 
     elif kind == "share":
         margin, of = SHARE_MARGIN, "the default of shares"
     else:
-        found = [one for start in ("sft", "base") for member in taking
-                 if (one := start_spread(figure, member.runs, start))]
-        margin = SCORE_MARGIN * found[0].deviation if found else None
-        whose = "one answer" if found and found[0].single else "the mean of the answers to a prompt"
+        found = next((one for start in ("sft", "base") for member in taking
+                      if (one := start_spread(figure, member.runs, start))), None)
+        margin = SCORE_MARGIN * found.deviation if found else None
+        whose = "one answer" if found and found.single else "the mean of the answers to a prompt"
         of = f"the default of scores, a tenth of the standard deviation of {whose} of the start model"
     if not margin:
         return None, "Practically equal: said of no pair, since report.margin declares no difference that is none."

@@ -27,7 +27,7 @@ from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, ReportError, Result, collect
 from .starts import start_rows
-from .tables import COSTS, Row, Table, plain, print_table, title, write
+from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
@@ -229,7 +229,8 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
         return [f"Held equal: not the same in all rows: {parts}."]
     labels = sorted({result.cost["labels"] for result in results if result.cost.get("labels")})
     if "labels" in said and len(labels) > 1:
-        return [f"Not held equal: labels were to be, but rows used {', '.join(f'{count:,.0f}' for count in labels)}."]
+        used = ", ".join(f"{count:,.0f}" for count in labels)
+        return [Alarm(f"Not held equal: labels were to be, but rows used {used}.")]
     return [f"Held equal: {text}." for text in said] + budgets.spread(results)
 
 
@@ -278,7 +279,8 @@ def _starts(complete: Sequence[Result]) -> list[str]:
             kind, identity = run.start
             starts.setdefault((run.seed, kind), set()).add(identity)
     odd = sorted({f"{seed} ({len(found)} of {kind})" for (seed, kind), found in starts.items() if len(found) > 1})
-    return [f"Not from one start: runs of seed {', '.join(odd)} began with different models."] if odd else []
+    told = f"Not from one start: runs of seed {', '.join(odd)} began with different models."
+    return [Alarm(told)] if odd else []
 
 
 def _other_starts(made: Table) -> list[str]:
@@ -305,16 +307,17 @@ def _data(results: Sequence[Result]) -> list[str]:
         parts += [f"truncated {data['truncated']}"] if data.get("truncated") else []
         parts += [f"{name} ← {source}" for name, source in data.get("fallbacks", {}).items()]
         if parts:
-            said.setdefault("; ".join(parts), []).append(result.algorithm)
-    if len(said) == 1:
-        return [f"Data: {text}." for text in said]
-    return [f"Data of {', '.join(dict.fromkeys(names))}: {text}." for text, names in said.items()]
+            kind = Alarm if data.get("truncated") else str
+            said.setdefault(kind("; ".join(parts)), []).append(result.algorithm)
+    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data" for text, names in said.items()}
+    return [type(text)(f"{of[text]}: {text}.") for text in said]
 
 
 def _origins(results: Sequence[Result]) -> list[str]:
     commits, devices = (sorted({getattr(result, name) for result in results} - {None}) for name in ("commit", "device"))
     parts = [f"commit {', '.join(commits)}"] * bool(commits) + [f"device {', '.join(devices)}"] * bool(devices)
-    return [f"Made with: {'; '.join(parts)}."] if parts else []
+    kind = Alarm if any("+changes" in commit for commit in commits) else str
+    return [kind(f"Made with: {'; '.join(parts)}.")] if parts else []
 
 
 if __name__ == "__main__":

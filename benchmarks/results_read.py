@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from algorithms.common.evaluation.inference.intervals import Estimate
+from algorithms.common.evaluation.verdicts.pairings import AGAIN, natural
 
 from .tables import COSTS
 
@@ -23,7 +24,6 @@ SCHEMA = 2
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
-AGAIN = "fix: run the same command again; kept stages make it quick"
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 
 
@@ -65,6 +65,7 @@ class Result:
     commit: str | None = None
     device: str | None = None
     said: tuple[str, ...] = ()                  # of the judges of its answers
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)   # result.json whole
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:
@@ -82,7 +83,7 @@ def collect(folders: Sequence[str | Path]) -> list[Result]:
             folder = path.parent.parent
             if folder.resolve() not in found and (unfinished := _unfinished(folder, path)):
                 found[folder.resolve()] = unfinished
-    return [found[folder] for folder in sorted(found, key=_natural)]
+    return [found[folder] for folder in sorted(found, key=natural)]
 
 
 def _read(path: Path) -> Result:
@@ -115,7 +116,7 @@ def _read(path: Path) -> Result:
         data=_data_fields(path, get("data", dict, optional=True) or {}),
         declared=_declared(path, get("config", dict, optional=True) or {}) if status == "complete" else {},
         price=_price(path, get("config", dict, optional=True) or {}) if status == "complete" else None,
-        commit=get("commit", str, optional=True), device=get("device", str, optional=True),
+        commit=get("commit", str, optional=True), device=get("device", str, optional=True), raw=raw,
     )
 
 
@@ -270,10 +271,15 @@ def _data_fields(path: Path, data: dict) -> dict[str, Any]:
             "fallbacks": {name: fallbacks(name, str) for name in fallbacks.raw}}
 
 
+def hydra_of(path: Path) -> dict[str, Any]:
+    """What a job's hydra.yaml holds."""
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["hydra"]
+
+
 def _unfinished(folder: Path, path: Path) -> Result | None:
     """A job that Hydra started and that left no result; None for tasks that write none (inspect, chat, merge)."""
     try:
-        hydra = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]
+        hydra = hydra_of(path)
         choices, overrides = hydra["runtime"]["choices"], hydra["overrides"]["task"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ReportError(f"{path}: found no job configuration of Hydra ({error!r})") from error
@@ -283,7 +289,3 @@ def _unfinished(folder: Path, path: Path) -> Result | None:
     seed = int(given["seed"]) if re.fullmatch(r"\d+", given.get("seed", "")) else None
     return Result(folder, "failed", str(choices.get("algorithm", "?")), seed, given,
                   error="no result.json: the job was killed or is still running")
-
-
-def _natural(path: Path) -> list:
-    return [[int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)] for name in path.parts]

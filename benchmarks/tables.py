@@ -154,6 +154,10 @@ class _Block:
     best: int | None = None     # the row that is marked
 
 
+class Alarm(str):
+    """A note that a reader must not miss."""
+
+
 def plain(text: str) -> str:
     """`text` with everything unprintable (controls, line breaks, direction marks, lone surrogates) spelled out."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -205,7 +209,7 @@ def _blocks(table: Table) -> list[_Block]:
     cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
     for row in table.rows:
         if row.costs:
-            cost.rows.append([(row.label, ""), *((_amount(row.costs.get(name), name), "") for name in table.costs)])
+            cost.rows.append([(row.label, ""), *((amount(row.costs.get(name), name), "") for name in table.costs)])
     return [quality, *([_pairs(table)] if table.pairs else []), *([cost] if cost.rows else [])]
 
 
@@ -235,7 +239,12 @@ def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
     return _figure(estimate, title(name)[1])
 
 
-def _amount(value: float | None, name: str) -> str:
+def interval(estimate: Estimate) -> str:
+    """A figure and its interval, to three digits."""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def amount(value: float | None, name: str) -> str:
     _, divisor, digits = COSTS[name]
     return "" if value is None else _number(value / divisor, digits, ",")
 

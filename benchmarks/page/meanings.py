@@ -34,7 +34,6 @@ JUDGED = {
     "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half is no "
                  "difference.",
     "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
-    "accuracy/auditor": "How often the judge agrees with people on held-out comparisons.",
 }
 COSTS = {
     "seconds": "Seconds of training, the stages it stands on included; compare within one machine only.",

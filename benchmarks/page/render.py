@@ -14,7 +14,7 @@ from algorithms.common.evaluation.inference.wording import listed, number
 
 from ..comparison_tables import Member, words_of
 from ..results_read import Result
-from ..tables import COSTS, PairRow, Row, Table, figure_cell, plain, title
+from ..tables import COSTS, Alarm, PairRow, Row, Table, amount, figure_cell, interval, plain, title
 from . import charts, meanings, runs
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
         models=models, data=data, rows=[member.label for member in members], table=table, alarms=_alarms(table),
         best=table.best, figure=_title(table.figure), head=_first(table, drawn), charts=_charts(table, drawn),
         columns=_columns(table), cells=_cells(table), matrix=_matrix(table), pairs=_sorted(table.pairs)[:PAIRS],
-        more_pairs=max(len(table.pairs) - PAIRS, 0), settled=any(pair.settled for pair in table.pairs),
+        more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
         asked=runs.answers(members, score or "gold"), score=score or "gold", colours=charts.COLOURS,
         answering=[member.label for member in drawn[:runs.ANSWERED_BY]],
@@ -81,12 +81,12 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     cost = next((name for name in ("seconds", "tokens_trained") if name in table.costs), None)
     if table.figure is None or cost is None:
         return None
-    unit, divisor, digits = COSTS[cost]
+    unit, divisor, _ = COSTS[cost]
     points = []
     for row in (member.row for member in members):
         one, spent = row.estimates.get(table.figure), row.costs.get(cost)
         if one is not None and spent is not None:
-            told = f"{row.label}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] for {spent / divisor:,.{digits}f} {unit}"
+            told = f"{row.label}: {interval(one)} for {amount(spent, cost)} {unit}"
             points.append(charts.Point(row.label, spent / divisor, one.mean, one.low, one.high, told))
     if len(points) < 2:
         return None
@@ -127,7 +127,7 @@ def _best_of(row: Row) -> list[dict]:
     for name, one in row.estimates.items():
         figure, _, n = name.partition("@")
         if n.isdigit() and figure.startswith("reward/"):
-            told = f"{figure}, best of {n}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+            told = f"{figure}, best of {n}: {interval(one)}"
             curve.append({"n": int(n), "figure": figure, "y": one.mean, "low": one.low, "high": one.high, "told": told})
     return curve
 
@@ -144,8 +144,7 @@ def _alarms(table: Table) -> list[str]:
         if ended is not None and ended.mean < _UNFINISHED:
             found.append(f"{row.label}: only {ended.mean:.0%} of the answers ended before the limit of their length; "
                          "the others were judged as they were cut.")
-    words = ("truncated", "Not held equal", "Not from one start", "over-optimised", "cannot judge", "+changes")
-    return found + [note for note in table.notes if any(word in note for word in words)]
+    return found + [note for note in table.notes if isinstance(note, Alarm)]
 
 
 def _columns(table: Table) -> list[tuple[str, str]]:
@@ -159,15 +158,10 @@ def _cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str, str]]]
 
 
 def _cost_cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str]]]]:
-    found = []
-    for row in table.rows:
-        spent = [(row.costs.get(name), COSTS[name]) for name in table.costs]
-        found.append((row, [(value, "" if value is None else f"{value / divisor:,.{digits}f}")
-                            for value, (_, divisor, digits) in spent]))
-    return found
+    return [(row, [(value := row.costs.get(name), amount(value, name)) for name in table.costs]) for row in table.rows]
 
 
-def _matrix(table: Table) -> dict[tuple[str, str], tuple[PairRow, float, str]] | None:
+def _matrix(table: Table) -> dict[tuple[str, str], tuple[PairRow, str, str, str]] | None:
     """By the labels of two rows: the pair, its difference as seen from the first, and how the first came off."""
     if not table.pairs or len(table.rows) > MATRIX:
         return None

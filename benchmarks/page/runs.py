@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..aggregation import common
 from ..comparison_tables import Member
-from ..results_read import Result
+from ..results_read import Result, hydra_of
+from ..tables import interval
 from .charts import Point
 
 PROMPTS = 32            # whose answers are shown
@@ -57,11 +59,11 @@ def answers(members: Sequence[Member], score: str) -> list[Asked]:
             frames[member.label] = frame.drop_duplicates("prompt_id").set_index("prompt_id")
     if not frames:
         return []
-    common = [one for one in next(iter(frames.values())).index if all(one in frame.index for frame in frames.values())]
-    scored = pd.DataFrame({label: frame.loc[common, score].astype(float) for label, frame in frames.items()
-                           if score in frame and frame[score].notna().any()}, index=common)
+    shared = common([frame.index for frame in frames.values()])
+    scored = pd.DataFrame({label: frame.loc[shared, score].astype(float) for label, frame in frames.items()
+                           if score in frame and frame[score].notna().any()}, index=shared)
     spread = (scored.max(axis=1) - scored.min(axis=1)).fillna(0.0) if len(scored.columns) > 1 else \
-        pd.Series(0.0, index=common)
+        pd.Series(0.0, index=shared)
     chosen = spread.sort_values(ascending=False, kind="stable").index[:PROMPTS]
     return [Asked(_cut(_text(next(iter(frames.values())).loc[one, "prompt"])),
                   [_answer(label, frame.loc[one]) for label, frame in frames.items()], float(spread[one]))
@@ -116,7 +118,7 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     for member in members:
         sums: dict[str, float] = {}
         for run in member.runs:
-            for stage, value in _own_parts(raw(run).get("cost", {}), name).items():
+            for stage, value in _own_parts(run.raw.get("cost", {}), name).items():
                 sums[stage] = sums.get(stage, 0.0) + value / len(member.runs)
         order = sorted(sums, key=lambda stage: (stage == "its own", list(sums).index(stage)))
         parts += [{"row": member.label, "stage": stage, "order": index, "value": sums[stage],
@@ -144,21 +146,15 @@ def _below(stage: Mapping[str, Any], name: str) -> dict[tuple[str, float], Mappi
     return found
 
 
-def raw(run: Result) -> dict[str, Any]:
-    """The run's result.json."""
-    return json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
-
-
 def command(run: Result) -> str:
     """What makes this run again."""
     overrides = [f"{key}={value}" for key, value in run.overrides.items()]
-    given = raw(run).get("overrides", overrides) if (run.folder / "result.json").exists() else overrides
-    return shlex.join(["python", "run.py", *given])
+    return shlex.join(["python", "run.py", *run.raw.get("overrides", overrides)])
 
 
 def settings(members: Sequence[Member]) -> tuple[str, dict[str, str]]:
     """The settings that all rows share, and each row's others, as YAML; of the first run of each row."""
-    flat = {member.label: _flat(raw(member.runs[0]).get("config", {})) for member in members if member.runs}
+    flat = {member.label: _flat(member.runs[0].raw.get("config", {})) for member in members if member.runs}
     if not flat:
         return "", {}
     first = next(iter(flat.values()))
@@ -183,7 +179,7 @@ def subject(runs: Sequence[Result]) -> tuple[str, str]:
     """Which models and which data the runs are about, as the command line names them."""
     models, data = {}, {}
     for run in runs:
-        config = raw(run).get("config", {})
+        config = run.raw.get("config", {})
         models[str(config.get("model", {}).get("name", "?"))] = None
         given = config.get("data", {})
         data[str(given.get("path") or _choice(run, "data") or given.get("_target_", "?"))] = None
@@ -194,7 +190,7 @@ def _choice(run: Result, group: str) -> str | None:
     path = run.folder / ".hydra" / "hydra.yaml"
     if not path.exists():
         return None
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["runtime"]["choices"].get(group)
+    return hydra_of(path)["runtime"]["choices"].get(group)
 
 
 def distances(members: Sequence[Member], figure: str) -> list[Point]:
@@ -205,6 +201,6 @@ def distances(members: Sequence[Member], figure: str) -> list[Point]:
         kl, name = next(((found[name], name) for name in ("kl/exact", "kl/k1", "kl/bound") if name in found), (None, ""))
         if kl is not None and (one := found.get(figure)) is not None:
             of = "at most " if name == "kl/bound" else ""
-            told = f"{member.label}: {one.mean:.3f} [{one.low:.3f}, {one.high:.3f}] at {of}{kl.mean:.2f} nats"
+            told = f"{member.label}: {interval(one)} at {of}{kl.mean:.2f} nats"
             points.append(Point(member.label, kl.mean, one.mean, one.low, one.high, told))
     return points
