@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 import torch
 
+from algorithms.common.algorithm import Algorithm, Context
+from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.data.tokenized import batch_indices
+from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.recipe import Recipe
+from algorithms.common.training.loop import fit
 from benchmarks.lab.reviews_data import ReviewsData
 from training_setup import ROOT, randomize
 
@@ -33,6 +41,30 @@ def our_models(lora: Lora | None) -> Models:
         randomize(models, "reference", scale=0.02)  # a start that is not the base, as after a supervised stage
     models.add_role("policy", trainable=True, like="reference")
     return models
+
+
+def their_model(lora: Lora | None, start):
+    """The same weights as our policy's, as TRL takes them."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, attn_implementation="eager")
+    return base if lora is None else PeftModel.from_pretrained(base, start, is_trainable=True)
+
+
+def fitted(method: Algorithm, context: Context) -> Path:
+    """Trains; the folder of the policy that it started from."""
+    save_role(context.models, "policy", context.target)
+    start = context.target.parent / "start"
+    os.rename(context.target, start)
+    context.target.mkdir()
+    fit(method, context)
+    return start
+
+
+def pairs_of(records: Iterable[Record]) -> list[tuple]:
+    """(prompt, chosen, rejected) of each."""
+    return [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
 
 
 def recipe(schedule: str, weight_decay: float, lr: float) -> Recipe:

@@ -7,23 +7,31 @@ learns the prompt too, so its likelihood is made again here from its own logits.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-from test_trl_parity import their_model
 
 from algorithms.common.data.records import Record
-from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora
-from algorithms.common.training.loop import fit
 from algorithms.cpo import CPO
 from algorithms.kto import KTO
 from algorithms.orpo import ORPO
 from algorithms.simpo import SimPO
 from algorithms.slic import SLiC
 from training_setup import lines, make_context
-from trl_setup import BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
+from trl_setup import (  # noqa: F401
+    BATCH,
+    SEED,
+    arguments,
+    compare,
+    data,
+    fitted,
+    ordered,
+    our_models,
+    pairs_of,
+    recipe,
+    their_model,
+    train_theirs,
+)
 
 pytestmark = pytest.mark.slow
 LORA = Lora(r=8, alpha=16)
@@ -32,12 +40,7 @@ LORA = Lora(r=8, alpha=16)
 def trained(method, models, examples, folder):
     """Our twenty steps; the folder of the start, and that of what was trained."""
     context = make_context(models, folder / "ours", examples, recipe("linear", 0.0, 5e-4), SEED, micro_batch_size=BATCH)
-    save_role(models, "policy", context.target)
-    start = folder / "start"
-    os.rename(context.target, start)
-    context.target.mkdir()
-    fit(method, context)
-    return start, lines(context.target)
+    return fitted(method, context), lines(context.target)
 
 
 def of_the_response(kind):
@@ -65,7 +68,7 @@ def test_pairs(data, tmp_path, method, options, accumulation):  # noqa: F811
 
     kind, config = (of_the_response(ORPOTrainer), ORPOConfig) if isinstance(method, ORPO) else (CPOTrainer, CPOConfig)
     models = our_models(LORA)
-    pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in data.preferences]
+    pairs = pairs_of(data.preferences)
     examples = [models.tokenize(Record(x, [better, worse], [1.0, 0.0], {})) for x, better, worse in pairs]
     start, ours = trained(method, models, examples, tmp_path)
     order = ordered(examples, len(examples))

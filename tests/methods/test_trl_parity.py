@@ -9,29 +9,28 @@ averages what it logs (so losses are taken from each training step).
 
 from __future__ import annotations
 
-import os
-
 import pytest
-import torch
 
-from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora
-from algorithms.common.training.loop import fit
 from algorithms.dpo import DPO, IPO, Hinge
 from algorithms.sft import SFT
 from training_setup import lines, make_context
-from trl_setup import BASE, BATCH, SEED, arguments, compare, data, ordered, our_models, recipe, train_theirs  # noqa: F401
+from trl_setup import (  # noqa: F401
+    BATCH,
+    SEED,
+    arguments,
+    compare,
+    data,
+    fitted,
+    ordered,
+    our_models,
+    pairs_of,
+    recipe,
+    their_model,
+    train_theirs,
+)
 
 pytestmark = pytest.mark.slow
-
-
-def their_model(lora: Lora | None, start):
-    """The same weights as our policy's, as TRL takes them."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, attn_implementation="eager")
-    return base if lora is None else PeftModel.from_pretrained(base, start, is_trainable=True)
 
 
 @pytest.mark.parametrize("lora, schedule, weight_decay, accumulation", [
@@ -45,11 +44,7 @@ def test_sft(data, tmp_path, lora, schedule, weight_decay, accumulation):  # noq
     examples = [models.tokenize(record) for record in data.demonstrations]
     settings = recipe(schedule, weight_decay, 1e-3)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
-    save_role(models, "policy", context.target)
-    start = tmp_path / "start"
-    os.rename(context.target, start)
-    context.target.mkdir()
-    fit(SFT(), context)
+    start = fitted(SFT(), context)
 
     order = [examples[i] for i in ordered(examples, len(examples))]
     rows = Dataset.from_list([{"input_ids": e.prompt + e.responses[0],
@@ -77,15 +72,11 @@ def test_dpo(data, tmp_path, algorithm, options, lora, schedule, weight_decay, a
 
     models = our_models(lora)
     records = list(data.preferences)
-    pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
+    pairs = pairs_of(records)
     examples = [models.tokenize(type(records[0])(x, [good, bad], [1.0, 0.0])) for x, good, bad in pairs]
     settings = recipe(schedule, weight_decay, 5e-4)
     context = make_context(models, tmp_path / "ours", examples, settings, SEED, micro_batch_size=BATCH)
-    save_role(models, "policy", context.target)
-    start = tmp_path / "start"
-    os.rename(context.target, start)
-    context.target.mkdir()
-    fit(algorithm, context)
+    start = fitted(algorithm, context)
 
     order = ordered(examples, len(examples))
     rows = Dataset.from_list([dict(zip(("prompt", "chosen", "rejected"), pairs[i])) for i in order])

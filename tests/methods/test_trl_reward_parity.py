@@ -18,7 +18,19 @@ from algorithms.common.models.roles import state
 from algorithms.common.training.loop import fit
 from algorithms.reward_model import RewardModel
 from training_setup import lines, make_context
-from trl_setup import BASE, BATCH, SEED, STEPS, arguments, data, ordered, our_models, recipe, train_theirs  # noqa: F401
+from trl_setup import (  # noqa: F401
+    BASE,
+    BATCH,
+    SEED,
+    STEPS,
+    arguments,
+    data,
+    ordered,
+    our_models,
+    pairs_of,
+    recipe,
+    train_theirs,
+)
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 3e-5
@@ -60,7 +72,7 @@ def test_reward_model(data, tmp_path, lora, schedule, weight_decay, accumulation
     algorithm.add_roles(models, seed=5)
     models.role("reward").scalar.bias.requires_grad_(False)
     records = list(data.preferences)
-    pairs = [(r.prompt, *[y for _, y in sorted(zip(r.scores, r.responses), reverse=True)]) for r in records]
+    pairs = pairs_of(records)
     gaps = [float(1 + index % 3) for index in range(len(pairs))]  # significantly, better, slightly
     examples: list[Example] = [models.tokenize(type(records[0])(x, [good, bad], [gap, 0.0]))
                                for (x, good, bad), gap in zip(pairs, gaps)]

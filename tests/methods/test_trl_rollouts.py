@@ -8,20 +8,16 @@ relative 3e-5.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from algorithms.common.data.records import Record
-from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
-from algorithms.common.training.loop import fit
 from algorithms.dr_grpo import DrGRPO
 from algorithms.grpo import GRPO
 from algorithms.rloo import RLOO
 from training_setup import lines, make_context
-from trl_setup import BASE, STEPS, TOLERANCE, data, our_models, train_theirs  # noqa: F401
+from trl_setup import STEPS, TOLERANCE, data, fitted, our_models, their_model, train_theirs  # noqa: F401
 
 pytestmark = pytest.mark.slow
 PROMPTS, K, LENGTH = 4, 4, 12
@@ -77,10 +73,9 @@ def given(kind, drawn):
 def test_policy_gradients(data, tmp_path, ours, options, theirs, their_options):  # noqa: F811
     import trl
     from datasets import Dataset
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    models = our_models(Lora(r=8, alpha=16))
+    lora = Lora(r=8, alpha=16)
+    models = our_models(lora)
     records = [Record(record.prompt, [], None, {}) for record in data.demonstrations][:PROMPTS * STEPS // 2]
     examples = [models.tokenize(record) for record in records]
     settings = Recipe(lr=5e-4, batch_size=PROMPTS, steps=STEPS // 2, inner_epochs=2, schedule="constant", warmup=0.0,
@@ -88,12 +83,8 @@ def test_policy_gradients(data, tmp_path, ours, options, theirs, their_options):
     context = make_context(models, tmp_path / "ours", examples, settings, micro_batch_size=PROMPTS)
     context.records = records
     context.reward = lambda responses: [score(response.ids) for response in responses]
-    save_role(models, "policy", context.target)
-    start = tmp_path / "start"
-    os.rename(context.target, start)
-    context.target.mkdir()
     method = recording(ours)(**{**OPTIONS, **options})
-    fit(method, context)
+    start = fitted(method, context)
     assert len(method.losses) == STEPS
 
     kind, config = getattr(trl, f"{theirs}Trainer"), getattr(trl, f"{theirs}Config")
@@ -106,10 +97,9 @@ def test_policy_gradients(data, tmp_path, ours, options, theirs, their_options):
                        logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, bf16=False,
                        gradient_checkpointing=False, shuffle_dataset=False, disable_dropout=True, disable_tqdm=True,
                        seed=0, **their_options)
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32", attn_implementation="eager")
     losses, norms, _ = train_theirs(
-        given(kind, list(method.drawn)), 1, model=PeftModel.from_pretrained(base, start, is_trainable=True),
-        train_dataset=prompts, processing_class=models.template.tokenizer, args=arguments,
+        given(kind, list(method.drawn)), 1, model=their_model(lora, start), train_dataset=prompts,
+        processing_class=models.template.tokenizer, args=arguments,
         reward_funcs=lambda completion_ids, **_: [score(ids) for ids in completion_ids])
     apart = max(abs(one - other) for one, other in zip(method.losses, losses, strict=True))
     ours_norms = [line["grad_norm"] for line in lines(context.target)]  # of a batch: the mean of its two steps
