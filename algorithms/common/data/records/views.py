@@ -111,6 +111,12 @@ def prompts(records: Records) -> Records:
     return Records.from_list(record.taking([], judged=False) for record in records.where(first))
 
 
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """The distinct values, ascending."""
+    ascending = np.sort(values)
+    return ascending[first_of_each(ascending)]
+
+
 def first_of_each(ascending: np.ndarray) -> np.ndarray:
     """(n,) bool: where a value differs from the one before."""
     first = np.ones(len(ascending), bool)
@@ -128,10 +134,11 @@ def split(records: Records, share: float, key: str = "heldout") -> tuple[Records
     """
     if not 0 <= share < 1:
         raise ConfigError(f"data.{key}: found {share}; expected a share from 0 up to, not including, 1")
+    if share == 0:
+        return records, records.select([])
     hashes = records.array("root_hash")
-    distinct = np.sort(hashes)
-    distinct = distinct[first_of_each(distinct)]
-    count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if share > 0 and len(distinct) > 1 else 0
+    distinct = _distinct(hashes)
+    count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if len(distinct) > 1 else 0
     held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
     del hashes, distinct    # memory: they are not needed beside the indices made now
     return records.where(~held), records.where(held)
@@ -142,10 +149,17 @@ def set_aside(records: Records, share: float) -> tuple[Records, Records]:
 
     It depends on content alone, as :func:`split` does; at least one conversation is left where there is one.
     """
+    if share == 0:
+        return records, records.select([])
     hashes = records.array("root_hash")
-    compared = np.unique(hashes[_ordering(records)])
+    compared = _distinct(hashes[_ordering(records)])
     count = min(round(share * len(compared)), len(compared) - 1)
-    aside = np.isin(hashes, compared[:count]) if count > 0 else np.zeros(len(records), bool)
+    aside = np.zeros(len(records), bool)
+    if count > 0:
+        low = np.flatnonzero(hashes < compared[count])      # memory: np.isin takes many copies of what it is given
+        aside[low] = np.isin(hashes[low], compared[:count])
+        del low
+    del hashes, compared
     return records.where(~aside), records.where(aside)
 
 
