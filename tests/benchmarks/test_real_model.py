@@ -1,4 +1,4 @@
-"""SmolLM2 out of a package: made once, whole or not at all; refused with what helps. The real one where it is installed."""
+"""SmolLM2 out of a package: made once, whole or not at all; refused with what helps. The real one where there is."""
 
 import importlib.util
 from dataclasses import replace
@@ -95,8 +95,9 @@ def test_the_real_model_is_the_packages_own(tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json", ".jinja"}
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     stored = {tensor.name: tensor for tensor in GGUFReader(source).tensors}
-    for theirs, ours in (("token_embd", model.model.embed_tokens), ("blk.7.ffn_down", model.model.layers[7].mlp.down_proj),
-                         ("blk.7.attn_v", model.model.layers[7].self_attn.v_proj)):
+    layer = model.model.layers[7]
+    for theirs, ours in (("token_embd", model.model.embed_tokens), ("blk.7.ffn_down", layer.mlp.down_proj),
+                         ("blk.7.attn_v", layer.self_attn.v_proj)):
         tensor = stored[f"{theirs}.weight"]
         np.testing.assert_array_equal(ours.weight.detach().numpy(), dequantize(tensor.data, tensor.tensor_type))
     assert tokenizer.convert_ids_to_tokens(tokenizer("in 2024.").input_ids) == ["in", "Ġ", "2", "0", "2", "4", "."]
