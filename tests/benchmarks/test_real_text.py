@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from algorithms.common.data.records.filters import short
 from algorithms.common.support.errors import ConfigError
 from benchmarks.real import film_data, films, make_gold, smollm2
 from benchmarks.real.film_data import FilmReviews
@@ -202,6 +203,30 @@ def test_the_experiment_ends_with_a_table_of_gold_beside_the_start(stand_in, tmp
     assert {"reward/gold", "reward/proxy", "score/auditor"} <= set(results[0]["evaluation"])
     assert "reward/gold_minus_sft" in results[1]["evaluation"] and results[1]["cost"]["labels"] == FEW["preferences"]
     assert "reward/gold" in (tmp_path / "out/table.md").read_text()
+
+
+def test_a_row_is_short_by_all_its_texts_together():
+    row = {"a": ["bc", {"d": "e"}], "n": 3, "none": None}
+    assert short(row, 3) and not short(row, 2) and short({}, 0)
+
+
+@pytest.mark.slow
+def test_peoples_comparisons_are_learned_from_by_one_half_and_judged_by_the_other(tmp_path):
+    turn, rows = "\n\nHuman: Is {0} kind?\n\nAssistant: ", []
+    for number in range(40):
+        start = turn.format(f"the {number}th man")
+        rows.append({"chosen": f"{start}He is kind.{' So.' * number}", "rejected": f"{start}No, he is not kind."})
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    longest = len(rows[29]["chosen"]) + len(rows[29]["rejected"])
+    ended = invoke("experiment=real_preferences", f"data.path={tmp_path / 'rows.jsonl'}", "algorithm=sft,ipo", "model=tiny",
+                   f"data.filter.characters={longest}", "eval.prompts=4", "eval.pairs=4", "eval.sampling.max_new_tokens=8",
+                   "model.lora.r=4", "trainer.progress=false", "trainer.mixed_precision=no", "recipe.steps=1",
+                   "auditor.recipe.steps=1", f"stages.folder={tmp_path / 'stages'}", f"hydra.sweep.dir={tmp_path / 'out'}")
+    assert ended.status == 0, ended.err
+    sft, ipo = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("*/result.json")))
+    assert sum(ipo["data"]["filtered"].values()) == 10 and {"score/auditor", "accuracy/auditor"} <= set(ipo["evaluation"])
+    assert 0 < ipo["auditor"]["labels"] < 30 and abs(ipo["auditor"]["labels"] - ipo["cost"]["labels"]) < 12
+    assert "reward/gold" not in sft["evaluation"]
 
 
 @pytest.mark.slow
