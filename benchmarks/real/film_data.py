@@ -48,8 +48,8 @@ class FilmReviews:
 
     compared: str = "samples"
     demonstrations: int = 1024
-    preferences: int = 384
-    audit: int = 192
+    preferences: int = 320
+    audit: int = 160
     prompts: int = 512
     tuning: int = 64
     evaluation: int = 256

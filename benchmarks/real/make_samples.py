@@ -23,7 +23,7 @@ from benchmarks.real.film_data import SAMPLES, sampled_reviews
 from benchmarks.real.gold import HEAD, FilmGold
 from benchmarks.real.smollm2 import SmolLM2
 
-TRAIN, HELDOUT, EACH, MAX_NEW_TOKENS = 640, 160, 4, 40  # prompts to compare on, held-out ones, samples of a prompt
+TRAIN, HELDOUT, EACH, MAX_NEW_TOKENS = 512, 128, 4, 40  # prompts to compare on, held-out ones, samples of a prompt
 
 
 def make(policy: Path, file: Path, train: int = TRAIN, heldout: int = HELDOUT) -> None:

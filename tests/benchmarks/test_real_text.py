@@ -218,13 +218,14 @@ def test_peoples_comparisons_are_learned_from_by_one_half_and_judged_by_the_othe
         rows.append({"chosen": f"{start}He is kind.{' So.' * number}", "rejected": f"{start}No, he is not kind."})
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     longest = len(rows[29]["chosen"]) + len(rows[29]["rejected"])
-    ended = invoke("experiment=real_preferences", f"data.path={tmp_path / 'rows.jsonl'}", "algorithm=sft,ipo", "model=tiny",
-                   f"data.filter.characters={longest}", "eval.prompts=4", "eval.pairs=4", "eval.sampling.max_new_tokens=8",
-                   "model.lora.r=4", "trainer.progress=false", "trainer.mixed_precision=no", "recipe.steps=1",
-                   "auditor.recipe.steps=1", f"stages.folder={tmp_path / 'stages'}", f"hydra.sweep.dir={tmp_path / 'out'}")
+    small = [one for one in SMALL if not one.startswith("data.")]
+    ended = invoke("experiment=real_preferences", f"data.path={tmp_path / 'rows.jsonl'}", "algorithm=sft,ipo", *small,
+                   f"data.filter.characters={longest}", "recipe.steps=1", "auditor.recipe.steps=1",
+                   f"stages.folder={tmp_path / 'stages'}", f"hydra.sweep.dir={tmp_path / 'out'}")
     assert ended.status == 0, ended.err
     sft, ipo = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("*/result.json")))
-    assert sum(ipo["data"]["filtered"].values()) == 10 and {"score/auditor", "accuracy/auditor"} <= set(ipo["evaluation"])
+    assert sum(ipo["data"]["filtered"].values()) == 10
+    assert {"score/auditor", "accuracy/auditor"} <= set(ipo["evaluation"])
     assert 0 < ipo["auditor"]["labels"] < 30 and abs(ipo["auditor"]["labels"] - ipo["cost"]["labels"]) < 12
     assert "reward/gold" not in sft["evaluation"]
 
