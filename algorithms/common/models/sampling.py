@@ -7,6 +7,7 @@ draws its uniforms from its own stream, so but for rounding its tokens do not de
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -109,9 +110,12 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
-           keys: list[str] | None = None) -> list[list[Sample]]:
-    """n samples for each prompt (lists of token ids). 
-    ``keys`` name the prompts' random streams; default: their position."""
+           keys: list[str] | None = None, watch: Callable[[list[int]], None] | None = None) -> list[list[Sample]]:
+    """n samples for each prompt (lists of token ids).
+
+    ``keys`` name the prompts' random streams; default: their position. ``watch`` is given the new token of every
+    sequence that is decoded at that time, as soon as it is drawn.
+    """
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
@@ -124,7 +128,7 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
                 copies = range(first, min(n, first + settings.batch_size))
                 spread = beginning.spread(len(copies), again=copies.stop < n)
                 streams = _streams([keys[index] for index in members], copies, settings.max_new_tokens, seed)
-                drawn = iter(_decode(models, spread, streams, settings))
+                drawn = iter(_decode(models, spread, streams, settings, watch))
                 for index in members:
                     results[index] += islice(drawn, len(copies))
     return results
@@ -135,7 +139,8 @@ def _streams(keys: list[str], copies: range, length: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack([uniforms(length, seed, key, copy) for key in keys for copy in copies]))
 
 
-def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:
+def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling,
+            watch: Callable[[list[int]], None] | None) -> list[Sample]:
     """Go on from B prompts that were read, under the current role. ``streams``: (B, max_new_tokens) uniforms."""
     device, model = models.device, models.roles.module
     logits, mask, next_position, cache = beginning
@@ -155,6 +160,8 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
         else:
             token = draw(warp(logits, settings), streams[alive, step])
         out[alive, step] = token
+        if watch is not None:
+            watch(token.tolist())
         over = ended[alive]  # a finished row is carried along for a while
         fresh = torch.isin(token, stop) & ~over
         over = over | fresh

@@ -181,31 +181,17 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
-    the same time. An empty line or end of input ends it."""
+    the same time."""
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
     if config.adapter is None:  # the base, read as what stands beside it was trained to be
         asked = [(None, asked[0][1] if asked else parts["model"]), *asked]
-    from ..support.terminal import printable
-    from .speakers import speakers
+    from .speakers import converse, speakers
 
     talking = speakers(asked, parts["trainer"].mixed_precision)
-    chats = [one.models.template.chat for one in talking]
     sys.stdin.reconfigure(errors="replace")
-    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation.")
-    turn = 0
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            break
-        if not text:
-            break
-        for one in talking:
-            mark = f"[{one.name}] " if len(talking) > 1 else ""
-            print(printable(mark + one.reply(text, sampling, number, turn).strip()))
-        turn += 1
+    converse(talking, sampling, number)
 
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
