@@ -31,14 +31,14 @@ from torch import Tensor
 
 from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
 from .common.data.batches import Batch
-from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
-from .common.support.errors import ConfigError
+from .common.data.template import Example
+from .common.data.tokenized import batch_indices
 from .common.models.model import ModelConfig, Models
 from .common.policy_gradient import explained_variance, gae, kl_penalty, masked_mean, squared_errors, whiten
 from .common.rollouts import Estimates, Minibatch, PolicyGradient, Rollouts, Scored, columns
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
+from .common.support.errors import ConfigError
 from .common.support.seeds import derive
-from .common.data.template import Example
-from .common.data.tokenized import batch_indices
 
 
 def _no_start(found: str) -> ConfigError:

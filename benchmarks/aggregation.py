@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from algorithms.common.evaluation.inference.crossed import mean_squares, student
-from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix,
-                                                               contrast)
+from algorithms.common.evaluation.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix, contrast
 from algorithms.common.evaluation.inference.shares import Shares
 
 from .results_read import ReportError, Result

@@ -3,8 +3,17 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from algorithms.common.evaluation.inference.auditing import (ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, Parting,
-                                                              can_judge, parting, signed)
+from algorithms.common.evaluation.inference.auditing import (
+    ACCURACY,
+    JUDGES,
+    LEAST_ACCURACY,
+    SCORE,
+    Gain,
+    Parting,
+    can_judge,
+    parting,
+    signed,
+)
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.inference.wording import about, listed
 

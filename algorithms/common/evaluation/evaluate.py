@@ -23,14 +23,14 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
-from ..support.checks import at_least, one_of, require
-from .choices import rank_options
-from ..support.errors import ConfigError, TrainingError
+from ..data.records import Record, pairs, prompt_hash
+from ..data.template import Example
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
-from ..data.records import Record, pairs, prompt_hash
 from ..models.sampling import Sampling, sampled_logprobs, tempered
-from ..data.template import Example
+from ..support.checks import at_least, one_of, require
+from ..support.errors import ConfigError, TrainingError
+from .choices import rank_options
 
 if TYPE_CHECKING:
     from ..data.records import DataSets, Measure, Records

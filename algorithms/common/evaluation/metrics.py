@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ..algorithm import Algorithm
+from ..data.records.words import units
+from ..figures import COLUMNS, Apart, Figure, Known
 from .choices import choice_figures
 from .evaluate import Evaluation
-from ..figures import COLUMNS, Apart, Figure, Known
 from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
 from .inference.resampling import bootstrap, calibration_error
-from ..data.records.words import units
 
 LEAST_RESAMPLED = 20  # prompts from which resampling them tells how much the figure varies: of one it never does
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}

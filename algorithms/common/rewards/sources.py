@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Callable
 import torch
 
 from ..algorithm import Algorithm, Need, Recipe, Response, RewardSource, Scorer
-from ..support.errors import ConfigError, TrainingError
-from ..models.model import ModelConfig, Models
 from ..data.records import Record
 from ..data.template import Example
+from ..models.model import ModelConfig, Models
+from ..support.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from ..data.records import DataSets

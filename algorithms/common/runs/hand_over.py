@@ -10,12 +10,12 @@ import re
 import shutil
 from pathlib import Path
 
+from ..data.template import Template
 from ..models.adapters import CONFIG
-from ..support.errors import ConfigError
 from ..models.export import HEAD, WEIGHTS
+from ..support.errors import ConfigError
 from .beside import Finished, fenced
 from .results import whole, write_json
-from ..data.template import Template
 
 BOS = "{{ bos_token }}"
 WIDTH = 100  # columns of a card's answers

@@ -13,9 +13,9 @@ import pandas as pd
 from ..algorithm import Algorithm, RewardSource, Scorer
 from ..evaluation.evaluate import Evaluation, Spent, evaluate
 from ..models.export import frozen_role
-from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..models.roles import BASE
 from ..rewards.sources import truth
+from ..support.memory import peak_memory_bytes, reset_peak_memory
 
 if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
     from .material import Material

@@ -16,8 +16,19 @@ from .readers import Hub, Source, check_delimiter
 from .recognition import template_parts
 from .record import Record
 from .storage import Records
-from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
-                    ranked, rated, set_aside, split)
+from .views import (
+    demonstrations,
+    evaluation_records,
+    first_of_each,
+    highest_rating,
+    pairs,
+    preferred,
+    prompts,
+    ranked,
+    rated,
+    set_aside,
+    split,
+)
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..settings import build, seed
 from ...data.records.lines import hydra_text
 from ...data.records.lines import override as typed
 from ...support.errors import ConfigError, UserError
 from ...support.terminal import printable
+from ..settings import build, seed
 
 PEOPLE = "people"
 
