@@ -128,8 +128,9 @@ class PPO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, ptx_coef=NOT_NEGATIVE,
-                old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(), value_clip=POSITIVE, gamma=within("[0, 1]"), lam=within("[0, 1]"))
+        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, value_clip=POSITIVE,
+                ptx_coef=NOT_NEGATIVE, old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(),
+                gamma=within("[0, 1]"), lam=within("[0, 1]"))
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":

@@ -102,7 +102,8 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
             choices = rank_options(models, "policy", data.choices, config.batch_size)
         shown = [record for record in prompts if record.responses]
         likelihood = heldout_likelihood(models, shown, config.batch_size)
-        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0) for record in shown]
+        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0)
+                   for record in shown]
         for column, judge in (("gold", gold), ("proxy", scorer)):
             if judge is not None:
                 likelihood[column] = pd.array(judge(answers) if answers else [], dtype="Float64")

@@ -38,7 +38,7 @@ TRAINED, BASE = Against("_minus_sft", "/sft"), Against("_minus_base", "/base")
 
 def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
             ) -> dict[str, Figure | Known]:
-    """By name. start: the same evaluation of the model that training started from; against: whether that was trained."""
+    """By name. start: the same evaluation of what training started from; against: whether that was trained."""
     found: list[Figure | Known] = []
     if len(result.samples):
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
@@ -114,7 +114,9 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: 
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+def _sample_figures(
+    frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame
+) -> list[Figure]:
     """Of the answers to each prompt, one row of both frames an answer; shown: what the data answers, with its scores.
 
     reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same

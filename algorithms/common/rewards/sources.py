@@ -179,17 +179,20 @@ def _same(one: RewardSource, other: RewardSource) -> bool:
 
 
 def check_truth(data: "DataSets", reward: RewardSource | None) -> None:
-    """ConfigError where the source that ``data.gold`` names cannot score this data, must be trained, or is the reward."""
+    """ConfigError where the source that ``data.gold`` names cannot score this data, is trained or is the reward."""
     gold = data.gold
     if not isinstance(gold, RewardSource):
         return
     if gold.needs() or any(isinstance(part, Gold) for part in gold.parts):
-        raise ConfigError(f"data.gold: found {type(gold).__name__}; expected a function or a classifier, which is known "
-                          "and not learned from the data; fix: +reward@data.gold=function or +reward@data.gold=classifier")
+        raise ConfigError(f"data.gold: found {type(gold).__name__}; expected a function or a classifier, which is "
+                          "known and not learned from the data; fix: +reward@data.gold=function or "
+                          "+reward@data.gold=classifier")
     check_independent(gold, reward, data, "data.gold")
 
 
-def check_independent(source: RewardSource, reward: RewardSource | None, data: "DataSets", key: str = "auditor") -> None:
+def check_independent(
+    source: RewardSource, reward: RewardSource | None, data: "DataSets", key: str = "auditor"
+) -> None:
     """ConfigError where a judge, which stands at ``key``, cannot score this data, or is what methods are rewarded by.
 
     What is trained is another model than the reward's, since it learns from other comparisons.

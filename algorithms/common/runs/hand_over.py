@@ -116,8 +116,8 @@ def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answ
     lines += [f"| {name} | {_measured(value)} | {_measured(run.before.get(name))} | {value['n']} |"
               for name, value in run.figures.items()]
     if run.answers:
-        lines += ["", "## Answers", "", f"The first prompts of the evaluation, answered by the start ({run.start}) and by "
-                  "this model.", "", *fenced(run.answer_lines(WIDTH))]
+        told = f"The first prompts of the evaluation, answered by the start ({run.start}) and by this model."
+        lines += ["", "## Answers", "", told, "", *fenced(run.answer_lines(WIDTH))]
     library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
     return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
 

@@ -34,7 +34,9 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
-    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench))
+    result = evaluate(
+        algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench)
+    )
     keep(result, target)
     cost = {"seconds": time.monotonic() - started,
             "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
