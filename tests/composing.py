@@ -10,6 +10,7 @@ import copy
 import os
 from pathlib import Path
 
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 
@@ -33,6 +34,7 @@ def _stamp(sources: list, path: str) -> tuple:
 def keep_compositions() -> None:
     """From here on, in this process."""
     load, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
+    mapped, choices = defaults_list._create_interpolation_map, {}
     loaded, merged = {}, {}
 
     def load_once(self, config_path):
@@ -49,5 +51,12 @@ def keep_compositions() -> None:
             merged[key] = merge(self, defaults, repo)
         return copy.deepcopy(merged[key])
 
+    def mapped_once(overrides, defaults, self_added):  # what ${…} in a defaults list may name; nobody writes to it
+        key = repr(overrides.known_choices), repr(defaults), self_added
+        if key not in choices:
+            choices[key] = mapped(overrides, defaults, self_added)
+        return choices[key]
+
+    defaults_list._create_interpolation_map = mapped_once
     ConfigRepository.load_config = load_once
     ConfigLoaderImpl._compose_config_from_defaults_list = merge_once
