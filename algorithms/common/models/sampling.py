@@ -23,6 +23,9 @@ from .families import head_logits, shared_rows_refusal
 from .model import Models
 
 
+PEAKED = 1024  # tokens that hold the nucleus of most distributions: only rows that need more are sorted in whole
+
+
 @dataclass
 class Sampling:
     """How responses are drawn. Temperature 0 is greedy. PPO rollouts use no warping: top_p 1, top_k 0."""
@@ -56,11 +59,22 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
         kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     probabilities = logits.softmax(-1)
-    if settings.top_p < 1:
-        ordered, index = probabilities.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= settings.top_p  # mass before this token already reaches top_p
-        probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(outside, 0))
-    return probabilities
+    return _nucleus(probabilities, settings.top_p) if settings.top_p < 1 else probabilities
+
+
+def _nucleus(probabilities: Tensor, mass: float) -> Tensor:
+    """(B, V): what is outside of each row's smallest set of tokens with so much probability becomes 0."""
+    kept = torch.zeros_like(probabilities)
+    count = min(PEAKED, probabilities.shape[-1])
+    ordered, index = probabilities.topk(count)
+    wide = ordered.cumsum(-1)[:, -1] < mass
+    if count == probabilities.shape[-1]:  # all tokens: rounding may leave them below the mass
+        wide = torch.zeros_like(wide)
+    for rows, values, places in ((~wide, ordered[~wide], index[~wide]),
+                                 (wide, *probabilities[wide].sort(-1, descending=True))):
+        outside = values.cumsum(-1) - values >= mass  # what stands before this token already reaches the mass
+        kept[rows] = kept[rows].scatter(-1, places, values.masked_fill(outside, 0))
+    return kept
 
 
 def sampled_logprobs(logits: Tensor, drawn: Tensor, step: Tensor, stop: list[int], settings: Sampling) -> Tensor:
@@ -86,8 +100,9 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
-    # a parallel scan rounds unevenly: without cummax the sum could grow at a token of probability 0
-    cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
+    cdf = probabilities.cumsum(-1)
+    if cdf.device.type != "cpu":  # a parallel scan rounds unevenly: the sum could grow at a token of probability 0
+        cdf = cdf.masked_fill(probabilities == 0, 0).cummax(-1).values
     target = (uniform * cdf[:, -1]).unsqueeze(-1)
     return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # uniform < 1: below the end, also after rounding
 
