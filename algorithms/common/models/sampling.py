@@ -22,7 +22,6 @@ from ..support.seeds import uniforms
 from .families import head_logits, shared_rows_refusal
 from .model import Models
 
-
 PEAKED = 1024  # tokens that hold the nucleus of most distributions: only rows that need more are sorted in whole
 
 
