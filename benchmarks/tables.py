@@ -133,7 +133,8 @@ class Table:
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
             if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
-                metrics = [name for name in metrics if name not in (f"reward/proxy_minus_{start}", "win_rate_data/gold")]
+                told = (f"reward/proxy_minus_{start}", "win_rate_data/gold")
+                metrics = [name for name in metrics if name not in told]
         if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
             metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics
@@ -288,8 +289,10 @@ def _csv(table: Table) -> str:
         status = "complete" if not lost else "partial" if row.seeds else "failed"
         told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
                 "best" if table.best == row.label else "", plain("; ".join(row.errors))]
-        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
-                         *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
+        chosen = [plain(row.settings.get(key, "")) for key in settings]
+        costs = [row.costs.get(name, "") for name in table.costs]
+        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *chosen, *numbers, *costs, *told,
+                         *[""] * len(pair)])
     before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
     for row in table.pairs:
         one = row.pair

@@ -93,9 +93,9 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     lower = words_of(table.figure)[1]
     svg = charts.quality_and_cost(points, [member.label for member in members], unit, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
-               "included; a method that draws several answers for each that it gives pays for that when it is used. The "
-               "dashed line joins the methods than which none was both better and cheaper, by their means alone: whether "
-               "two of them differ is said above.")
+               "included; a method that draws several answers for each that it gives pays for that when it is used. "
+               "The dashed line joins the methods than which none was both better and cheaper, by their means alone: "
+               "whether two of them differ is said above.")
     return Chart("Quality and cost", caption, Markup(svg))
 
 
@@ -112,8 +112,10 @@ def _charts(table: Table, members: Sequence[Member]) -> list[Chart]:
                                "unbiased over all subsets of n of the answers that were drawn.",
                                Markup(charts.best_of(curve))))
     for name, curve in runs.curves(members):
-        told = {"reward/proxy": "Training's own measure of answers drawn while it runs: the score that is optimised, "
-                                "no measure of quality."}.get(name, "The loss of the training batches, each seed a line.")
+        told = "The loss of the training batches, each seed a line."
+        if name == "reward/proxy":
+            told = ("Training's own measure of answers drawn while it runs: the score that is optimised, no measure of "
+                    "quality.")
         found.append(Chart(f"Training: {name}", told, Markup(charts.training(curve, rows, name))))
     if "seconds" in table.costs and any(member.runs for member in members):
         parts = runs.stage_costs(members[:40], "seconds")

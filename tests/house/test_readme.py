@@ -8,7 +8,6 @@ import types
 import pytest
 from omegaconf import OmegaConf
 
-from algorithms.common.runs.overrides import explain_overrides
 from algorithms.common.runs.settings import settings
 from command_line import ROOT, choices, composed, job_overrides, objects_of
 
@@ -74,7 +73,6 @@ def test_every_command_composes(command, modules):
         return
     overrides = [argument for argument in arguments if "=" in argument]
     assert set(arguments) - set(overrides) <= {"-m", "--multirun"}
-    assert explain_overrides(overrides, str(ROOT / "conf")) == []
     for job in {tuple(objects_of(job)) for job in job_overrides(*arguments)}:
         config = composed(*job)
         assert not OmegaConf.missing_keys(config), "the reader is told every value that is needed"

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from ..data.batches import longest_first
 from ..support.checks import Rule, at_least, require, within
+from ..support.seeds import uniforms
 from .families import head_logits, shared_rows_refusal
 from .model import Models
-from ..support.seeds import uniforms
-
 
 PEAKED = 1024  # tokens that hold the nucleus of most distributions: only rows that need more are sorted in whole
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import beside, results
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
-from .settings import Settings, StagesConfig, build, seed, settings
 from ..support.store import Store
 from ..support.terminal import show
+from . import beside, results
+from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
-    from ..models.model import ModelConfig
     from ..data.records import DataSets
+    from ..models.model import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from . import budgets
-    from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
+    from ..models.export import HEAD
+    from . import budgets
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -202,10 +202,10 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
                           "fix: it needs no merging")
     import torch
 
-    from ..models import adapters
-    from .hand_over import hand_over
-    from ..models.model import load_base, load_config, load_tokenizer
     from ..data.template import Template
+    from ..models import adapters
+    from ..models.model import load_base, load_config, load_tokenizer
+    from .hand_over import hand_over
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "

@@ -331,8 +331,11 @@ class Loader:
                 lines = [line.rpartition(":")[2] for line in lines]
             text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
-        text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a run may "
-                    "refuse more" if report.kept else "no row can be used")
+        if report.kept:
+            text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a "
+                        "run may refuse more")
+        else:
+            text.append("no row can be used")
         return "\n".join(text)
 
 
