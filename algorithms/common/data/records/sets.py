@@ -102,7 +102,7 @@ class FileData:
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
     mapper: instead of columns, a function from a row to its record or records.
-    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    group: the rows with the same text or whole number in this column, wherever they stand in one file, are one. The
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
