@@ -35,7 +35,7 @@ def main(config: DictConfig) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
                               "fix: start run.py without a launcher")
-        if told := added_in_vain(state.runtime.choices, config):
+        if told := added_in_vain(state.runtime.choices, config, list(state.overrides.hydra)):
             raise ConfigError(told)
         folders = [Path(source.path) for source in state.runtime.config_sources if source.schema == "file"]
         for told in overruled(state.runtime.choices, folders, overrides):

@@ -29,7 +29,7 @@ from .policy_gradient import (
     kl_figures,
     kl_penalty,
     ratio_metrics,
-    response_losses,
+    response_surrogates,
     reward_figures,
     score_figures,
     shape_rewards,
@@ -310,7 +310,9 @@ class WholeResponses(PolicyGradient):
     """A policy gradient to which a response is one action; the loss is a mean over responses."""
 
     def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
-                                 clip=self.clip)  # (B, K)
-        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
+        logprobs, old, mask = self.logprobs(models.policy, minibatch.batch), minibatch.logprobs, minibatch.batch.mask
+        plain, clipped = response_surrogates(logprobs, old, minibatch.estimates.advantages, mask,
+                                             clip=self.clip)  # (B, K) each
+        return Loss({"policy": Term(torch.maximum(plain, clipped).sum(), per="responses")},
+                    {"policy/clip_fraction": (clipped > plain)[mask.any(-1)].float(),
+                     **ratio_metrics(logprobs, old, mask)})
