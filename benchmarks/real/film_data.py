@@ -53,7 +53,7 @@ class FilmReviews:
     prompts: int = 512
     tuning: int = 64
     evaluation: int = 256
-    temperature: float = 0.5
+    temperature: float = 1.0
     path: str | None = None
     model: str | None = None
     head: str | None = None
