@@ -122,8 +122,9 @@ class FilmReviews:
         learned = self._some("preferences", train)
         taken = {fresh.film for fresh, _ in learned}
         aside = self._some("audit", [pair for pair in train[::-1] if pair[0].film not in taken])
+        heldout = sorted(films.same_film(split["evaluation"]), key=lambda pair: pair[0].number)  # of many films at once
         return {"preferences": list(map(_compared, learned)), "audit": list(map(_compared, aside)),
-                "heldout": list(map(_compared, films.same_film(split["evaluation"])))}
+                "heldout": list(map(_compared, heldout))}
 
 
 COMPARED = {"samples": FilmReviews.labelled_samples, "people": FilmReviews.human_pairs}
