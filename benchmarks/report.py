@@ -11,8 +11,10 @@ compared is declared in `report` of the configuration.
 import argparse
 import logging
 import math
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +80,32 @@ class TableCallback(Callback):
     """At the end of a multirun: writes the table into the sweep's folder, prints it, and sets `exit_code`."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        global exit_code
-        before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
-        folder = Path(config.hydra.sweep.dir)
+        conclude(Path(config.hydra.sweep.dir))
+
+
+def conclude(folder: Path) -> None:
+    """The table and the report of a sweep's folder, whatever is there; Ctrl-C does not reach it."""
+    global exit_code
+    before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
+    with _uninterrupted():
         results = with_verdicts(collect([folder]), [folder])
         if results:
             print_table(publish(results, folder))
             log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
-        exit_code = 1 if any(result.status == "failed" for result in results) else before
+    exit_code = 1 if any(result.status == "failed" for result in results) else before
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread, which no interrupt reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

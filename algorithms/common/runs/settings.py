@@ -76,6 +76,7 @@ class Settings:
     eval: EvalConfig
     auditor: RewardSource
     seed: int = 0
+    objective: str | None = None  # the figure that a sweeper goes by
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -83,7 +84,7 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
+TOP = ("task", "seed", "objective", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -146,7 +147,9 @@ def settings(config: DictConfig) -> Settings:
     for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
-    return Settings(**build(config), seed=seed(config))
+    if not isinstance(config.objective, str | None):
+        raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; fix: objective=reward/gold")
+    return Settings(**build(config), seed=seed(config), objective=config.objective)
 
 
 def check(node: Any, path: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import beside, results
+from . import beside, jobs, results
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
@@ -53,6 +53,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     # what cannot be trained is refused before its inputs are
     auditor = Auditor(bench, chosen.auditor)
     auditor.check()
+    policy = chosen.algorithm.role == "policy"
+    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward))
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
