@@ -21,6 +21,7 @@ from algorithms.common.evaluation.verdicts.pairings import AGAIN, natural
 from .tables import COSTS
 
 SCHEMA = 2
+TRIALS = "trials.json"                      # in a folder whose runs are no rows of a table above it
 SWEEP, MARK = "sweep.json", "job.json"      # the jobs that a sweep was asked for; one that has begun
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
@@ -78,13 +79,18 @@ def collect(folders: Sequence[str | Path]) -> list[Result]:
     for top in map(Path, folders):
         if not top.is_dir():
             raise ReportError(f"{top}: found no such folder; expected one with results of runs")
-        for path in top.rglob("result.json"):
+        trials = [path.parent for path in top.rglob(TRIALS) if path.parent != top]
+
+        def below(name: str) -> list[Path]:
+            return [path for path in top.rglob(name) if not any(folder in path.parents for folder in trials)]
+
+        for path in below("result.json"):
             found[path.parent.resolve()] = _read(path)
-        for path in top.rglob(".hydra/hydra.yaml"):
+        for path in below(".hydra/hydra.yaml"):
             folder = path.parent.parent
             if folder.resolve() not in found and (unfinished := _unfinished(folder, path)):
                 found[folder.resolve()] = unfinished
-        for path in top.rglob(SWEEP):
+        for path in below(SWEEP):
             found.update({one.folder.resolve(): one for one in _never_begun(path)})
     return [found[folder] for folder in sorted(found, key=natural)]
 

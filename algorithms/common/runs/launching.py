@@ -127,7 +127,7 @@ class Guarded(Launcher):
                     raised = error
             began = {number: folder for number, (folder, _) in jobs.marks(self.folder).items() if number in left}
             _wait_for(began.values())
-            tries.update(began)
+            tries.update(list(began))
             if raised is None:
                 return
             if not began:

@@ -51,7 +51,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    auditor = Auditor(bench, chosen.auditor)
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
     auditor.check()
     policy = chosen.algorithm.role == "policy"
     jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
