@@ -69,8 +69,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *_tuned(complete), *budgets.money(complete),
-                  *_meaning(members),
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
+                  *_tuned(complete), *budgets.money(complete), *_meaning(members),
                   *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
                   *_origins(results), *_losses(members)]
     return made
@@ -260,8 +260,8 @@ def _tuned(complete: Sequence[Result]) -> list[str]:
     for result in complete:
         if told := result.raw.get("tuning"):
             tuned.setdefault((told["trials"], told["finished"]), []).append(result.algorithm)
-    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials, of which {ended} "
-            "came to their end; their cost is charged." for (asked, ended), names in tuned.items()]
+    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials, of which "
+            f"{ended} came to their end; their cost is charged." for (asked, ended), names in tuned.items()]
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:

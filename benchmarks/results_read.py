@@ -312,7 +312,7 @@ def _never_begun(path: Path) -> list[Result]:
                        _overrides(path, job["overrides"]), error="not started: the sweep did not come to it")
                 for job in asked["jobs"] if job["num"] not in begun]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ReportError(f"{path}: found no list of a sweep's jobs ({error!r}); expected what run.py writes") from error
+        raise ReportError(f"{path}: found no list of a sweep's jobs ({error!r}); {AGAIN}") from error
 
 
 def _seed(text: str) -> int | None:

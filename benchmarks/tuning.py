@@ -5,8 +5,9 @@
     {folder}/report.html, …     of the runs; each is charged what its method's trials took
 
 Trials are proposed by Hydra's Optuna sweeper where it is installed, else drawn from the space by the seed. They have a
-seed that no reported run has. Where the data's truth is known, it chooses; else an auditor does that learned from one half
-of the comparisons set aside, and another, of the other half, reports. All sweeps go through the launcher that is asked for.
+seed that no reported run has. Where the data's truth is known, it chooses; else an auditor does that learned from one
+half of the comparisons set aside, and another, of the other half, reports. All sweeps go through the launcher that is
+asked for.
 """
 
 import importlib.util
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SWEEPERS = ("optuna", "random")
 SPENT = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries", "money")  # of a cost, that add up
+PASSED_ON = ("hydra/launcher", "hydra.launcher", "hydra.searchpath")  # to the sweeps, of what is Hydra's
 OWN = ("task", "experiment", "algorithm", "seed", "objective", "auditor_half", "eval.split")  # of the sweeps themselves
 
 
@@ -62,8 +64,8 @@ class Tuning:
         require(self, "tune", trials=at_least(1), at_once=at_least(1), sweeper=one_of(SWEEPERS).or_null(),
                 direction=one_of(("maximize", "minimize")))
         if self.seed in self.seeds:
-            raise ConfigError(f"tune.seed: found {self.seed}, which tune.seeds has too; expected a seed of the trials' own; "
-                              f"fix: tune.seed={max(self.seeds) + 1000}")
+            raise ConfigError(f"tune.seed: found {self.seed}, which tune.seeds has too; expected a seed of the trials' "
+                              f"own; fix: tune.seed={max(self.seeds) + 1000}")
         if not self.methods:
             raise ConfigError("tune.methods: found none; expected some; fix: tune.methods=[dpo,rrhf]")
         for method in self.methods:
@@ -72,8 +74,8 @@ class Tuning:
                                   f"'+tune.space.{method}={{recipe.lr: \"tag(log, interval(1e-4, 1e-2))\"}}'")
             for key, text in self.space[method].items():
                 if key.startswith("algorithm.needs") or not key.startswith(("algorithm.", "recipe.")):
-                    raise ConfigError(f"tune.space.{method}: found {key}; expected keys of the method and its recipe alone: "
-                                      "what it stands on is shared, and paid for once; fix: leave it out")
+                    raise ConfigError(f"tune.space.{method}: found {key}; expected keys of the method and its recipe "
+                                      "alone: what it stands on is shared, and paid for once; fix: leave it out")
                 sampled(f"tune.space.{method}.{key}", text, random.Random(0))
 
 
@@ -113,8 +115,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     tuning: Tuning = build(config, ("tune",))["tune"]
     state = HydraConfig.get()
     common = [one for one in overrides if not _own(one)]
-    common += [one for one in state.overrides.hydra if one.startswith(("hydra/launcher", "hydra.launcher", "+hydra.launcher",
-                                                                       "hydra.searchpath"))]
+    common += [one for one in state.overrides.hydra if one.lstrip("+").startswith(PASSED_ON)]
     (folder / "trials").mkdir(exist_ok=True)
     (folder / "trials" / TRIALS).write_text("{}", encoding="utf-8")  # these are no rows of a table
     stopped, lost = None, []
@@ -128,8 +129,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
                 log.error("%s: none of %d trials came to its end, so it has no row", method, tuning.trials)
                 continue
             best = best_of(tried, tuning.direction)
-            log.info("%s: best of %d trials: %s (%s %.4g)", method, len(tried), best.settings, config.objective or "objective",
-                     best.value)
+            log.info("%s: best of %d trials: %s (%.4g)", method, len(tried), best.settings, best.value)
             _sweep(reported(tuning, method, best), common, folder / "runs" / method)
             for path in sorted((folder / "runs" / method).glob("*/result.json")):
                 charge(path, tried, tuning.trials)
@@ -159,7 +159,7 @@ def search(tuning: Tuning, method: str, folder: Path) -> list[str]:
                    f"hydra.sweeper.n_jobs={tuning.at_once}", "hydra.sweeper.max_failure_rate=1.0"]
         return [*given, *sampler, *(f"{key}={text}" for key, text in space.items())]
     chance, group = random.Random(f"{tuning.seed} {method}"), folder / "conf" / "drawn"
-    group.mkdir(parents=True, exist_ok=True)  # values are drawn together: a choice of a group each, not a product of lists
+    group.mkdir(parents=True, exist_ok=True)  # a trial's values are drawn together: a choice, not a product of lists
     for number in range(tuning.trials):
         values = {key: sampled(key, text, chance) for key, text in space.items()}
         told = OmegaConf.create()
@@ -190,8 +190,8 @@ def _sweep(given: Sequence[str], common: Sequence[str], folder: Path) -> None:
     if stopped or process.returncode == 130:
         raise KeyboardInterrupt
     if process.returncode == 2:
-        raise ConfigError(f"tune: found a sweep that is refused, see above; expected one that is not ({folder.name}); fix: "
-                          "what the message says")
+        raise ConfigError(f"tune: found that the sweep of {folder.name} is refused, see above; expected one that runs; "
+                          "fix: as that message says")
 
 
 def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> list[Trial]:

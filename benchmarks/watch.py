@@ -61,7 +61,7 @@ class Overview:
         counts, left = Counter(job.state for job in self.jobs), self.seconds_left()
         told = [f"{len(self.jobs)} jobs", *(f"{counts[state]} {state}" for state in STATES if counts[state])]
         if counts["running"] + counts["to come"]:
-            told.append("no job has finished yet, so nobody knows how long" if left is None else f"about {span(left)} left")
+            told.append("none has finished, so nobody knows how long" if left is None else f"about {span(left)} left")
         shown = [f"{job.name}: {job.at}, {span(job.seconds)}" for job in self.of("running")]
         shown += [f"{job.name}: {state}: {job.at}" for state in ("failed", "lost") for job in self.of(state)]
         return [", ".join(told), *(plain(line)[:200] for line in shown)]
@@ -72,8 +72,8 @@ def overview(folder: Path, now: float | None = None) -> Overview:
     found, now = Overview(), time.time() if now is None else now
     paths = sorted(folder.rglob("sweep.json"))
     if not paths:
-        raise FileNotFoundError(f"{folder}: found no sweep.json; expected the folder of a sweep that has begun; fix: wait for "
-                                "it to begin, or name its hydra.sweep.dir")
+        raise FileNotFoundError(f"{folder}: found no sweep.json; expected the folder of a sweep that has begun; "
+                                "fix: wait for it to begin, or name its hydra.sweep.dir")
     several = len(paths) > 1
     for path in paths:
         asked, begun = json.loads(path.read_text(encoding="utf-8")), jobs.marks(path.parent)

@@ -1,4 +1,4 @@
-"""Fair tuning: what is declared, what is proposed, the best, what it is charged; and all of it once on the lab (slow)."""
+"""Fair tuning: what is declared, what is proposed, the best, what it is charged; all of it once on the lab (slow)."""
 
 import json
 import math
@@ -9,13 +9,12 @@ import signal
 import pytest
 from omegaconf import OmegaConf
 
+from algorithms.common.support.errors import ConfigError
 from benchmarks import tuning
 from benchmarks.results_read import collect
-from benchmarks.tuning import Trial, Tuning, best_of, charge, reported, sampled, search, trials
+from benchmarks.tuning import Tuning, best_of, charge, reported, sampled, search, trials
 from command_line import MICRO, composed, invoke, job_overrides
 from report_runs import figure, result, write_run
-
-from algorithms.common.support.errors import ConfigError
 
 SPACE = {"dpo": {"algorithm.beta": "tag(log, interval(0.01, 1))", "recipe.lr": "choice(0.1, 0.2)"}}
 
@@ -30,7 +29,8 @@ def tuned(**fields):
     ({"methods": ["ppo"]}, "tune.space.ppo: found none"),
     ({"trials": 0}, "tune.trials: found 0; expected at least 1"),
     ({"sweeper": "ax"}, "tune.sweeper: found 'ax'"),
-    ({"space": {"dpo": {"algorithm.needs.reference.recipe.lr": "choice(1, 2)"}}}, "tune.space.dpo: found algorithm.needs"),
+    ({"space": {"dpo": {"algorithm.needs.reference.recipe.lr": "choice(1, 2)"}}},
+     "tune.space.dpo: found algorithm.needs"),
     ({"space": {"dpo": {"data.preferences": "choice(1, 2)"}}}, "tune.space.dpo: found data.preferences"),
     ({"space": {"dpo": {"recipe.lr": 0.1}}}, "tune.space.dpo.recipe.lr: found 0.1; expected a range")])
 def test_what_cannot_be_tuned_is_refused(fields, told):
@@ -75,8 +75,10 @@ def test_optuna_is_given_the_same_space_and_number(tmp_path):
 def trial_run(beta, gold, seed=1000, seconds=10.0, identity="i"):
     stages = {"reference": {"seconds": 4.0, "tokens_trained": 5, "stages": {}}}
     cost = {"seconds": seconds + 4, "tokens_trained": 100 + 5, "labels": 8, "stages": stages}
-    config = {"report": {"figure": None, "family": "all", "margin": None}, "algorithm": {"beta": beta}, "recipe": {"lr": 0.1}}
-    return result("dpo", seed, figures={"reward/gold": figure([gold, gold])}, cost=cost, config=config, identity=identity)
+    report = {"figure": None, "family": "all", "margin": None}
+    config = {"report": report, "algorithm": {"beta": beta}, "recipe": {"lr": 0.1}}
+    figures = {"reward/gold": figure([gold, gold])}
+    return result("dpo", seed, figures=figures, cost=cost, config=config, identity=identity)
 
 
 def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):

@@ -1,5 +1,5 @@
-"""A sweep whose launcher raises, loses jobs or is stopped: which jobs are launched again, which become rows, and that the
-table and the exit status come. Quick ones have a launcher made here; real launchers are slow."""
+"""A sweep whose launcher raises, loses jobs or is stopped: which jobs are launched again, which become rows, and that
+the table and the exit status come. Quick ones have a launcher made here; real launchers are slow."""
 
 import json
 import os
@@ -127,7 +127,8 @@ def test_secrets_are_in_no_list_of_jobs(tmp_path):
 
 @pytest.mark.parametrize("launcher, options, cores, jobs_at_once", [
     ("joblib", {"n_jobs": 3}, 8, 3), ("joblib", {"n_jobs": -1}, 8, 8), ("joblib", {"n_jobs": -2}, 8, 7),
-    ("submitit_local", {"cpus_per_task": None}, 8, 8), ("submitit_local", {"cpus_per_task": 3}, 8, 2), ("basic", {}, 8, 1)])
+    ("submitit_local", {"cpus_per_task": None}, 8, 8), ("submitit_local", {"cpus_per_task": 3}, 8, 2),
+    ("basic", {}, 8, 1)])
 def test_jobs_at_once(monkeypatch, launcher, options, cores, jobs_at_once):
     monkeypatch.setattr(launching, "_cores", lambda: cores)
     assert AT_ONCE[launcher](OmegaConf.create(options)) == jobs_at_once
@@ -196,6 +197,11 @@ def test_ctrl_c_twice_leaves_nothing_running(tmp_path):
     assert not jobs.alive(tmp_path / "0")
 
 
+def kinds(folder):
+    """What each row of a sweep failed of."""
+    return [one.error.partition(":")[0] for one in collect([folder])]
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_ctrl_c_in_a_job_leaves_a_table(tmp_path, monkeypatch, at):
     def run(config, name, folder, overrides):
@@ -206,9 +212,8 @@ def test_ctrl_c_in_a_job_leaves_a_table(tmp_path, monkeypatch, at):
     monkeypatch.setattr(tasks, "run", run)
     ended = invoke("-m", "algorithm=sft", "seed=0,1,2", f"hydra.sweep.dir={tmp_path}/sweep")
     assert ended.status == 130
-    errors = [one.error for one in collect([tmp_path / "sweep"])]
-    assert [error.partition(":")[0] for error in errors] == ["ConfigError"] * at + ["Stopped"] + ["not started"] * (2 - at)
-    assert "stopped at step 3 of 9" in errors[at]
+    assert kinds(tmp_path / "sweep") == ["ConfigError"] * at + ["Stopped"] + ["not started"] * (2 - at)
+    assert "stopped at step 3 of 9" in collect([tmp_path / "sweep"])[at].error
     assert (tmp_path / "sweep" / "report.html").exists() and "sft" in ended.out
 
 
@@ -227,7 +232,7 @@ def test_whatever_a_launcher_raises_there_is_a_table_and_an_exit_status(tmp_path
     ended = invoke("-m", *MICRO_DPO, "algorithm.beta=-1,-2,-3", f"hydra.sweep.dir={tmp_path}/sweep",
                    f"stages.folder={tmp_path}/stages")
     assert ended.status == 1 and launches == [0, 1]
-    assert [one.error.partition(":")[0] for one in collect([tmp_path / "sweep"])] == ["ConfigError"] + ["not started"] * 2
+    assert kinds(tmp_path / "sweep") == ["ConfigError"] + ["not started"] * 2
     assert "dpo (beta=-3)" in ended.out
 
 
@@ -286,8 +291,9 @@ def test_the_objective_is_the_mean_of_a_figure(tmp_path):
     (tmp_path / jobs.RESULT).write_text(json.dumps({"status": "complete", "evaluation": figures}))
     assert jobs.objective(tmp_path, None) == 1.5 and jobs.objective(tmp_path, "score/auditor") == 0.25
     assert jobs.objective(tmp_path, "win_rate/sft") is None
-    (tmp_path / jobs.RESULT).write_text(json.dumps({"status": "complete", "evaluation": {"score/auditor": {"mean": 2}}}))
-    assert jobs.objective(tmp_path, None) == 2  # where there is no gold
+    del figures["reward/gold"]
+    (tmp_path / jobs.RESULT).write_text(json.dumps({"status": "complete", "evaluation": figures}))
+    assert jobs.objective(tmp_path, None) == 0.25  # where there is no gold
     (tmp_path / jobs.RESULT).write_text(json.dumps({"status": "failed", "error": {}}))
     assert jobs.objective(tmp_path, None) is None and jobs.objective(tmp_path / "nothing", None) is None
 

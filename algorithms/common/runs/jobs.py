@@ -4,8 +4,9 @@
     {job}/.running      held for as long as its process lives: the kernel drops a lock however a process dies
     {sweep}/.stopping   the sweep is being stopped: jobs that begin after it do nothing
 
-A launcher's worker that is killed takes other jobs with it. So on Linux it only waits, and the job runs in a child: what
-kills the child (no memory left, a crash in native code, a signal) costs this one job, and no child outlives its worker.
+A launcher's worker that is killed takes other jobs with it. So on Linux it only waits, and the job runs in a child:
+what kills the child (no memory left, a crash in native code, a signal) costs this one job, and no child outlives its
+worker.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def ended(folder: Path) -> bool:
 def apart(job: Callable[[], None]) -> str | None:
     """Run a job in a child process; returns how it was killed, None where it ended by itself.
 
-    The child is stopped as by Ctrl-C, once, when it is asked to (SIGTERM) and when this process dies; the terminal's own
-    Ctrl-C reaches neither: whoever launched the jobs passes it on.
+    The child is stopped as by Ctrl-C, once, when it is asked to (SIGTERM) and when this process dies; the terminal's
+    own Ctrl-C reaches neither: whoever launched the jobs passes it on.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -131,8 +132,8 @@ def check_objective(name: str | None, gold: bool, audited: bool, proxy: bool) ->
                "auditor": (audited, "comparisons for an auditor: data.audit=0.2"), "proxy": (proxy, "eval.proxy=true")}
     for part, (there, fix) in lacking.items():
         if name is not None and part in name.split("/")[-1] and not there:
-            raise ConfigError(f"objective: found {name}, which these runs do not have; expected a figure that they have; "
-                              f"fix: {fix}")
+            raise ConfigError(f"objective: found {name}, which these runs do not have; expected a figure that they "
+                              f"have; fix: {fix}")
 
 
 def objective(folder: Path, name: str | None) -> float | None:

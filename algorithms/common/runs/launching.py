@@ -1,8 +1,8 @@
 """Hydra's launchers, none of which ends a sweep before its time: jobs lost to one are rows, those it never came to too.
 
-A launcher raises at the first worker that is lost: joblib's takes the others down, submitit's leaves them to themselves.
-Here jobs that were taken down, or never began, are launched again, a lost one once; submitit's are all waited for. Where
-it says nothing about it, a launcher's jobs share the processor's cores. Ctrl-C stops jobs where they can go on.
+A launcher raises at the first worker that is lost: joblib's takes the others down, submitit's leaves them to
+themselves. Here jobs that were taken down, or never began, are launched again, a lost one once; submitit's are all
+waited for. Jobs on one machine share its cores. Ctrl-C stops jobs where they can go on.
 
     {sweep}/sweep.json   the jobs that it was asked for: number, algorithm, seed, overrides
 """
@@ -63,8 +63,8 @@ def check_sweeper(config: DictConfig) -> None:
     if chosen.get("hydra/sweeper") == "basic" or chosen.get("task") != "run" or config.eval.split != "evaluation":
         return
     tuning = " data.tuning=0.1" if config.data.get("tuning") == 0 else ""
-    raise ConfigError(f"eval.split: found evaluation with hydra/sweeper={chosen['hydra/sweeper']}, which chooses settings by "
-                      "what it sees; expected prompts that no table reports; "
+    raise ConfigError(f"eval.split: found evaluation with hydra/sweeper={chosen['hydra/sweeper']}, which chooses "
+                      "settings by what it sees; expected prompts that no table reports; "
                       f"fix: eval.split=tuning{tuning}")
 
 
@@ -132,7 +132,7 @@ class Guarded(Launcher):
                 return
             if not began:
                 raise raised
-            log.error("%s: %s: %s", self.name, type(raised).__name__, str(raised).splitlines()[0] if str(raised) else "")
+            log.error("%s: %s: %s", self.name, type(raised).__name__, str(raised).partition("\n")[0])
             left = [number for number in left if number not in returned
                     and not (number in began and jobs.ended(began[number])) and tries[number] < TRIES]
             if left and not stopping:

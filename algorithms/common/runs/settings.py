@@ -85,7 +85,8 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
+TOP = ("task", "seed", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts", "vote",
+       *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -149,9 +150,11 @@ def settings(config: DictConfig) -> Settings:
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
     if not isinstance(config.objective, str | None):
-        raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; fix: objective=reward/gold")
+        raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; "
+                          "fix: objective=reward/gold")
     if config.auditor_half not in (None, "first", "second"):
-        raise ConfigError(f"auditor_half: found {config.auditor_half!r}; expected first, second or null; fix: auditor_half=null")
+        raise ConfigError(f"auditor_half: found {config.auditor_half!r}; expected first, second or null; "
+                          "fix: auditor_half=null")
     return Settings(**build(config), seed=seed(config), objective=config.objective, auditor_half=config.auditor_half)
 
 

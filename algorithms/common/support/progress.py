@@ -20,7 +20,7 @@ def begin(path: Path, **facts: Any) -> None:
 
 
 def tell(stage: str, step: int | None = None, steps: int | None = None) -> None:
-    """This process is at a stage, at `step` of `steps` where it takes some. Nobody may have asked: then it is nothing."""
+    """This process is at a stage, at `step` of `steps` where it takes some; nothing where nobody asked."""
     if not _open:
         return
     told, now = _open[-1][1], time.monotonic()
