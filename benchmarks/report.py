@@ -259,9 +259,9 @@ def _tuned(complete: Sequence[Result]) -> list[str]:
     tuned: dict[tuple[int, int], list[str]] = {}
     for result in complete:
         if told := result.raw.get("tuning"):
-            tuned.setdefault((told["trials"], told["finished"]), []).append(result.algorithm)
-    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials, of which "
-            f"{ended} came to their end; their cost is charged." for (asked, ended), names in tuned.items()]
+            tuned.setdefault((told["trials"], told["full"]), []).append(result.algorithm)
+    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials each, of which "
+            f"{full} were trained to their end; all are charged." for (asked, full), names in tuned.items()]
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:

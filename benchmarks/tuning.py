@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
@@ -31,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.runs import jobs, results
 from algorithms.common.runs.settings import build
-from algorithms.common.support.checks import at_least, one_of, require
+from algorithms.common.support.checks import at_least, one_of, require, within
 from algorithms.common.support.errors import ConfigError
 
 from . import report
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 SWEEPERS = ("optuna", "random")
 SPENT = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries", "money")  # of a cost, that add up
+LENGTHS = ("recipe.steps", "recipe.epochs")
 PASSED_ON = ("hydra/launcher", "hydra.launcher", "hydra.searchpath")  # to the sweeps, of what is Hydra's
 OWN = ("task", "experiment", "algorithm", "seed", "objective", "auditor_half", "eval.split")  # of the sweeps themselves
 
@@ -59,10 +61,13 @@ class Tuning:
     direction: str = "maximize"
     sweeper: str | None = None  # optuna or random; null: optuna where it is installed
     at_once: int = 1  # trials that are proposed, and given to the launcher, together
+    stop_after: float | None = None  # share of a training after which the worse trials are stopped; null: none is
+    keep: float = 0.5  # share of the trials that go on from there
 
     def __post_init__(self):
         require(self, "tune", trials=at_least(1), at_once=at_least(1), sweeper=one_of(SWEEPERS).or_null(),
-                direction=one_of(("maximize", "minimize")))
+                direction=one_of(("maximize", "minimize")),
+                stop_after=within("(0, 1)").or_null(), keep=within("(0, 1)"))
         if self.seed in self.seeds:
             raise ConfigError(f"tune.seed: found {self.seed}, which tune.seeds has too; expected a seed of the trials' "
                               f"own; fix: tune.seed={max(self.seeds) + 1000}")
@@ -76,6 +81,9 @@ class Tuning:
                 if key.startswith("algorithm.needs") or not key.startswith(("algorithm.", "recipe.")):
                     raise ConfigError(f"tune.space.{method}: found {key}; expected keys of the method and its recipe "
                                       "alone: what it stands on is shared, and paid for once; fix: leave it out")
+                if self.stop_after and key in LENGTHS:
+                    raise ConfigError(f"tune.space.{method}: found {key}, and tune.stop_after; expected one of them: after a "
+                                      "share of other lengths trials are not alike; fix: tune.stop_after=null")
                 sampled(f"tune.space.{method}.{key}", text, random.Random(0))
 
 
@@ -121,18 +129,16 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     stopped, lost = None, []
     try:
         for method in tuning.methods:
-            where = folder / "trials" / method
-            _sweep(search(tuning, method, where), common, where)
-            tried = trials(where, tuning.space[method], config.objective)
-            if not tried:
+            tried, full = _tried(tuning, method, common, folder / "trials" / method, config.objective)
+            if not full:
                 lost.append(method)
                 log.error("%s: none of %d trials came to its end, so it has no row", method, tuning.trials)
                 continue
-            best = best_of(tried, tuning.direction)
-            log.info("%s: best of %d trials: %s (%.4g)", method, len(tried), best.settings, best.value)
+            best = ranked(full, tuning.direction)[0]
+            log.info("%s: best of %d trials: %s (%.4g)", method, tuning.trials, best.settings, best.value)
             _sweep(reported(tuning, method, best), common, folder / "runs" / method)
             for path in sorted((folder / "runs" / method).glob("*/result.json")):
-                charge(path, tried, tuning.trials)
+                charge(path, tried, {"trials": tuning.trials, "full": len(full), "best": best.value})
     except KeyboardInterrupt as stop:
         stopped = stop
     found = collect([folder / "runs"]) if (folder / "runs").is_dir() else []
@@ -144,6 +150,37 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         raise KeyboardInterrupt("tuning was stopped; the same command goes on from what is kept") from stopped
 
 
+def _tried(tuning: Tuning, method: str, common: Sequence[str], folder: Path, objective: str | None
+           ) -> tuple[list[Trial], list[Trial]]:
+    """All trials of a method that came to their end, and those of them that were trained in full."""
+    space = tuning.space[method]
+    if tuning.stop_after is None:
+        _sweep(search(tuning, method, folder), common, folder)
+        full = trials(folder, space, objective)
+        return full, full
+    short, long = folder / "short", folder / "full"
+    _sweep([*search(tuning, method, short), shortened(tuning, method, common)], common, short)
+    tried = trials(short, space, objective)
+    kept = ranked(tried, tuning.direction)[:math.ceil(tuning.keep * len(tried))]
+    if kept:
+        _sweep([*_judged(tuning, method), *drawn([trial.settings for trial in kept], long)], common, long)
+    full = trials(long, space, objective)
+    return [*tried, *full], full
+
+
+def shortened(tuning: Tuning, method: str, common: Sequence[str]) -> str:
+    """The override that trains for the first share only."""
+    recipe = compose("config", [*(one for one in common if not one.lstrip("+").startswith("hydra")),
+                                f"algorithm={method}"]).recipe
+    if recipe.steps is not None:
+        return f"recipe.steps={max(1, round(recipe.steps * tuning.stop_after))}"
+    return f"recipe.epochs={recipe.epochs * tuning.stop_after}"
+
+
+def _judged(tuning: Tuning, method: str) -> list[str]:
+    return [f"algorithm={method}", f"seed={tuning.seed}", "eval.split=tuning", "auditor_half=first"]
+
+
 def _own(override: str) -> bool:
     key = override.lstrip("+~").partition("=")[0]
     return key in OWN or key.startswith("tune.")
@@ -151,23 +188,29 @@ def _own(override: str) -> bool:
 
 def search(tuning: Tuning, method: str, folder: Path) -> list[str]:
     """What makes a sweep of a method's trials."""
-    given = [f"algorithm={method}", f"seed={tuning.seed}", "eval.split=tuning", "auditor_half=first"]
+    given = _judged(tuning, method)
     space = tuning.space[method]
     if (tuning.sweeper or ("optuna" if importlib.util.find_spec("optuna") else "random")) == "optuna":
         sampler = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", f"hydra.sweeper.sampler.seed={tuning.seed}",
                    f"hydra.sweeper.direction={tuning.direction}", f"hydra.sweeper.n_trials={tuning.trials}",
                    f"hydra.sweeper.n_jobs={tuning.at_once}", "hydra.sweeper.max_failure_rate=1.0"]
         return [*given, *sampler, *(f"{key}={text}" for key, text in space.items())]
-    chance, group = random.Random(f"{tuning.seed} {method}"), folder / "conf" / "drawn"
-    group.mkdir(parents=True, exist_ok=True)  # a trial's values are drawn together: a choice, not a product of lists
-    for number in range(tuning.trials):
-        values = {key: sampled(key, text, chance) for key, text in space.items()}
+    chance = random.Random(f"{tuning.seed} {method}")
+    return [*given, *drawn([{key: sampled(key, text, chance) for key, text in space.items()}
+                            for _ in range(tuning.trials)], folder)]
+
+
+def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """What makes a sweep of these settings: each a choice of a group of its own, for they are no product of lists."""
+    group = folder / "conf" / "drawn"
+    group.mkdir(parents=True, exist_ok=True)
+    for number, values in enumerate(settings):
         told = OmegaConf.create()
         for key, value in values.items():
             OmegaConf.update(told, key, value)
         (group / f"{number}.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(told)}", encoding="utf-8")
-    names = ",".join(map(str, range(tuning.trials)))
-    return [*given, f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
+    names = ",".join(map(str, range(len(settings))))
+    return [f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
 
 
 def reported(tuning: Tuning, method: str, best: Trial) -> list[str]:
@@ -208,12 +251,12 @@ def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> lis
     return found
 
 
-def best_of(tried: Sequence[Trial], direction: str) -> Trial:
-    """The first of the best."""
-    return (max if direction == "maximize" else min)(tried, key=lambda trial: trial.value)
+def ranked(tried: Sequence[Trial], direction: str) -> list[Trial]:
+    """The best first; of equal ones the first."""
+    return sorted(tried, key=lambda trial: trial.value, reverse=direction == "maximize")
 
 
-def charge(path: Path, tried: Sequence[Trial], asked: int) -> None:
+def charge(path: Path, tried: Sequence[Trial], about: Mapping[str, Any]) -> None:
     """Add to a run's result.json what its method's trials took, as a stage that it stands on; once."""
     told = json.loads(path.read_text(encoding="utf-8"))
     if told["status"] != "complete" or "tuning" in told:
@@ -225,5 +268,5 @@ def charge(path: Path, tried: Sequence[Trial], asked: int) -> None:
     cost["stages"]["tuning"] = {**{name: 0 for name in cost if name != "stages"}, **spent, "stages": {}}
     for name, amount in spent.items():
         cost[name] += amount
-    told["tuning"] = {"trials": asked, "finished": len(tried), "best": max(trial.value for trial in tried)}
+    told["tuning"] = dict(about)
     results.write_json(path, told)

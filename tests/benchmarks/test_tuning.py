@@ -7,13 +7,14 @@ import random
 import signal
 
 import pytest
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from algorithms.common.support.errors import ConfigError
 from benchmarks import tuning
 from benchmarks.results_read import collect
-from benchmarks.tuning import Tuning, best_of, charge, reported, sampled, search, trials
-from command_line import MICRO, composed, invoke, job_overrides
+from benchmarks.tuning import Tuning, charge, ranked, reported, sampled, search, shortened, trials
+from command_line import CONF, MICRO, composed, invoke, job_overrides
 from report_runs import figure, result, write_run
 
 SPACE = {"dpo": {"algorithm.beta": "tag(log, interval(0.01, 1))", "recipe.lr": "choice(0.1, 0.2)"}}
@@ -32,6 +33,8 @@ def tuned(**fields):
     ({"space": {"dpo": {"algorithm.needs.reference.recipe.lr": "choice(1, 2)"}}},
      "tune.space.dpo: found algorithm.needs"),
     ({"space": {"dpo": {"data.preferences": "choice(1, 2)"}}}, "tune.space.dpo: found data.preferences"),
+    ({"stop_after": 1.5}, "tune.stop_after: found 1.5"),
+    ({"stop_after": 0.5, "space": {"dpo": {"recipe.epochs": "choice(1, 2)"}}}, "tune.space.dpo: found recipe.epochs"),
     ({"space": {"dpo": {"recipe.lr": 0.1}}}, "tune.space.dpo.recipe.lr: found 0.1; expected a range")])
 def test_what_cannot_be_tuned_is_refused(fields, told):
     with pytest.raises(ConfigError, match=f"^{told}.*"):
@@ -72,6 +75,32 @@ def test_optuna_is_given_the_same_space_and_number(tmp_path):
             "algorithm.beta=tag(log, interval(0.01, 1))"} <= set(arguments)
 
 
+@pytest.mark.parametrize("given, told", [
+    ([], "recipe.epochs=0.5"), (["recipe.steps=10"], "recipe.steps=2"), (["recipe.steps=1"], "recipe.steps=1")])
+def test_a_short_trial_is_a_share_of_the_whole(given, told):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert shortened(tuned(stop_after=0.25), "dpo", [*given, "hydra/launcher=joblib"]) == told
+
+
+def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
+    sweeps = []
+
+    def sweep(given, common, folder):
+        sweeps.append((folder.name, given))
+        for number in range(5 if folder.name == "short" else 2):
+            beta = 0.1 * (number + 1) if folder.name == "short" else (0.5, 0.4)[number]
+            write_run(folder / str(number), trial_run(beta, beta, seconds=2.0 if folder.name == "short" else 8.0))
+
+    monkeypatch.setattr(tuning, "_sweep", sweep)
+    monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
+    tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
+    assert [name for name, _ in sweeps] == ["short", "full"]
+    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=0,1" in sweeps[1][1]
+    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"{number}.yaml") for number in (0, 1)]
+    assert [one.algorithm.beta for one in kept] == [0.5, 0.4]  # the best two of five
+    assert sum(trial.cost["seconds"] for trial in tried) == 5 * 2 + 2 * 8 and len(full) == 2
+
+
 def trial_run(beta, gold, seed=1000, seconds=10.0, identity="i"):
     stages = {"reference": {"seconds": 4.0, "tokens_trained": 5, "stages": {}}}
     cost = {"seconds": seconds + 4, "tokens_trained": 100 + 5, "labels": 8, "stages": stages}
@@ -89,19 +118,19 @@ def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):
     tried = trials(tmp_path / "trials", SPACE["dpo"], None)
     assert [(one.value, one.settings["algorithm.beta"], one.cost["seconds"]) for one in tried] == [
         (1.0, 0.1, 10.0), (2.0, 0.3, 10.0), (2.0, 0.2, 10.0)]
-    best = best_of(tried, "maximize")
-    assert best.settings == {"algorithm.beta": 0.3, "recipe.lr": 0.1} and best_of(tried, "minimize").value == 1
+    best = ranked(tried, "maximize")[0]
+    assert best.settings == {"algorithm.beta": 0.3, "recipe.lr": 0.1} and ranked(tried, "minimize")[0].value == 1
     assert reported(tuned(), "dpo", best) == ["algorithm=dpo", "seed=0,1", "auditor_half=second", "algorithm.beta=0.3",
                                               "recipe.lr=0.1"]
     for seed, charged in ((0, 30.0), (1000, 20.0)):  # of the trial's own seed: the very stage, trained once
         write_run(tmp_path / str(seed), trial_run(0.3, 2.0, seed, identity="i1"))
         path = tmp_path / str(seed) / "result.json"
         for _ in range(2):  # charged once
-            charge(path, tried, 4)
+            charge(path, tried, {"trials": 4, "full": 3})
         told = json.loads(path.read_text())
         assert told["cost"]["seconds"] == 14 + charged and told["cost"]["tokens_trained"] == 105 + charged * 10
         assert told["cost"]["stages"]["tuning"]["seconds"] == charged and told["cost"]["labels"] == 8
-        assert told["tuning"] == {"trials": 4, "finished": 3, "best": 2.0}
+        assert told["tuning"] == {"trials": 4, "full": 3}
 
 
 def test_trials_are_no_rows_of_the_table_above_them(tmp_path):
@@ -150,4 +179,5 @@ def test_tuning_on_the_lab(tmp_path, sweeper):
     assert all(run.raw["cost"]["stages"]["tuning"]["seconds"] > 0 for run in rows)
     assert all(run.raw["config"]["eval"]["split"] == "evaluation" for run in rows)
     assert len(collect([tmp_path / "out" / "trials"])) == 4
-    assert "with 2 trials, of which 2 came to their end" in ended.out and (tmp_path / "out" / "report.html").exists()
+    assert "with 2 trials each, of which 2 were trained to their end" in ended.out
+    assert (tmp_path / "out" / "report.html").exists()
