@@ -42,8 +42,10 @@ def main(config: DictConfig) -> float | None:
         lost(Stopped("not started: the sweep was stopped before"), ran=False)
     elif state.runtime.choices["hydra/launcher"] == "basic" or not jobs.FORKS:
         job()
-    elif (how := jobs.apart(job)) and not jobs.ended(folder):
-        lost(Stopped(f"{how}; the same command goes on from its last checkpoint"), ran=False)
+    else:
+        config.trainer.progress = False  # bars of jobs beside each other are none; benchmarks.watch shows them all
+        if (how := jobs.apart(job)) and not jobs.ended(folder):
+            lost(Stopped(f"{how}; the same command goes on from its last checkpoint"), ran=False)
     return jobs.objective(folder, config.objective) if state.runtime.choices["task"] == "run" else None
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from omegaconf import OmegaConf
@@ -120,6 +121,69 @@ def test_batches_of_one_sweep_are_one_list(tmp_path):
 def test_secrets_are_in_no_list_of_jobs(tmp_path):
     guarded(tmp_path, Fake(finishing(tmp_path))).launch([["judge.api_key=hunter22"]], 0)
     assert "hunter22" not in (tmp_path / launching.SWEEP).read_text()
+
+
+class Cluster:
+    """A job of a cluster's queue, as submitit has them."""
+
+    __module__ = "submitit.slurm.slurm"
+    job_id = "7"
+
+    def __init__(self, outcome):
+        self.outcome, self.cancelled, self.waited = outcome, 0, 0
+
+    def results(self):
+        self.waited += 1
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return [self.outcome]
+
+    def cancel(self, check):
+        self.cancelled += 1
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """Jobs of submitit, the second of which has no output; a launcher of its plugin that waits for them as it does."""
+    class UncompletedJobError(RuntimeError):
+        pass
+
+    class AutoExecutor:
+        def map_array(self, function, *arguments):
+            return queued
+
+    class SlurmLauncher:
+        __module__ = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
+
+        def launch(self, job_overrides, initial_job_idx):
+            waiting = AutoExecutor().map_array(self)
+            self.meanwhile()
+            return [one.results()[0] for one in waiting]
+
+        def meanwhile(self):
+            pass
+
+    queued = [Cluster("first"), Cluster(UncompletedJobError("no output")), Cluster("third")]
+    errors = types.SimpleNamespace(FailedJobError=RuntimeError, UncompletedJobError=UncompletedJobError)
+    core = types.SimpleNamespace(utils=errors)
+    for name, module in {"submitit": types.SimpleNamespace(AutoExecutor=AutoExecutor, core=core), "submitit.core": core,
+                         "submitit.core.utils": errors}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return queued, SlurmLauncher()
+
+
+def test_all_jobs_of_a_queue_are_waited_for(tmp_path, queue):
+    queued, launcher = queue
+    first, lost, third = guarded(tmp_path, launcher, "submitit_slurm").launch([["a=1"]] * 3, 0)
+    assert (first, lost.return_value, third) == ("first", None, "third") and [one.waited for one in queued] == [1, 1, 1]
+
+
+def test_ctrl_c_takes_jobs_from_a_queue(tmp_path, queue):
+    queued, launcher = queue
+    launcher.meanwhile = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        guarded(tmp_path, launcher, "submitit_slurm").launch([["a=1"]] * 3, 0)
+    assert [one.cancelled for one in queued] == [1, 1, 1]
 
 
 # Cores
