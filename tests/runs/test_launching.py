@@ -225,19 +225,20 @@ def test_a_launcher_that_starts_all_its_jobs_is_given_as_many_as_there_are_cores
 # Stopping
 
 
-def test_ctrl_c_lets_jobs_end_and_begins_no_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_lets_jobs_end_and_begins_no_other(tmp_path, monkeypatch, number):
     monkeypatch.setattr(launching, "_cores", lambda: 1)
 
     def interrupted(numbers):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         assert (tmp_path / jobs.STOPPING).exists()  # what a worker looks for before it begins a job
         return finishing(tmp_path)(numbers)
 
     fake = Fake(interrupted)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         guarded(tmp_path, fake, "submitit_local", cpus_per_task=None).launch([["a=1"], ["a=2"]], 0)
-    assert fake.launched == [[0]] and signal.getsignal(signal.SIGINT) is before
+    assert fake.launched == [[0]] and signal.getsignal(number) is before
 
 
 def test_ctrl_c_twice_leaves_nothing_running(tmp_path):

@@ -152,7 +152,7 @@ class Guarded(Launcher):
 
     @contextmanager
     def _stoppable(self) -> Iterator[list[int]]:
-        """The first Ctrl-C asks the jobs to stop, and none to begin; the second interrupts at once. Nothing is left
+        """The first Ctrl-C, or kill, asks the jobs to stop, and none to begin; the second interrupts at once. Nothing is left
         running. A job in this very process is interrupted by itself."""
         (self.folder / jobs.STOPPING).unlink(missing_ok=True)
         stopping: list[int] = []
@@ -170,7 +170,7 @@ class Guarded(Launcher):
             for job in self._submitted:
                 job.stop()
 
-        before = signal.signal(signal.SIGINT, handler)
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield stopping
         except BaseException:
@@ -179,7 +179,8 @@ class Guarded(Launcher):
             self._signal(signal.SIGKILL)
             raise
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, earlier in before.items():
+                signal.signal(number, earlier)
 
     def _alive(self) -> list[tuple[Path, dict]]:
         return [one for one in jobs.marks(self.folder).values() if "ended" not in one[1] and jobs.alive(one[0])]
