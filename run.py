@@ -15,9 +15,9 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.runs import jobs, launching
-from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home
+from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.support.quiet import quieten
 from algorithms.common.support.terminal import printable
 
@@ -63,7 +63,7 @@ def work(config: DictConfig) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
                               "fix: start run.py without a launcher")
-        if told := added_in_vain(state.runtime.choices, config):
+        if told := added_in_vain(state.runtime.choices, config, list(state.overrides.hydra)):
             raise ConfigError(told)
         folders = [Path(source.path) for source in state.runtime.config_sources if source.schema == "file"]
         for told in overruled(state.runtime.choices, folders, overrides):
@@ -88,8 +88,8 @@ def work(config: DictConfig) -> None:
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception,
            ran: bool = True) -> None:
     """A failed job's result.json, so that the others run and the table says what failed. ran: in this process."""
-    from algorithms.common.support.secrets import Mask
     from algorithms.common.runs.results import header, write_json
+    from algorithms.common.support.secrets import Mask
 
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))

@@ -82,8 +82,8 @@ class Tuning:
                     raise ConfigError(f"tune.space.{method}: found {key}; expected keys of the method and its recipe "
                                       "alone: what it stands on is shared, and paid for once; fix: leave it out")
                 if self.stop_after and key in LENGTHS:
-                    raise ConfigError(f"tune.space.{method}: found {key}, and tune.stop_after; expected one of them: after a "
-                                      "share of other lengths trials are not alike; fix: tune.stop_after=null")
+                    raise ConfigError(f"tune.space.{method}: found {key}, and tune.stop_after; expected one of them: "
+                                      "after a share of other lengths trials are not alike; fix: tune.stop_after=null")
                 sampled(f"tune.space.{method}.{key}", text, random.Random(0))
 
 

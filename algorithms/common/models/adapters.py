@@ -86,6 +86,7 @@ def merge(base, folder: Path):
             layer = _plain(base.get_output_embeddings())
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
         try:
+            _take_in_tokens(adapted)
             merged = adapted.merge_and_unload()
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"adapter: found {folder}, which PEFT cannot merge ({error}); expected an adapter whose "
@@ -98,6 +99,19 @@ def merge(base, folder: Path):
         if still:
             merged.tie_weights()
     return merged
+
+
+def _take_in_tokens(adapted) -> None:
+    """Merge what lies beneath LoRA in one layer: PEFT takes the outer wrapper off alone, and a token's own row, which is
+    its whole row, would overwrite what LoRA adds to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for layer in adapted.modules():
+        beneath = getattr(layer, "base_layer", None)
+        if isinstance(layer, BaseTunerLayer) and isinstance(beneath, AuxiliaryTrainingWrapper):
+            layer.base_layer = beneath.unload_and_optionally_merge_module(merge=True, safe_merge=False,
+                                                                          adapter_names=None)
 
 
 def _plain(layer):

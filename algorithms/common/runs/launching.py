@@ -28,9 +28,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from . import jobs
 from ..support.errors import ConfigError
 from ..support.secrets import Mask
+from . import jobs
 
 log = logging.getLogger("sweep")
 
@@ -152,8 +152,8 @@ class Guarded(Launcher):
 
     @contextmanager
     def _stoppable(self) -> Iterator[list[int]]:
-        """The first Ctrl-C, or kill, asks the jobs to stop, and none to begin; the second interrupts at once. Nothing is left
-        running. A job in this very process is interrupted by itself."""
+        """The first Ctrl-C, or kill, asks the jobs to stop, and none to begin; the second interrupts at once. Nothing
+        is left running. A job in this very process is interrupted by itself."""
         (self.folder / jobs.STOPPING).unlink(missing_ok=True)
         stopping: list[int] = []
         if self.name == "basic" or threading.current_thread() is not threading.main_thread():
