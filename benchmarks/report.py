@@ -71,7 +71,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
                   *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
-                  *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results), *_losses(members)]
+                  *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+                  *_losses(members)]
     return made
 
 
