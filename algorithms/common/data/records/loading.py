@@ -223,8 +223,9 @@ class Loader:
             except BadRow:
                 name = None
             if self._elsewhere and name is not None and digest(name) in self._elsewhere:
-                raise data_error(source.path, row.line, self.group, f"{show(name)}, a group that an earlier file has "
-                                 "rows of too", "all rows of a group in one file", "write the rows of these files into one")
+                found = f"{show(name)}, a group that an earlier file has rows of too"
+                raise data_error(source.path, row.line, self.group, found, "all rows of a group in one file",
+                                 "write the rows of these files into one")
             groups.add(name)
         self._elsewhere |= groups.digests()
         try:
