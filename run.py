@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -14,7 +15,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.support.errors import ConfigError, UserError, full_disk
-from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
+from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
 from algorithms.common.support.quiet import quieten
 from algorithms.common.support.terminal import printable
@@ -90,6 +91,9 @@ if __name__ == "__main__":
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)
+        sys.exit(2)
+    except yaml.MarkedYAMLError as error:
+        print(printable(unreadable_yaml(error)), file=sys.stderr)
         sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
         full = full_disk(error, "writing what a run leaves", key="hydra.run.dir=PATH or hydra.sweep.dir=PATH")

@@ -228,7 +228,7 @@ def test_every_family_s_output_layer_merges_and_its_config_takes_two_end_tokens(
 @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [5, 6]},
                                      {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
                                      {"target_modules": ["lm_head"], "trainable_token_indices": [5, 7]},
-                                     {"target_modules": r"(.*\.)?lm_head", "use_dora": True, "use_rslora": True,
+                                     {"target_modules": r"(.*\.)?lm_head", "use_rslora": True,
                                       "trainable_token_indices": {"embed_tokens": [5, 7]}}], ids=str)
 def test_other_changes_to_a_tied_pair_merge_too(save_base, tmp_path, options):
     base = save_base(**LLAMA, tie_word_embeddings=True)

@@ -53,6 +53,12 @@ def settings_of(folder: Path) -> dict:
     return told
 
 
+def merged_by(folder: Path) -> str:
+    """The overrides that merge an adapter into the base that it names."""
+    base = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return f"task=merge adapter={folder}" + (f" model.name={base}" if base else "")
+
+
 def check_settings(folder: Path, known: tuple[str, ...]) -> None:
     """ConfigError for an adapter with a setting in use that is not among the known ones."""
     from peft import LoraConfig
@@ -62,7 +68,7 @@ def check_settings(folder: Path, known: tuple[str, ...]) -> None:
         unused = value in (getattr(default, key, None), None, False, {}, [])
         drawn = key == "init_lora_weights" and value in DRAWS
         if not (unused or drawn or key in known):
-            merging = f"task=merge adapter={folder}" if key in MERGED else "merge it with PEFT"
+            merging = merged_by(folder) if key in MERGED else "merge it with PEFT"
             raise ConfigError(f"adapter: found {key}={json.dumps(value)} in {folder / CONFIG}, which is not computed "
                               f"here; expected LoRA on layers, with any of {', '.join(SCALING)}; "
                               f"fix: {merging}, and then model.name=… of the result")

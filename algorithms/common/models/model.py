@@ -99,8 +99,10 @@ def load_config(config: ModelConfig):
     if not folder.is_dir():
         check_findable(config.name, "model.name")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        from .adapters import merged_by
+
         raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
-                          f"task=merge adapter={config.name}, and then model.name=… of what it writes")
+                          f"{merged_by(folder)}, and then model.name=… of what it writes")
     try:
         told = AutoConfig.from_pretrained(config.folder(), revision=config.revision,
                                           trust_remote_code=config.trust_remote_code)
