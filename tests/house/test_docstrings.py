@@ -53,7 +53,7 @@ def test_the_heads_name_defaults():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_done_to_scores_by_default_stands_in_the_head(name):
-    """No paper of a policy gradient but PPO's has it, and all of them here do."""
+    """All policy gradients here do it, and none of their papers."""
     on = {option for option in ("score_clip", "missing_eos_penalty") for default in defaults(name).get(option, ())
           if default not in OFF}
     assert on <= set(re.findall(r"``(\w+)``", head(name)))

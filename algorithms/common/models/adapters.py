@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..support.errors import ConfigError
+from .families import merged_by
 from .model import Lora
 
 CONFIG = "adapter_config.json"
@@ -51,12 +52,6 @@ def settings_of(folder: Path) -> dict:
             raise ConfigError(f"adapter: found {key}={told[key]} in {folder}; expected {expected}; "
                               "fix: adapter=… of a language model's LoRA adapter")
     return told
-
-
-def merged_by(folder: Path) -> str:
-    """The overrides that merge an adapter into the base that it names."""
-    base = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    return f"task=merge adapter={folder}" + (f" model.name={base}" if base else "")
 
 
 def check_settings(folder: Path, known: tuple[str, ...]) -> None:
