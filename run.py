@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
+from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.support.quiet import quieten
 from algorithms.common.support.terminal import printable
 
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("WORLD_SIZE: found more than one process; expected one; "
                               "fix: start run.py without a launcher")
-        if told := added_in_vain(state.runtime.choices, config):
+        if told := added_in_vain(state.runtime.choices, config, list(state.overrides.hydra)):
             raise ConfigError(told)
         folders = [Path(source.path) for source in state.runtime.config_sources if source.schema == "file"]
         for told in overruled(state.runtime.choices, folders, overrides):
@@ -58,8 +58,8 @@ def main(config: DictConfig) -> None:
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception) -> None:
     """A failed job's result.json, so that the others run and the table says what failed."""
-    from algorithms.common.support.secrets import Mask
     from algorithms.common.runs.results import header, write_json
+    from algorithms.common.support.secrets import Mask
 
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))

@@ -12,6 +12,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 
 from algorithms.best_of_n import BestOfN
@@ -32,7 +33,7 @@ from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
-from command_line import MICRO, invoke
+from command_line import MICRO, composed, invoke
 from few import few
 from stage_setup import LAB, MODEL, RECIPE, make_bench, make_data, on_sft
 from training_setup import pairs_file
@@ -203,8 +204,9 @@ def test_a_function_that_cannot_be_called_is_refused_before_training_and_its_fix
     ended = invoke(*command)
     assert ended.status == 2 and ended.err.startswith("reward.function: found reward, which asks for weight; expected")
     assert not list((tmp_path / "stages").glob("trained-*"))
-    ended = invoke(*command, re.search(r"\+\S+=", ended.err)[0] + "2.0")
-    assert ended.status == 0, ended.err
+    source = instantiate(composed(*command, re.search(r"\+\S+=", ended.err)[0] + "2.0").reward)
+    source.check(make_data())
+    assert opened(source)(TWO) == [2.0 * len(one.text) for one in TWO]
 
 
 HEARD: list[dict] = []

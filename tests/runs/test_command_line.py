@@ -23,6 +23,7 @@ def own(tmp_path):
     files = {"data/mine": f"defaults: [file, _self_]\npath: {tmp_path}/pairs.jsonl\n",
              "data/late": "defaults: [file, override /scale@_global_: lab, _self_]\n",
              "algorithm/mine": "defaults: [dpo, _self_]\nbeta: 0.3\n",
+             "recipe/house/dpo": "defaults: [/recipe/lab/dpo, _self_]\n",
              "experiment/large": "# @package _global_\n"
                                  "defaults: [override /scale@_global_: qlora, override /data: mine]\n",
              "experiment/small": "# @package _global_\ndefaults: [override /scale@_global_: lab]\n",
@@ -111,12 +112,14 @@ def test_a_key_of_settings_that_have_none(inspected):
     (["algorithm=mine"], "recipe/lab: found no choice mine, which another choice asks for; expected recipe/lab/"),
     (["experiment=wrong"], "experiment/wrong: found an override of scale, and no such group in the defaults; expected "
                            "scale@_global_; fix: override /scale@_global_: CHOICE"),
+    (["recipe/mien=dpo"], "recipe/mien: found no such group; expected one of recipe/house, recipe/lab,"),
+    (["+recipe/mien=dpo"], "+recipe/mien: found no such group; expected one of recipe/house, recipe/lab,"),
     (["data=late"], "data/late: found an override of scale@_global_, which is decided before this file is read;"),
     (["hydra/launcher=nonexistent"], "hydra/launcher: found 'nonexistent'; expected one of basic"),
     (["hydra/lancher=basic"], "hydra/lancher: found no such group; expected one of hydra/env, "),
     (["hydra.fooo=1"], "hydra.fooo: found no such key; expected one of callbacks, "),
     (["+data@data.sources.x.data=nothing"], "+data@data.sources.x.data: found 'nothing'; expected one of alpaca, ")],
-    [0, 1, 4, 5, 6, 7]))
+    [0, 1, 4, 5, 6, 7, 8]))
 @pytest.mark.parametrize("by", few(["--config-dir", "hydra.searchpath"], ["--config-dir"]))
 def test_what_is_wrong_is_said_with_them(own, overrides, told, by):
     where = ["--config-dir", str(own)] if by == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]

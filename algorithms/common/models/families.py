@@ -173,8 +173,8 @@ def merged_by(folder: Path) -> str:
 def check_findable(name: str, key: str) -> None:
     """ConfigError for a name that is no folder here and can be no hub's: asking the hub for it would mislead."""
     if Path(name).is_file():
-        raise ConfigError(f"{key}: found the file {name!r}; expected the folder that it lies in, with config.json and a "
-                          f"tokenizer beside it; fix: {key}={Path(name).parent}")
+        raise ConfigError(f"{key}: found the file {name!r}; expected the folder that it lies in, with config.json and "
+                          f"a tokenizer beside it; fix: {key}={Path(name).parent}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise ConfigError(_no_such_folder(name, key))
 

@@ -15,18 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import precision
 from ..data.batches import Batch, attention_mask, collate
+from ..data.template import Example, Template
+from ..logprobs import chunked_token_logprobs
 from ..support.checkout import local_folder
 from ..support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
-from .families import (check_causal, check_findable, check_head, check_quantized, check_vocabulary,
-                       disable_cpu_repacking, disable_dropout, head_logits, merged_by, misspelt_folder,
-                       position_limit, shared_rows_refusal)
-from ..logprobs import chunked_token_logprobs
+from . import precision
+from .families import (
+    check_causal,
+    check_findable,
+    check_head,
+    check_quantized,
+    check_vocabulary,
+    disable_cpu_repacking,
+    disable_dropout,
+    head_logits,
+    merged_by,
+    misspelt_folder,
+    position_limit,
+    shared_rows_refusal,
+)
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
-from ..data.template import Example, Template
 
 log = logging.getLogger(__name__)
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it asks for a package that is optional

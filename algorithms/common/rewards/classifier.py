@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..support.checkout import local_folder
-from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
-from ..support.digests import content_hash, weights_digest
-from ..support.errors import ConfigError
+from ..data.records import render_transcript
 from ..models.families import check_findable, check_vocabulary, misspelt_folder, position_limit
 from ..models.model import Models
-from ..data.records import render_transcript
+from ..support.checkout import local_folder
+from ..support.checks import at_least, one_of, require
+from ..support.digests import content_hash, weights_digest
+from ..support.errors import ConfigError
 from .sources import checked, counted
 
 if TYPE_CHECKING:

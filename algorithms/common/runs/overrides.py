@@ -172,7 +172,7 @@ class _Search:
             choices = self.choices(group)
             allowed = [*choices, "null"] if defaults.get(name, "") is None else choices
             if not choices:
-                messages.append(_no_group(name, group, self.loader))
+                messages.append(_no_group(name, group, self.loader, self.path))
                 continue
             messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
                          for choice in given if choice not in allowed]
@@ -205,28 +205,30 @@ class _Search:
         return f"{key}: found no {group} chosen; expected one of {', '.join(choices)}; fix: {group}={choices[0]}"
 
 
-def _no_group(name: str, group: str, loader: ConfigLoader) -> str:
+def _no_group(name: str, group: str, loader: ConfigLoader, path: list[str]) -> str:
+    """path: the overrides by which Hydra looks in further folders."""
     parent = group.rpartition("/")[0]
-    siblings = loader.get_group_options(parent, results_filter=ObjectType.GROUP, config_name="config", overrides=[])
+    siblings = loader.get_group_options(parent, results_filter=ObjectType.GROUP, config_name="config", overrides=path)
     there = ", ".join(f"{parent}/{one}" for one in siblings) or "those that --help lists"
     return f"{name}: found no such group; expected one of {there}; fix: correct the name"
 
 
-def added_in_vain(choices: Mapping[str, str | None], keys: Iterable[str]) -> str | None:
+def added_in_vain(choices: Mapping[str, str | None], keys: Iterable[str], overrides: list[str]) -> str | None:
     """What to say of a group that +GROUP=CHOICE adds and that nothing reads; None where there is none.
 
-    choices: group, as it is overridden → choice; keys: those at the top of the config. Hydra makes a key of a group
-    that it does not find, and takes one that is known under a package of its own for another group.
+    choices: group, as it is overridden → choice; keys: those at the top of the config; overrides: of Hydra's own
+    configuration. Hydra makes a key of a group that it does not find, and takes one that is known under a package of
+    its own for another group.
     """
     for key in keys:
         if "/" in str(key):
-            return _no_group(f"+{key}", str(key).split("@")[0], GlobalHydra.instance().config_loader())
+            return _no_group(f"+{key}", str(key).split("@")[0], GlobalHydra.instance().config_loader(), overrides)
     packaged = {name.partition("@")[0]: name for name in choices if name.endswith("@_global_")}
     for name, choice in choices.items():
         read = packaged.get(name.partition("@")[0], name)
         if name != read:
-            return (f"+{name}: found {choice}, which nothing reads beside {read}={choices[read]}; expected {read}=CHOICE; "
-                    f"fix: {read}={choice}")
+            return (f"+{name}: found {choice}, which nothing reads beside {read}={choices[read]}; expected "
+                    f"{read}=CHOICE; fix: {read}={choice}")
     return None
 
 
@@ -329,8 +331,8 @@ def _in_hydras_words(error: Exception, overrides: list[str]) -> str:
     twice = re.match(r"Multiple values for ([\w/@.]+)\.|([\w/@.]+) appears more than once", told)
     again = twice and next((item for item in overrides if item.startswith(f"+{twice[1] or twice[2]}=")), None)
     if again:
-        return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place of "
-                f"that; fix: {again[1:]}")
+        return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place "
+                f"of that; fix: {again[1:]}")
     lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'(?: Available options in .*)?", told)
     if lost:
         return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected "

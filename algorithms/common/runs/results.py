@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.verdicts.pairings import REFERENCES
+from ..evaluation.verdicts.records import DATA, START
 from ..support.checkout import commit
 from ..support.errors import full_disk
-from ..evaluation.verdicts.records import DATA, START
-from ..evaluation.verdicts.pairings import REFERENCES
-from ..support.secrets import Mask
 from ..support.provenance import files_of, installed
+from ..support.secrets import Mask
 
 if TYPE_CHECKING:
     import pandas as pd

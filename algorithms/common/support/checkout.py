@@ -42,8 +42,8 @@ def _known(folder: Path) -> tuple[str, ...]:
 
 @cache
 def commit_of(folder: Path) -> str | None:
-    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it. Git is
-    asked once."""
+    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it.
+    Git is asked once."""
     status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "-z", "--", ".")
     known = _known(folder)
     if status is None or not known:

@@ -42,7 +42,8 @@ def is_full(error: BaseException | None) -> bool:
 def full_disk(error: BaseException, doing: str, kept: str = "", key: str = "stages.folder=PATH") -> UserError | None:
     """What to raise for an error that says that a disk is full; None for any other.
 
-    doing: what was being written, and where. kept: what is not lost. key: what moves it to another disk; empty where nothing does.
+    doing: what was being written, and where. kept: what is not lost. key: what moves it to another disk; empty where
+    nothing does.
     """
     if not is_full(error):
         return None

@@ -223,8 +223,9 @@ class Loader:
             except BadRow:
                 name = None
             if self._elsewhere and name is not None and digest(name) in self._elsewhere:
-                raise data_error(source.path, row.line, self.group, f"{show(name)}, a group that an earlier file has rows "
-                                 "of too", "all rows of a group in one file", "write the rows of these files into one")
+                raise data_error(source.path, row.line, self.group,
+                                 f"{show(name)}, a group that an earlier file has rows of too",
+                                 "all rows of a group in one file", "write the rows of these files into one")
             groups.add(name)
         self._elsewhere |= groups.digests()
         try:
@@ -339,8 +340,11 @@ class Loader:
                 lines = [line.rpartition(":")[2] for line in lines]
             text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
-        text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a run may "
-                    "refuse more" if report.kept else "no row can be used")
+        if report.kept:
+            text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a "
+                        "run may refuse more")
+        else:
+            text.append("no row can be used")
         return "\n".join(text)
 
 

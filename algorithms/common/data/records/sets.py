@@ -16,8 +16,19 @@ from .readers import Hub, Source, check_delimiter
 from .recognition import template_parts
 from .record import Record
 from .storage import Records
-from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
-                    ranked, rated, set_aside, split)
+from .views import (
+    demonstrations,
+    evaluation_records,
+    first_of_each,
+    highest_rating,
+    pairs,
+    preferred,
+    prompts,
+    ranked,
+    rated,
+    set_aside,
+    split,
+)
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +108,8 @@ class FileData:
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
-    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a reward
-    source that is taken for the truth. limit: the first so many usable records only.
+    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a
+    reward source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -133,7 +144,8 @@ class FileData:
 
         if not self.path and not self.name:
             refuse("path", "neither it nor data.name", "one of them")
-        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(), audit=SHARE_BELOW_1.or_null())
+        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(),
+                audit=SHARE_BELOW_1.or_null())
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:
