@@ -88,6 +88,8 @@ if __name__ == "__main__":
         main()
     except (HydraException, ValueError) as error:
         messages = explain_overrides(sys.argv[1:], str(CONF), error)
+        if not messages and isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+            messages = [told for told in [unwritable(error.__cause__)] if told]
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)

@@ -227,6 +227,22 @@ def test_folders_of_any_characters(tmp_path):
     assert (tmp_path / "o=[1], ä/data.json").is_file() and (tmp_path / "s=[1] ä").is_dir()
 
 
+@pytest.mark.parametrize("key, arguments", [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"])])
+def test_the_home_folder_is_written_out_for_hydras_folders_too(key, arguments, own, tmp_path, monkeypatch):
+    """Or a folder named ``~`` would be made where the command runs."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    ended = invoke(*arguments, "task=inspect", "--config-dir", str(own), "data=mine",
+                   f"stages.folder={tmp_path}/stages", f'{key}="~/a run"')
+    assert ended.status == 0, ended.err
+    assert list((tmp_path / "home/a run").rglob("data.json")) and not (tmp_path / "~").exists()
+
+
+def test_a_log_that_cannot_be_opened_is_one_message(inspected, own):
+    told = one_message(inspected("--config-dir", str(own), "data=mine", "hydra.job.name=there/is/none"))
+    assert told.startswith("hydra.run.dir: found ") and "there/is/none.log" in told
+
+
 def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "p.jsonl").write_text(ROWS)

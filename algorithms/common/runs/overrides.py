@@ -61,7 +61,16 @@ def ordered(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{unknown[0]}: found no such option; expected KEY=VALUE, or an option of Hydra; fix: "
                           "python run.py --hydra-help lists them")
     overrides = [*asked.overrides, *more]
-    return [*overrides, *(item for item in arguments if item not in overrides)]
+    return [*map(_hydras_at_home, overrides), *(item for item in arguments if item not in overrides)]
+
+
+def _hydras_at_home(item: str) -> str:
+    """An override of Hydra's own part, whose folders are made before any config is read, with ``~/`` written out."""
+    override = _parsed(item) if item.startswith("hydra.") else None
+    value = override.value() if override is not None and not override.is_sweep_override() else None
+    if not isinstance(value, str) or not value.startswith("~/"):
+        return item
+    return f"{override.get_key_element()}={_quoted(os.path.expanduser(value))}"
 
 
 # What Hydra cannot read
