@@ -32,6 +32,7 @@ from .families import (
     disable_cpu_repacking,
     disable_dropout,
     head_logits,
+    merged_by,
     misspelt_folder,
     position_limit,
     shared_rows_refusal,
@@ -110,7 +111,7 @@ def load_config(config: ModelConfig):
         check_findable(config.name, "model.name")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
-                          f"task=merge adapter={config.name}, and then model.name=… of what it writes")
+                          f"{merged_by(folder)}, and then model.name=… of what it writes")
     try:
         told = AutoConfig.from_pretrained(config.folder(), revision=config.revision,
                                           trust_remote_code=config.trust_remote_code)
@@ -125,8 +126,9 @@ def check_described(config: ModelConfig, told) -> None:
     check_causal(told, config.name)
     limit = position_limit(told)
     if limit is not None and config.max_length > limit:
+        shorter = f" model.max_prompt_length={limit // 2}" if config.max_prompt_length >= limit else ""
         raise ConfigError(f"model.max_length: found {config.max_length}; expected at most {limit}, the positions "
-                          f"{config.name} has; fix: model.max_length={limit}")
+                          f"{config.name} has; fix: model.max_length={limit}{shorter}")
 
 
 def load_tokenizer(config: ModelConfig):

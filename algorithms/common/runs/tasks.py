@@ -200,6 +200,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
                           "fix: it needs no merging")
+    model = dataclasses.replace(model, max_length=2, max_prompt_length=1)  # no text is read, of whatever length
     import torch
 
     from ..data.template import Template
