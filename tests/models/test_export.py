@@ -10,7 +10,7 @@ from algorithms.common.data.batches import collate
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
 from algorithms.common.models.model import Lora
 from algorithms.common.runs.beside import Finished
-from algorithms.common.runs.hand_over import export, model_card
+from algorithms.common.runs.hand_over import export, merged_card, model_card
 from algorithms.common.support.errors import ConfigError
 from row_setup import examples, randomise
 
@@ -204,6 +204,16 @@ def test_the_card_says_what_was_measured():
     assert "## Answers" not in text
     assert "library_name" not in card(peft=False)
     assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
+    assert "vllm serve org/model --enable-lora" in text and "vllm serve .\n" in card(peft=False)
+
+
+def test_a_merge_s_card_tells_of_its_adapter(tmp_path):
+    bare = merged_card("org/model", tmp_path, "bf16")
+    assert bare.startswith('---\nbase_model: "org/model"\ntags: [alignment]\n---\n') and "in bf16." in bare
+    (tmp_path / "README.md").write_text(card(), encoding="utf-8")
+    text = merged_card("org/model", tmp_path, "bf16")
+    assert "# dpo on org/model" in text and "| reward/gold | 0.5123 |" in text and text.count("---\n") == 2
+    assert "AutoModelForCausalLM" in text and "peft" not in text and text.count("## Use") == 1
 
 
 def test_the_card_holds_neither_markup_nor_passwords():

@@ -120,6 +120,7 @@ def test_a_merged_model_stops(run, base, chatml, tmp_path):
         assert ended.status == 2 and "found a whole model" in ended.err
         return
     assert ended.status == 0, ended.err
+    assert "# sft on " in (tmp_path / "merged/README.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     trained = Template(load_tokenizer(ModelConfig(str(base), max_length=64, max_prompt_length=32)), str(chatml))

@@ -102,6 +102,34 @@ model = {kind}.from_pretrained(folder)
 model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer
 ```
 """
+SERVE_ADAPTER = """
+With vLLM, from this folder (`--max-lora-rank` too where the adapter's rank is above 16):
+
+    vllm serve {base} --enable-lora --lora-modules mine=. --tokenizer . --generation-config .
+
+`python run.py task=merge adapter=FOLDER` makes a model of its own of it.
+"""
+SERVE_WHOLE = """
+With vLLM, or as a GGUF file by llama.cpp, from this folder:
+
+    vllm serve .
+    python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
+"""
+
+
+def use(base: str, peft: bool) -> str:
+    """How a model that answers is loaded and served, from its own folder."""
+    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
+    return USE.format(library=library, kind=kind) + (SERVE_ADAPTER.format(base=_plain(base)) if peft else SERVE_WHOLE)
+
+
+def merged_card(base: str, source: Path, precision: str) -> str:
+    """The model card of a merge: what the adapter's own card says, and how a whole model is loaded."""
+    own = source / "README.md"
+    told = own.read_text(encoding="utf-8").partition("\n---\n")[2].partition("\n## Use\n")[0] if own.is_file() else ""
+    front = ["---", f"base_model: {json.dumps(_plain(base))}", "tags: [alignment]", "---"]
+    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", told.strip()]
+    return "\n".join([*front, *lines]) + "\n" + use(base, peft=False)
 
 
 def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answers: bool) -> str:
@@ -118,8 +146,7 @@ def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answ
     if run.answers:
         told = f"The first prompts of the evaluation, answered by the start ({run.start}) and by this model."
         lines += ["", "## Answers", "", told, "", *fenced(run.answer_lines(WIDTH))]
-    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
-    return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
+    return "\n".join(lines) + "\n" + (use(base, peft) if answers else "")
 
 
 def _measured(value: dict | None) -> str:

@@ -209,7 +209,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     from ..data.template import Template
     from ..models import adapters
     from ..models.model import load_base, load_config, load_tokenizer
-    from .hand_over import hand_over
+    from .hand_over import hand_over, merged_card
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
@@ -221,4 +221,6 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     base = load_base(whole, torch.device("cpu"))
     adapters.merge(base, source).save_pretrained(folder / "merged")
     hand_over(template, folder / "merged")
+    with results.whole(folder / "merged/README.md") as file:
+        file.write_text(merged_card(model.name, source, whole.precision), encoding="utf-8")
     print(f"merged model: {folder / 'merged'}")
