@@ -396,7 +396,7 @@ def test_an_encoder_decoder_reads_at_end_tokens(tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     own.save_pretrained(tmp_path)
     source = Classifier(str(tmp_path), input="text", max_length=64)
-    with pytest.raises(ConfigError, match="a bart, which reads a text at its end token, and a tokenizer that sets none"):
+    with pytest.raises(ConfigError, match="a bart, which reads a text at its end token.*that sets none"):
         source.check(make_data())
     own.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
     own.save_pretrained(tmp_path)
