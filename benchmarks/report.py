@@ -67,10 +67,9 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *budgets.money(complete),
-                  *_meaning(members),
-                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
-                  *_origins(results), *_losses(members)]
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
+                  *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes, *said,
+                  *_starts(complete), *_other_starts(made), *_data(results), *_origins(results), *_losses(members)]
     return made
 
 
@@ -92,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if only one)")
+    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if "
+                                      "only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
@@ -309,7 +309,8 @@ def _data(results: Sequence[Result]) -> list[str]:
         if parts:
             kind = Alarm if data.get("truncated") else str
             said.setdefault(kind("; ".join(parts)), []).append(result.algorithm)
-    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data" for text, names in said.items()}
+    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data"
+          for text, names in said.items()}
     return [type(text)(f"{of[text]}: {text}.") for text in said]
 
 

@@ -1,6 +1,8 @@
 """What is edited between two runs is computed anew, and nothing else: code, helpers of users' functions, libraries."""
 
+import ast
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -8,9 +10,10 @@ import sys
 
 import pytest
 
+from algorithms.common.runs.settings import build
 from algorithms.common.support import provenance
 from algorithms.common.support.store import Store
-from command_line import MICRO, invoke
+from command_line import MICRO, composed, invoke
 from few import few
 from stage_setup import RECIPE, TRAINER, make_bench, on_sft
 
@@ -115,6 +118,21 @@ def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
     request.addfinalizer(provenance.versions.cache_clear)
     run(Store(tmp_path / "stages"), trainer=dataclasses.replace(TRAINER, **changed.get(what, {})), run_folder=tmp_path)
     assert sorted(made()) == (sorted(ALL) if what == "a library" else [])
+
+
+def test_what_was_edited_after_a_sweep_began_is_kept_under_the_code_that_runs(tmp_path, monkeypatch, edit):
+    """The first job imports a function that a later one is the first to score with."""
+    monkeypatch.syspath_prepend(tmp_path)
+    edit()
+    helper = tmp_path / "my_helper.py"
+    helper.write_text("def measure(response): return 1.0\n")
+    (tmp_path / "my_reward.py").write_text("def score(prompts, responses):\n    from my_helper import measure\n"
+                                           "    return list(map(measure, responses))\n")
+    config = composed("reward=function", "reward.function._target_=my_reward.score")
+    build(config, ("reward",))
+    before = hashlib.sha256(ast.dump(ast.parse(helper.read_text())).encode()).hexdigest()[:16]
+    helper.write_text("def measure(response): return 2.0\n")
+    assert provenance.code_of(build(config, ("reward",))["reward"])["my_helper"] == before
 
 
 @pytest.mark.slow

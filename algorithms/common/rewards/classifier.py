@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..support.checkout import local_folder
-from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
-from ..support.digests import content_hash, weights_digest
-from ..support.errors import ConfigError
+from ..data.records import render_transcript
 from ..models.families import check_findable, check_vocabulary, misspelt_folder, position_limit
 from ..models.model import Models
-from ..data.records import render_transcript
+from ..support.checkout import local_folder
+from ..support.checks import at_least, one_of, require
+from ..support.digests import content_hash, weights_digest
+from ..support.errors import ConfigError
 from .sources import checked, counted
 
 if TYPE_CHECKING:
@@ -92,13 +92,14 @@ class Classifier(RewardSource):
             roles = () if turns is None else tuple(turn["role"] for turn in turns)
             if roles not in seen:
                 seen.add(roles)
-                self._check_roles(tokenizer, turns or "a question")
+                self._rendered(tokenizer, turns or "a question", "an answer")
 
-    def _check_roles(self, tokenizer, turns: str | list[dict]) -> None:
+    def _rendered(self, tokenizer, turns: str | list[dict], text: str) -> dict:
+        """What its tokenizer is given of a prompt and a response. ConfigError where its chat template refuses them."""
         import jinja2
 
         try:
-            chat_input(tokenizer, turns, "an answer")
+            return INPUTS[self.input](tokenizer, turns, text)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = ["user"] if isinstance(turns, str) else [turn["role"] for turn in turns]
             raise ConfigError(f"reward.input: found chat, but the chat template of {self.name} refuses the turns "
@@ -129,6 +130,10 @@ class Classifier(RewardSource):
                            "sequence classifier's hub id or folder, with safetensors; fix: check the name, or run "
                            "hf auth login")
 
+    def _no_head(self, found: str) -> ConfigError:
+        return ConfigError(f"reward.name: found {self.name!r}, {found}: its head would be random; expected a sequence "
+                           "classifier (…ForSequenceClassification); fix: reward.name=… of one")
+
     def _described(self):
         """Its tokenizer. ConfigError, before its weights load, for settings that it cannot serve."""
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -143,6 +148,10 @@ class Classifier(RewardSource):
                 model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, AssertionError) as error:  # torch asserts that a pad id is in the vocabulary
             raise self._not_loaded(error) from error
+        own_code = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+        named = list(getattr(config, "architectures", None) or [])
+        if named and not own_code and not any(one.endswith("ForSequenceClassification") for one in named):
+            raise self._no_head(f"a {' or '.join(named)}")
         check_vocabulary(config, tokenizer, self.name, "reward.name")
         labels = config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
@@ -171,12 +180,14 @@ class Classifier(RewardSource):
 
         tokenizer = self._described()
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                self.folder(), use_safetensors=True,
+            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+                self.folder(), use_safetensors=True, output_loading_info=True,
                 dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision],
                 revision=self.revision, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
             raise self._not_loaded(error) from error
+        if loaded["missing_keys"]:
+            raise self._no_head(f"without weights for {', '.join(sorted(loaded['missing_keys'])[:3])}")
         return model.to(device).eval().requires_grad_(False), tokenizer
 
     def _special_tokens(self, tokenizer) -> int:
@@ -193,7 +204,7 @@ class Classifier(RewardSource):
             log.warning("reward classifier: the response to record %s has %d tokens, too many for "
                         "reward.max_length=%d; its beginning is cut off, as that of others like it", response.record,
                         len(alone), self.max_length)
-        row = INPUTS[self.input](tokenizer, response.turns, response.text)
+        row = self._rendered(tokenizer, response.turns, response.text)
         return tokenizer(**row, truncation="only_first" if fits else "longest_first", max_length=self.max_length)
 
     @torch.no_grad()

@@ -15,25 +15,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from . import measuring, streams, training
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
-from ..support.digests import content_hash
-from ..support.errors import ConfigError
-from ..evaluation.evaluate import Evaluation, evaluated_prompts
-from ..evaluation.metrics import BASE, TRAINED, Against
-from ..training.loop import nothing_held_out
-from ..training.pace import STEPS, Pace
-from ..support.memory import no_memory_explained
-from ..support.plain import plain
-from ..models.model import ModelConfig, Models
-from ..models.precision import autocast_dtype, pick_device
-from ..support.provenance import code_of, versions, written_in
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
+from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.metrics import BASE, TRAINED, Against
+from ..models.model import ModelConfig, Models
+from ..models.precision import autocast_dtype, pick_device
 from ..rewards.sources import check_truth
+from ..support.digests import content_hash
+from ..support.errors import ConfigError
+from ..support.memory import no_memory_explained
+from ..support.plain import plain
+from ..support.provenance import code_of, versions, written_in
+from ..training.loop import nothing_held_out
+from ..training.pace import STEPS, Pace
+from . import measuring, streams, training
 from .material import Material
 from .results import device_name
-
 
 ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
 

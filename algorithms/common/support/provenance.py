@@ -9,8 +9,8 @@ bind together what it lists. In the project an import in a function counts once 
 base class does when it is evaluated is no part of training.
 Comments, documentation and layout are no part of a digest.
 
-Sources are read when this module is imported: a run whose files are edited meanwhile computes with the old code, and
-keeps under the old code's digests.
+Sources are read when this module is imported, a user's when the configuration names them (``note``): a run whose files
+are edited meanwhile computes with the old code, and keeps under the old code's digests.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ def written_in(kind: type) -> dict[str, str]:
     return {kind.__module__: SOURCES.module(kind.__module__).digest}
 
 
+def note(*objects: Any) -> None:
+    """Reads the sources of users' modules among the objects' as they are, which is as they were imported: what is
+    edited before a stage needs it, hours later in a sweep, is kept under the code that ran."""
+    for name, what in origins(objects):
+        if name.partition(".")[0] != _OWN and SOURCES.module(name) is not None:
+            SOURCES.closure(frozenset({(name, what)}))
+
+
 @cache
 def versions() -> dict[str, str]:
     """Library → installed version, of those that every stage computes with."""
@@ -92,6 +100,17 @@ def installed(libraries: Iterable[str]) -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def files_of(names: Iterable[str]) -> list[Path]:
+    """The source files of dotted names, which are not run; nothing for libraries and for names that are not found."""
+    found = []
+    for name in names:
+        while name and (where := _where(name)) is None:
+            name = name.rpartition(".")[0]
+        if name and where.file is not None and not _in_library(where.file):
+            found.append(where.file)
     return found
 
 
