@@ -96,6 +96,28 @@ def test_full_fine_tuning_is_a_plain_model(make_models, tmp_path, tied):
     load_role(models, "policy", tmp_path)  # and back, tied or not
 
 
+def test_a_family_whose_files_name_weights_otherwise_comes_back(tokenizer, tmp_path):
+    """transformers writes GPT-NeoX's output layer under another name than the class has for it."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from algorithms.common.models.model import ModelConfig, Models
+
+    def made(seed):
+        torch.manual_seed(seed)
+        base = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                                                num_attention_heads=4, intermediate_size=48)).eval()
+        config = ModelConfig("neox", lora=None, precision="fp32", attention="eager", gradient_checkpointing=False,
+                             max_length=64, max_prompt_length=32)
+        return Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
+
+    first, other = made(0), made(1)
+    first.add_role("policy", trainable=True)
+    save_role(first, "policy", tmp_path)
+    role = frozen_role(other, "policy", tmp_path)
+    own, found = first.policy.parameters(), role.parameters()
+    assert own.keys() == found.keys() and all(torch.equal(own[key], found[key]) for key in own)
+
+
 @BOTH
 def test_loading_touches_no_other_role(make_models, tmp_path, lora):
     models = trained(make_models, lora)
