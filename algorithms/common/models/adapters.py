@@ -103,7 +103,7 @@ def merge(base, folder: Path):
 
 
 def _take_in_tokens(adapted) -> None:
-    """Merge what lies beneath LoRA in one layer: PEFT takes the outer wrapper off alone, and a token's own row, which
+    """Merge what lies beneath LoRA in one layer: PEFT takes off the outer wrapper alone, and a token's own row, which
     is its whole row, would overwrite what LoRA adds to it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
