@@ -70,7 +70,7 @@ def test_rows_of_a_group_are_one_record_wherever_they_stand(tmp_path, options, n
 def test_a_group_in_several_files_is_refused_and_the_fix_works(tmp_path, options):
     """As three sampling runs with a file of each would write them: no part of a group is kept as if whole."""
     files = [write(tmp_path / f"{number}.jsonl", BY_RUN[4 * number:][:4]) for number in range(3)]
-    with pytest.raises(DataError, match=r"1\.jsonl:1: idx: found 'a', a group .*; fix: write the rows .* into one, or "):
+    with pytest.raises(DataError, match=r"1\.jsonl:1: idx: found 'a', a group .*; fix: write the rows .* into one"):
         FileData(path=files, group="idx", on_bad_row="drop", **options).records()
     whole = tmp_path / "whole.jsonl"
     whole.write_text("".join(open(path).read() for path in files))

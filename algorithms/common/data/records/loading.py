@@ -228,8 +228,8 @@ class Loader:
             if self._elsewhere and name is not None and digest(name) in self._elsewhere:
                 found = f"{show(name)}, a group that an earlier file has rows of too"
                 raise data_error(source.path, row.line, self.group, found, "all rows of a group in one file",
-                                 "write the rows of these files into one, or where they are two groups, give each file's "
-                                 "groups names of their own")
+                                 "write the rows of these files into one, or where they are two groups, give each "
+                                 "file's groups names of their own")
             groups.add(name)
         self._elsewhere |= groups.digests()
         try:
