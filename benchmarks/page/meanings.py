@@ -27,6 +27,7 @@ FIGURES = {
     "accuracy/heldout": "The share of held-out comparisons that the method ranks as the annotators did.",
     "refusal/unanswerable": "The share of questions without an answer that were declined.",
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
+    "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
 # Of judges, by the beginning of the figure's name.

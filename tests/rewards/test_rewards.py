@@ -395,6 +395,33 @@ def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
             assert len({round(value, 3) for value in alone}) == 4
 
 
+def test_an_encoder_decoder_reads_at_end_tokens(tokenizer, tmp_path):
+    """Which its tokenizer has to set; in a response may be more of them than in one of the same length."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import BartConfig, BartForSequenceClassification
+
+    torch.manual_seed(1)
+    own, end = copy.deepcopy(tokenizer), (tokenizer.eos_token, tokenizer.eos_token_id)
+    config = BartConfig(vocab_size=len(own), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_labels=1, init_std=1.0,
+                        eos_token_id=end[1], decoder_start_token_id=end[1], max_position_embeddings=64)
+    model = BartForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    source = Classifier(str(tmp_path), input="text", max_length=64)
+    with pytest.raises(ConfigError, match="a bart, which reads a text at its end token"):
+        source.check(make_data())
+    own.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    own.save_pretrained(tmp_path)
+    source.check(make_data())
+    texts = [response(" was good good"), response(f" was good{end[0]}"), response(" was bad bad")]
+    ids = [own(one.prompt + one.text, return_tensors="pt") for one in texts]
+    assert len({one["input_ids"].shape for one in ids}) == 1
+    with torch.no_grad():
+        alone = [model(**one).logits.item() for one in ids]
+    assert opened(source, OnCpu, batch_size=4)(texts) == pytest.approx(alone, abs=1e-4)
+
+
 def test_texts_of_equal_length_share_a_pass():
     assert of_equal_length([3, 5, 3, 3, 5, 2], 2) == [[0, 2], [3], [1, 4], [5]]
 

@@ -4,13 +4,15 @@ characters, the home folder, folders that cannot be written to."""
 import json
 import re
 import shlex
+import tomllib
 
 import pytest
 from omegaconf import OmegaConf
 
+from algorithms.common.runs import overrides
 from algorithms.common.runs.overrides import explain_overrides, overruled
 from algorithms.common.runs.settings import at_home, build
-from command_line import CONF, composed, invoke
+from command_line import CONF, ROOT, composed, invoke
 from few import few
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
@@ -147,6 +149,20 @@ def test_a_group_that_is_added_or_named_wrongly_is_refused_and_the_fix_works(giv
     ("+algorithm/dppo=x", "+algorithm/dppo: found no such group; ")])
 def test_a_group_that_there_is_not_cannot_be_added(given, told, tmp_path):
     assert one_message(invoke(given, f"hydra.run.dir={tmp_path}")).startswith(told)
+
+
+@pytest.mark.parametrize("given, extra", [("hydra/launcher=joblib", "launchers"), ("hydra/launcher=ray", "ray"),
+                                          ("hydra/sweeper=optuna", "launchers")])
+def test_a_plugin_that_is_not_installed_is_named_with_what_installs_it(monkeypatch, given, extra):
+    group, _, choice = given.partition("=")
+    plain = overrides._Search.choices
+    monkeypatch.setattr(overrides._Search, "choices", lambda self, name: [
+        one for one in plain(self, name) if (name, one) != (group, choice)])
+    (told,) = explain_overrides(["-m", "algorithm=dpo,sft", given, "hydra.launcher.n_jobs=2"], str(CONF))
+    assert told.startswith(f"{group}: found '{choice}', which is not installed; expected one of basic")
+    assert f"; fix: pip install -e '.[{extra}]'" in told
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extra in project["optional-dependencies"]
 
 
 def test_a_choice_of_ones_own_in_a_sweep(own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,7 @@ class Classifier(RewardSource):
         def score(responses: list[Response]) -> list[float]:
             rows = [self._encoded(tokenizer, response) for response in responses]
             values = [0.0] * len(rows)
-            for part in of_equal_length([len(row["input_ids"]) for row in rows], size):
+            for part in of_equal_length([_shape(row["input_ids"], model.config) for row in rows], size):
                 for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
                     values[place] = value
             return values
@@ -163,6 +164,10 @@ class Classifier(RewardSource):
                if name.endswith(".embeddings")):
             raise ConfigError(f"reward.name: found {self.name!r}, a {config.model_type} without pad_token_id in its "
                               "config.json; expected one, from which this family counts positions; fix: add it there")
+        if config.is_encoder_decoder and config.eos_token_id not in tokenizer("a").input_ids:
+            raise ConfigError(f"reward.name: found {self.name!r}, a {config.model_type}, which reads a text at its end "
+                              f"token, and a tokenizer that sets none (token {config.eos_token_id}); expected one that "
+                              "does; fix: give its tokenizer.json a post-processor that adds it")
         least, most = self._special_tokens(tokenizer) + 1, _readable(model, tokenizer)
         if not least <= self.max_length <= most:
             word, bound = ("least", least) if self.max_length < least else ("most", most)
@@ -211,13 +216,18 @@ class Classifier(RewardSource):
         return (logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]).tolist()
 
 
-def of_equal_length(lengths: list[int], most: int) -> list[list[int]]:
+def _shape(ids: list[int], config) -> tuple[int, int]:
+    """Tokens of a text, and its end tokens: encoder-decoders take texts at once only where they have as many."""
+    return len(ids), ids.count(config.get_text_config().eos_token_id)
+
+
+def of_equal_length(lengths: list[Hashable], most: int) -> list[list[int]]:
     """Places of texts that go through a model together, at most so many at once.
 
     Nothing is padded: families find the token that they read by pad ids, by end tokens or by place, and few of them
     behind padding of any kind and side.
     """
-    by_length: dict[int, list[int]] = {}
+    by_length: dict[Hashable, list[int]] = {}
     for place, length in enumerate(lengths):
         by_length.setdefault(length, []).append(place)
     return [places[start:start + most] for places in by_length.values() for start in range(0, len(places), most)]

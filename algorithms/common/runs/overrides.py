@@ -26,6 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..support.errors import ConfigError
 
+LAUNCHERS, RAY = "'.[launchers]' -c constraints.txt", "'.[ray]', in an environment of its own"
+EXTRAS = {  # Hydra's plugins that an installation may have: group → choice → what installs it
+    "hydra/launcher": {"joblib": LAUNCHERS, "submitit_local": LAUNCHERS, "submitit_slurm": LAUNCHERS, "ray": RAY},
+    "hydra/sweeper": {"optuna": LAUNCHERS},
+    "hydra/sweeper/sampler": dict.fromkeys(("tpe", "random", "cmaes", "nsgaii", "grid"), LAUNCHERS),
+}
 KEY = re.compile(r"(~|\+{1,2})?[\w./@:-]+")
 LISTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
 
@@ -179,6 +185,13 @@ class _Search:
         for name, given in self.groups.items():
             group = name.lstrip("+").split("@")[0]
             choices = self.choices(group)
+            absent = {choice: EXTRAS[group][choice] for choice in given if choice in EXTRAS.get(group, {})
+                      and choice not in choices}
+            messages += [f"{name}: found {choice!r}, which is not installed; expected one of "
+                         f"{', '.join(choices) or 'those that are'}; fix: pip install -e {extra}"
+                         for choice, extra in absent.items()]
+            if absent:
+                continue
             allowed = [*choices, "null"] if defaults.get(name, "") is None else choices
             if not choices:
                 messages.append(_no_group(name, group, self.loader, self.path))

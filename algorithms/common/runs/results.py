@@ -67,12 +67,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[str, Any]:
-    """What every result.json begins with."""
+def header(algorithm: str, seed: int, mask: Mask, overrides: list[str], ran: bool = True) -> dict[str, Any]:
+    """What every result.json begins with. ran: on this process's device; naming it loads what runs on it."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
             "config": mask.config, "overrides": [mask.override(item) for item in overrides],
-            "commit": commit(files_of(_targets(mask.config))), "versions": versions(), "device": device_name()}
+            "commit": commit(files_of(_targets(mask.config))), "versions": versions(),
+            "device": device_name() if ran else None}
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
 from ..support.terminal import show
-from . import beside, results
+from . import beside, jobs, results
 from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    auditor = Auditor(bench, chosen.auditor)
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
     auditor.check()
+    policy = chosen.algorithm.role == "policy"
+    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward))
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)

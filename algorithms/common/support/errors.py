@@ -29,6 +29,10 @@ class TrainingError(UserError):
     """Training that cannot go on (NaN or infinite loss): names the step, the records and the last good checkpoint."""
 
 
+class Stopped(UserError):
+    """A job that was ended from outside, or never began: nothing is wrong with it, and the same command goes on."""
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether an error says that a disk, or a share of it, is full."""
     # safetensors and torch wrap the system's error in their own, which carries only its text.

@@ -30,6 +30,7 @@ from ..data.tokenized import batch_indices
 from ..support.clock import Clock
 from ..support.errors import TrainingError
 from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from ..support.progress import tell
 from ..support.seeds import derive, permutation
 from . import checkpoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -208,6 +209,7 @@ def _display(run: "Run") -> Iterator[Callable[[dict], None]]:
 
         def show(line: dict) -> None:
             trackers.log(line, line["step"])
+            tell(context.name, run.step, run.total)
             bar.update()
             loss = sum(value for name, value in line.items() if name.startswith("loss/"))
             bar.set_postfix({"loss": f"{loss:.4f}", "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
