@@ -39,6 +39,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     from . import budgets
     from ..models.export import HEAD
+    from ..models.model import end_ids
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
     from .auditing import Auditor, remarks
@@ -97,7 +98,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template)
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
     results.write_json(folder / "result.json", mask.hide(result))
     show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
 
@@ -218,7 +219,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
 
     from ..models import adapters
     from .hand_over import hand_over
-    from ..models.model import load_base, load_config, load_tokenizer
+    from ..models.model import end_ids, load_base, load_config, load_tokenizer
     from ..data.template import Template
 
     if getattr(load_config(model), "quantization_config", None):
@@ -230,5 +231,5 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
     base = load_base(whole, torch.device("cpu"))
     adapters.merge(base, source).save_pretrained(folder / "merged")
-    hand_over(template, folder / "merged")
+    hand_over(template, folder / "merged", end_ids(model))
     print(f"merged model: {folder / 'merged'}")
