@@ -2,10 +2,10 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
-table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
-the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
-compared is declared in `report` of the configuration.
+Reads the files that runs left (result.json, figures.parquet), the verdicts beside them and the answers that these are
+of, and nothing else, so a table can be made again anywhere, without a model. Rows are algorithms, told apart by the
+overrides that vary besides the seed; several seeds become one row, whose figures are made of all seeds' answers to the
+same prompts. How rows are compared is declared in `report` of the configuration.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
 from . import budgets
-from .aggregation import Shared, estimate, of_these_models, shared_prompts
+from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, ReportError, Result, collect
@@ -67,10 +67,9 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *budgets.money(complete),
-                  *_meaning(members),
-                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
-                  *_origins(results), *_losses(members)]
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
+                  *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes, *said,
+                  *_starts(complete), *_other_starts(made), *_data(results), *_origins(results), *_losses(members)]
     return made
 
 
@@ -92,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if only one)")
+    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if "
+                                      "only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
@@ -251,24 +251,36 @@ def _meaning(members: Sequence[Member]) -> list[str]:
         notes.append(f"{listed(resampled)}: over several seeds the interval is for new seeds on these prompts.")
     if "kl/bound" in names:
         notes.append("KL (bound) is the upper bound log n − (n−1)/n of best-of-n, the other KL columns are measured.")
+    if any(member.row.costs.get("trainable_parameters") == 0 for member in members):
+        notes.append("trainable: what the method itself trains, without the stages it stands on; 0 of one that only "
+                     "chooses.")
     if counts:
         notes.append("Costs include those of the stages a method stands on (labels, memory: the largest).")
     return notes
 
 
 def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
-    """What the figures were measured on, in each seed."""
+    """What the figures were measured on, in each seed: of one that only some answers have, row by row."""
     counted: dict[str, dict[str, None]] = {}
-    for row in made.rows:
-        for name in made.shown:
-            if (one := row.estimates.get(name)) and name in shared:
-                of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
+    apart = []
+    for name in made.shown:
+        having = [row for row in made.rows if name in row.estimates and name in shared]
+        of = f" of up to {shared[name].most:,}" if having and shared[name].most > shared[name].count else ""
+        rows: dict[str, list[str]] = {}
+        for row in having:
+            one = row.estimates[name]
+            rows.setdefault(f"{one.n:,}{of} {one.unit}", []).append(row.label)
+        if name in PART_OF and len(rows) > 1:
+            told = "; ".join(f"{text} ({', '.join(labels)})" for text, labels in rows.items())
+            apart.append(f"{title(name)[0]} is of those that have it, not the same in all rows: {told}.")
+        else:
+            for text in rows:
+                counted.setdefault(text, {})[title(name)[0]] = None
     if not counted:
-        return []
+        return apart
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""
     told = "; ".join(f"{text} ({', '.join(titles)})" for text, titles in counted.items())
-    return [f"Measured on, in every run{fewer}: {told}."]
+    return [f"Measured on, in every run{fewer}: {told}.", *apart]
 
 
 def _starts(complete: Sequence[Result]) -> list[str]:
@@ -309,7 +321,8 @@ def _data(results: Sequence[Result]) -> list[str]:
         if parts:
             kind = Alarm if data.get("truncated") else str
             said.setdefault(kind("; ".join(parts)), []).append(result.algorithm)
-    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data" for text, names in said.items()}
+    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data"
+          for text, names in said.items()}
     return [type(text)(f"{of[text]}: {text}.") for text in said]
 
 

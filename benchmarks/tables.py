@@ -133,7 +133,8 @@ class Table:
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
             if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
-                metrics = [name for name in metrics if name not in (f"reward/proxy_minus_{start}", "win_rate_data/gold")]
+                less = (f"reward/proxy_minus_{start}", "win_rate_data/gold")
+                metrics = [name for name in metrics if name not in less]
         if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
             metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics

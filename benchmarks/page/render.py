@@ -47,8 +47,8 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script), hash=_hash(script),
         models=models, data=data, rows=_labels(table), methods=[member.label for member in members], table=table,
         alarms=_alarms(table), best=table.best, figure=_title(table.figure), head=_first(table, drawn),
-        charts=_charts(table, drawn), columns=_columns(table), cells=_cells(table), matrix=_matrix(table), pairs=_sorted(table.pairs)[:PAIRS],
-        more_pairs=max(len(table.pairs) - PAIRS, 0),
+        charts=_charts(table, drawn), columns=_columns(table), cells=_cells(table), matrix=_matrix(table),
+        pairs=_sorted(table.pairs)[:PAIRS], more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
         asked=runs.answers(members, score or "gold"), score=score or "gold", colours=charts.COLOURS,
         answering=[member.label for member in drawn[:runs.ANSWERED_BY]],
@@ -98,9 +98,9 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     lower = words_of(table.figure)[1]
     svg = charts.quality_and_cost(points, _labels(table), unit, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
-               "included; a method that draws several answers for each that it gives pays for that when it is used. The "
-               "dashed line joins the methods than which none was both better and cheaper, by their means alone: whether "
-               "two of them differ is said above.")
+               "included; a method that draws several answers for each that it gives pays for that when it is used. "
+               "The dashed line joins the methods than which none was both better and cheaper, by their means alone: "
+               "whether two of them differ is said above.")
     return Chart("Quality and cost", caption, Markup(svg))
 
 
@@ -118,7 +118,8 @@ def _charts(table: Table, members: Sequence[Member]) -> list[Chart]:
                                Markup(charts.best_of(curve))))
     for name, curve in runs.curves(members):
         told = {"reward/proxy": "Training's own measure of answers drawn while it runs: the score that is optimised, "
-                                "no measure of quality."}.get(name, "The loss of the training batches, each seed a line.")
+                                "no measure of quality."}.get(
+                                    name, "The loss of the training batches, each seed a line.")
         found.append(Chart(f"Training: {name}", told, Markup(charts.training(curve, rows, name))))
     if "seconds" in table.costs and any(member.runs for member in members):
         parts = runs.stage_costs(members[:40], "seconds")

@@ -221,8 +221,8 @@ def added_in_vain(choices: Mapping[str, str | None], keys: Iterable[str], overri
     for name, choice in choices.items():
         read = packaged.get(name.partition("@")[0], name)
         if name != read:
-            return (f"+{name}: found {choice}, which nothing reads beside {read}={choices[read]}; expected {read}=CHOICE; "
-                    f"fix: {read}={choice}")
+            return (f"+{name}: found {choice}, which nothing reads beside {read}={choices[read]}; expected "
+                    f"{read}=CHOICE; fix: {read}={choice}")
     return None
 
 
@@ -315,8 +315,8 @@ def _in_hydras_words(error: Exception, overrides: list[str]) -> str:
     twice = re.match(r"Multiple values for ([\w/@.]+)\.|([\w/@.]+) appears more than once", told)
     again = twice and next((item for item in overrides if item.startswith(f"+{twice[1] or twice[2]}=")), None)
     if again:
-        return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place of "
-                f"that; fix: {again[1:]}")
+        return (f"{again.partition('=')[0]}: found a second choice of a group that has one; expected it in the place "
+                f"of that; fix: {again[1:]}")
     lost = re.fullmatch(r"Could not find '([\w./-]+)/([^/']+)'(?: Available options in .*)?", told)
     if lost:
         return (f"{lost[1]}: found no choice {lost[2]}, which another choice asks for; expected "

@@ -43,11 +43,11 @@ class Budget:
         require(self, "budget", equal=one_of(("labels", *MEASURED)).or_null(), amount=POSITIVE.or_null(),
                 price_per_hour=POSITIVE.or_null())
         if self.equal in MEASURED and self.amount is None:
-            raise ConfigError(f"budget.amount: found null; expected how many {self.equal} each row takes, with the stages it "
-                              "stands on; fix: budget.amount=…")
+            raise ConfigError(f"budget.amount: found null; expected how many {self.equal} each row takes, with the "
+                              "stages it stands on; fix: budget.amount=…")
         if self.equal not in MEASURED and self.amount is not None:
-            raise ConfigError(f"budget.amount: found {self.amount}; expected null with budget.equal={self.equal or 'null'}; "
-                              f"fix: budget.equal={' or '.join(MEASURED)}")
+            raise ConfigError(f"budget.amount: found {self.amount}; expected null with "
+                              f"budget.equal={self.equal or 'null'}; fix: budget.equal={' or '.join(MEASURED)}")
 
 
 @dataclass
