@@ -7,15 +7,16 @@ import traceback
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.support.errors import ConfigError, UserError, full_disk
-from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
+from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
+from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.support.quiet import quieten, without_bars
 from algorithms.common.support.terminal import printable
 
@@ -59,8 +60,8 @@ def main(config: DictConfig) -> None:
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception) -> None:
     """A failed job's result.json, so that the others run and the table says what failed."""
-    from algorithms.common.support.secrets import Mask
     from algorithms.common.runs.results import header, write_json
+    from algorithms.common.support.secrets import Mask
 
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
@@ -89,9 +90,14 @@ if __name__ == "__main__":
         main()
     except (HydraException, ValueError) as error:
         messages = explain_overrides(sys.argv[1:], str(CONF), error)
+        if not messages and isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+            messages = [told for told in [unwritable(error.__cause__)] if told]
         if not messages:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages)), file=sys.stderr)
+        sys.exit(2)
+    except yaml.MarkedYAMLError as error:
+        print(printable(unreadable_yaml(error)), file=sys.stderr)
         sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
         full = full_disk(error, "writing what a run leaves", key="hydra.run.dir=PATH or hydra.sweep.dir=PATH")

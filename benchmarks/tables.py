@@ -133,8 +133,8 @@ class Table:
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
             if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
-                less = (f"reward/proxy_minus_{start}", "win_rate_data/gold")
-                metrics = [name for name in metrics if name not in less]
+                told = (f"reward/proxy_minus_{start}", "win_rate_data/gold")
+                metrics = [name for name in metrics if name not in told]
         if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
             metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics
@@ -289,8 +289,9 @@ def _csv(table: Table) -> str:
         told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
                 "best" if table.best == row.label else "", plain("; ".join(row.errors))]
         own = [plain(row.settings.get(key, "")) for key in settings]
-        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *own, *numbers,
-                         *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
+        costs = [row.costs.get(name, "") for name in table.costs]
+        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *own, *numbers, *costs, *told,
+                         *[""] * len(pair)])
     before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
     for row in table.pairs:
         one = row.pair

@@ -19,18 +19,18 @@ from typing import Callable, NamedTuple
 import pandas as pd
 
 from .algorithm import Context, Response
+from .data.records import Record
+from .data.template import Example, Template
 from .models.beam import diverse_beams
+from .models.model import ModelConfig, Models, model_digest
+from .models.roles import BASE
+from .models.sampling import Sample, Sampling, sample
 from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
-from .models.model import ModelConfig, Models, model_digest
 from .support.provenance import code_of, versions
-from .data.records import Record
-from .models.roles import BASE
-from .models.sampling import Sample, Sampling, sample
 from .support.seeds import derive
-from .data.template import Example, Template
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses

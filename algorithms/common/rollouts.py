@@ -16,16 +16,31 @@ from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch, longest_first
+from .data.template import Example
+from .models.model import Models, Role
+from .models.sampling import Sampling, sample
+from .policy_gradient import (
+    ESTIMATORS,
+    MISSING_EOS,
+    SCALINGS,
+    KLController,
+    RunningMoments,
+    advantage_figures,
+    kl_figures,
+    kl_penalty,
+    ratio_metrics,
+    response_surrogates,
+    reward_figures,
+    score_figures,
+    shape_rewards,
+    shape_scores,
+    surrogates,
+    whiten,
+)
 from .support.checks import NOT_NEGATIVE, POSITIVE, Rule, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
-from .models.model import Models, Role
-from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
-                              kl_figures, kl_penalty, ratio_metrics, response_surrogates, reward_figures,
-                              score_figures, shape_rewards, shape_scores, surrogates, whiten)
-from .models.sampling import Sampling, sample
 from .support.seeds import derive
-from .data.template import Example
 
 COMPARED = Rule(at_least(2).allows, "at least 2, since a response is compared with the others to its prompt; "
                 "fix: algorithm.samples=2")  # of ``samples``, where the baseline is theirs

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab import grammar
 from benchmarks.lab.gold import closes, gold_rewards
 from benchmarks.lab.samples import TRAIN_PROMPTS, Samples, read_samples

@@ -117,9 +117,10 @@ def _charts(table: Table, members: Sequence[Member]) -> list[Chart]:
                                "unbiased over all subsets of n of the answers that were drawn.",
                                Markup(charts.best_of(curve))))
     for name, curve in runs.curves(members):
-        told = {"reward/proxy": "Training's own measure of answers drawn while it runs: the score that is optimised, "
-                                "no measure of quality."}.get(
-                                    name, "The loss of the training batches, each seed a line.")
+        told = "The loss of the training batches, each seed a line."
+        if name == "reward/proxy":
+            told = ("Training's own measure of answers drawn while it runs: the score that is optimised, no measure of "
+                    "quality.")
         found.append(Chart(f"Training: {name}", told, Markup(charts.training(curve, rows, name))))
     if "seconds" in table.costs and any(member.runs for member in members):
         parts = runs.stage_costs(members[:40], "seconds")

@@ -77,6 +77,7 @@ EDITS = {
     "the models": ("models/model.py", *CODE, ALL),
     "the evaluation": ("evaluate.py", *CODE, ["evaluation"]),
     "sampling": ("models/sampling.py", *CODE, ["evaluation"]),
+    "what loads the model": ("runs/material.py", *CODE, [*ALL[:2], "evaluation"]),
     "a reader": ("readers.py", *CODE, []),
     "the store": ("store.py", *CODE, []),
     "what a run writes": ("results.py", *CODE, []),
@@ -95,7 +96,7 @@ def kept(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", few(EDITS, ["the loss", "a comment", "another method", "the loop", "the evaluation",
-                                            "nothing"]))
+                                            "what loads the model", "nothing"]))
 def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
     file, before, after, expected = EDITS[what]
     shutil.copytree(kept, tmp_path / "stages")

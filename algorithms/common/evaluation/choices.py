@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..figures import Figure
 from ..data.batches import longest_first
 from ..data.records import Records, prompt_hash
+from ..figures import Figure
 
 if TYPE_CHECKING:
     from ..models.model import Models

@@ -93,7 +93,7 @@ class Auditor:
         return dataclasses.replace(evaluation, samples=samples.assign(auditor=column))
 
     def agreement(self) -> Figure | None:
-        """How often it prefers what the annotators of held-out comparisons did, ties half; None where there are none."""
+        """How often it prefers what the annotators of held-out comparisons did, ties half; None without comparisons."""
         records = list(islice(pairs(self.bench.data.heldout), self.bench.eval.pairs))
         shown = self.bench.template.prompt_text
         scores = np.array(self._scores([
@@ -156,8 +156,8 @@ def court_of(bench: Bench, source: RewardSource) -> Bench:
         return bench
     auditor = Auditor(bench, source)
     if not auditor.applies:
-        raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the methods'; "
-                          "expected comparisons that no method saw; fix: data.audit=…, for the runs too")
+        raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the "
+                          "methods'; expected comparisons that no method saw; fix: data.audit=…, for the runs too")
     agreement = auditor.agreement()
     accuracy = agreement and estimate(agreement)
     if accuracy is None or not can_judge(accuracy):

@@ -13,9 +13,9 @@ import pandas as pd
 from ..algorithm import Algorithm, RewardSource, Scorer
 from ..evaluation.evaluate import Evaluation, Spent, evaluate
 from ..models.export import frozen_role
-from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..models.roles import BASE
 from ..rewards.sources import truth
+from ..support.memory import peak_memory_bytes, reset_peak_memory
 
 if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
     from .material import Material
@@ -34,7 +34,9 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
-    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench))
+    result = evaluate(
+        algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench)
+    )
     keep(result, target)
     cost = {"seconds": time.monotonic() - started,
             "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}

@@ -46,8 +46,8 @@ class Budget:
             raise ConfigError(f"budget.amount: found null; expected how many {self.equal} each row takes, with the "
                               "stages it stands on; fix: budget.amount=…")
         if self.equal not in MEASURED and self.amount is not None:
-            raise ConfigError(f"budget.amount: found {self.amount}; expected null with "
-                              f"budget.equal={self.equal or 'null'}; fix: budget.equal={' or '.join(MEASURED)}")
+            raise ConfigError(f"budget.amount: found {self.amount}; expected null with budget.equal="
+                              f"{self.equal or 'null'}; fix: budget.equal={' or '.join(MEASURED)}")
 
 
 @dataclass
@@ -103,6 +103,10 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
                               "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         if isinstance(config[name], DictConfig) and "_target_" not in config[name]:
+            if inner := [key for key, one in config[name].items() if isinstance(one, DictConfig) and "_target_" in one]:
+                raise ConfigError(f"{name}: found all settings under {name}.{inner[0]}, where Hydra puts what the file "
+                                  f"of this choice begins with; expected them in {name}; fix: /{name}/CHOICE@_here_ "
+                                  "in its defaults")
             raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: "
                               "begin the file of this choice with one of the project's, as in defaults: "
                               "[NAME, _self_]")

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import beside, results
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
-from .settings import Settings, StagesConfig, build, seed, settings
 from ..support.store import Store
 from ..support.terminal import show
+from . import beside, results
+from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
-    from ..models.model import ModelConfig
     from ..data.records import DataSets
+    from ..models.model import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from . import budgets
-    from ..models.export import HEAD
-    from ..models.model import end_ids
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
+    from ..models.export import HEAD
+    from ..models.model import end_ids
+    from . import budgets
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -182,31 +182,17 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
-    the same time. An empty line or end of input ends it."""
+    the same time."""
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
     if config.adapter is None:  # the base, read as what stands beside it was trained to be
         asked = [(None, asked[0][1] if asked else parts["model"]), *asked]
-    from ..support.terminal import printable
-    from .speakers import speakers
+    from .speakers import converse, speakers
 
     talking = speakers(asked, parts["trainer"].mixed_precision)
-    chats = [one.models.template.chat for one in talking]
     sys.stdin.reconfigure(errors="replace")
-    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation.")
-    turn = 0
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            break
-        if not text:
-            break
-        for one in talking:
-            mark = f"[{one.name}] " if len(talking) > 1 else ""
-            print(printable(mark + one.reply(text, sampling, number, turn).strip()))
-        turn += 1
+    converse(talking, sampling, number)
 
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
@@ -215,12 +201,13 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
                           "fix: it needs no merging")
+    model = dataclasses.replace(model, max_length=2, max_prompt_length=1)  # no text is read, of whatever length
     import torch
 
-    from ..models import adapters
-    from .hand_over import hand_over
-    from ..models.model import end_ids, load_base, load_config, load_tokenizer
     from ..data.template import Template
+    from ..models import adapters
+    from ..models.model import end_ids, load_base, load_config, load_tokenizer
+    from .hand_over import hand_over
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "

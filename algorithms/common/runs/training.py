@@ -43,15 +43,17 @@ def train(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
 
-def pace(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
-         source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path) -> None:
+def pace(
+    bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], source: RewardSource | None,
+    scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path
+) -> None:
     """Fill ``target`` with the pace of a stage's first steps, which are not kept; see ``train``."""
     context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
     context.loop = measure
     copy.deepcopy(algorithm).fit(context)
     if not (target / FILE).is_file():
-        raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by itself; "
-                          "expected a method that the common loop trains; fix: budget.equal=labels, or null")
+        raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by "
+                          "itself; expected a method that the common loop trains; fix: budget.equal=labels, or null")
 
 
 def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],

@@ -23,16 +23,16 @@ from typing import Callable, Iterator
 import torch
 from tqdm import tqdm
 
-from . import checkpoints
 from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
 from ..data.batches import longest_first
+from ..data.template import Example
+from ..data.tokenized import batch_indices
 from ..support.clock import Clock
 from ..support.errors import TrainingError
 from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
-from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from ..support.seeds import derive, permutation
-from ..data.template import Example
-from ..data.tokenized import batch_indices
+from . import checkpoints
+from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
 
 log = logging.getLogger(__name__)

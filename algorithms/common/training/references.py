@@ -22,10 +22,10 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from ..data.batches import Batch, longest_first
-from ..support.digests import content_hash
-from ..models.model import Models, Role
-from ..support.provenance import code_of, versions
 from ..data.template import Example
+from ..models.model import Models, Role
+from ..support.digests import content_hash
+from ..support.provenance import code_of, versions
 
 if TYPE_CHECKING:
     from ..support.store import Store
