@@ -19,7 +19,7 @@ from algorithms.common.runs import jobs, launching
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
-from algorithms.common.support.quiet import quieten
+from algorithms.common.support.quiet import quieten, without_bars
 from algorithms.common.support.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -70,6 +70,8 @@ def work(config: DictConfig) -> None:
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)
         at_home(config)
+        if not config.trainer.progress:
+            without_bars()
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

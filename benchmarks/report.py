@@ -2,10 +2,10 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
-table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
-the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
-compared is declared in `report` of the configuration.
+Reads the files that runs left (result.json, figures.parquet), the verdicts beside them and the answers that these are
+of, and nothing else, so a table can be made again anywhere, without a model. Rows are algorithms, told apart by the
+overrides that vary besides the seed; several seeds become one row, whose figures are made of all seeds' answers to the
+same prompts. How rows are compared is declared in `report` of the configuration.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
 from . import budgets
-from .aggregation import Shared, estimate, of_these_models, shared_prompts
+from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, ReportError, Result, collect
@@ -282,24 +282,36 @@ def _meaning(members: Sequence[Member]) -> list[str]:
         notes.append(f"{listed(resampled)}: over several seeds the interval is for new seeds on these prompts.")
     if "kl/bound" in names:
         notes.append("KL (bound) is the upper bound log n − (n−1)/n of best-of-n, the other KL columns are measured.")
+    if any(member.row.costs.get("trainable_parameters") == 0 for member in members):
+        notes.append("trainable: what the method itself trains, without the stages it stands on; 0 of one that only "
+                     "chooses.")
     if counts:
         notes.append("Costs include those of the stages a method stands on (labels, memory: the largest).")
     return notes
 
 
 def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
-    """What the figures were measured on, in each seed."""
+    """What the figures were measured on, in each seed: of one that only some answers have, row by row."""
     counted: dict[str, dict[str, None]] = {}
-    for row in made.rows:
-        for name in made.shown:
-            if (one := row.estimates.get(name)) and name in shared:
-                of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
+    apart = []
+    for name in made.shown:
+        having = [row for row in made.rows if name in row.estimates and name in shared]
+        of = f" of up to {shared[name].most:,}" if having and shared[name].most > shared[name].count else ""
+        rows: dict[str, list[str]] = {}
+        for row in having:
+            one = row.estimates[name]
+            rows.setdefault(f"{one.n:,}{of} {one.unit}", []).append(row.label)
+        if name in PART_OF and len(rows) > 1:
+            told = "; ".join(f"{text} ({', '.join(labels)})" for text, labels in rows.items())
+            apart.append(f"{title(name)[0]} is of those that have it, not the same in all rows: {told}.")
+        else:
+            for text in rows:
+                counted.setdefault(text, {})[title(name)[0]] = None
     if not counted:
-        return []
+        return apart
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""
     told = "; ".join(f"{text} ({', '.join(titles)})" for text, titles in counted.items())
-    return [f"Measured on, in every run{fewer}: {told}."]
+    return [f"Measured on, in every run{fewer}: {told}.", *apart]
 
 
 def _starts(complete: Sequence[Result]) -> list[str]:

@@ -145,6 +145,17 @@ def load_tokenizer(config: ModelConfig):
     return tokenizer
 
 
+def end_ids(config: ModelConfig) -> list[int]:
+    """The tokens that end an answer of the base by its own generation_config.json; none where it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(config.folder(), revision=config.revision).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
 def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     own_code = "set model.trust_remote_code=true if you trust its code"

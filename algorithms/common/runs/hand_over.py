@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.template import Template
@@ -21,8 +22,10 @@ BOS = "{{ bos_token }}"
 WIDTH = 100  # columns of a card's answers
 
 
-def export(stage: Path, folder: Path, card: str, template: Template) -> None:
-    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card."""
+def export(stage: Path, folder: Path, card: str, template: Template, ends: Sequence[int] = ()) -> None:
+    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card;
+    ends: see ``hand_over``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
         if path.name in (*WEIGHTS, HEAD, CONFIG, "config.json", "generation_config.json"):
@@ -30,14 +33,15 @@ def export(stage: Path, folder: Path, card: str, template: Template) -> None:
                 shutil.copyfile(path, file)
     with whole(folder / "README.md") as file:
         file.write_text(card, encoding="utf-8")
-    hand_over(template, folder)
+    hand_over(template, folder, ends)
 
 
-def hand_over(template: Template, folder: Path) -> None:
+def hand_over(template: Template, folder: Path, ends: Sequence[int] = ()) -> None:
     """Write beside weights what they were trained with: the tokenizer with its chat template, and the tokens that end
     an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
+    ends: further ones, at which the base stops of its own.
     """
-    tokenizer, ends = template.tokenizer, template.stop_ids
+    tokenizer, ends = template.tokenizer, sorted({*template.stop_ids, *ends})
     written = tokenizer.chat_template
     if template.chat and isinstance(written, str) and _lacks_bos(template):
         tokenizer.chat_template = BOS + written

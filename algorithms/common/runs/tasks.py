@@ -40,6 +40,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
     from ..models.export import HEAD
+    from ..models.model import end_ids
     from . import budgets
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
@@ -100,7 +101,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template)
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
     results.write_json(folder / "result.json", mask.hide(result))
     show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
 
@@ -208,7 +209,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
 
     from ..data.template import Template
     from ..models import adapters
-    from ..models.model import load_base, load_config, load_tokenizer
+    from ..models.model import end_ids, load_base, load_config, load_tokenizer
     from .hand_over import hand_over, merged_card
 
     if getattr(load_config(model), "quantization_config", None):
@@ -220,7 +221,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
     base = load_base(whole, torch.device("cpu"))
     adapters.merge(base, source).save_pretrained(folder / "merged")
-    hand_over(template, folder / "merged")
+    hand_over(template, folder / "merged", end_ids(model))
     with results.whole(folder / "merged/README.md") as file:
         file.write_text(merged_card(model.name, source, whole.precision), encoding="utf-8")
     print(f"merged model: {folder / 'merged'}")
