@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.common.support.errors import ConfigError, UserError, full_disk
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home
+from algorithms.common.runs.trial import shrink
 from algorithms.common.support.quiet import quieten
 from algorithms.common.support.terminal import printable
 
@@ -41,6 +42,8 @@ def main(config: DictConfig) -> None:
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)
         at_home(config)
+        if config.trial:
+            shrink(config)
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

@@ -48,6 +48,7 @@ class Result:
     status: str                                 # complete | failed
     algorithm: str
     seed: int | None
+    trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     overrides: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     diverged: bool = False                      # failed, since training gave numbers that are not finite
@@ -66,6 +67,11 @@ class Result:
     device: str | None = None
     said: tuple[str, ...] = ()                  # of the judges of its answers
     raw: dict[str, Any] = field(default_factory=dict, repr=False)   # result.json whole
+
+
+def marks(result: Result) -> dict[str, str]:
+    """Settings that a row shows whether or not they tell it from others: it is not what its name says."""
+    return {"debug": "trial"} if result.trial else {}
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:
@@ -107,7 +113,7 @@ def _read(path: Path) -> Result:
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
     return Result(
         folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
-        seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
+        seed=get("seed", int), trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),

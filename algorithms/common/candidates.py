@@ -14,7 +14,7 @@ import re
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -77,6 +77,8 @@ class Sampled(Source):
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     top_p: float = 1.0
     batch_size: int = 128  # sequences decoded at the same time
+
+    in_trial: ClassVar[dict[str, int]] = {"count": 4, "temperatures": 2}
 
     def __post_init__(self):
         require(self, "source", count=at_least(1), batch_size=at_least(1),
@@ -212,6 +214,8 @@ class Candidates:
     sources: dict[str, Source | None] = field(default_factory=lambda: {"own": Sampled()})
     max_new_tokens: int = 56
     scores: str = "reward"  # reward: the configured source | records: the data's own
+
+    in_trial: ClassVar[dict[str, int]] = {"max_new_tokens": 16}
 
     def __post_init__(self):
         require(self, "candidates", scores=one_of(("reward", "records")), max_new_tokens=at_least(1))

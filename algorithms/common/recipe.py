@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require
 from .support.errors import ConfigError
@@ -25,6 +26,8 @@ class Recipe:
     inner_epochs: int = 1  # passes over the experience of one batch (PPO)
     minibatch_size: int | None = None  # items of an experience per optimiser step; null: all
     value_lr: float | None = None  # of a critic; null: lr
+
+    in_trial: ClassVar[dict[str, int]] = {"steps": 2, "batch_size": 4, "inner_epochs": 2}
 
     def __post_init__(self):
         betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
@@ -64,6 +67,8 @@ class TrainerConfig:
     evaluate_every: int | None = None  # steps; null: no evaluation on held-out records while training
     trackers: list[str] = field(default_factory=list)  # accelerate's: tensorboard, wandb
     progress: bool = True
+
+    in_trial: ClassVar[dict[str, int]] = {"checkpoint_every": 1}
 
     def __post_init__(self):
         require(self, "trainer", mixed_precision=one_of(("auto", "bf16", "no")),

@@ -187,6 +187,7 @@ class PolicyGradient(Algorithm):
     max_new_tokens: int = 56  # of a rollout
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
+    in_trial: ClassVar[dict[str, int]] = {"samples": 4, "max_new_tokens": 16}
     uses_reward: ClassVar[bool] = True
     compares_logprobs: ClassVar[bool] = True
 

@@ -15,7 +15,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 import torch
@@ -52,6 +52,8 @@ class EvalConfig:
     batch_size: int = 16  # rows in one scoring pass
     # score samples by the reward source too, training it if need be; always where the method uses it
     proxy: bool = False
+
+    in_trial: ClassVar[dict[str, int]] = {"prompts": 8, "pairs": 16}
 
     def __post_init__(self):
         require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),

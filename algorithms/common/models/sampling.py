@@ -10,7 +10,7 @@ import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class Sampling:
     top_k: int = 0  # 0: all
     min_new_tokens: int = 0  # no end token before that many
     batch_size: int = 64  # sequences decoded at the same time
+
+    in_trial: ClassVar[dict[str, int]] = {"max_new_tokens": 16, "min_new_tokens": 16}
 
     def __post_init__(self):
         require(self, "sampling", max_new_tokens=at_least(1), temperature=within("[0, inf)", "0 (greedy) or more"),

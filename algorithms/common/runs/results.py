@@ -70,6 +70,7 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[
     """What every result.json begins with."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
+            "trial": bool(mask.config.get("trial")),
             "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
             "versions": versions(), "device": device_name()}
 

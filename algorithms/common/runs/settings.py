@@ -76,6 +76,7 @@ class Settings:
     eval: EvalConfig
     auditor: RewardSource
     seed: int = 0
+    trial: bool = False  # everything in small, see trial.py
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -83,7 +84,7 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
+TOP = ("task", "seed", "trial", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -146,7 +147,9 @@ def settings(config: DictConfig) -> Settings:
     for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
-    return Settings(**build(config), seed=seed(config))
+    if not isinstance(config.trial, bool):
+        raise ConfigError(f"trial: found {config.trial!r}; expected true or false; fix: debug=trial, or leave it out")
+    return Settings(**build(config), seed=seed(config), trial=config.trial)
 
 
 def check(node: Any, path: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import beside, results
+from . import beside, results, trial
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from .settings import Settings, StagesConfig, build, seed, settings
@@ -47,6 +47,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
+    if chosen.trial:
+        log.warning("%s", trial.WARNING)
     head = results.header(name, chosen.seed, mask, overrides)
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
@@ -56,6 +58,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     bench.description(chosen.algorithm, chosen.recipe)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
+    if bought and chosen.trial:
+        recipe = dataclasses.replace(recipe, steps=min(recipe.steps, chosen.recipe.steps))
     if bought:
         head["config"]["recipe"]["steps"] = recipe.steps
     stage = bench.train(chosen.algorithm, recipe, name)
@@ -66,7 +70,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
-    for remark in (said := remarks(found)):
+    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
+    for remark in said:
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)
@@ -91,6 +96,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
+    if chosen.trial:
+        told["trial"] = trial.WARNING
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
     answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
