@@ -48,9 +48,9 @@ class Result:
     status: str                                 # complete | failed
     algorithm: str
     seed: int | None
-    trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     overrides: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+    trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     diverged: bool = False                      # failed, since training gave numbers that are not finite
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
@@ -294,4 +294,4 @@ def _unfinished(folder: Path, path: Path) -> Result | None:
     given = _overrides(path, overrides)
     seed = int(given["seed"]) if re.fullmatch(r"\d+", given.get("seed", "")) else None
     return Result(folder, "failed", str(choices.get("algorithm", "?")), seed, given,
-                  error="no result.json: the job was killed or is still running")
+                  error="no result.json: the job was killed or is still running", trial=choices.get("debug") == "trial")
