@@ -19,6 +19,7 @@ from typing import Callable, ClassVar, NamedTuple
 import pandas as pd
 
 from .algorithm import Context, Response
+from .data.cuts import tell_cut_prompts
 from .models.beam import diverse_beams
 from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
@@ -247,6 +248,8 @@ class Candidates:
     def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
         """The records' prompts with their candidates, found in the store or made; ``examples``: the records' tokens."""
         prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
+        tell_cut_prompts(f"candidates of {context.name}", [one.example.prompt for one in prompts], [one.ids for one in prompts],
+                         context.models.config.max_length, self.max_new_tokens)
         description = self._description(context, prompts)
 
         def build(target: Path, work: Path) -> None:

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
+from ..data.cuts import tell_cut_examples, tell_cut_prompts
 from ..support.checks import at_least, one_of, require
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
+from ..support.progress import in_parts
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
 from ..data.records import Record, pairs, prompt_hash
@@ -144,7 +146,9 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     records, template = list(prompts), models.template
     models.used.clear()
     started = time.monotonic()
-    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
+    whole = [template.prompt_ids(record.prompt) for record in records]
+    ids = [models.fit_prompt(prompt, config.sampling.max_new_tokens) for prompt in whole]
+    tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
     answers = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records], config.samples)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
              for number, candidates in enumerate(of_prompt) for candidate, one in enumerate(candidates)]
@@ -181,8 +185,7 @@ def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Respons
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
-    for start in range(0, len(picked), config.batch_size):
-        part = picked[start:start + config.batch_size]
+    for part in in_parts("log-probabilities of answers", _runs(picked, config.batch_size), len(picked), "answers"):
         batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
                                 for r in (responses[i] for i in part)])
         for name, values in divergence(models, batch, sampling, has_reference).items():
@@ -237,9 +240,10 @@ def divergence(models: Models, batch: Batch, sampling: Sampling | None, has_refe
 def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
     """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
     nll, tokens = [], []
-    for start in range(0, len(records), batch_size):
-        part = [record.taking([0], judged=False) for record in records[start:start + batch_size]]
-        batch = models.collate([models.tokenize(record) for record in part])
+    examples = [models.tokenize(record.taking([0], judged=False)) for record in records]
+    tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length)
+    for part in in_parts("likelihood of demonstrations", _runs(examples, batch_size), len(examples), "records"):
+        batch = models.collate(part)
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()
     return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
@@ -254,8 +258,8 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
     logits: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        batch = models.collate(examples[start:start + batch_size])
+    for part in in_parts("ranking held-out pairs", _runs(examples, batch_size), len(examples), "pairs"):
+        batch = models.collate(part)
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
             break
@@ -265,6 +269,7 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
     if not len(frame):
         return frame
+    tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length)
     frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
     frame["origin"] = [record.meta.get("origin") for record in records]
     if logits:
@@ -274,6 +279,11 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
             frame[name] = gold([shown_response(models, record, example, k)
                                 for record, example in zip(records, examples)])
     return frame
+
+
+def _runs(items: list, size: int) -> list[list]:
+    """In their order, ``size`` at once."""
+    return [items[start:start + size] for start in range(0, len(items), size)]
 
 
 def shown_response(models: Models, record: Record, example: Example, k: int) -> Response:

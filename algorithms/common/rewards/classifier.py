@@ -15,6 +15,7 @@ from ..support.checks import at_least, one_of, require
 from ..algorithm import Response, RewardSource, Scorer
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
+from ..support.progress import in_parts
 from ..models.families import check_findable, check_vocabulary, misspelt_folder, position_limit
 from ..models.model import Models
 from ..data.records import render_transcript
@@ -113,7 +114,8 @@ class Classifier(RewardSource):
         def score(responses: list[Response]) -> list[float]:
             rows = [self._encoded(tokenizer, response) for response in responses]
             values = [0.0] * len(rows)
-            for part in of_equal_length([len(row["input_ids"]) for row in rows], size):
+            parts = of_equal_length([len(row["input_ids"]) for row in rows], size)
+            for part in in_parts("scoring", parts, len(rows), "answers"):
                 for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
                     values[place] = value
             return values

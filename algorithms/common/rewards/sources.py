@@ -21,6 +21,7 @@ import torch
 
 from ..algorithm import Algorithm, Need, Recipe, Response, RewardSource, Scorer
 from ..support.errors import ConfigError, TrainingError
+from ..support.progress import in_parts
 from ..models.model import ModelConfig, Models
 from ..data.records import Record
 from ..data.template import Example
@@ -95,8 +96,9 @@ class Trained(RewardSource):
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
     values: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        values += algorithm.score(models, models.collate(examples[start:start + batch_size]))[:, 0].tolist()
+    parts = [examples[start:start + batch_size] for start in range(0, len(examples), batch_size)]
+    for part in in_parts("scoring", parts, len(examples), "answers"):
+        values += algorithm.score(models, models.collate(part))[:, 0].tolist()
     return values
 
 

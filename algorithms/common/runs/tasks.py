@@ -31,8 +31,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
     chosen, mask = settings(config), Mask(config)
     from ..support.memory import released
+    from ..support.progress import shown
 
-    with released():
+    with released(), shown(chosen.trainer.progress):
         _run(chosen, mask, config, name, folder, overrides)
 
 
@@ -41,6 +42,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
+    from .agenda import foretell, stages_of
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
@@ -56,12 +58,16 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     auditor = Auditor(bench, chosen.auditor)
     auditor.check()
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
-    bench.description(chosen.algorithm, chosen.recipe)
+    stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
+    foretell(stages)
+    bench.number(stages)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
     if bought and chosen.trial:
         recipe = dataclasses.replace(recipe, steps=min(recipe.steps, chosen.recipe.steps))
     if bought:
         head["config"]["recipe"]["steps"] = recipe.steps
+    if bought:
+        bench.number(stages_of(bench, chosen.algorithm, recipe, name, auditor))
     stage = bench.train(chosen.algorithm, recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, recipe, name)
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
