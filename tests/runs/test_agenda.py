@@ -86,3 +86,27 @@ def test_a_stage_says_its_recipe_and_number_as_it_begins_and_what_it_cuts(tmp_pa
     cut = [text for text in caplog.messages if "records are cut to fit model.max_length=12" in text]
     total = sum(example.truncated for example in found[1].examples())
     assert total and cut[-1].startswith(f"dpo: {total} of 4 records are cut")
+
+
+def test_a_scorer_that_raises_at_the_end_loses_no_answer(tmp_path, monkeypatch):
+    from algorithms.common.models import sampling
+    from algorithms.common.rewards.sources import Function
+
+    broken, drawn = [True], []
+
+    def scorer(prompts, responses):
+        if broken[0]:
+            raise ConnectionError("the endpoint is gone")
+        return [float(len(text)) for text in responses]
+
+    bench = make_bench(Store(tmp_path / "store"), reward=Function(scorer))
+    algorithm, recipe = SFT(), Recipe(lr=1e-2, batch_size=4, steps=1)
+    decode = sampling._decode
+    monkeypatch.setattr(sampling, "_decode", lambda *given: drawn.append(1) or decode(*given))
+    with pytest.raises(ConnectionError):
+        bench.evaluate(algorithm, recipe, "sft", proxy=True)
+    before = len(drawn)
+    broken[0] = False
+    found = bench.evaluate(algorithm, recipe, "sft", proxy=True)
+    assert before and len(drawn) == before, "no answer is sampled again"
+    assert found.samples["proxy"].tolist() == [float(len(text)) for text in found.samples["response"]]

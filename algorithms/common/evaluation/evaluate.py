@@ -27,17 +27,20 @@ from ..data.cuts import tell_cut_examples, tell_cut_prompts
 from ..support.checks import at_least, one_of, require
 from .choices import rank_options
 from ..support.errors import ConfigError, TrainingError
+from ..support.pieces import Pieces
 from ..support.progress import in_parts
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
 from ..data.records import Record, pairs, prompt_hash
-from ..models.sampling import Sampling, sampled_logprobs, tempered
+from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
 from ..data.template import Example
 
 if TYPE_CHECKING:
     from ..data.records import DataSets, Measure, Records
 
 log = logging.getLogger(__name__)
+PART = 512  # prompts whose answers are saved together
+SCORED = 128  # answers whose scores are, about
 CHUNK = 256  # states whose two rows of logits exist at the same time
 DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
 
@@ -91,7 +94,8 @@ class Spent:
 
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
-             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None) -> Evaluation:
+             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None,
+             pieces: Pieces = Pieces()) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
 
     seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
@@ -99,7 +103,7 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
-        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold)
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold, pieces)
         if data.measure is not None:
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
@@ -136,12 +140,12 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
                  has_reference: bool, scorer: Scorer | None, spent: Spent | None = None,
-                 gold: Scorer | None = None) -> pd.DataFrame:
+                 gold: Scorer | None = None, pieces: Pieces = Pieces()) -> pd.DataFrame:
     """Every prompt's answers, one row per candidate: most methods give an answer one, else the best by proxy is picked.
 
     sample: the number of the answer, candidate: that within it, picked: whether it is the answer. For log-probabilities
     and KL see ``divergence``. They are of the picked candidates alone; the KL is None where there was a choice: the
-    log-ratio of a response that was picked is no sample of a KL.
+    log-ratio of a response that was picked is no sample of a KL. pieces: keeps answers and scores as they come.
     """
     records, template = list(prompts), models.template
     models.used.clear()
@@ -149,7 +153,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     whole = [template.prompt_ids(record.prompt) for record in records]
     ids = [models.fit_prompt(prompt, config.sampling.max_new_tokens) for prompt in whole]
     tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
-    answers = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records], config.samples)
+    answers = _answers(algorithm, models, ids, [record.key for record in records], config, seed, pieces)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
              for number, candidates in enumerate(of_prompt) for candidate, one in enumerate(candidates)]
     shown = [template.prompt_text(record.prompt) for record in records]
@@ -158,16 +162,19 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         record, text = records[index], template.clean_response(records[index].prompt, template.decode(one.ids))
         responses.append(Response(shown[index], text, ids[index], one.ids, one.finished, record.key, record.prompt,
                                   record.meta))
-    scores = scorer(responses) if scorer is not None else None
+    size = max(1, SCORED // config.batch_size) * config.batch_size
+    scores = pieces.asked("scores", responses, scorer, size) if scorer is not None else None
     if spent is not None:
-        spent.seconds, spent.resident_models = (time.monotonic() - started) / config.samples, len(models.used)
+        seconds = time.monotonic() - started + pieces.seconds
+        spent.seconds, spent.resident_models = seconds / config.samples, len(models.used)
         spent.tokens_sampled = round(sum(len(r.ids) for r in responses) / config.samples)
         spent.reward_queries = len(scores or []) // config.samples
+    true = gold and pieces.asked("gold", responses, gold, size)
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
         "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],
         "response": [r.text for r in responses],
-        "gold": pd.array(gold(responses) if gold is not None else [None] * len(responses), dtype="Float64"),
+        "gold": pd.array(true if gold is not None else [None] * len(responses), dtype="Float64"),
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
@@ -177,6 +184,19 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         frame["picked"] = frame.index.isin(best)
     _add_divergence(frame, models, responses, config, has_reference)
     return frame
+
+
+def _answers(algorithm: Algorithm, models: Models, ids: list[list[int]], keys: list[str], config: EvalConfig, seed: int,
+             pieces: Pieces) -> list[list[list[Sample]]]:
+    """(P, answers, candidates), of ``PART`` prompts at once."""
+    found = []
+    for start in range(0, len(ids), PART):
+        part = slice(start, start + PART)
+        told = pieces.kept(f"answers-{start}", lambda part=part: [
+            [[[one.ids, one.finished] for one in candidates] for candidates in of_prompt] for of_prompt in
+            algorithm.respond(models, ids[part], config.sampling, seed, keys[part], config.samples)])
+        found += [[[Sample(*one) for one in candidates] for candidates in of_prompt] for of_prompt in told]
+    return found
 
 
 def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,

@@ -27,8 +27,9 @@ class Material:
     store: Store
     reward: RewardSource | None = None
     run_folder: Path | None = None
-    loop: Callable[[Algorithm, Context], None] | None = None  # instead of the common one
-    numbers: dict[str, str] = field(default_factory=dict)  # key of a trained stage → which of how many it is
+    loop: Callable[[Algorithm, Context], None] | None = field(default=None, kw_only=True)  # instead of the common one
+    # key of a trained stage → which of how many it is
+    numbers: dict[str, str] = field(default_factory=dict, kw_only=True)
     _views: dict[str, tuple[Records, Records]] = field(default_factory=dict, init=False, repr=False)
 
     def view(self, view: str) -> tuple[Records, Records]:

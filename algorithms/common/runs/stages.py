@@ -256,7 +256,8 @@ class Bench(Material):
         def build(target: Path, work: Path, bench: Bench = self) -> None:
             log.info("evaluation of %s", name)
             with self.memory(f"evaluation of {name}"):
-                measuring.measure(bench, algorithm, self._inputs(algorithm), trained, source, scored, seed, target)
+                measuring.measure(bench, algorithm, self._inputs(algorithm), trained, source, scored, seed, target,
+                                  work)
 
         return self.evaluated(self.hide(description), build, f"evaluation of {name}", ("stage",))
 
@@ -290,7 +291,7 @@ class Bench(Material):
         def build(target: Path, work: Path, bench: Bench = self) -> None:
             log.info("evaluation of the base")
             with self.memory("evaluation of the base"):
-                measuring.measure_base(bench, algorithm, source, scored, seed, target)
+                measuring.measure_base(bench, algorithm, source, scored, seed, target, work)
 
         alike = ("algorithm.class", "model.base")
         folder = self.evaluated(self.hide(description), build, "evaluation of the base", alike)
