@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.support.checks import at_least, require
 from .common.algorithm import Algorithm, Context, Figure, Known
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
+from .common.support.checks import at_least, require
 
 
 def kl_bound(n: int) -> float:

@@ -30,15 +30,15 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from algorithms.common.runs import results, tasks
-from algorithms.common.support.checks import Rule, at_least, require, within
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.instructions import InstructionData
 from algorithms.common.data.instructions.task_file import TaskFile
 from algorithms.common.data.instructions.task_finding import find_tasks
-from algorithms.common.support.secrets import Mask
 from algorithms.common.data.records import DataSets, Record, Records
+from algorithms.common.runs import results, tasks
 from algorithms.common.runs.settings import Settings, settings
+from algorithms.common.support.checks import Rule, at_least, require, within
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.secrets import Mask
 from benchmarks.flan_page import write
 
 if TYPE_CHECKING:  # planning and reading a study need no model

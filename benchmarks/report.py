@@ -11,8 +11,10 @@ compared is declared in `report` of the configuration.
 import argparse
 import logging
 import math
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
-TRIAL = "A trial: rows marked debug=trial took a few steps on a little data, and their figures say nothing of the methods."
+TRIAL = "A trial: rows marked debug=trial took a few steps on a little data; their figures say nothing of the methods."
 exit_code = 0  # of the process: 1 once a multirun's job has failed; run.py exits with it
 
 
@@ -69,10 +71,10 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
-    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete), *budgets.money(complete),
-                  *_meaning(members),
-                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
-                  *_origins(results), *_losses(members)]
+    made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
+                  *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
+                  *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+                  *_losses(members)]
     return made
 
 
@@ -80,21 +82,40 @@ class TableCallback(Callback):
     """At the end of a multirun: writes the table into the sweep's folder, prints it, and sets `exit_code`."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        global exit_code
-        before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
-        folder = Path(config.hydra.sweep.dir)
+        conclude(Path(config.hydra.sweep.dir))
+
+
+def conclude(folder: Path) -> None:
+    """The table and the report of a sweep's folder, whatever is there; Ctrl-C does not reach it."""
+    global exit_code
+    before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
+    with _uninterrupted():
         results = with_verdicts(collect([folder]), [folder])
         if results:
             print_table(publish(results, folder))
             log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
-        exit_code = 1 if any(result.status == "failed" for result in results) else before
+    exit_code = 1 if any(result.status == "failed" for result in results) else before
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread, which no interrupt reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if only one)")
+    parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if "
+                                      "only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
@@ -159,7 +180,8 @@ def _varying(results: Sequence[Result]) -> list[str]:
 
 
 def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple([*((key, result.overrides[key]) for key in varying if key in result.overrides), *marks(result).items()])
+    told = {key: result.overrides[key] for key in varying if key in result.overrides}
+    return tuple([*told.items(), *marks(result).items()])
 
 
 def _shared(complete: Sequence[Result]) -> dict[str, Shared]:
@@ -234,6 +256,16 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
         used = ", ".join(f"{count:,.0f}" for count in labels)
         return [Alarm(f"Not held equal: labels were to be, but rows used {used}.")]
     return [f"Held equal: {text}." for text in said] + budgets.spread(results)
+
+
+def _tuned(complete: Sequence[Result]) -> list[str]:
+    """How many trials found each row's settings, where that was declared."""
+    tuned: dict[tuple[int, int], list[str]] = {}
+    for result in complete:
+        if told := result.raw.get("tuning"):
+            tuned.setdefault((told["trials"], told["full"]), []).append(result.algorithm)
+    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials each, of "
+            f"which {full} were trained to their end; all are charged." for (asked, full), names in tuned.items()]
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:
@@ -311,7 +343,8 @@ def _data(results: Sequence[Result]) -> list[str]:
         if parts:
             kind = Alarm if data.get("truncated") else str
             said.setdefault(kind("; ".join(parts)), []).append(result.algorithm)
-    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data" for text, names in said.items()}
+    of = {text: f"Data of {', '.join(dict.fromkeys(names))}" if len(said) > 1 else "Data"
+          for text, names in said.items()}
     return [type(text)(f"{of[text]}: {text}.") for text in said]
 
 

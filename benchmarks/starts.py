@@ -1,4 +1,4 @@
-"""Rows of the models that training started from, where they are no rows of the table already: no figure stands alone."""
+"""Rows of the models that training started from, where the table lacks them: no figure stands alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -20,19 +20,19 @@ import pandas as pd
 
 from .algorithm import Context, Response
 from .data.cuts import tell_cut_prompts
+from .data.records import Record
+from .data.template import Example, Template
 from .models.beam import diverse_beams
+from .models.model import ModelConfig, Models, model_digest
+from .models.roles import BASE
+from .models.sampling import Sample, Sampling, sample
 from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
-from .support.pieces import Pieces
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
-from .models.model import ModelConfig, Models, model_digest
+from .support.pieces import Pieces
 from .support.provenance import code_of, versions
-from .data.records import Record
-from .models.roles import BASE
-from .models.sampling import Sample, Sampling, sample
 from .support.seeds import derive
-from .data.template import Example, Template
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses
@@ -250,8 +250,8 @@ class Candidates:
     def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
         """The records' prompts with their candidates, found in the store or made; ``examples``: the records' tokens."""
         prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
-        tell_cut_prompts(f"candidates of {context.name}", [one.example.prompt for one in prompts], [one.ids for one in prompts],
-                         context.models.config.max_length, self.max_new_tokens)
+        tell_cut_prompts(f"candidates of {context.name}", [one.example.prompt for one in prompts],
+                         [one.ids for one in prompts], context.models.config.max_length, self.max_new_tokens)
         description = self._description(context, prompts)
 
         def build(target: Path, work: Path) -> None:
@@ -344,7 +344,8 @@ class Candidates:
                                 "expected responses; fix: algorithm.view=ranked, or another source")
         return list(rows.values())
 
-    def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt], name: str, pieces: Pieces) -> int:
+    def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt], name: str,
+               pieces: Pieces) -> int:
         """Fill in the scores; returns how many were asked for."""
         if self.scores == "records":
             missing = frame["score"].isna()

@@ -17,17 +17,32 @@ from torch import Tensor
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch, longest_first
 from .data.cuts import tell_cut_prompts
+from .data.template import Example
+from .models.model import Models, Role
+from .models.sampling import Sampling, sample
+from .policy_gradient import (
+    ESTIMATORS,
+    MISSING_EOS,
+    SCALINGS,
+    KLController,
+    RunningMoments,
+    advantage_figures,
+    kl_figures,
+    kl_penalty,
+    ratio_metrics,
+    response_surrogates,
+    reward_figures,
+    score_figures,
+    shape_rewards,
+    shape_scores,
+    surrogates,
+    whiten,
+)
 from .support.checks import NOT_NEGATIVE, POSITIVE, Rule, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
-from .support.progress import in_parts
-from .models.model import Models, Role
-from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
-                              kl_figures, kl_penalty, ratio_metrics, response_losses, reward_figures, score_figures,
-                              shape_rewards, shape_scores, surrogates, whiten)
-from .models.sampling import Sampling, sample
+from .support.phases import in_parts
 from .support.seeds import derive
-from .data.template import Example
 
 COMPARED = Rule(at_least(2).allows, "at least 2, since a response is compared with the others to its prompt; "
                 "fix: algorithm.samples=2")  # of ``samples``, where the baseline is theirs
@@ -302,7 +317,9 @@ class WholeResponses(PolicyGradient):
     """A policy gradient to which a response is one action; the loss is a mean over responses."""
 
     def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
-                                 clip=self.clip)  # (B, K)
-        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
+        logprobs, old, mask = self.logprobs(models.policy, minibatch.batch), minibatch.logprobs, minibatch.batch.mask
+        plain, clipped = response_surrogates(logprobs, old, minibatch.estimates.advantages, mask,
+                                             clip=self.clip)  # (B, K) each
+        return Loss({"policy": Term(torch.maximum(plain, clipped).sum(), per="responses")},
+                    {"policy/clip_fraction": (clipped > plain)[mask.any(-1)].float(),
+                     **ratio_metrics(logprobs, old, mask)})

@@ -13,10 +13,17 @@ from itertools import product
 from random import Random
 from typing import ClassVar
 
-from algorithms.common.support.checks import SHARE, one_of, require, within
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
-from algorithms.common.data.refusals.wording import (ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated,
-                                                      made_pairs, measure)
+from algorithms.common.data.refusals.wording import (
+    ANSWERABLE,
+    UNANSWERABLE,
+    Question,
+    demonstrated,
+    evaluated,
+    made_pairs,
+    measure,
+)
+from algorithms.common.support.checks import SHARE, one_of, require, within
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated

@@ -11,8 +11,8 @@ from functools import cache
 from random import Random
 from typing import ClassVar
 
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.support.errors import ConfigError
 from benchmarks.lab import grammar
 from benchmarks.lab.gold import closes, gold_rewards
 from benchmarks.lab.samples import TRAIN_PROMPTS, Samples, read_samples

@@ -1,5 +1,6 @@
 """Judges: what a language model says is read and never guessed, whatever its server does; both orders are asked."""
 
+import dataclasses
 import json
 import threading
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
 from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
 from algorithms.common.evaluation.verdicts.wording import question, verdict_of
 from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.rewards.sources import Function, Gold
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
 from served_judge import completion, honest, sent, serving
@@ -274,8 +276,30 @@ def test_a_scorer_prefers_the_higher_score():
         def scores(self, source, asked):
             return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
 
-    (found,) = ScorerJudge(None, "gold").judge(pairs(3), Scored())
+    (found,) = ScorerJudge(Gold(), "gold").judge(pairs(3), Scored())
     assert [(one.outcome, one.left_score, one.right_score, one.order) for one in found] == [
         ("left", 1.0, 0.5, "both"), ("tie", 0.0, 0.0, "both"), ("right", -1.0, 0.0, "both")]
     with pytest.raises(ConfigError, match="judge.called"):
-        ScorerJudge(None, "a/b")
+        ScorerJudge(Gold(), "a/b")
+
+
+def longer(responses):
+    return [float(len(one)) for one in responses]
+
+
+def shorter(responses):
+    return [-float(len(one)) for one in responses]
+
+
+def test_a_scorer_is_not_answered_by_another_of_its_name():
+    class Scored:
+        def scores(self, source, asked):
+            return [(1.0, 0.5)] * len(asked)
+
+    first, again, other = (ScorerJudge(Function(one), "mine") for one in (longer, longer, shorter))
+    (kept,) = first.judge(pairs(2), Scored())
+    again.check_kept(kept)
+    ScorerJudge(Function(shorter), "mine_2").check_kept(kept)
+    with pytest.raises(ConfigError, match="judge.called: found verdicts of mine by a scorer of other.*=mine_2"):
+        other.check_kept(kept)
+    other.check_kept([dataclasses.replace(one, raw=None) for one in kept])  # written before a scorer was told

@@ -18,9 +18,9 @@ def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, m
         cut += example.truncated
         ends += not all(example.finished)
     if cut:
-        log.warning("%s: %s of %s records are cut to fit model.max_length=%d; %s of them lose the end of a response, the "
-                    "others a part of the prompt beyond model.max_prompt_length=%d", what, f"{cut:,}", f"{total:,}", max_length,
-                    f"{ends:,}", max_prompt_length)
+        log.warning("%s: %s of %s records are cut to fit model.max_length=%d; %s of them lose the end of a response, "
+                    "the others a part of the prompt beyond model.max_prompt_length=%d", what, f"{cut:,}",
+                    f"{total:,}", max_length, f"{ends:,}", max_prompt_length)
     return cut
 
 
@@ -29,6 +29,6 @@ def tell_cut_prompts(what: str, whole: Sequence[Collection[int]], kept: Sequence
     """Say how many prompts, before and after as token ids, were cut to leave room for their answers; returns it."""
     cut = sum(len(after) < len(before) for before, after in zip(whole, kept, strict=True))
     if cut:
-        log.warning("%s: %s of %s prompts are cut to leave room for answers of %d tokens within model.max_length=%d", what,
-                    f"{cut:,}", f"{len(kept):,}", new_tokens, max_length)
+        log.warning("%s: %s of %s prompts are cut to leave room for answers of %d tokens within model.max_length=%d",
+                    what, f"{cut:,}", f"{len(kept):,}", new_tokens, max_length)
     return cut

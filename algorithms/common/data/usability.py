@@ -114,10 +114,11 @@ def _tell_special(data: DataSets, readings: list[Reading]) -> None:
         places = np.flatnonzero(records.holding(special) | records.answered_with(special))
         if len(places):
             record = records[places[0]]
-            asked = record.prompt if isinstance(record.prompt, str) else "".join(turn["content"] for turn in record.prompt)
+            turns = [{"content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
+            asked = "".join(turn["content"] for turn in turns)
             some = next(text for text in special if text in "".join([asked, *record.responses]))
-            log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens (%s: %r)",
-                        len(places), reading.name, _place(record, reading.name, places[0]), some)
+            log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens "
+                        "(%s: %r)", len(places), reading.name, _place(record, reading.name, places[0]), some)
 
 
 def _tell_fallback(data: DataSets, readings: list[Reading]) -> None:
@@ -228,8 +229,9 @@ def _listing(report: LoadReport, bad: _Bad, emptied: list[str]) -> str:
     counts, messages = _counts(bad), _firsts(bad)
     text = [messages.pop(next(iter(bad.values()))[1].reason)]
     total = sum(counts.values())
-    text.append(f"{f'{total} of {report.read}' if report.read else total} rows cannot be used with this tokenizer and chat "
-                f"template{', each with its whole group' if any(place.lines for place in bad) else ''}:")
+    counted = f"{total} of {report.read}" if report.read else total
+    grouped = ", each with its whole group" if any(place.lines for place in bad) else ""
+    text.append(f"{counted} rows cannot be used with this tokenizer and chat template{grouped}:")
     for reason, count in counts.most_common():
         text.append(f"  {reason}: {count} ({report.places(reason)})")
         text += [f"    {messages[reason]}"] if reason in messages else []

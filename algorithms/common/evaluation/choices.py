@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..figures import Figure
 from ..data.batches import longest_first
 from ..data.records import Records, prompt_hash
-from ..support.progress import in_parts
+from ..figures import Figure
+from ..support.phases import in_parts
 
 if TYPE_CHECKING:
     from ..models.model import Models

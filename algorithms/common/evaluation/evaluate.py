@@ -24,16 +24,16 @@ from torch import Tensor
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
 from ..data.cuts import tell_cut_examples, tell_cut_prompts
-from ..support.checks import at_least, one_of, require
-from .choices import rank_options
-from ..support.errors import ConfigError, TrainingError
-from ..support.pieces import Pieces
-from ..support.progress import in_parts
+from ..data.records import Record, pairs, prompt_hash
+from ..data.template import Example
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
-from ..data.records import Record, pairs, prompt_hash
 from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
-from ..data.template import Example
+from ..support.checks import at_least, one_of, require
+from ..support.errors import ConfigError, TrainingError
+from ..support.phases import in_parts
+from ..support.pieces import Pieces
+from .choices import rank_options
 
 if TYPE_CHECKING:
     from ..data.records import DataSets, Measure, Records
@@ -110,7 +110,8 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
             choices = rank_options(models, "policy", data.choices, config.batch_size)
         shown = [record for record in prompts if record.responses]
         likelihood = heldout_likelihood(models, shown, config.batch_size)
-        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0) for record in shown]
+        answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0)
+                   for record in shown]
         for column, judge in (("gold", gold), ("proxy", scorer)):
             if judge is not None:
                 likelihood[column] = pd.array(judge(answers) if answers else [], dtype="Float64")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import longest_first
-from ..support.progress import progress
+from ..support.phases import progress
 from .model import Models
 from .sampling import Sample, prefill
 

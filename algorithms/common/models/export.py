@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .adapters import SCALING, settings_of
 from ..support.digests import file_digest
 from ..support.errors import ConfigError
+from .adapters import SCALING, settings_of
 from .model import Models, Role
 from .roles import AdapterRoles, load_state, state
 

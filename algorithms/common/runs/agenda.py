@@ -1,4 +1,4 @@
-"""The stages that a run stands on, in the order in which they are made, and what can be told of them before weights load."""
+"""The stages that a run stands on, in the order of their making, and what is told of them before weights load."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Stage:
         size, walked = self.recipe.batch_size, self.recipe.total_records(self.records)
         of = f"{self.records:,} records of the view {self.algorithm.view}"
         if size > self.records:
-            yield (f"{self.key}.batch_size: found {size:,}, more than the {of} that {self.name} learns from; expected fewer, or "
-                   f"a step is all of them; fix: {self.key}.batch_size={max(1, self.records // 8)}")
+            yield (f"{self.key}.batch_size: found {size:,}, more than the {of} that {self.name} learns from; "
+                   f"expected fewer, or a step is all of them; fix: {self.key}.batch_size={max(1, self.records // 8)}")
         elif self.recipe.steps is not None and walked > self.records:
             yield (f"{self.key}.steps: found {self.recipe.steps:,} steps of {size:,}, which go through the {of} "
                    f"{walked / self.records:.3g} times; {self.key}.steps={-(-self.records // size)} is once")
@@ -75,13 +75,15 @@ class Stage:
     def _all_cut(self) -> str:
         model = self.bench.model
         wholes = [len(one.prompt) + max(map(len, one.responses), default=0) for one in self.examples(LOOKED_AT, ANY)]
-        return (f"model.max_length: found {model.max_length} (model.max_prompt_length {model.max_prompt_length}), which cuts all "
-                f"of the first {len(wholes)} records of {self.name}; their prompts with the longest response have "
+        found = f"{model.max_length} (model.max_prompt_length {model.max_prompt_length})"
+        return (f"model.max_length: found {found}, which cuts all of the first {len(wholes)} records of {self.name}; "
+                f"their prompts with the longest response have "
                 f"{median(wholes):,.0f} tokens in the middle, at most {max(wholes):,}; expected room for most; fix: "
                 f"model.max_length={max(wholes)} model.max_prompt_length={max(wholes) // 2}")
 
 
-def stages_of(bench: Bench, algorithm: Algorithm, recipe: Recipe, name: str, auditor: Auditor | None = None) -> dict[str, Stage]:
+def stages_of(bench: Bench, algorithm: Algorithm, recipe: Recipe, name: str,
+              auditor: Auditor | None = None) -> dict[str, Stage]:
     """A method's stage and all that it, its evaluation and the auditor stand on, by their keys in the store, those
     beneath first; what two of them stand on is there once."""
     found: dict[str, Stage] = {}

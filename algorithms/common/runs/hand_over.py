@@ -10,12 +10,12 @@ import re
 import shutil
 from pathlib import Path
 
+from ..data.template import Template
 from ..models.adapters import CONFIG
-from ..support.errors import ConfigError
 from ..models.export import HEAD, WEIGHTS
+from ..support.errors import ConfigError
 from .beside import Finished, fenced
 from .results import whole, write_json
-from ..data.template import Template
 
 BOS = "{{ bos_token }}"
 WIDTH = 100  # columns of a card's answers
@@ -116,8 +116,8 @@ def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answ
     lines += [f"| {name} | {_measured(value)} | {_measured(run.before.get(name))} | {value['n']} |"
               for name, value in run.figures.items()]
     if run.answers:
-        lines += ["", "## Answers", "", f"The first prompts of the evaluation, answered by the start ({run.start}) and by "
-                  "this model.", "", *fenced(run.answer_lines(WIDTH))]
+        told = f"The first prompts of the evaluation, answered by the start ({run.start}) and by this model."
+        lines += ["", "## Answers", "", told, "", *fenced(run.answer_lines(WIDTH))]
     library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
     return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
 

@@ -13,10 +13,10 @@ import pandas as pd
 from ..algorithm import Algorithm, RewardSource, Scorer
 from ..evaluation.evaluate import Evaluation, Spent, evaluate
 from ..models.export import frozen_role
-from ..support.pieces import Pieces
-from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..models.roles import BASE
 from ..rewards.sources import truth
+from ..support.memory import peak_memory_bytes, reset_peak_memory
+from ..support.pieces import Pieces
 
 if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
     from .material import Material
@@ -36,8 +36,8 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
-    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench),
-                      Pieces(work))
+    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent,
+                      _gold(bench), Pieces(work))
     keep(result, target)
     cost = {"seconds": time.monotonic() - started,
             "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
@@ -51,7 +51,9 @@ def measure_base(bench: Material, algorithm: Algorithm, source: RewardSource | N
     models.clear_roles()
     models.alias("policy", BASE)
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
-    keep(evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench), pieces=Pieces(work)), target)
+    found = evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench),
+                     pieces=Pieces(work))
+    keep(found, target)
 
 
 def _gold(bench: Material) -> Scorer | None:

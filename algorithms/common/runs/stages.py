@@ -14,27 +14,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
-from . import measuring, streams, training
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
-from ..support.digests import content_hash
-from ..support.errors import ConfigError
-from ..evaluation.evaluate import Evaluation, evaluated_prompts
-from ..evaluation.metrics import BASE, TRAINED, Against
-from ..training.loop import nothing_held_out
-from ..training.pace import STEPS, Pace
-from ..support.memory import no_memory_explained
-from ..support.plain import plain
-from ..models.model import ModelConfig, Models
-from ..models.precision import autocast_dtype, pick_device
-from ..support.provenance import code_of, versions
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
+from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.metrics import BASE, TRAINED, Against
+from ..models.model import ModelConfig, Models
+from ..models.precision import autocast_dtype, pick_device
 from ..rewards.sources import check_truth
+from ..support.digests import content_hash
+from ..support.errors import ConfigError
+from ..support.memory import no_memory_explained
+from ..support.plain import plain
+from ..support.provenance import code_of, versions, written_in
+from ..training.loop import nothing_held_out
+from ..training.pace import STEPS, Pace
+from . import measuring, streams, training
 from .material import Material
 from .results import device_name
-
 
 log = logging.getLogger(__name__)
 ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
@@ -148,7 +147,7 @@ class Bench(Material):
                  "reward": reward,
                  "needs": {role: need and self.under(need).description(need.algorithm, need.recipe)
                            for role, need in algorithm.needs.items()}}
-        return self.hide({**whole, "code": code_of(training.train, algorithm), "versions": versions()})
+        return self.hide({**whole, "code": self._code(training.train, algorithm), "versions": versions()})
 
     def _own(self, algorithm: Algorithm) -> dict:
         """An algorithm's settings, and the content of the files that they name."""
@@ -267,8 +266,12 @@ class Bench(Material):
 
     def _measured_by(self, algorithm: Algorithm) -> dict:
         """What else an evaluation depends on: the code that answers and measures, the libraries."""
-        code = code_of(measuring.measure, algorithm, self.data.gold, self.data.measure)
+        code = self._code(measuring.measure, algorithm, self.data.gold, self.data.measure)
         return {"code": code, "versions": versions()}
+
+    def _code(self, *objects: Any) -> dict[str, str]:
+        """Code that computes over a bench's material, and that which loads this material."""
+        return {**code_of(*objects), **written_in(Material)}
 
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""

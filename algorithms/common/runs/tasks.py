@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from . import beside, results, trial
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
-from .settings import Settings, StagesConfig, build, seed, settings
 from ..support.store import Store
 from ..support.terminal import show
+from . import beside, jobs, results, trial
+from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
-    from ..models.model import ModelConfig
     from ..data.records import DataSets
+    from ..models.model import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,17 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
     chosen, mask = settings(config), Mask(config)
     from ..support.memory import released
-    from ..support.progress import shown
+    from ..support.phases import shown
 
     with released(), shown(chosen.trainer.progress):
         _run(chosen, mask, config, name, folder, overrides)
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from . import budgets
-    from ..models.export import HEAD
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
+    from ..models.export import HEAD
+    from . import budgets
     from .agenda import foretell, stages_of
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
@@ -55,8 +55,11 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    auditor = Auditor(bench, chosen.auditor)
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
     auditor.check()
+    policy = chosen.algorithm.role == "policy"
+    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward))
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
     foretell(stages)
@@ -194,31 +197,17 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
-    the same time. An empty line or end of input ends it."""
+    the same time."""
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
     if config.adapter is None:  # the base, read as what stands beside it was trained to be
         asked = [(None, asked[0][1] if asked else parts["model"]), *asked]
-    from ..support.terminal import printable
-    from .speakers import speakers
+    from .speakers import converse, speakers
 
     talking = speakers(asked, parts["trainer"].mixed_precision)
-    chats = [one.models.template.chat for one in talking]
     sys.stdin.reconfigure(errors="replace")
-    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation.")
-    turn = 0
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            break
-        if not text:
-            break
-        for one in talking:
-            mark = f"[{one.name}] " if len(talking) > 1 else ""
-            print(printable(mark + one.reply(text, sampling, number, turn).strip()))
-        turn += 1
+    converse(talking, sampling, number)
 
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
@@ -227,12 +216,13 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
                           "fix: it needs no merging")
+    model = dataclasses.replace(model, max_length=2, max_prompt_length=1)  # no text is read, of whatever length
     import torch
 
-    from ..models import adapters
-    from .hand_over import hand_over
-    from ..models.model import load_base, load_config, load_tokenizer
     from ..data.template import Template
+    from ..models import adapters
+    from ..models.model import load_base, load_config, load_tokenizer
+    from .hand_over import hand_over
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "

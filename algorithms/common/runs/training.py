@@ -17,7 +17,7 @@ from ..data.tokenized import Tokenized
 from ..models.export import frozen_role, role_digest, save_role
 from ..support.errors import ConfigError
 from ..support.memory import reset_peak_memory
-from ..support.progress import progress
+from ..support.phases import progress
 from ..support.seeds import derive
 from ..training import loop, references
 from ..training.pace import FILE, measure
@@ -46,15 +46,17 @@ def train(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
 
-def pace(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
-         source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path) -> None:
+def pace(
+    bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None], source: RewardSource | None,
+    scored: dict[str, Path], identity: dict, name: str, target: Path, work: Path
+) -> None:
     """Fill ``target`` with the pace of a stage's first steps, which are not kept; see ``train``."""
     context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
     context.loop = measure
     copy.deepcopy(algorithm).fit(context)
     if not (target / FILE).is_file():
-        raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by itself; "
-                          "expected a method that the common loop trains; fix: budget.equal=labels, or null")
+        raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by "
+                          "itself; expected a method that the common loop trains; fix: budget.equal=labels, or null")
 
 
 def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[str, Path | None],
@@ -78,7 +80,8 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
         for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
             examples[index]
             advance()
-    tell_cut_examples(name, (examples[index] for index in seen), models.config.max_length, models.config.max_prompt_length)
+    limits = models.config.max_length, models.config.max_prompt_length
+    tell_cut_examples(name, (examples[index] for index in seen), *limits)
     if algorithm.stores_reference:
         context.meter.seconds = _store_reference(bench, inputs["reference"], (examples[i] for i in seen), watched)
     return context

@@ -1,8 +1,8 @@
-"""``debug=trial``: whatever is asked for, in small, so that each of its parts is tried once before hours are spent on it.
+"""``debug=trial``: whatever is asked for, in small, so that each part is tried once before hours are spent on it.
 
-A class says what it is in a trial by ``in_trial``: key → the most it may be (of a list: how many of its first items). A
-smaller value stays; one that is not set becomes that. So a method, a data source or a reward that is added later shrinks
-itself, and whatever stands beneath others (a reward model, its start) shrinks with them.
+A class says what it is in a trial by ``in_trial``: key → the most it may be (of a list: how many of its first items).
+A smaller value stays; one that is not set becomes that. So a method, a data source or a reward that is added later
+shrinks itself, and whatever stands beneath others (a reward model, its start) shrinks with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WARNING = ("trial: every stage takes a few steps on a little data, so its figure
 
 
 def shrink(config: DictConfig) -> None:
-    """Change the composed config of a trial to what its classes are in one. What cannot be read is left for its check."""
+    """Change the composed config of a trial into what its classes say; what cannot be read is left for its check."""
     _walk(config)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .progress import progress
+from .phases import progress
 
 
 class Pieces:

@@ -1,91 +1,47 @@
-"""How far a long phase has come: a bar with what is left on a terminal, elsewhere a line every half minute.
-
-    with progress("reference pass", rows, "rows") as advance:
-        advance(8)
-
-Nothing is shown of what takes less than two seconds.
-"""
+"""What a job is at, for whoever watches it from outside: one small file, replaced as the job goes on."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import json
 import time
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
-from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
+SECONDS = 1.0  # at most so often for steps of one stage
 
-log = logging.getLogger(__name__)
-
-SILENT = 2.0  # seconds of a phase of which nothing is shown
-EVERY = 30.0  # seconds between two lines where there is no terminal
-BAR = "{l_bar}{bar}| {n:.{digits}f}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]"
-_shown: ContextVar[bool] = ContextVar("progress is shown", default=True)
+_open: list[tuple[Path, dict[str, Any]]] = []  # of this process, the innermost last
+_last = [0.0]
 
 
-class Phase:
-    """A phase of ``total`` units, of which ``done`` were done before; called with how many more are."""
-
-    def __init__(self, what: str, total: float, unit: str, done: float = 0, digits: int = 0):
-        self.what, self.total, self.unit, self.done, self.note = what, total, unit, done, ""
-        self._digits, self._before, self._began = digits, done, time.monotonic()
-        self._spoke = self._began
-        self._bar = None
-        if _shown.get() and sys.stderr.isatty():
-            layout = BAR.replace("{digits}", str(digits)).replace("{unit}", unit)
-            self._bar = tqdm(total=total, initial=done, desc=what, bar_format=layout, delay=SILENT, mininterval=0.5,
-                             leave=False, file=sys.stderr)
-
-    def __call__(self, more: float = 1) -> None:
-        self.done = min(self.done + more, self.total)
-        if self._bar is not None:
-            self._bar.set_postfix_str(self.note, refresh=False)
-            self._bar.update(self.done - self._bar.n)
-        elif _shown.get() and time.monotonic() - self._spoke >= EVERY:
-            self._spoke = time.monotonic()
-            log.info("%s", self.line())
-
-    def line(self) -> str:
-        """Where it is, in words."""
-        note = f", {self.note}" if self.note else ""
-        return (f"{self.what}: {self.done:,.{self._digits}f} of {self.total:,g} {self.unit}{note}, "
-                f"{tqdm.format_interval(self.left())} left")
-
-    def left(self) -> float:
-        """Seconds that the rest takes at the pace of what is done."""
-        since = self.done - self._before
-        return (time.monotonic() - self._began) * (self.total - self.done) / since if since else 0.0
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def begin(path: Path, **facts: Any) -> None:
+    """From here on `tell` writes to `path`, beside these facts; until `end`."""
+    _open.append((path, {**facts, "began": time.time(), "stage": None, "step": None, "steps": None}))
+    _write()
 
 
-@contextmanager
-def progress(what: str, total: float, unit: str, done: float = 0, digits: int = 0) -> Iterator[Phase]:
-    """A phase that is shown while it lasts; ``digits``: behind the point, of units that are counted in parts."""
-    phase = Phase(what, total, unit, done, digits)
+def tell(stage: str, step: int | None = None, steps: int | None = None) -> None:
+    """This process is at a stage, at `step` of `steps` where it takes some; nothing where nobody asked."""
+    if not _open:
+        return
+    told, now = _open[-1][1], time.monotonic()
+    if told["stage"] == stage and step != steps and now - _last[0] < SECONDS:
+        return
+    told.update(stage=stage, step=step, steps=steps)
+    _last[0] = now
+    _write()
+
+
+def end() -> None:
+    _open[-1][1]["ended"] = time.time()
+    _write()
+    _open.pop()
+
+
+def _write() -> None:
+    path, told = _open[-1]
+    temporary = path.with_name(f".{path.name}.writing")
     try:
-        yield phase
-    finally:
-        phase.close()
-
-
-@contextmanager
-def shown(flag: bool) -> Iterator[None]:
-    """Whether phases are shown at all."""
-    token = _shown.set(flag)
-    try:
-        yield
-    finally:
-        _shown.reset(token)
-
-
-def in_parts(what: str, parts: Iterable[Sized], total: float, unit: str) -> Iterator[Sized]:
-    """The parts one by one, as a phase of as many units as they have."""
-    with progress(what, total, unit) as advance:
-        for part in parts:
-            yield part
-            advance(len(part))
+        temporary.write_text(json.dumps(told), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:  # a full disk is told by what matters more than this
+        pass

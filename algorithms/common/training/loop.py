@@ -21,17 +21,18 @@ from typing import Callable, Iterator
 
 import torch
 
-from . import checkpoints
 from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
 from ..data.batches import longest_first
-from ..support.clock import Clock
-from ..support.errors import TrainingError
-from ..support.progress import progress
-from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
-from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from ..support.seeds import derive, permutation
 from ..data.template import Example
 from ..data.tokenized import batch_indices
+from ..support.clock import Clock
+from ..support.errors import TrainingError
+from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from ..support.phases import progress
+from ..support.progress import tell
+from ..support.seeds import derive, permutation
+from . import checkpoints
+from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
 from .written import GrowingMetrics, write_report
 
@@ -212,6 +213,7 @@ def _display(run: "Run") -> Iterator[Callable[[dict], None]]:
         def show(line: dict) -> None:
             trackers.log(line, line["step"])
             grown.add(line)
+            tell(context.name, run.step, run.total)
             loss = sum(value for name, value in line.items() if name.startswith("loss/"))
             advance.note = f"loss {loss:.4f}, {line['tokens_per_second']:.0f} tok/s"
             advance(line["step"] - advance.done)  # a batch may be left before all of its micro-batches

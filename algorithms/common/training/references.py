@@ -22,11 +22,11 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from ..data.batches import Batch, longest_first
-from ..support.digests import content_hash
-from ..support.progress import in_parts
-from ..models.model import Models, Role
-from ..support.provenance import code_of, versions
 from ..data.template import Example
+from ..models.model import Models, Role
+from ..support.digests import content_hash
+from ..support.phases import in_parts
+from ..support.provenance import code_of, versions
 
 if TYPE_CHECKING:
     from ..support.store import Store

@@ -25,8 +25,18 @@ from ..records.storage import Records
 from ..records.views import prompts
 from .task_file import Pattern, TaskFile, TaskRow, ask
 from .task_finding import find_tasks, locate
-from .task_records import (Task, asked_records, choice_records, duplicates, heldout_rows, in_turn, is_held_out, measure,
-                           relabelled, task_record)
+from .task_records import (
+    Task,
+    asked_records,
+    choice_records,
+    duplicates,
+    heldout_rows,
+    in_turn,
+    is_held_out,
+    measure,
+    relabelled,
+    task_record,
+)
 
 log = logging.getLogger(__name__)
 

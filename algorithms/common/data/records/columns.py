@@ -17,8 +17,21 @@ from typing import Any
 
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
-from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
-                     text_of, turns_of)
+from .values import (
+    BadRow,
+    Skipped,
+    cell,
+    given,
+    kind,
+    label_of,
+    last_turn,
+    learned_part,
+    list_of,
+    messages_of,
+    number_of,
+    text_of,
+    turns_of,
+)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {

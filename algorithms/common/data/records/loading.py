@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...support.errors import DataError
 from .columns import OPTIONAL, Layout, check
-from .groups import Groups, texts
+from .groups import Groups, digest, texts
 from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
@@ -101,7 +101,7 @@ class Loader:
     them.
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
-    that cannot be used takes its whole group with it.
+    that cannot be used takes its whole group with it; a group whose rows lie in several files ends the reading.
     filter: whether to take a row at all.
     drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
     limit: stop after so many records.
@@ -112,6 +112,7 @@ class Loader:
         self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
         self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
+        self._elsewhere: set[bytes] = set()     # groups of the files before
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -218,9 +219,15 @@ class Loader:
         groups = Groups()
         for row in read():
             try:
-                groups.add(self._group_of(row.value))
+                name = self._group_of(row.value)
             except BadRow:
-                groups.add(None)
+                name = None
+            if self._elsewhere and name is not None and digest(name) in self._elsewhere:
+                found = f"{show(name)}, a group that an earlier file has rows of too"
+                raise data_error(source.path, row.line, self.group, found, "all rows of a group in one file",
+                                 "write the rows of these files into one")
+            groups.add(name)
+        self._elsewhere |= groups.digests()
         try:
             for rows in groups.gather(read, met):
                 yield _Unit([row.line for row in rows], [row.value for row in rows])
@@ -243,6 +250,8 @@ class Loader:
             if not isinstance(name, int) or isinstance(name, bool):
                 name = text_of(name, self.group, "text or a whole number")
         except BadRow as bad:
+            if bad.reason == "missing column":
+                bad.fix = "name a column of the rows in data.group, or give this row one"
             raise refused or bad from None
         return name
 
@@ -331,8 +340,11 @@ class Loader:
                 lines = [line.rpartition(":")[2] for line in lines]
             text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
-        text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a run may "
-                    "refuse more" if report.kept else "no row can be used")
+        if report.kept:
+            text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a "
+                        "run may refuse more")
+        else:
+            text.append("no row can be used")
         return "\n".join(text)
 
 

@@ -16,8 +16,19 @@ from .readers import Hub, Source, check_delimiter
 from .recognition import template_parts
 from .record import Record
 from .storage import Records
-from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
-                    ranked, rated, set_aside, split)
+from .views import (
+    demonstrations,
+    evaluation_records,
+    first_of_each,
+    highest_rating,
+    pairs,
+    preferred,
+    prompts,
+    ranked,
+    rated,
+    set_aside,
+    split,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +102,14 @@ class FileData:
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
     mapper: instead of columns, a function from a row to its record or records.
-    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    group: the rows with the same text or whole number in this column, wherever they stand in one file, are one. The
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
     on_bad_row: error | drop. heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
-    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a reward
-    source that is taken for the truth. limit: the first so many usable records only.
+    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a
+    reward source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -135,7 +146,8 @@ class FileData:
 
         if not self.path and not self.name:
             refuse("path", "neither it nor data.name", "one of them")
-        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(), audit=SHARE_BELOW_1.or_null())
+        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(),
+                audit=SHARE_BELOW_1.or_null())
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:

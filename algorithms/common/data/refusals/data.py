@@ -16,8 +16,19 @@ from ..records.readers import Source, data_error, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
 from ..records.values import BadRow, kind, text_of
-from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out,
-                      is_refusal, made_pairs, measure)
+from .wording import (
+    ANSWERABLE,
+    MATCHES,
+    UNANSWERABLE,
+    Question,
+    balanced,
+    demonstrated,
+    evaluated,
+    held_out,
+    is_refusal,
+    made_pairs,
+    measure,
+)
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"

@@ -78,9 +78,10 @@ class EndpointJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1), parallel=at_least(1),
-                tries=at_least(1), wait=at_least(0), temperature=at_least(0).or_null(), price_input=at_least(0).or_null(),
-                price_output=at_least(0).or_null(), timeout=within("(0, inf]", "seconds, above 0"))
+        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1),
+                temperature=at_least(0).or_null(), parallel=at_least(1), tries=at_least(1), wait=at_least(0),
+                timeout=within("(0, inf]", "seconds, above 0"),
+                price_input=at_least(0).or_null(), price_output=at_least(0).or_null())
         if self.url is not None:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:

@@ -1,4 +1,4 @@
-"""A bench on which every stage is made of a few steps, and every evaluation of a part of its prompts, in a store that goes.
+"""A bench on which a stage is made of a few steps and an evaluation of a part of its prompts, in a store that goes.
 
 What the user's store has is used as it is. Stages stand on those that were rehearsed, so that every room is entered.
 """
@@ -134,8 +134,8 @@ class Rehearsal(Bench):
         began = Took.now()
         build(target, work, self._with_prompts(prompts, count))
         took, times = Took.now() - began, len(prompts) / count
-        return Part(name, "evaluation", took * times, peak_memory_bytes(self.models.device), int(_bytes(target) * times),
-                    records=len(prompts))
+        return Part(name, "evaluation", took * times, peak_memory_bytes(self.models.device),
+                    int(_bytes(target) * times), records=len(prompts))
 
     def _with_prompts(self, prompts: Records, count: int) -> Bench:
         """This bench with so many of the evaluated prompts, and as small a share of all else that is evaluated."""

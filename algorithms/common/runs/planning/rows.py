@@ -1,4 +1,4 @@
-"""Which rows a stage is rehearsed on: batches that it will take, usual ones and the one with the largest micro-batch."""
+"""Which rows a stage is rehearsed on: batches that it will take, usual ones and the one of most tokens at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Rows:
     heaviest: list[int]  # longest first
 
     @classmethod
-    def of(cls, lengths: dict[int, int], truncated: int, records: int, batch: int, micro: int, limit: int, seed: int) -> Rows:
+    def of(cls, lengths: dict[int, int], truncated: int, records: int, batch: int, micro: int, limit: int,
+           seed: int) -> Rows:
         """lengths: of the records that are visited, by index; limit: records that training walks through."""
         batches = [batch_indices(records, batch, limit, step, seed) for step in range(-(-limit // batch))]
         sizes = [np.sort([lengths[index] for index in one])[::-1] for one in batches]

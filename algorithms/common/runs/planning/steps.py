@@ -116,8 +116,8 @@ def take(algorithm: Algorithm, context: Context, rows: Rows) -> None:
 
 
 def _fitting(run: _Batches, heaviest: list[int], micro: int, room: int) -> tuple[int | None, int]:
-    """The largest micro-batch that fits, None where the configured one does, and the bytes that that one takes: by those
-    of one and of two of the longest records."""
+    """The largest micro-batch that fits, None where the configured one does, and the bytes that that one takes: by
+    those of one and of two of the longest records."""
     peaks = []
     for count in (1, 2)[:min(micro, len(heaviest))]:
         reset_peak_memory(run.context.models.device)

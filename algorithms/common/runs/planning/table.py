@@ -61,16 +61,18 @@ class Plan:
         rows = [HEADER, *map(_row, self.parts), _numbers("starting, reading, loading", self.rest)]
         rows.append(_numbers("in all", self.took, self.memory, sum(part.disk for part in self.parts)))
         widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-                 for row in rows]
+        cells = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+        lines = ["  ".join(row).rstrip() for row in cells]
         lines.insert(-1, "─" * len(lines[0]))
-        lines = [f"plan of {name}, of a few real steps of each stage on {self.device}; nothing of them is kept", "", *lines, ""]
+        told = f"plan of {name}, of a few real steps of each stage on {self.device}; nothing of them is kept"
+        lines = [told, "", *lines, ""]
         lines += self._unfit()
         if self.price_per_hour is not None:
-            lines.append(f"money: {self.took.seconds / 3600 * self.price_per_hour:,.4f} at {self.price_per_hour:g} an hour")
+            money = self.took.seconds / 3600 * self.price_per_hour
+            lines.append(f"money: {money:,.4f} at {self.price_per_hour:g} an hour")
         if Plan.jobs > 1:
-            lines.append(f"the {Plan.jobs} jobs so far: {_time(Plan.total.seconds)}, {_time(Plan.total.cpu)} of CPU; what an "
-                         "earlier one makes is used again")
+            both = f"{_time(Plan.total.seconds)}, {_time(Plan.total.cpu)} of CPU"
+            lines.append(f"the {Plan.jobs} jobs so far: {both}; what an earlier one makes is used again")
         return "\n".join(lines)
 
     def _unfit(self) -> list[str]:
@@ -79,13 +81,14 @@ class Plan:
             if part.fits is not None:
                 fix = (f"trainer.micro_batch_size={part.fits}, the largest that does" if part.fits else
                        "a smaller model.max_length, or model.gradient_checkpointing=true")
-                found.append(f"{part.name} does not fit: trainer.micro_batch_size={part.micro} needs {_bytes(part.memory)} of "
-                             f"{_bytes(self.room)}; fix: {fix}")
+                found.append(f"{part.name} does not fit: trainer.micro_batch_size={part.micro} needs "
+                             f"{_bytes(part.memory)} of {_bytes(self.room)}; fix: {fix}")
         return found
 
 
 def _row(part: Part) -> tuple[str, ...]:
-    counts = [f"{count:,}" if count is not None else "" for count in (part.records, part.tokens, part.steps, part.truncated)]
+    counts = ["" if count is None else f"{count:,}"
+              for count in (part.records, part.tokens, part.steps, part.truncated)]
     if part.kept:
         return (f"{part.name} (kept, used again)", *counts, "", "", "", "")
     return (part.name, *counts, *_numbers("", part.took, part.memory, part.disk)[5:])

@@ -32,10 +32,10 @@ def plan(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
     """Print per stage, and in all, what the run would take; nothing of it is kept."""
     chosen, mask = settings(config), Mask(config)
     if chosen.budget.amount is not None:
-        raise ConfigError(f"budget.amount: found {chosen.budget.amount} with task=plan; expected null: such a budget says itself "
-                          "what each row takes; fix: budget.amount=null budget.equal=null")
+        raise ConfigError(f"budget.amount: found {chosen.budget.amount} with task=plan; expected null: such a budget "
+                          "says itself what each row takes; fix: budget.amount=null budget.equal=null")
     from ...support.memory import released
-    from ...support.progress import shown
+    from ...support.phases import shown
 
     with released(), shown(chosen.trainer.progress):
         show(_planned(chosen, mask, name, folder))
@@ -62,8 +62,8 @@ def _planned(chosen: Settings, mask: Mask, name: str, folder: Path) -> str:
     data = real.check(chosen.algorithm, auditor.readings())
     foretell(stages_of(real, chosen.algorithm, chosen.recipe, name, auditor))
     ledger = Ledger()
-    bench = Rehearsal(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, Store(_scratch()), chosen.reward, None,
-                      mask.hide, kept=kept, ledger=ledger)
+    bench = Rehearsal(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, Store(_scratch()), chosen.reward,
+                      None, mask.hide, kept=kept, ledger=ledger)
     bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation, baseline = bench.evaluate(chosen.algorithm, chosen.recipe, name), bench.baseline(chosen.algorithm)
     auditor = Auditor(bench, chosen.auditor)
@@ -78,6 +78,6 @@ def _planned(chosen: Settings, mask: Mask, name: str, folder: Path) -> str:
     if len(evaluation.samples):
         figures(chosen.algorithm, evaluation, baseline, bench.start(chosen.algorithm).against)
     device = pick_device()
-    made = Plan(list(ledger.parts.values()), before.rest(ledger.spent), chosen.budget.price_per_hour, room_bytes(device),
-                str(device))
+    made = Plan(list(ledger.parts.values()), before.rest(ledger.spent), chosen.budget.price_per_hour,
+                room_bytes(device), str(device))
     return made.text(name)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from algorithms.common.support import progress as module
-from algorithms.common.support.progress import in_parts, progress, shown
+from algorithms.common.support import phases as module
+from algorithms.common.support.phases import in_parts, progress, shown
 
 
 class Clock:
