@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from algorithms.common.runs import jobs, launching
 from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
+from algorithms.common.runs.trial import shrink
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.support.quiet import quieten, without_bars
 from algorithms.common.support.terminal import printable
@@ -72,6 +73,8 @@ def work(config: DictConfig) -> None:
         at_home(config)
         if not config.trainer.progress:
             without_bars()
+        if config.trial:
+            shrink(config)
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)

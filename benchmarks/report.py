@@ -27,13 +27,14 @@ from . import budgets
 from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
-from .results_read import ROWS, ReportError, Result, collect
+from .results_read import ROWS, ReportError, Result, collect, marks
 from .starts import start_rows
 from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
+TRIAL = "A trial: rows marked debug=trial took a few steps on a little data; their figures say nothing of the methods."
 exit_code = 0  # of the process: 1 once a multirun's job has failed; run.py exits with it
 
 
@@ -66,6 +67,7 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
+    words = f"{TRIAL} {words}" if any(result.trial for result in results) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
@@ -174,11 +176,12 @@ def _varying(results: Sequence[Result]) -> list[str]:
     """Overrides that differ between runs and make them different things; absent is a value of its own."""
     keys = dict.fromkeys(key for result in results for key in result.overrides)
     return [key for key in keys if len({result.overrides.get(key) for result in results}) > 1
-            and key not in ("seed", "algorithm") and not key.startswith(("hydra.", "stages.", "report."))]
+            and key not in ("seed", "algorithm", "debug") and not key.startswith(("hydra.", "stages.", "report."))]
 
 
 def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, result.overrides[key]) for key in varying if key in result.overrides)
+    told = {key: result.overrides[key] for key in varying if key in result.overrides}
+    return tuple([*told.items(), *marks(result).items()])
 
 
 def _shared(complete: Sequence[Result]) -> dict[str, Shared]:

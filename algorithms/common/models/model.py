@@ -213,6 +213,12 @@ def model_digest(config: ModelConfig) -> str:
     return weights_digest(folder)
 
 
+def no_room(new_tokens: int, max_length: int, key: str) -> str:
+    """The message where answers leave no token for their prompts; key: of the answers' length."""
+    return (f"{key}: found {new_tokens}; expected less than model.max_length = {max_length}; "
+            "fix: lower the one or raise the other")
+
+
 class Role:
     """One role's answers. Frozen roles never build a graph."""
 
@@ -383,8 +389,7 @@ class Models:
         config = self.config
         room = config.max_length - new_tokens
         if room < 1:
-            raise ConfigError(f"sampling.max_new_tokens: found {new_tokens}; expected less than model.max_length = "
-                              f"{config.max_length}; fix: lower the one or raise the other")
+            raise ConfigError(no_room(new_tokens, config.max_length, "sampling.max_new_tokens"))
         return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:

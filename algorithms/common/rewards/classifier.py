@@ -19,6 +19,7 @@ from ..support.checkout import local_folder
 from ..support.checks import at_least, one_of, require
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
+from ..support.phases import in_parts
 from .sources import checked, counted
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class Classifier(RewardSource):
         def score(responses: list[Response]) -> list[float]:
             rows = [self._encoded(tokenizer, response) for response in responses]
             values = [0.0] * len(rows)
-            for part in of_equal_length([_shape(row["input_ids"], model.config) for row in rows], size):
+            parts = of_equal_length([_shape(row["input_ids"], model.config) for row in rows], size)
+            for part in in_parts("scoring", parts, len(rows), "answers"):
                 for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
                     values[place] = value
             return values

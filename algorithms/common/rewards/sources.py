@@ -24,6 +24,7 @@ from ..data.records import Record
 from ..data.template import Example
 from ..models.model import ModelConfig, Models
 from ..support.errors import ConfigError, TrainingError, UserError, raised_in
+from ..support.phases import in_parts
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -95,8 +96,9 @@ class Trained(RewardSource):
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
     values: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        values += algorithm.score(models, models.collate(examples[start:start + batch_size]))[:, 0].tolist()
+    parts = [examples[start:start + batch_size] for start in range(0, len(examples), batch_size)]
+    for part in in_parts("scoring", parts, len(examples), "answers"):
+        values += algorithm.score(models, models.collate(part))[:, 0].tolist()
     return values
 
 

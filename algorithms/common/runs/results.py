@@ -71,6 +71,7 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str], ran: boo
     """What every result.json begins with. ran: on this process's device; naming it loads what runs on it."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
+            "trial": bool(mask.config.get("trial")),
             "config": mask.config, "overrides": [mask.override(item) for item in overrides],
             "commit": commit(files_of(_targets(mask.config))), "versions": versions(),
             "device": device_name() if ran else None}
