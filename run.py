@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -15,10 +16,11 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from algorithms.common.runs import jobs, launching
-from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
+from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
+from algorithms.common.runs.trial import shrink
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
-from algorithms.common.support.quiet import quieten
+from algorithms.common.support.quiet import quieten, without_bars
 from algorithms.common.support.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -69,6 +71,10 @@ def work(config: DictConfig) -> None:
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)
         at_home(config)
+        if not config.trainer.progress:
+            without_bars()
+        if config.trial:
+            shrink(config)
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
@@ -133,12 +139,17 @@ if __name__ == "__main__":
     except (HydraException, ValueError) as error:
         running = launching.begun and jobs.marks(launching.begun[0])  # then it is no matter of the command line
         messages = [] if running else explain_overrides(sys.argv[1:], str(CONF), error)
-        if not messages and not running:  # a fault of the program
+        if not messages and isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+            messages = [told for told in [unwritable(error.__cause__)] if told]
+        if not messages and not running:  # a fault of the program, not of the command line
             raise
         print(printable("\n".join(messages) or f"{type(error).__name__}: {error}"), file=sys.stderr)
         if running:
             conclude()
         sys.exit(1 if running else 2)
+    except yaml.MarkedYAMLError as error:
+        print(printable(unreadable_yaml(error)), file=sys.stderr)
+        sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
         full = full_disk(error, "writing what a run leaves", key="hydra.run.dir=PATH or hydra.sweep.dir=PATH")
         if isinstance(error, UserError):

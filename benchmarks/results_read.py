@@ -52,6 +52,7 @@ class Result:
     seed: int | None
     overrides: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+    trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     diverged: bool = False                      # failed, since training gave numbers that are not finite
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
@@ -68,6 +69,11 @@ class Result:
     device: str | None = None
     said: tuple[str, ...] = ()                  # of the judges of its answers
     raw: dict[str, Any] = field(default_factory=dict, repr=False)   # result.json whole
+
+
+def marks(result: Result) -> dict[str, str]:
+    """Settings that a row shows whether or not they tell it from others: it is not what its name says."""
+    return {"debug": "trial"} if result.trial else {}
 
 
 def collect(folders: Sequence[str | Path]) -> list[Result]:
@@ -116,7 +122,7 @@ def _read(path: Path) -> Result:
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
     return Result(
         folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
-        seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
+        seed=get("seed", int), trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
@@ -296,7 +302,7 @@ def _unfinished(folder: Path, path: Path) -> Result | None:
         return None
     given = _overrides(path, overrides)
     return Result(folder, "failed", str(choices.get("algorithm", "?")), _seed(given.get("seed", "")), given,
-                  error="no result.json: the job was killed or is still running")
+                  error="no result.json: the job was killed or is still running", trial=choices.get("debug") == "trial")
 
 
 def _never_begun(path: Path) -> list[Result]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...support.errors import DataError
-from .columns import OPTIONAL, Layout, check
+from .columns import CONVENTIONS, OPTIONAL, Layout, check
 from .groups import Groups, digest, texts
 from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
@@ -113,6 +113,7 @@ class Loader:
         self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
         self._elsewhere: set[bytes] = set()     # groups of the files before
+        self._columns: set[str] = set()         # of the file that is read: those that need no word
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -154,6 +155,8 @@ class Loader:
             _Unit([row.line], row.value) for row in self._passing(source.path, rows))
         for unit in units:
             try:
+                if self.mapper is None:
+                    self._notice(source.path, unit.value if self.group is not None else [unit.value])
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
@@ -223,8 +226,10 @@ class Loader:
             except BadRow:
                 name = None
             if self._elsewhere and name is not None and digest(name) in self._elsewhere:
-                raise data_error(source.path, row.line, self.group, f"{show(name)}, a group that an earlier file has rows "
-                                 "of too", "all rows of a group in one file", "write the rows of these files into one")
+                found = f"{show(name)}, a group that an earlier file has rows of too"
+                raise data_error(source.path, row.line, self.group, found, "all rows of a group in one file",
+                                 "write the rows of these files into one, or where they are two groups, give each "
+                                 "file's groups names of their own")
             groups.add(name)
         self._elsewhere |= groups.digests()
         try:
@@ -306,7 +311,17 @@ class Loader:
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
             self.report.ignored_columns[source.path] = ignored
+        self._columns = used.union(found, () if layout.known is None else CONVENTIONS)
         return layout
+
+    def _notice(self, path: str, rows: list[Any]):
+        """Tell of columns that the first rows do not have and nothing reads."""
+        for row in rows:
+            if isinstance(row, dict) and not row.keys() <= self._columns:
+                late = [name for name in row if name not in self._columns and row[name] is not None]
+                self._columns.update(late)
+                if late:
+                    self.report.ignored_columns.setdefault(path, []).extend(late)
 
     def _mapped(self, row: Any) -> list[Record | Skipped]:
         """What data.mapper makes, its records checked; whatever goes wrong inside it makes the row a bad one."""

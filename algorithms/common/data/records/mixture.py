@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Mixture:
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     total: int | None = None
+
+    in_trial: ClassVar[dict[str, int]] = {"total": 256}
 
     def __post_init__(self):
         for name, source in self.sources.items():
