@@ -209,8 +209,8 @@ def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
         told = OmegaConf.create()
         for key, value in values.items():
             OmegaConf.update(told, key, value)
-        (group / f"{number}.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(told)}", encoding="utf-8")
-    names = ",".join(map(str, range(len(settings))))
+        (group / f"trial{number}.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(told)}", encoding="utf-8")
+    names = ",".join(f"trial{number}" for number in range(len(settings)))  # a number alone is no choice for Hydra
     return [f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
 
 

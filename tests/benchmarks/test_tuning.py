@@ -62,9 +62,11 @@ def test_random_trials_are_as_many_as_asked_and_the_same_each_time(tmp_path):
         arguments = search(tuned(), "dpo", folder)
         jobs = job_overrides("-m", *(one for one in arguments if not one.startswith(("hydra.", "+drawn"))))
         assert len(jobs) == 1 and "eval.split=tuning" in arguments and "seed=1000" in arguments
-        assert "+drawn=0,1,2,3,4" in arguments
+        assert "+drawn=trial0,trial1,trial2,trial3,trial4" in arguments
         files = sorted((folder / "conf" / "drawn").glob("*.yaml"))
         drawn.append([OmegaConf.to_container(OmegaConf.load(path)) for path in files])
+        first = [one.replace(",trial1,trial2,trial3,trial4", "") for one in arguments]
+        assert composed(*first).algorithm.beta == drawn[-1][0]["algorithm"]["beta"]  # as a choice that Hydra reads
     assert drawn[0] == drawn[1] and len({one["algorithm"]["beta"] for one in drawn[0]}) == 5
     assert search(tuned(seed=7), "dpo", tmp_path / "c") != search(tuned(), "dpo", tmp_path / "a")
 
@@ -95,8 +97,8 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
     tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
     assert [name for name, _ in sweeps] == ["short", "full"]
-    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=0,1" in sweeps[1][1]
-    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"{number}.yaml") for number in (0, 1)]
+    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=trial0,trial1" in sweeps[1][1]
+    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"trial{number}.yaml") for number in (0, 1)]
     assert [one.algorithm.beta for one in kept] == [0.5, 0.4]  # the best two of five
     assert sum(trial.cost["seconds"] for trial in tried) == 5 * 2 + 2 * 8 and len(full) == 2
 
