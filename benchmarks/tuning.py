@@ -121,6 +121,8 @@ class Trial:
 
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Tune every method, run the best of each with all seeds, report."""
+    if config.get("tune") is None:
+        raise ConfigError("tune: found no choice of what is tried; expected one, as conf/tune/lab.yaml; fix: tune=lab")
     tuning: Tuning = build(config, ("tune",))["tune"]
     state = HydraConfig.get()
     common = [one for one in overrides if not _own(one)]

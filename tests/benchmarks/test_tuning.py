@@ -135,6 +135,11 @@ def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):
         assert told["tuning"] == {"trials": 4, "full": 3}
 
 
+def test_tuning_nothing_is_refused(tmp_path):
+    ended = invoke("task=tune", f"hydra.run.dir={tmp_path}")
+    assert ended.status == 2 and ended.err.startswith("tune: found no choice") and ended.err.endswith("fix: tune=lab\n")
+
+
 def test_trials_are_no_rows_of_the_table_above_them(tmp_path):
     write_run(tmp_path / "trials" / "dpo" / "0", trial_run(0.1, 1.0))
     write_run(tmp_path / "runs" / "dpo" / "0", trial_run(0.1, 1.0, 0))
