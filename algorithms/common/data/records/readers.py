@@ -7,14 +7,18 @@ written by ``datasets.save_to_disk``. Nothing here knows what a row means. What 
 
 import csv
 import itertools
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...support.errors import ConfigError, DataError
 from .json_rows import json_file, json_lines, optional_keys
 from .lines import Row, data_error, hydra_text, lines, override, show
+from .shards import TRAIN, found_in, is_saved
+
+log = logging.getLogger(__name__)
 
 __all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
 
@@ -106,6 +110,18 @@ class Source:
             if value is not None and kind not in kinds:
                 raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; "
                                   f"expected a file of the format {' or '.join(kinds)}; fix: leave it null")
+
+
+def found_files(path: str | os.PathLike | Iterable[str | os.PathLike], format: str | None, split: str = TRAIN
+                ) -> list[str]:
+    """The files that data.path stands for, see ``shards``; what a glob or a folder gives is said."""
+    found = []
+    for one in [path] if isinstance(path, (str, os.PathLike)) else path:
+        shards = found_in(os.fspath(one), EXTENSIONS if format is None else None, split)
+        if shards.files != (shards.path,):
+            log.info("%s", shards)
+        found += shards.files
+    return found
 
 
 def check_delimiter(delimiter: str | None, key: str):
@@ -224,10 +240,9 @@ def _folder(source: Source) -> Iterator[Row]:
     import datasets
     import pyarrow
 
-    names = os.listdir(source.path)
-    if "state.json" not in names and "dataset_dict.json" not in names:
+    if not is_saved(source.path):
         raise data_error(source.path, 1, "file", "a folder", "a file, or a folder written by datasets.save_to_disk",
-                         "set data.path to a file, or to a list of files")
+                         "set it to a file")
     number = 0
     try:
         data = datasets.load_from_disk(source.path)

@@ -1,7 +1,6 @@
 """The data of a run: named sets of records, and files as their source."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,9 +11,10 @@ from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
 from .loading import Filter, Loader, LoadReport, Mapper, turn_key_told
-from .readers import Hub, Source, check_delimiter
+from .readers import Hub, Source, check_delimiter, found_files
 from .recognition import template_parts
 from .record import Record
+from .shards import grouped
 from .storage import Records
 from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
                     ranked, rated, set_aside, split)
@@ -83,10 +83,11 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
 class FileData:
     """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
 
-    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
-    no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
-    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir
-    are read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
+    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet; globs and folders stand for their
+    files in order (``shards``). name: a hub dataset, read where no path is given: so the presets of ``conf/data`` read
+    it, or with ``data.path`` a file that is laid out like it.
+    split: the part of a hub dataset or of a folder, whose files say theirs by their names. subset, revision, data_dir:
+    see ``readers.Hub``; several data_dir are read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
@@ -210,9 +211,8 @@ class FileData:
             return [Hub(self.name, self.subset, self.split, self.revision, folder) for folder in folders]
         if self.name:
             log.info("data.path is read, not the hub's %s", self.name)
-        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split, self.delimiter, self.rows)
-                for path in paths]
+        return [Source(path, self.format, self.header, self.quoting, self.split, self.delimiter, self.rows)
+                for path in found_files(self.path, self.format, self.split)]
 
 
 def _as_chat(record: Record) -> Record:
@@ -232,7 +232,7 @@ def _log_report(report: LoadReport):
         log.info("filtered %d rows: %s", count, name)
     for name, count in report.turn_keys.items():
         log.info("%s", turn_key_told(name, count))
-    for path, names in report.ignored_columns.items():
+    for path, names in grouped(report.ignored_columns).items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
                         (report.rows_without_records, "rows without a record")):

@@ -12,7 +12,7 @@ from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets, FileData
 from ..records.loading import SHOWN, Loader, LoadReport
-from ..records.readers import Source, data_error, show
+from ..records.readers import Source, data_error, found_files, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
 from ..records.values import BadRow, kind, text_of
@@ -121,9 +121,8 @@ class RefusalData:
         columns = self.columns or {}
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
-        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter,
-                          rows=self.rows) for path in paths]
+        sources = [Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows)
+                   for path in found_files(self.path, self.format)]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)
