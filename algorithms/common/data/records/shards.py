@@ -51,7 +51,9 @@ def found_in(path: str, formats: Mapping[str, str] | None, split: str = TRAIN) -
         return _in_folder(path, formats, split)
     if os.path.exists(path) or not glob.has_magic(path):
         return Shards(path, (path,))
-    matched = sorted(glob.glob(path, recursive=True), key=natural)
+    hidden = not _visible(os.path.basename(path))       # asked for by name
+    matched = [one for one in glob.glob(path, recursive=True) if hidden or _visible(os.path.basename(one))]
+    matched.sort(key=natural)
     folders = [] if path.endswith("**") else filter(os.path.isdir, matched)     # ** matches what lies in them, too
     parts = {folder: found_in(folder, formats, split) for folder in folders}
     files = [one for one in matched if os.path.isfile(one)]
