@@ -51,8 +51,10 @@ def found_in(path: str, formats: Mapping[str, str] | None, split: str = TRAIN) -
         return _in_folder(path, formats, split)
     if os.path.exists(path) or not glob.has_magic(path):
         return Shards(path, (path,))
-    hidden = not _visible(os.path.basename(path))       # asked for by name
-    matched = [one for one in glob.glob(path, recursive=True) if hidden or _visible(os.path.basename(one))]
+    named = next(i for i, part in enumerate(path.split(os.sep)) if glob.has_magic(part))    # what stands before it
+    hidden = not _visible(os.path.basename(path))
+    matched = [one for one in glob.glob(path, recursive=True)
+               if hidden or _visible(os.sep.join(one.split(os.sep)[named:]))]
     matched.sort(key=natural)
     folders = [] if path.endswith("**") else filter(os.path.isdir, matched)     # ** matches what lies in them, too
     parts = {folder: found_in(folder, formats, split) for folder in folders}
