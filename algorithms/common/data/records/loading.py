@@ -49,6 +49,7 @@ class LoadReport:
     turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: only 0
     unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
     fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
+    own_files: dict[str, str] = field(default_factory=dict)     # set that is read by itself → from where
     sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
 
     def to_dict(self) -> dict:
@@ -121,7 +122,7 @@ class Loader:
         """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
         path = ""
         for source in sources:
-            path = source.path
+            path = source.named
             try:
                 yield from itertools.islice(self._of(source), self._left())
             finally:
@@ -148,16 +149,16 @@ class Loader:
             convert = layout.parts if self.group is None else layout.joined
         else:
             convert = self._mapped
-            self.report.layouts[source.path] = "by data.mapper"
+            self.report.layouts[source.named] = "by data.mapper"
         units = self._groups(source) if self.group is not None else (
-            _Unit([row.line], row.value) for row in self._passing(source.path, rows))
+            _Unit([row.line], row.value) for row in self._passing(source.named, rows))
         for unit in units:
             try:
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
             except BadRow as bad:
-                self._refuse(source.path, unit, bad)
+                self._refuse(source.named, unit, bad)
                 continue
             self._skipped.update(part.what for part in made if isinstance(part, Skipped))
             records = [part for part in made if isinstance(part, Record)]
@@ -168,7 +169,7 @@ class Loader:
                 self._kinds[record_kind(record)] += 1
                 asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
                 self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
-                place = {"source": source.path, "line": unit.lines[0]}
+                place = {"source": source.named, "line": unit.lines[0]}
                 if self.group is not None:
                     place |= {"lines": unit.lines, "response_lines": _response_lines(record, unit)}
                 yield replace(record, meta=place | record.meta)
@@ -197,7 +198,7 @@ class Loader:
     def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
         """The groups of a file, which is read at least twice."""
         if os.path.exists(source.path) and not os.path.isfile(source.path) and not os.path.isdir(source.path):
-            raise data_error(source.path, 1, "file", "a pipe", "a file, which data.group reads twice",
+            raise data_error(source.named, 1, "file", "a pipe", "a file, which data.group reads twice",
                              "write the rows to a file")
 
         def read() -> Iterator[Row]:
@@ -211,7 +212,7 @@ class Loader:
             try:
                 self._group_of(row.value)
             except BadRow as bad:
-                self.report.refuse(source.path, row.line, bad)
+                self.report.refuse(source.named, row.line, bad)
             else:
                 self._filtered[_name(self.filter)] += 1
 
@@ -225,7 +226,7 @@ class Loader:
             for rows in groups.gather(read, met):
                 yield _Unit([row.line for row in rows], [row.value for row in rows])
         except ValueError:
-            raise data_error(source.path, 1, "file", "other rows at the second reading", "a file that stays as it is",
+            raise data_error(source.named, 1, "file", "other rows at the second reading", "a file that stays as it is",
                              "run the command again once nothing writes to it") from None
 
     def _group_of(self, value: Any) -> str | int | None:
@@ -287,17 +288,17 @@ class Loader:
     def _layout(self, source: Source | Hub, head: list[Row]) -> Layout:
         objects = [row.value for row in head if isinstance(row.value, dict)]
         if not objects:
-            raise data_error(source.path, head[0].line, "row", kind(head[0].value), "an object with columns",
+            raise data_error(source.named, head[0].line, "row", kind(head[0].value), "an object with columns",
                              "give every row its columns' names")
         found = list(dict.fromkeys(name for value in objects for name in value))
         if len(head) == PEEK:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
-        layout = recognise(source.path, found, self.columns, source.textual, self.template)
-        self.report.layouts[source.path], self.report.columns[source.path] = layout.name, dict(layout.columns)
+        layout = recognise(source.named, found, self.columns, source.textual, self.template)
+        self.report.layouts[source.named], self.report.columns[source.named] = layout.name, dict(layout.columns)
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
-            self.report.ignored_columns[source.path] = ignored
+            self.report.ignored_columns[source.named] = ignored
         return layout
 
     def _mapped(self, row: Any) -> list[Record | Skipped]:

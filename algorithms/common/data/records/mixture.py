@@ -7,7 +7,7 @@ source i gives weight_i / Σ weight of `total` records, as whole numbers (larges
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from ...support.seeds import permutation
 from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
+from .reports import added
 from .sets import HELD_OUT, TRAINING, DataSets, Measure
 from .storage import Records
 
@@ -297,25 +298,9 @@ def _same(golds: list) -> bool:
 
 def _report(parts: dict[str, _Part]) -> LoadReport:
     """The sources' reports added up; counts by source, and those of a source's own parts as SOURCE/PART."""
-    total = LoadReport()
-    for name, part in parts.items():
-        for f in fields(LoadReport):
-            if f.name not in ("sources", "first"):
-                own = getattr(part.report, f.name)
-                told = {key: f"{name}: {text}" for key, text in own.items()} if f.name == "fallbacks" else own
-                setattr(total, f.name, _sum(getattr(total, f.name), told))
+    total = added(replace(part.report, fallbacks={key: f"{name}: {text}" for key, text in part.report.fallbacks.items()})
+                  for name, part in parts.items())
     total.sources = {name: part.counts for name, part in parts.items()}
     total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
                       for inner, counts in part.report.sources.items()}
-    total.first = {reason: told for part in reversed(parts.values()) for reason, told in part.report.first.items()}
-    total.lines = {reason: lines[:SHOWN] for reason, lines in total.lines.items()}
     return total
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """Numbers are added, lists joined, texts both told, dicts joined key by key."""
-    if isinstance(a, dict):
-        return {key: _sum(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}
-    if isinstance(a, str):
-        return a if a == b else f"{a}; {b}"
-    return a + b

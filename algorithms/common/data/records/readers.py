@@ -41,6 +41,7 @@ class Source:
     delimiter: the character between CSV/TSV fields; None: a comma, of TSV a tab.
     rows: the dotted name of the list of rows within a JSON object; None: the file is an array.
     task: the YAML file whose keys these options are; None: they are data.*.
+    shown: what messages about rows and records call it; None: its path.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Source:
     delimiter: str | None = None
     rows: str | None = None
     task: str | None = None
+    shown: str | None = None
     blank_lines: int = 0
 
     def __iter__(self) -> Iterator[Row]:
@@ -67,6 +69,11 @@ class Source:
             yield row
         if not rows:
             raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+
+    @property
+    def named(self) -> str:
+        """What it is called where its rows are told of."""
+        return self.shown or self.path
 
     @property
     def kind(self) -> str:
@@ -271,6 +278,7 @@ class Hub:
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
+    shown: str | None = None
     blank_lines: int = 0
     textual: bool = False
 
@@ -282,6 +290,11 @@ class Hub:
     def path(self) -> str:
         """Its name in messages and reports."""
         return self.name if self.data_dir is None else f"{self.name}/{self.data_dir}"
+
+    @property
+    def named(self) -> str:
+        """The same, where its rows are told of."""
+        return self.shown or self.path
 
     def __iter__(self) -> Iterator[Row]:
         import datasets

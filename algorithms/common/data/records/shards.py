@@ -5,6 +5,7 @@ A folder is read as its data files, at any depth. Those whose names say which sp
 """
 
 import glob
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -24,13 +25,11 @@ SHOWN = 5                                       # files that a message names
 
 @dataclass(frozen=True)
 class Shards:
-    """The files that one path stands for, `files`; what of its folder is of no format that is read, `others`; and the
-    splits that its folder's files are of, none where no file's name says one."""
+    """The files that one path stands for, `files`; and what lies beside them in no format that is read, `others`."""
 
     path: str
     files: tuple[str, ...]
     others: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         names = list(map(os.path.basename, self.files))
@@ -71,6 +70,18 @@ def is_saved(path: str) -> bool:
     return any(os.path.isfile(os.path.join(path, name)) for name in SAVED)
 
 
+def splits_of(path: str, formats: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The splits of a saved DatasetDict, or of a folder whose files' names say theirs; none of anything else."""
+    saved = os.path.join(path, SAVED[1])
+    if os.path.isfile(saved):
+        try:
+            with open(saved, encoding="utf-8") as file:
+                return tuple(json.load(file)["splits"])
+        except (OSError, ValueError, KeyError, TypeError):      # whoever reads the folder is told
+            return ()
+    return _shards_of(path, formats)[1] if os.path.isdir(path) and not is_saved(path) else ()
+
+
 def split_of(path: str) -> str:
     """The split that a file's name says, by the words the hub knows them by; `train` where it says none."""
     return _split_named(path) or TRAIN
@@ -96,22 +107,33 @@ def _split_named(path: str) -> str | None:
 
 
 def _in_folder(folder: str, formats: Mapping[str, str] | None, split: str) -> Shards:
-    files = [file for file in _walk(folder) if _visible(os.path.relpath(file, folder))]
-    read = [file for file in files if _format(file, formats) is not None]
-    if not read:
-        there = [os.path.relpath(file, folder) for file in files]
+    of, splits, others = _shards_of(folder, formats)
+    if not of:
+        there = [os.path.relpath(file, folder) for file in others]
         named = f" with {', '.join(there[:SHOWN])}{', …' * (len(there) > SHOWN)}" if there else ", empty,"
         raise data_error(folder, 1, "file", f"a folder{named} and no data file", "files of a format that is read, or a "
                          "folder written by datasets.save_to_disk",
                          "set data.path to the files, and data.format where their names do not say it")
-    of: dict[str, list[str]] = {}
-    for file in read:
-        of.setdefault(split_of(os.path.relpath(file, folder)), []).append(file)
-    named = any(_split_named(os.path.relpath(file, folder)) for file in read)
-    chosen = _of_split(folder, of, split) if named else read
+    chosen = _of_split(folder, of, split) if splits else of[TRAIN]
     _check_one_format(folder, chosen, formats)
-    others = tuple(file for file in files if file not in set(read))
-    return Shards(folder, tuple(chosen), others, tuple(of) if named else ())
+    return Shards(folder, tuple(chosen), tuple(others))
+
+
+def _shards_of(folder: str, formats: Mapping[str, str] | None
+               ) -> tuple[dict[str, list[str]], tuple[str, ...], list[str]]:
+    """(split → its files, the splits where names say them, the files of no format that is read) of a folder."""
+    of: dict[str, list[str]] = {}
+    others, named = [], False
+    for file in _walk(folder):
+        path = os.path.relpath(file, folder)
+        if not _visible(path):
+            continue
+        if _format(file, formats) is None:
+            others.append(file)
+        else:
+            of.setdefault(split_of(path), []).append(file)
+            named = named or _split_named(path) is not None
+    return of, tuple(of) if named else (), others
 
 
 def _walk(folder: str) -> list[str]:
