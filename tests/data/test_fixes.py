@@ -182,7 +182,7 @@ BY_HAND = [     # file, content, what is found, the fix, the content as it says 
     ("a.jsonl.gz", text(ROWS), "no valid gzip data", "drop .gz from its name if it is", ("a.jsonl", text(ROWS))),
     ("a.jsonl.gz", gzip.compress(text(ROWS).encode())[:-9], "the end of the data inside", "write the file again",
      gzip.compress(text(ROWS).encode())),
-    ("a.jsonl", b"PK\x03\x04rest", "a zip archive", "unpack it first", text(ROWS)),
+    ("a.jsonl", b"PK\x03\x04rest", "a zip archive", "name the file .zip, or set data.format=jsonl.zip", text(ROWS)),
     ("a.jsonl", text(ROWS)[:-5], "invalid JSON", "correct or complete the row", text(ROWS)),
     ("a.jsonl", '{"prompt": NaN}', "the literal NaN", "missing numbers are null", text(ROWS)),
     ("a.jsonl", '{"prompt": "p", "prompt": "q"}', "the key 'prompt' twice", "correct the row", '{"prompt": "p"}'),

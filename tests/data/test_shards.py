@@ -27,7 +27,7 @@ def fill(folder, files):
 
 
 def asked(path, **options):
-    return [record.prompt for record in FileData(path=path, **options).records()[0]]
+    return [record.prompt for record in FileData(path=path, evaluation_split=None, **options).records()[0]]
 
 
 def relative(files, folder):

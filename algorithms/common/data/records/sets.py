@@ -85,11 +85,12 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
 class FileData:
     """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
 
-    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet; globs and folders stand for their
+    path: one or several, as JSON Lines, JSON, CSV, TSV (each also packed) or Parquet; globs and folders stand for their
     files in order (``shards``). name: a hub dataset, read where no path is given: so the presets of ``conf/data`` read
     it, or with ``data.path`` a file that is laid out like it.
     split: the part of a hub dataset or of a folder, whose files say theirs by their names. subset, revision, data_dir:
-    see ``readers.Hub``; several data_dir are read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
+    see ``readers.Hub``; several data_dir are read one after the other. format, encoding, header, quoting, delimiter, rows: see
+    ``readers.Source``.
     demonstrations_path, comparisons_path, prompts_path, evaluation_path: files for one of the sets alone, which is then
     made of nothing else; reading: set → the options (``own_files.OPTIONS``) that its files are read with instead.
     evaluation_split: the split that is evaluated, where no file is; None: none; "auto": `test`, where data.path is a
@@ -127,6 +128,7 @@ class FileData:
     columns: Mapping[str, str | list[str]] | None = None
     template: str | None = None
     chat: bool = False
+    encoding: str | None = None
     header: bool = True
     quoting: bool = True
     delimiter: str | None = None
@@ -263,7 +265,7 @@ class FileData:
         if self.name:
             log.info("data.path is read, not the hub's %s", self.name)
         return [Source(path, self.format, self.header, self.quoting, self.split, self.delimiter, self.rows,
-                       shown=f"{path}/{self.split}" if is_saved(path) and self.split != "train" else None)
+                       encoding=self.encoding, shown=f"{path}/{self.split}" if is_saved(path) and self.split != "train" else None)
                 for path in found_files(self.path, self.format, self.split)]
 
 

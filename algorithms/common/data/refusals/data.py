@@ -34,7 +34,7 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
+    path, format, encoding, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
     name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`; tuning: share of the
@@ -50,6 +50,7 @@ class RefusalData:
 
     path: str | list[str] | None = None
     format: str | None = None
+    encoding: str | None = None
     header: bool = True
     quoting: bool = True
     delimiter: str | None = None
@@ -121,7 +122,8 @@ class RefusalData:
         columns = self.columns or {}
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
-        sources = [Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows)
+        sources = [Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows,
+                          encoding=self.encoding)
                    for path in found_files(self.path, self.format)]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
