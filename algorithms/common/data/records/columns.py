@@ -6,7 +6,7 @@ cannot be used raises BadRow.
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a
 system column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of
 them, one alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt,
-an HH transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts needs a mapper.
+an HH transcript. Prompts that are lists of texts are turns, too (``turn_lists``). All other text is used as it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,9 @@ from typing import Any
 
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
-from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of, number_of,
-                     text_of, turns_of)
+from .turn_lists import turns_listed
+from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of,
+                     number_of, text_of, turns_of)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
 LAYOUTS = {
@@ -49,14 +50,14 @@ class Layout:
 
     A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
     then adds nothing.
-    textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
+    listed: the prompt is a list of texts, or the JSON text of one: turns of the user and the assistant.
     known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
     of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
     columns: Mapping[str, str | list[str]]
-    textual: bool = False
+    listed: bool = False
     known: frozenset[str] | None = None
     template: list[tuple[str, str | None]] | None = None
 
@@ -168,7 +169,7 @@ def option(columns: Mapping[str, str | list[str]]) -> str:
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
     """What every record read from a file must hold, whoever made it; raises BadRow.
 
-    columns: field → column, to name the column in the message; a mapper's records have none, and may be ties.
+    columns: field → column, to name the column in the message; a mapper's records have none.
     """
     column = partial(column_of, columns)
     if not isinstance(record.prompt, str):
@@ -193,14 +194,11 @@ def _asked_texts(prompt: str | Messages) -> list[str]:
 
 
 def _check_compared(record: Record, columns: Mapping[str, str | list[str]]):
-    """Refuses a comparison of equal texts, and by columns a pair of equal scores."""
+    """Refuses a comparison of equal texts; equal scores are a tie."""
     pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
     if len(set(record.responses)) == 1 and (pair or not tied):
         raise BadRow("identical pair", column_of(columns, "rejected", "response", "responses"),
                      f"the same text {'twice' if pair else 'in all'}", "two different responses")
-    if columns and pair and tied:
-        raise BadRow("tied pair", column_of(columns, "score", "label", "scores"), "two equal scores",
-                     "one response better than the other")
 
 
 class _Fields:
@@ -325,7 +323,8 @@ class _Fields:
             value = "".join(text + ("" if name is None else text_of(self._cell(name), name)) for text, name in template)
         else:
             value = self._value("prompt")
-            turns = turns_of(value, self._column("prompt"))
+            turns = (turns_listed(value, self._column("prompt")) if self.layout.listed
+                     else turns_of(value, self._column("prompt")))
         if turns is not None:
             return turns, None
         parsed = parse_transcript(value)
@@ -348,11 +347,10 @@ class _Fields:
         return [{"role": "system", "content": system}, *prompt]
 
     def _scores(self, count: int) -> list[float] | None:
-        textual = self.layout.textual
         if "label" in self.columns:
-            return [label_of(self._value("label"), self._column("label"), textual)]
+            return [label_of(self._value("label"), self._column("label"))]
         if "score" in self.columns:
-            return [number_of(self._value("score"), self._column("score"), textual)]
+            return [number_of(self._value("score"), self._column("score"))]
         if "scores" not in self.columns:
             return None
         names, name = self.columns["scores"], self._column("scores")
@@ -362,7 +360,7 @@ class _Fields:
             values = [self._cell(one) for one in names]
         if len(values) != count:
             raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
-        return [number_of(value, name, textual) for value in values]
+        return [number_of(value, name) for value in values]
 
 
 def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:

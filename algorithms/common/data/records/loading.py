@@ -16,6 +16,7 @@ from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
 from .record import Record, further
 from .refused import RefusedRows, cut
+from .turn_lists import cell_or_none, lists_of_turns
 from .values import BadRow, Skipped, cell, kind, text_of
 
 PEEK = 100                      # rows whose columns decide the layout
@@ -294,7 +295,8 @@ class Loader:
         if len(head) == PEEK:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
-        layout = recognise(source.named, found, self.columns, source.textual, self.template)
+        layout = recognise(source.named, found, self.columns, self.template)
+        layout = replace(layout, listed=lists_of_turns(cell_or_none(row, layout.columns.get("prompt")) for row in objects))
         self.report.layouts[source.named], self.report.columns[source.named] = layout.name, dict(layout.columns)
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:

@@ -132,11 +132,6 @@ class Source:
         ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
         return optional_keys(self, names) if ragged and names else set()
 
-    @property
-    def textual(self) -> bool:
-        """Whether all values are text (CSV, TSV), so that numbers must be parsed from it."""
-        return not os.path.isdir(self.path) and self.kind.partition(".")[0] in ("csv", "tsv")
-
     def key(self, name: str) -> str:
         """One of these options as messages name it."""
         return f"data.{name}" if self.task is None else f"{name} in {self.task}"
@@ -320,7 +315,6 @@ class Hub:
     data_dir: str | None = None
     shown: str | None = None
     blank_lines: int = 0
-    textual: bool = False
 
     def late_columns(self, names: set[str]) -> set[str]:
         """None: every row has all columns."""

@@ -31,7 +31,7 @@ KNOWN_LAYOUTS = (
     "{chosen_messages, rejected_messages}; system or system_prompt may be added")
 
 
-def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]], textual: bool,
+def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]],
               template: str | None = None) -> Layout:
     """The layout of a file with the columns `found`: by `columns` (data.columns) or, where empty, by convention.
 
@@ -39,10 +39,10 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
     """
     found = list(dict.fromkeys(found))
     if columns:
-        layout, ambiguity, fix = _as_told(path, found, columns, textual, template), "", _FIX
+        layout, ambiguity, fix = _as_told(path, found, columns, template), "", _FIX
     else:
         readings = _readings(found)
-        layout = Layout(_by_convention(readings), textual, known=frozenset(found))
+        layout = Layout(_by_convention(readings), known=frozenset(found))
         ambiguity, fix = _doubts(found, readings)
     fields = layout.columns.keys()
     if not is_layout(fields) and (columns or fields - {"system"} not in REPEATED):
@@ -56,14 +56,14 @@ def _listed(found: list[str]) -> str:
     return "the columns " + (", ".join(map(show, found)) or "(none)")
 
 
-def _as_told(path: str, found: list[str], columns: Mapping[str, str | list[str]], textual: bool,
+def _as_told(path: str, found: list[str], columns: Mapping[str, str | list[str]],
              template: str | None) -> Layout:
     """The layout of `columns`, of which all must be there."""
     chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
     parts = None if template is None else template_parts(template)
     if parts is not None:
         chosen["prompt"] = [name for _, name in parts if name is not None]
-    layout = Layout(chosen, textual, template=parts)
+    layout = Layout(chosen, template=parts)
     if missing := layout.missing(found):
         keys = "data.columns" if template is None else "data.columns and data.template"
         expected = f"the columns of {keys}: " + ", ".join(map(show, missing))
