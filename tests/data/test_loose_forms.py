@@ -65,3 +65,60 @@ def test_rows_in_chinese(tmp_path):
     assert data.preferences[0].prompt[0]["content"].endswith("药怎么吃？")
     records, _ = FileData(path=str(tmp_path / "a.jsonl")).records()
     assert records[0].responses == ["请按医生的说明服用。", "随便。"]
+
+
+# Winners and ranks
+
+
+A_OR_B = {"prompt": "p", "response_a": "x", "response_b": "y"}
+
+
+@pytest.mark.parametrize("row, value, scores", [
+    (A_OR_B, "a", [1, 0]), (A_OR_B, "B", [0, 1]), (A_OR_B, "model_b", [0, 1]), (A_OR_B, "response_a", [1, 0]),
+    (A_OR_B, "tie", [.5, .5]), ({"question": "p", "answer_1": "x", "answer_2": "y"}, 1, [1, 0]),
+    ({"prompt": "p", "response_0": "x", "response_1": "y"}, 1, [0, 1]),
+    ({"prompt": "p", "output1": "x", "output2": "y", "output3": "z"}, "3", [0, 0, 1]),
+    ({"prompt": "p", "response_1": "x", "response_2": "y"}, 2.0, [0, 1])])
+def test_a_winner_is_named_as_its_column_is(tmp_path, row, value, scores):
+    record = only(tmp_path, {**row, "winner": value})
+    assert record.scores == scores and record.responses == [text for name, text in row.items() if text != "p"]
+
+
+@pytest.mark.parametrize("values, scores", [([1, 2, 1], [[1, 0], [0, 1], [1, 0]]), ([1, 0, 1], [[0, 1], [1, 0], [0, 1]]),
+                                            (["1", "2"], [[1, 0], [0, 1]])])
+def test_numbers_count_from_what_the_first_rows_show(tmp_path, values, scores):
+    path = write(tmp_path, [{**A_OR_B, "winner": value} for value in values])
+    assert [record.scores for record in FileData(path=path).records()[0]] == scores
+
+
+@pytest.mark.parametrize("values", [[1, 1], [0, 1, 2]])
+def test_numbers_that_may_count_from_0_or_1_are_refused(tmp_path, values):
+    path = write(tmp_path, [{**A_OR_B, "winner": value} for value in values])
+    with pytest.raises(DataError, match="winner: found the numbers .*, which may count from 0 or from 1; .*response_a$"):
+        FileData(path=path).records()
+
+
+def test_a_winner_by_named_columns_and_one_that_is_none(tmp_path):
+    path = write(tmp_path, [{"q": "p", "left": "x", "right": "y", "won": won} for won in ("left", "right", "tie", "me")])
+    with pytest.raises(DataError, match=":4: won: found 'me'; expected one of "):
+        FileData(path=path, columns={"prompt": "q", "responses": ["left", "right"], "winner": "won"}).records()
+
+
+@pytest.mark.parametrize("row", [
+    {"prompt": "p", "responses": ["x", "y", "z"], "ranks": [2, "1", 3]},
+    {"prompt": "p", "response_1": "x", "response_2": "y", "response_3": "z", "rank_1": 2, "rank_2": 1, "rank_3": 3}])
+def test_the_lowest_rank_is_the_best(tmp_path, row):
+    record = only(tmp_path, row)
+    assert record.scores == [-2, -1, -3] and record.best == "y"
+
+
+def test_ranks_of_rows_make_a_ranking_by_their_group(tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "response": text, "rank": rank} for text, rank in (("x", 2), ("y", "1"))])
+    with pytest.raises(DataError, match="rank: found ranks of single responses; .*; fix: set data.group=prompt$"):
+        FileData(path=path).records()
+    records, _ = FileData(path=path, group="prompt").records()
+    assert records[0].scores == [-2, -1]
+
+
+def test_scores_beside_numbered_responses(tmp_path):
+    assert only(tmp_path, {**A_OR_B, "score_a": "3", "score_b": 4}).scores == [3, 4]

@@ -15,17 +15,20 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from .judged import Winners, rank_scores
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
 from .turn_lists import turns_listed
 from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of,
                      number_of, text_of, turns_of)
 
-FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
+FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages",
+          "winner", "rank", "ranks")
 LAYOUTS = {
     frozenset(layout.split()) for layout in (
         "prompt chosen rejected", "prompt chosen rejected scores", "chosen rejected", "prompt response",
         "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
+        "prompt responses winner", "prompt responses ranks", "prompt response rank",
         "messages label", "prompt", "response")
 }
 CONVENTIONS = {                     # column → the field it is read as
@@ -50,7 +53,7 @@ class Layout:
 
     A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
     then adds nothing.
-    listed: the prompt is a list of texts, or the JSON text of one: turns of the user and the assistant.
+    listed: the prompt is a list of texts, its turns. winners: how the winner's column names one of the responses.
     known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
     of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
@@ -58,6 +61,7 @@ class Layout:
 
     columns: Mapping[str, str | list[str]]
     listed: bool = False
+    winners: Winners | None = None
     known: frozenset[str] | None = None
     template: list[tuple[str, str | None]] | None = None
 
@@ -351,16 +355,20 @@ class _Fields:
             return [label_of(self._value("label"), self._column("label"))]
         if "score" in self.columns:
             return [number_of(self._value("score"), self._column("score"))]
-        if "scores" not in self.columns:
+        if "winner" in self.columns:
+            return self.layout.winners.scores(self._value("winner"), self._column("winner"))
+        if "rank" in self.columns:
+            return rank_scores([self._value("rank")], self._column("rank"))
+        if not (field := next((one for one in ("scores", "ranks") if one in self.columns), "")):
             return None
-        names, name = self.columns["scores"], self._column("scores")
+        names, name = self.columns[field], self._column(field)
         if isinstance(names, str):
             values = list_of(self._cell(names), name, "a list of numbers")
         else:
             values = [self._cell(one) for one in names]
         if len(values) != count:
-            raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
-        return [number_of(value, name) for value in values]
+            raise BadRow("unequal lengths", name, f"{len(values)} {field} for {count} responses", "as many as responses")
+        return rank_scores(values, name) if field == "ranks" else [number_of(value, name) for value in values]
 
 
 def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ...support.errors import DataError
 from .columns import OPTIONAL, Layout, check
 from .groups import Groups, texts
+from .judged import check_grouped, winners
 from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
@@ -297,6 +298,9 @@ class Loader:
             found += sorted(source.late_columns(optional - set(found)))
         layout = recognise(source.named, found, self.columns, self.template)
         layout = replace(layout, listed=lists_of_turns(cell_or_none(row, layout.columns.get("prompt")) for row in objects))
+        layout = replace(layout, winners=winners(source.named, layout.columns, objects))
+        if self.group is None:
+            check_grouped(source.named, layout.columns)
         self.report.layouts[source.named], self.report.columns[source.named] = layout.name, dict(layout.columns)
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
