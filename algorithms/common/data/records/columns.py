@@ -41,8 +41,6 @@ CONVENTIONS = {                     # column → the field it is read as
     "text": "response", "responses": "responses", "scores": "scores", "score": "score", "label": "label",
     "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
 }
-
-
 CUT = "the end of a conversation, after its last answer that is to be learned (weight 0 or train: false)"
 OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
 
@@ -54,6 +52,7 @@ class Layout:
     A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
     then adds nothing.
     listed: the prompt is a list of texts, its turns. winners: how the winner's column names one of the responses.
+    empty: responses may have no text.
     known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
     of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
@@ -62,6 +61,7 @@ class Layout:
     columns: Mapping[str, str | list[str]]
     listed: bool = False
     winners: Winners | None = None
+    empty: bool = False
     known: frozenset[str] | None = None
     template: list[tuple[str, str | None]] | None = None
 
@@ -111,7 +111,7 @@ class Layout:
                              f"correct the row, or name the columns to read: {self.by_name}")
         fields = _Fields(self, row)
         record = fields.record()
-        check(record, self.columns)
+        check(record, self.columns, self.empty)
         return [record, *fields.skipped]
 
     def joined(self, rows: list[Any]) -> list[Record | Skipped]:
@@ -136,7 +136,7 @@ class Layout:
         extras = [record.extras[0] if record.extras else {} for record in records]
         record = Record(records[0].prompt, [record.responses[0] for record in records], scores,
                         extras=extras if any(extras) else None)
-        check(record, self.columns)
+        check(record, self.columns, self.empty)
         return [record, *skipped]
 
     def _column(self, *fields: str) -> str:
@@ -170,7 +170,7 @@ def option(columns: Mapping[str, str | list[str]]) -> str:
     return override("data.columns", "{" + ", ".join(named) + "}")
 
 
-def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
+def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({}), empty: bool = False):
     """What every record read from a file must hold, whoever made it; raises BadRow.
 
     columns: field → column, to name the column in the message; a mapper's records have none.
@@ -184,7 +184,7 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
     if asks and not any(text.strip() for text in _asked_texts(record.prompt)):
         raise BadRow("empty prompt", column("prompt", "chosen", "messages", "prompt"), "an empty prompt", "some text")
     for index, response in enumerate(record.responses):
-        if not response.strip():
+        if not empty and not response.strip():
             raise BadRow("empty response", response_column(columns, index), "an empty response", "some text")
     if record.scores is not None and len(record.responses) > 1:
         _check_compared(record, columns)

@@ -110,6 +110,8 @@ def terminal(report: dict[str, Any]) -> str:
         lines.append(f"  … {len(report['sources']) - SOURCES} more sources (the report has them)")
     if report["duplicates"]:
         lines.append(f"  {number(report['duplicates'])} duplicate records (kept)")
+    if report["contradictions"]:
+        lines.append(f"  {number(report['contradictions'])} contradictory labels: pairs ordered in both ways (kept)")
     lines += ["", f"  {'':14s} {'records':>9s} {'prompts':>9s}  {'responses':12s} {'words of a prompt':24s} "
                   "words of a response"]
     for name in (*TRAINING, *HELD_OUT, "audit", "choices"):

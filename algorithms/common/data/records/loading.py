@@ -40,6 +40,7 @@ class LoadReport:
     refused: RefusedRows = field(default_factory=RefusedRows, compare=False, repr=False)    # all of them
     filtered: dict[str, int] = field(default_factory=dict)      # what data.filter refuses: filter → rows
     duplicates: int = 0                                         # records whose prompt, responses and scores came before
+    contradictions: int = 0                                     # pairs of a prompt's responses, ordered in both ways
     strict_pairs: int = 0
     kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
     rows_without_records: int = 0                               # rows a mapper found nothing in
@@ -105,13 +106,15 @@ class Loader:
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
     that cannot be used takes its whole group with it.
-    filter: whether to take a row at all.
+    filter: whether to take a row at all. empty: a response may have no text.
     drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
     limit: stop after so many records.
     """
 
     def __init__(self, columns: Mapping[str, Any], mapper: Mapper | None, drop: bool, limit: int | None,
-                 template: str | None = None, group: str | None = None, filter: Filter | None = None):
+                 template: str | None = None, group: str | None = None, filter: Filter | None = None,
+                 empty: bool = False):
+        self.empty = empty
         self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
         self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
@@ -298,7 +301,7 @@ class Loader:
             found += sorted(source.late_columns(optional - set(found)))
         layout = recognise(source.named, found, self.columns, self.template)
         layout = replace(layout, listed=lists_of_turns(cell_or_none(row, layout.columns.get("prompt")) for row in objects))
-        layout = replace(layout, winners=winners(source.named, layout.columns, objects))
+        layout = replace(layout, winners=winners(source.named, layout.columns, objects), empty=self.empty)
         if self.group is None:
             check_grouped(source.named, layout.columns)
         self.report.layouts[source.named], self.report.columns[source.named] = layout.name, dict(layout.columns)
@@ -322,7 +325,7 @@ class Loader:
         made = [typed(part) if isinstance(part, Record) else part for part in made]
         for part in made:
             if isinstance(part, Record):
-                check(part)
+                check(part, empty=self.empty)
         return made
 
     def _listing(self) -> str:

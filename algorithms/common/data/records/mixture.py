@@ -21,7 +21,7 @@ from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
 from .reports import added
-from .sets import HELD_OUT, TRAINING, DataSets, Measure
+from .sets import HELD_OUT, TRAINING, DataSets, FileData, Measure
 from .storage import Records
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", 
 class Mixture:
     """Data sources by name, each ``{data: its config, weight: its share}``.
 
-    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is evaluated, not trained on.
+    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on; of files all
+    of it is evaluated, of a mixture all of its files.
     total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
     larger total repeats a source (no record again before all have come), and that is counted and said.
     """
@@ -64,7 +65,8 @@ class Mixture:
         if not self.sources:
             raise ConfigError("data.sources: found none; expected at least one; fix: "
                               "'+data.sources.NAME={weight: 1.0, data: {…}}', or +data@data.sources.NAME.data=CHOICE")
-        parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
+        parts = {name: _load(name, source["data"] if self.weights[name] else _evaluated_whole(source["data"]), seed)
+                 for name, source in self.sources.items()}
         _evaluate_once(parts)
         _separate(parts)
         united = {name: _united(parts, name) for name in HELD_OUT}
@@ -151,6 +153,16 @@ def _load(name: str, source: Any, seed: int) -> _Part:
         told = f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)"
         raise (DataError(told, error.refused) if isinstance(error, DataError) else type(error)(told)) from None
     return _Part(replace(data), replace(data.report))
+
+
+def _evaluated_whole(source: Any) -> Any:
+    """A source of which nothing is trained on, as one that holds all of its files out."""
+    if isinstance(source, FileData):
+        return replace(source, heldout=1.0)
+    if isinstance(source, Mixture):
+        whole = {name: {**inner, "data": _evaluated_whole(inner["data"])} for name, inner in source.sources.items()}
+        return replace(source, sources=whole)
+    return source
 
 
 def _check_source(key: str, source: Any):

@@ -17,6 +17,7 @@ from .record import Record
 from .reports import added, leave_out
 from .shards import splits_of
 from .storage import Records
+from .views import Alike
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,26 @@ class Parts(NamedTuple):
         rows = np.arange(self.records.rows) if records.indices is None else records.indices
         return records.where((rows >= first) & (rows < end))
 
-    def training(self) -> Records:
+    def without(self, left_out: np.ndarray, reason: str) -> "Parts":
+        """Without the records at these ascending indices, which are counted under the reason."""
+        leave_out(self.report, self.records.select(left_out), reason)
+        kept = np.ones(len(self.records), bool)
+        kept[left_out] = False
+        return self._replace(records=self.records.where(kept))
+
+    def training(self, alike: Alike | None = None) -> Records:
         """All but what is evaluated, and without its conversations: what that leaves out is counted and said."""
         if "evaluation" not in self.bounds:
             return self.records
-        start = self.bounds["evaluation"][0]
-        roots = self.records.array("root_hash")
-        clash = np.isin(roots[:start], np.unique(roots[start:]))
-        left_out = leave_out(self.report, self.records.select(np.flatnonzero(clash)), EVALUATED)
+        rows = np.arange(self.records.rows) if self.records.indices is None else self.records.indices
+        others = self.records.where(rows < self.bounds["evaluation"][0])
+        roots, held = (records.array("root_hash") for records in (others, self.of("evaluation", self.records)))
+        clash = np.isin(roots, held) if alike is None else np.isin(alike(roots), alike(held))
+        left_out = leave_out(self.report, others.where(clash) if clash.any() else [], EVALUATED)
         if left_out:
             log.warning("left out %d records, whose prompts are evaluated (%s)", left_out,
                         self.report.places(EVALUATED))
-        return self.records.select(np.flatnonzero(~clash))
+        return others.where(~clash)
 
 
 def read_parts(data: Any) -> Parts:

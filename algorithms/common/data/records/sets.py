@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
+from .labels import contradictions, repeated, repetitions
 from .loading import Filter, Loader, LoadReport, Mapper, turn_key_told
 from .own_files import Parts, check_own, read_parts
 from .readers import Hub, Source, check_delimiter, found_files
 from .recognition import template_parts
 from .record import Record
 from .shards import grouped, is_saved
+from .similar import SimilarRoots
 from .storage import Records
-from .views import (demonstrations, evaluation_records, first_of_each, highest_rating, pairs, preferred, prompts,
-                    ranked, rated, set_aside, split)
+from .views import (Alike, demonstrations, evaluation_records, highest_rating, pairs, preferred, prompts, ranked, rated,
+                    set_aside, split)
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,10 @@ class FileData:
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
-    on_bad_row: error | drop. heldout: share of the prompts held out. tuning: share of the others on which settings are
+    on_bad_row: error | drop. empty_answers: refuse | keep: a response without text is a bad row, or one as others.
+    duplicates, contradictions: keep | drop: records that came before; all that order a pair of responses to a prompt
+    which another orders the other way. split_by: conversation | similarity: nearly equal prompts, too, stay on one side
+    (``similar``). heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
     auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a reward
     source that is taken for the truth. limit: the first so many usable records only.
@@ -137,7 +140,11 @@ class FileData:
     group: str | None = None
     filter: Filter | None = None
     on_bad_row: str = "error"
+    empty_answers: str = "refuse"
+    duplicates: str = "keep"
+    contradictions: str = "keep"
     heldout: float = 0.1
+    split_by: str = "conversation"
     tuning: float = 0.0
     audit: float | None = None
     gold: Any = None
@@ -150,7 +157,10 @@ class FileData:
         if not any((self.path, self.name, self.demonstrations_path, self.comparisons_path, self.prompts_path)):
             refuse("path", "neither it nor data.name", "one of them")
         check_own(self, refuse)
-        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(), audit=SHARE_BELOW_1.or_null())
+        require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(),
+                audit=SHARE_BELOW_1.or_null(), duplicates=one_of(("keep", "drop")),
+                contradictions=one_of(("keep", "drop")), empty_answers=one_of(("refuse", "keep")),
+                split_by=one_of(("conversation", "similarity")))
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:
@@ -186,9 +196,10 @@ class FileData:
         parts = self._read()
         report = parts.report
         _log_report(report)
-        train, heldout, evaluated = self._divided(parts)
-        train, tuned = split(train, self.tuning, "tuning")
-        train, audit = self._set_aside(train)
+        alike = SimilarRoots(parts.records) if self.split_by == "similarity" else None
+        train, heldout, evaluated = self._divided(parts, alike)
+        train, tuned = split(train, self.tuning, "tuning", alike)
+        train, audit = self._set_aside(train, alike)
         rating = highest_rating(parts.of("demonstrations", parts.records))
         preferences = rated(parts.of("comparisons", train))
         demos = demonstrations(parts.of("demonstrations", train), rating)
@@ -211,31 +222,34 @@ class FileData:
 
     def _read(self) -> Parts:
         parts = read_parts(self)
-        keys = np.fromiter((int(key[:16], 16) for key in parts.records.column("key")), np.uint64, len(parts.records))
-        keys.sort()
-        parts.report.duplicates = len(keys) - int(np.count_nonzero(first_of_each(keys)))
+        parts.report.duplicates = repetitions(parts.records)
+        if self.duplicates == "drop" and parts.report.duplicates:
+            parts, parts.report.duplicates = parts.without(repeated(parts.records), "duplicate record"), 0
+        parts.report.contradictions, rows = contradictions(parts.records)
+        if self.contradictions == "drop" and len(rows):
+            parts, parts.report.contradictions = parts.without(rows, "contradictory label"), 0
         return parts
 
-    def _divided(self, parts: Parts) -> tuple[Records, Records, Records]:
+    def _divided(self, parts: Parts, alike: Alike | None) -> tuple[Records, Records, Records]:
         """(training, held-out, evaluated) records: what is evaluated is held out, too, or has files of its own.
 
         Judged responses of held-out prompts are those of the evaluated ones, or where these have none a share of the
         training records'.
         """
-        train = parts.training()
+        train = parts.training(alike)
         if "evaluation" not in parts.bounds:
-            train, heldout = split(train, self.heldout)
+            train, heldout = split(train, self.heldout, alike=alike)
             return train, heldout, heldout
         evaluated = parts.of("evaluation", parts.records)
         if len(rated(evaluated)) or not len(rated(parts.of("comparisons", train))):
             return train, evaluated, evaluated
-        train, heldout = split(train, self.heldout)
+        train, heldout = split(train, self.heldout, alike=alike)
         return train, heldout, evaluated
 
     def loader(self) -> Loader:
         """What reads one of its files after the other, and keeps the report."""
         return Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit, template=self.template,
-                      group=self.group, filter=self.filter)
+                      group=self.group, filter=self.filter, empty=self.empty_answers == "keep")
 
     def read_by(self, loader: Loader) -> Iterator[Record]:
         """The records of its files alone."""
@@ -248,9 +262,9 @@ class FileData:
         told = ", ".join(map(os.fspath, path)) if path else str(self.name)
         return told if self.split == "train" else f"{told} ({self.split})"
 
-    def _set_aside(self, train: Records) -> tuple[Records, Records | None]:
+    def _set_aside(self, train: Records, alike: Alike | None) -> tuple[Records, Records | None]:
         """What methods learn from, and what the auditor does."""
-        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit)
+        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit, alike)
         audit = ranked(aside)
         if len(audit) < (LEAST_AUDIT if self.audit is None else 1):
             return train, None
@@ -288,7 +302,8 @@ def _log_report(report: LoadReport):
         log.info("%s", turn_key_told(name, count))
     for path, names in grouped(report.ignored_columns).items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
-    for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
+    for count, what in ((report.duplicates, "duplicate records (kept)"),
+                        (report.contradictions, "contradictory labels: pairs ordered in both ways (kept)"), (report.blank_lines, "blank lines (skipped)"),
                         (report.rows_without_records, "rows without a record")):
         if count:
             log.warning("%d %s", count, what)
