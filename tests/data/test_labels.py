@@ -1,4 +1,4 @@
-"""Contradictory labels, repeated records, nearly equal prompts, empty answers: counted, and left out or kept on request."""
+"""Contradictory labels, repeated records, nearly equal prompts, empty answers: counted, left out or kept on request."""
 
 import json
 from pathlib import Path
