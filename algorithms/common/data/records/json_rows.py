@@ -136,6 +136,7 @@ def _array(source: File, text: str) -> Iterator[Any]:
         at = _SPACE.match(text, at).end()
         if text[at:at + 1] not in (",", "]"):
             refuse("the end of the file inside the array" if at == len(text) else "no comma after a row")
+        source.part = at / len(text)
         yield value
         row += 1
         closed = text[at] == "]"

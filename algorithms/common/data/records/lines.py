@@ -29,6 +29,7 @@ class File(Protocol):
     path: str
     rows: str | None
     blank_lines: int
+    part: float | None          # which share of it is read, where `raw` does not tell
     raw: IO[bytes] | None       # the file as it lies on the disk, while it is read
 
     @property

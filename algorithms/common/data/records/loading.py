@@ -19,6 +19,7 @@ from .record import Record, further
 from .refused import RefusedRows, cut
 from .turn_lists import cell_or_none, lists_of_turns
 from .values import BadRow, Skipped, cell, kind, text_of
+from .watching import watched
 
 PEEK = 100                      # rows whose columns decide the layout
 SHOWN = 5                       # rows named for each reason
@@ -125,15 +126,16 @@ class Loader:
 
     def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
         """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
-        path = ""
-        for source in sources:
-            path = source.named
-            try:
-                yield from itertools.islice(self._of(source), self._left())
-            finally:
-                self.report.blank_lines += source.blank_lines
-            if self._left() == 0:
-                break
+        path, sources = "", list(sources)
+        with watched(sources):
+            for source in sources:
+                path = source.named
+                try:
+                    yield from itertools.islice(self._of(source), self._left())
+                finally:
+                    self.report.blank_lines += source.blank_lines
+                if self._left() == 0:
+                    break
         self.report.kinds = dict(self._kinds)
         self.report.filtered, self.report.skipped = dict(self._filtered), dict(self._skipped)
         self.report.turn_keys = dict(self._turn_keys)

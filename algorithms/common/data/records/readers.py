@@ -11,8 +11,8 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import IO
 
@@ -31,6 +31,7 @@ FORMATS = (*TEXTS, *(f"{text}.{packing}" for packing in PACKINGS for text in TEX
 _NDJSON = {kind.replace("jsonl", "ndjson"): kind for kind in FORMATS if kind.startswith("jsonl")}
 EXTENSIONS = {**{kind: kind for kind in FORMATS}, **_NDJSON, "zip": "zip"}      # a zip archive's file says its format
 KNOWN = f"{', '.join(TEXTS)} (each also {', '.join('.' + packing for packing in PACKINGS)}) or parquet"
+WATCHED = 256                   # rows between two words about the share that is read
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
 _NOT_DELIMITERS = "\r\n\0\"\ufeff"
 _SEPARATOR = re.compile(r'"?sep=([^\r\n\0"])"?\r?\n?', re.IGNORECASE)
@@ -64,20 +65,28 @@ class Source:
     shown: str | None = None
     blank_lines: int = 0
     raw: IO[bytes] | None = field(default=None, repr=False)
+    part: float | None = None       # the share that is read, where it is not the place in `raw`
+    watch: Callable[[float], None] | None = field(default=None, repr=False)     # told the share, now and then
 
     def __iter__(self) -> Iterator[Row]:
         if not os.path.exists(self.path):
             raise data_error(self.path, 1, "file", "nothing at this path", "a data file", "check data.path")
         self._check_options()
-        if os.path.isdir(self.path):
-            yield from _folder(self)
-            return
-        kind = self.kind
-        rows = 0
-        for rows, row in enumerate(_READERS[kind.partition(".")[0]](self), 1):
+        folder, rows = os.path.isdir(self.path), 0
+        for rows, row in enumerate((_folder if folder else _READERS[self.kind.partition(".")[0]])(self), 1):
             yield row
-        if not rows:
+            if self.watch is not None and rows % WATCHED == 0:
+                self.watch(self.share)
+        if not rows and not folder:
             raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+
+    @property
+    def share(self) -> float:
+        """Which part of it is read, from 0 to 1."""
+        if self.part is not None:
+            return self.part
+        here = self.raw is not None and not self.raw.closed
+        return self.raw.tell() / max(os.path.getsize(self.path), 1) if here else 0.0
 
     @property
     def named(self) -> str:
@@ -130,7 +139,7 @@ class Source:
     def late_columns(self, names: set[str]) -> set[str]:
         """Those of the names that are a column of some row; looked up in JSON alone, whose rows may differ."""
         ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
-        return optional_keys(self, names) if ragged and names else set()
+        return optional_keys(replace(self), names) if ragged and names else set()
 
     def key(self, name: str) -> str:
         """One of these options as messages name it."""
@@ -272,6 +281,7 @@ def _parquet(source: Source) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(number, value)
+                source.part = number / max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         other = f", or set {source.key('format')} if it is of another kind" if not number else ""
         raise data_error(source.path, number + 1, "file", f"no valid Parquet data ({_short(error)})",
@@ -294,6 +304,7 @@ def _folder(source: Source) -> Iterator[Row]:
                                  "set data.split")
             data = data[source.split]
         for number, value in enumerate(data, 1):
+            source.part = number / len(data)
             yield Row(number, value)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise data_error(source.path, number + 1, "file", f"no valid dataset ({_short(error)})",
@@ -315,6 +326,7 @@ class Hub:
     data_dir: str | None = None
     shown: str | None = None
     blank_lines: int = 0
+    watch: Callable[[float], None] | None = field(default=None, repr=False)     # never told: the hub shows its own
 
     def late_columns(self, names: set[str]) -> set[str]:
         """None: every row has all columns."""
