@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.support.checks import at_least, require
 from .common.algorithm import Algorithm, Context, Figure, Known
 from .common.models.model import Models
 from .common.models.sampling import Sample, Sampling, sample
+from .common.support.checks import at_least, require
 
 
 def kl_bound(n: int) -> float:
@@ -65,6 +65,7 @@ class BestOfN(Algorithm):
 
     uses_reward: ClassVar[bool] = True
     works_when_asked: ClassVar[bool] = True
+    in_trial: ClassVar[dict[str, int]] = {"n": 4}
     declines: ClassVar[tuple[str, ...]] = ("micro_batches", "resume")  # it takes no steps
 
     def __post_init__(self):

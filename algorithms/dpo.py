@@ -25,10 +25,10 @@ from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
 from .common.data.batches import Batch
-from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,

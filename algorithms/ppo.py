@@ -31,14 +31,14 @@ from torch import Tensor
 
 from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
 from .common.data.batches import Batch
-from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
-from .common.support.errors import ConfigError
+from .common.data.template import Example
+from .common.data.tokenized import batch_indices
 from .common.models.model import ModelConfig, Models
 from .common.policy_gradient import explained_variance, gae, kl_penalty, masked_mean, squared_errors, whiten
 from .common.rollouts import Estimates, Minibatch, PolicyGradient, Rollouts, Scored, columns
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
+from .common.support.errors import ConfigError
 from .common.support.seeds import derive
-from .common.data.template import Example
-from .common.data.tokenized import batch_indices
 
 
 def _no_start(found: str) -> ConfigError:
@@ -128,8 +128,9 @@ class PPO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, ptx_coef=NOT_NEGATIVE,
-                old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(), value_clip=POSITIVE, gamma=within("[0, 1]"), lam=within("[0, 1]"))
+        require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, value_clip=POSITIVE,
+                ptx_coef=NOT_NEGATIVE, old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(),
+                gamma=within("[0, 1]"), lam=within("[0, 1]"))
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":

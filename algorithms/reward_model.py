@@ -30,12 +30,12 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
-from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
-from .common.support.errors import ConfigError, TrainingError
+from .common.data.template import Example
 from .common.models.model import Models
 from .common.models.sampling import Sampling, sample
+from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
+from .common.support.errors import ConfigError, TrainingError
 from .common.support.seeds import derive, permutation
-from .common.data.template import Example
 
 if TYPE_CHECKING:
     from .common.data.records import Records

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from .common.algorithm import Algorithm, Apart, Context, Examples, Loss, RewardSource, Term
-from .common.data.batches import Batch
 from .common.candidates import Candidates
-from .common.support.checks import at_least, one_of, require
-from .common.logprobs import length_normalized
-from .common.support.memory import release
-from .common.models.model import ModelConfig, Models
+from .common.data.batches import Batch
 from .common.data.template import Example
+from .common.logprobs import length_normalized
+from .common.models.model import ModelConfig, Models
+from .common.support.checks import at_least, one_of, require
+from .common.support.memory import release
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
 

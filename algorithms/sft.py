@@ -22,10 +22,10 @@ from torch import Tensor
 
 from .common.algorithm import Algorithm, Context, Examples, Loss, Term
 from .common.data.batches import Batch
+from .common.data.template import Example
+from .common.models.model import Models
 from .common.support.checks import one_of, require
 from .common.support.errors import ConfigError
-from .common.models.model import Models
-from .common.data.template import Example
 
 
 @dataclass

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from algorithms.common.evaluation.inference.crossed import mean_squares, student
-from algorithms.common.evaluation.inference.intervals import (MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix,
-                                                               contrast)
+from algorithms.common.evaluation.inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Kind, Matrix, contrast
 from algorithms.common.evaluation.inference.shares import Shares
 
 from .results_read import ReportError, Result
@@ -125,7 +124,7 @@ def _of_shares(figure: str, runs: Sequence[Result], shared: Shared, differences:
 
 
 def of_these_models(figure: str, runs: Sequence[Result]) -> Estimate:
-    """A share for the models that there are, over all seeds, and new prompts: no other models will stand in for them."""
+    """A share for the models that there are, over all seeds, and new prompts: no other models will stand for them."""
     rows = pd.concat([run.evaluation[figure].cells for run in runs]).groupby(level=0, sort=False).sum()
     found = SHARE.estimate(Matrix(*(rows[[part]].to_numpy().T for part in ("numerator", "denominator"))), 0.95)
     return replace(found, unit=runs[0].evaluation[figure].estimate.unit, seeds=len(runs))

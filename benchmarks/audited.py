@@ -1,10 +1,19 @@
-"""What a table says of the auditor: how far it can be believed, and where a reward was over-optimised in a judge's eyes."""
+"""What a table says of the auditor: how far to believe it, and where a reward was over-optimised in a judge's eyes."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from algorithms.common.evaluation.inference.auditing import (ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, Parting,
-                                                              can_judge, parting, signed)
+from algorithms.common.evaluation.inference.auditing import (
+    ACCURACY,
+    JUDGES,
+    LEAST_ACCURACY,
+    SCORE,
+    Gain,
+    Parting,
+    can_judge,
+    parting,
+    signed,
+)
 from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.inference.wording import about, listed
 
@@ -44,7 +53,8 @@ def auditors(members: Sequence[Rows]) -> list[str]:
     said: dict[str, list[str]] = {}
     for member in members:
         if audited := [run for run in member.runs if run.auditor]:
-            labels, seconds = (sum(run.auditor[name] for run in audited) / len(audited) for name in ("labels", "seconds"))
+            labels, seconds = (sum(run.auditor[name] for run in audited) / len(audited)
+                               for name in ("labels", "seconds"))
             learned = f"learned from {labels:,.0f} comparisons that no method saw" if labels else "was not trained here"
             text = (f"it {learned} (they and about {about(seconds)} seconds of training are charged to no row), and "
                     f"{_believed(found := accuracy(audited))}")
@@ -60,7 +70,8 @@ def _believed(found: Estimate | None) -> str:
     text = f"agrees with {interval(found)} of the comparisons to {found.n:,} held-out {found.unit}"
     if can_judge(found):
         return text
-    return f"{text}, where at least {LEAST_ACCURACY} is expected at the lower end: it cannot judge, nothing is said by it"
+    return (f"{text}, where at least {LEAST_ACCURACY} is expected at the lower end: it cannot judge, nothing is said "
+            "by it")
 
 
 def unable(runs: Sequence[Result]) -> str:
@@ -71,7 +82,7 @@ def unable(runs: Sequence[Result]) -> str:
 
 
 def alarms(members: Sequence[Rows]) -> tuple[str, list[str]]:
-    """A sentence that names the rows whose reward was over-optimised, empty where there are none; a note for each row."""
+    """A sentence that names the rows whose reward was over-optimised, empty where there are none; a note of each."""
     named, notes = [], []
     for member in members:
         found = [(run, *one) for run in member.runs if (one := parted(run))]
@@ -81,10 +92,10 @@ def alarms(members: Sequence[Rows]) -> tuple[str, list[str]]:
         told = "; ".join(f"seed {run.seed}: {signed(one.proxy.mean)} by the proxy reward, {signed(one.judge.mean)} "
                          f"[{signed(one.judge.low)}, {signed(one.judge.high)}] by {JUDGES[judge]}"
                          for run, judge, one in found)
-        notes.append(Alarm(f"{member.label}, reward over-optimised: the judge sees less than a third of the proxy's gain, "
-                           "each in standard deviations of what the start's answers to a prompt score on the mean, with "
-                           f"the interval of that trained model on new prompts: {told}. Such answers please the reward "
-                           "model, and are not as much better."))
+        notes.append(Alarm(f"{member.label}, reward over-optimised: the judge sees less than a third of the proxy's "
+                           "gain, each in standard deviations of what the start's answers to a prompt score on the "
+                           f"mean, with the interval of that trained model on new prompts: {told}. Such answers please "
+                           "the reward model, and are not as much better."))
     return (f"Reward over-optimised: {listed(named)}." if named else ""), notes
 
 

@@ -91,8 +91,9 @@ def broken(members: Sequence[Member], sounds: Sequence[str], judge: str = GOLD) 
     """Runs in which the alarm is not as it must be: in every run of the rows that are named, in no other."""
     found = alarmed(members, judge)
     if unknown := [label for label in sounds if not found.get(label)]:
-        raise ReportError(f"--alarm-in: found {unknown[0]!r}, of which no run has {judge} and a proxy reward beside its "
-                          f"start's; expected some of {'; '.join(label for label, runs in found.items() if runs)}")
+        known = "; ".join(label for label, runs in found.items() if runs)
+        raise ReportError(f"--alarm-in: found {unknown[0]!r}, of which no run has {judge} and a proxy reward beside "
+                          f"its start's; expected some of {known}")
     return [f"{label}, seed {seed}: the alarm {'sounds' if rang else 'is silent'}" for label, runs in found.items()
             for seed, rang in runs.items() if rang != (label in sounds)]
 

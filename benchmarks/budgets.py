@@ -1,4 +1,4 @@
-"""What a table says of a budget of tokens or seconds: each row's steps were found before training, so a spread remains."""
+"""What a table says of a budget of tokens or seconds: a row's steps were found before training, so a spread remains."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,9 @@ WORDS = {"tokens": "tokens, trained and sampled", "seconds": "seconds"}
 def words(results: Sequence[Result]) -> str | None:
     """What all were given ("about the same tokens (980 to 1,050)"); None where some were not held to it."""
     used = [spent(run) if run.calibration else None for run in results]
-    return None if None in used else f"about the same {results[0].budget['equal']} ({min(used):,.0f} to {max(used):,.0f})"
+    if None in used:
+        return None
+    return f"about the same {results[0].budget['equal']} ({min(used):,.0f} to {max(used):,.0f})"
 
 
 def spent(result: Result) -> float | None:
@@ -24,8 +26,8 @@ def spent(result: Result) -> float | None:
 
 def held(budget: dict) -> str:
     """A budget in words, as it was set."""
-    numbers = {key: f"{value:,.0f}" if key == "amount" and value == int(value) else value for key, value in budget.items()
-               if key != "equal" and isinstance(value, (str, int, float))}
+    numbers = {key: f"{value:,.0f}" if key == "amount" and value == int(value) else value
+               for key, value in budget.items() if key != "equal" and isinstance(value, (str, int, float))}
     rest = ", ".join(f"{key} {value}" for key, value in numbers.items())
     return str(budget.get("equal") or "nothing") + (f" ({rest})" if rest else "")
 
@@ -46,11 +48,11 @@ def spread(results: Sequence[Result]) -> list[str]:
         used = sorted((spent(run), run.algorithm, run.budget["amount"]) for run in held)
         (least, first, _), (most, last, _) = used[0], used[-1]
         off = [amount / whole - 1 for amount, _, whole in used]
-        notes.append(f"The spread that remains: rows took {least:,.0f} ({first}) to {most:,.0f} ({last}) {unit}, the stages "
-                     f"they stand on included; {min(off):+.1%} to {max(off):+.1%} of the budget. Steps were counted before "
-                     "training, by the pace of a few.")
+        notes.append(f"The spread that remains: rows took {least:,.0f} ({first}) to {most:,.0f} ({last}) {unit}, the "
+                     f"stages they stand on included; {min(off):+.1%} to {max(off):+.1%} of the budget. Steps were "
+                     "counted before training, by the pace of a few.")
     if free:
         verb = "takes" if len(free) == 1 else "take"
-        notes.append(f"Not held to the budget: {listed(free)}, which {verb} no steps: what it costs is spent when it answers, "
-                     "and is counted for answering every evaluated prompt once.")
+        notes.append(f"Not held to the budget: {listed(free)}, which {verb} no steps: what it costs is spent when it "
+                     "answers, and is counted for answering every evaluated prompt once.")
     return notes

@@ -4,8 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from algorithms.common.evaluation.inference.comparisons import (SHARE_MARGIN, WIN_RATE_MARGIN, Comparison, Pair,
-                                                                 Verdict, against, all_pairs, compare)
+from algorithms.common.evaluation.inference.comparisons import (
+    SHARE_MARGIN,
+    WIN_RATE_MARGIN,
+    Comparison,
+    Pair,
+    Verdict,
+    against,
+    all_pairs,
+    compare,
+)
 from algorithms.common.evaluation.inference.intervals import Matrix, contrast
 from algorithms.common.evaluation.inference.planning import Spread, prompts_needed, seeds_needed
 from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, number, paragraph, reading, verdict

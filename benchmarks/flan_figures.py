@@ -15,8 +15,15 @@ import numpy as np
 import pandas as pd
 
 from algorithms.common.evaluation.inference.comparisons import holm, p_values, would_show
-from algorithms.common.evaluation.inference.intervals import (SHARE, Estimate, Matrix, ShareContrasts, contrast,
-                                                               contrast_to_model, share)
+from algorithms.common.evaluation.inference.intervals import (
+    SHARE,
+    Estimate,
+    Matrix,
+    ShareContrasts,
+    contrast,
+    contrast_to_model,
+    share,
+)
 
 QUESTION = ("record", "variant")
 THINGS = "things asked about"

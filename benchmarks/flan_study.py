@@ -24,21 +24,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from algorithms.common.runs import results, tasks
-from algorithms.common.support.checks import Rule, at_least, require, within
-from algorithms.common.support.errors import ConfigError
 from algorithms.common.data.instructions import InstructionData
 from algorithms.common.data.instructions.task_file import TaskFile
 from algorithms.common.data.instructions.task_finding import find_tasks
-from algorithms.common.support.secrets import Mask
 from algorithms.common.data.records import DataSets, Record, Records
+from algorithms.common.runs import results, tasks
 from algorithms.common.runs.settings import Settings, settings
+from algorithms.common.support.checks import Rule, at_least, require, within
+from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.secrets import Mask
 from benchmarks.flan_page import write
 
 if TYPE_CHECKING:  # planning and reading a study need no model
@@ -63,6 +63,8 @@ class Study:
     reasoning_states: list[str] = field(default_factory=list)  # tasks whose answers rationales tell: no "other tasks"
     seeds: int = 3  # mixtures, orders and answers drawn anew
     workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
+
+    in_trial: ClassVar[dict[str, int]] = {"clusters": 1, "curve_heldout": 1, "sizes": 1, "draws": 1, "seeds": 1}
 
     def __post_init__(self):
         require(self, "study", draws=at_least(1), seeds=at_least(1), workers=at_least(1).or_null(),

@@ -133,7 +133,8 @@ class Table:
             metrics = [name for name in metrics if name != "kl/k1"]
         for start in ("sft", "base"):
             if f"reward/gold_minus_{start}" in metrics:  # where the truth is known, the paired comparison is of it
-                metrics = [name for name in metrics if name not in (f"reward/proxy_minus_{start}", "win_rate_data/gold")]
+                told = (f"reward/proxy_minus_{start}", "win_rate_data/gold")
+                metrics = [name for name in metrics if name not in told]
         if any(name.endswith(("_minus_sft", "/sft")) for name in metrics):  # what SFT itself gained is between two rows
             metrics = [name for name in metrics if not name.endswith(("_minus_base", "/base"))]
         return metrics
@@ -199,12 +200,10 @@ def print_table(table: Table, width: int | None = None, file: TextIO | None = No
 
 def _blocks(table: Table) -> list[_Block]:
     """Quality, pairs and cost: one table of all is too wide to be read."""
-    titles = [title(name) for name in table.shown]
     best = next((index for index, row in enumerate(table.rows) if table.best and row.label == table.best), None)
-    quality = _Block(["algorithm", *(told for told, _ in titles), "runs"], [], best=best)
+    quality = _Block(["algorithm", *(title(name)[0] for name in table.shown), "runs"], [], best=best)
     for row in table.rows:
-        figures = [_figure(row.estimates.get(name), digits, name in row.constants)
-                   for name, (_, digits) in zip(table.shown, titles)]
+        figures = [figure_cell(row, name) for name in table.shown]
         quality.rows.append([(row.label, ""), *figures, (row.runs, "")])
     cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
     for row in table.rows:
@@ -234,9 +233,10 @@ def _figure(estimate: Estimate | None, digits: int, constant: bool = False) -> t
     return mean, "" if constant else f"[{low}, {high}]"
 
 
-def figure_cell(estimate: Estimate | None, name: str) -> tuple[str, str]:
-    """A figure as its column prints it, and its interval; both empty where it was not measured."""
-    return _figure(estimate, title(name)[1])
+def figure_cell(row: Row, name: str) -> tuple[str, str]:
+    """A row's figure as its column prints it, and its interval, which a constant lacks; both empty where it was not
+    measured."""
+    return _figure(row.estimates.get(name), title(name)[1], name in row.constants)
 
 
 def interval(estimate: Estimate) -> str:
@@ -288,8 +288,10 @@ def _csv(table: Table) -> str:
         status = "complete" if not lost else "partial" if row.seeds else "failed"
         told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
                 "best" if table.best == row.label else "", plain("; ".join(row.errors))]
-        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *(plain(row.settings.get(key, "")) for key in settings), *numbers,
-                         *(row.costs.get(name, "") for name in table.costs), *told, *[""] * len(pair)])
+        own = [plain(row.settings.get(key, "")) for key in settings]
+        costs = [row.costs.get(name, "") for name in table.costs]
+        writer.writerow(["start" if row.start else "row", plain(row.algorithm), *own, *numbers, *costs, *told,
+                         *[""] * len(pair)])
     before = [""] * (1 + len(settings) + len(figures) + len(table.costs))
     for row in table.pairs:
         one = row.pair

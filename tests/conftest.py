@@ -54,6 +54,17 @@ def libraries_are_no_garbage(imported):
         gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory):
+    """What a test imports from a folder of its own is unknown to the next, which may have a module of the same name."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path_factory.getbasetemp()):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory):
     """Records are kept here, never in the user's cache folder."""

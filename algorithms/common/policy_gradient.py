@@ -87,14 +87,13 @@ def surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask:
     return -advantages * ratio, -advantages * (ratio if clip is None else ratio.clamp(1 - clip, 1 + clip))
 
 
-def response_losses(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *,
-                    clip: float | None) -> Tensor:
-    """(B, K, T) log-probabilities, (B, K, 1) advantages, (B, K, T) mask → (B, K): 1707.06347 eq. 7, negated, of whole
-    responses: each is one action, of probability Π_t π(y_t | …). An empty one gives 0.
+def response_surrogates(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *,
+                        clip: float | None) -> tuple[Tensor, Tensor]:
+    """(B, K, T) log-probabilities, (B, K, 1) advantages, (B, K, T) mask → those of ``surrogates`` of whole responses,
+    (B, K) each: each is one action, of probability Π_t π(y_t | …). An empty one gives 0.
     """
-    new, old = (torch.where(mask, each, 0).sum(-1, keepdim=True) for each in (logprobs, old_logprobs))  # (B, K, 1)
-    plain, clipped = surrogates(new, old, advantages, mask.any(-1, keepdim=True), clip=clip)
-    return torch.maximum(plain, clipped).squeeze(-1)
+    new, old = (torch.where(mask, each, 0).sum(-1) for each in (logprobs, old_logprobs))  # (B, K) each
+    return surrogates(new, old, advantages.squeeze(-1), mask.any(-1), clip=clip)
 
 
 def squared_errors(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float

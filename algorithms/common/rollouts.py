@@ -16,16 +16,33 @@ from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch, longest_first
+from .data.cuts import tell_cut_prompts
+from .data.template import Example
+from .models.model import Models, Role
+from .models.sampling import Sampling, sample
+from .policy_gradient import (
+    ESTIMATORS,
+    MISSING_EOS,
+    SCALINGS,
+    KLController,
+    RunningMoments,
+    advantage_figures,
+    kl_figures,
+    kl_penalty,
+    ratio_metrics,
+    response_surrogates,
+    reward_figures,
+    score_figures,
+    shape_rewards,
+    shape_scores,
+    surrogates,
+    whiten,
+)
 from .support.checks import NOT_NEGATIVE, POSITIVE, Rule, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
-from .models.model import Models, Role
-from .policy_gradient import (ESTIMATORS, MISSING_EOS, SCALINGS, KLController, RunningMoments, advantage_figures,
-                              kl_figures, kl_penalty, ratio_metrics, response_losses, reward_figures, score_figures,
-                              shape_rewards, shape_scores, surrogates, whiten)
-from .models.sampling import Sampling, sample
+from .support.phases import in_parts
 from .support.seeds import derive
-from .data.template import Example
 
 COMPARED = Rule(at_least(2).allows, "at least 2, since a response is compared with the others to its prompt; "
                 "fix: algorithm.samples=2")  # of ``samples``, where the baseline is theirs
@@ -103,6 +120,9 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
     """
     models = context.models
     prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
+    if "rollouts" not in context.said and tell_cut_prompts(f"{context.name}, step {context.step + 1}", [
+            example.prompt for example in examples], prompts, models.config.max_length, max_new_tokens):
+        context.said.add("rollouts")  # other steps' are like the first's
     settings = Sampling(max_new_tokens, temperature, batch_size=batch_size or context.at_once)
     drawn = sample(models, role, prompts, settings, derive(context.seed, "rollout", context.step), n=samples)
     if torch.is_grad_enabled():  # what is watched while training is no part of what training takes
@@ -151,7 +171,8 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     longest = max(len(response) for example in rolled for response in example.responses)
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
-    for members in longest_first([example.length for example in rolled], context.trainer.micro_batch_size):
+    parts = longest_first([example.length for example in rolled], context.trainer.micro_batch_size)
+    for members in in_parts("log-probabilities of rollouts", parts, len(rolled), "prompts"):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]
         for column, answer in zip(found, answers):
@@ -187,6 +208,7 @@ class PolicyGradient(Algorithm):
     max_new_tokens: int = 56  # of a rollout
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
+    in_trial: ClassVar[dict[str, int]] = {"samples": 4, "max_new_tokens": 16}
     uses_reward: ClassVar[bool] = True
     compares_logprobs: ClassVar[bool] = True
 
@@ -295,7 +317,9 @@ class WholeResponses(PolicyGradient):
     """A policy gradient to which a response is one action; the loss is a mean over responses."""
 
     def loss(self, models: Models, minibatch: Minibatch) -> Loss:
-        logprobs = self.logprobs(models.policy, minibatch.batch)  # (B, K, T)
-        losses = response_losses(logprobs, minibatch.logprobs, minibatch.estimates.advantages, minibatch.batch.mask,
-                                 clip=self.clip)  # (B, K)
-        return Loss({"policy": Term(losses.sum(), per="responses")}, self.surrogate(logprobs, minibatch)[1])
+        logprobs, old, mask = self.logprobs(models.policy, minibatch.batch), minibatch.logprobs, minibatch.batch.mask
+        plain, clipped = response_surrogates(logprobs, old, minibatch.estimates.advantages, mask,
+                                             clip=self.clip)  # (B, K) each
+        return Loss({"policy": Term(torch.maximum(plain, clipped).sum(), per="responses")},
+                    {"policy/clip_fraction": (clipped > plain)[mask.any(-1)].float(),
+                     **ratio_metrics(logprobs, old, mask)})

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from random import Random
+from typing import ClassVar
 
-from algorithms.common.support.checks import SHARE, one_of, require, within
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
-from algorithms.common.data.refusals.wording import (ANSWERABLE, UNANSWERABLE, Question, demonstrated, evaluated,
-                                                      made_pairs, measure)
+from algorithms.common.data.refusals.wording import (
+    ANSWERABLE,
+    UNANSWERABLE,
+    Question,
+    demonstrated,
+    evaluated,
+    made_pairs,
+    measure,
+)
+from algorithms.common.support.checks import SHARE, one_of, require, within
 from benchmarks.lab.world import PEOPLE, SPEAKERS, TOPICS, UNKNOWN, answer, dialogue, question
 
 TRAIN, TUNE = 16, 4             # people of each kind, known and unknown; the others, 12, are evaluated
@@ -44,6 +52,8 @@ class PeopleData:
     comparisons: int = 1
     demonstrations: str = "all"
     refusals: float = 0.3
+
+    in_trial: ClassVar[dict[str, int]] = {"people": 4, "dialogues": 2}
 
     def __post_init__(self):
         people, talks = (within(f"[1, {most}]", f"a whole number from 1 to {most}") for most in (TRAIN, DIALOGUES))

@@ -1,9 +1,9 @@
 """Charts of the report as SVG that stands in the page itself.
 
-Vega-Altair describes them and vl-convert draws them: 10 to 30 kB each, no script, and every mark with a label of its own
-(`aria-label`), from which the page makes tooltips that a mouse, a keyboard and a screen reader find. Plotly draws by a
-script of several megabytes; matplotlib's SVG has no labels of marks. Colours are the page's variables, so that they
-follow its light and dark dress and a row has one colour everywhere.
+Vega-Altair describes them and vl-convert draws them: 10 to 30 kB each, no script, and every mark with a label of its
+own (`aria-label`), from which the page makes tooltips that a mouse, a keyboard and a screen reader find. Plotly draws
+by a script of several megabytes; matplotlib's SVG has no labels of marks. Colours are the page's variables, so that
+they follow its light and dark dress and a row has one colour everywhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ def stages(parts: Sequence[Mapping[str, Any]], rows: Sequence[str], unit: str) -
     """What each row paid for: dicts of row, stage, order, value, told."""
     frame = pd.DataFrame(parts)
     last = frame.groupby("stage")["order"].max()
-    names = sorted(last.index, key=lambda name: -last[name])    # its own, which stands last in every bar, has one colour
+    names = sorted(last.index, key=lambda name: -last[name])    # its own, last in every bar, has one colour
     chart = alt.Chart(frame).mark_bar(stroke="var(--paper)", strokeWidth=1).encode(
         x=alt.X("value:Q", title=unit), y=alt.Y("row:N", title=None, sort=list(rows)),
         color=_colour(names, "stage", legend=alt.Legend(title=None, orient="top")),
@@ -121,7 +121,8 @@ def _points(frame: pd.DataFrame, x: alt.X, quality: str, rows: Sequence[str]) ->
         return layers
     last = 0.7 * frame["x"].max()   # names of points further right stand at their left, inside the picture
     for here, align, dx in ((alt.datum.x <= last, "left", 9), (alt.datum.x > last, "right", -9)):
-        names = base.transform_filter(here).mark_text(align=align, dx=dx, dy=-7, fontSize=13, fontWeight=600, aria=False)
+        text = {"dy": -7, "fontSize": 13, "fontWeight": 600, "aria": False}
+        names = base.transform_filter(here).mark_text(align=align, dx=dx, **text)
         layers += names.encode(y="y:Q", text="row:N")
     return layers
 

@@ -2,22 +2,23 @@
 
 FIGURES = {
     "reward/gold": "The true reward of the answers, which the lab knows and no method was trained on. More is better.",
-    "reward/gold_minus_sft": "The true reward less that of the start's answers to the same prompts. Above 0: better than "
-                             "the start.",
-    "win_rate/sft": "How often the answer has more of the true reward (or, where there is none, of the judge's) than the "
-                    "start's answer to the same prompt; ties count half. One half is no difference.",
-    "reward/proxy": "The learned reward that PPO, RRHF and best-of-n optimise. It favours them, and says nothing of the "
-                    "truth by itself.",
+    "reward/gold_minus_sft": "The true reward less that of the start's answers to the same prompts. Above 0: better "
+                             "than the start.",
+    "win_rate/sft": "How often the answer has more of the true reward (or, where there is none, of the judge's) than "
+                    "the start's answer to the same prompt; ties count half. One half is no difference.",
+    "reward/proxy": "The learned reward that PPO, RRHF and best-of-n optimise. It favours them, and says nothing of "
+                    "the truth by itself.",
     "reward/proxy_minus_sft": "The learned reward less that of the start's answers to the same prompts.",
-    "score/auditor": "What the auditor thinks of the answers: a reward model that learned from comparisons which no method "
-                     "saw. More is better, as far as the auditor can be believed.",
+    "score/auditor": "What the auditor thinks of the answers: a reward model that learned from comparisons which no "
+                     "method saw. More is better, as far as the auditor can be believed.",
     "score/auditor_minus_sft": "The auditor's score less that of the start's answers to the same prompts.",
     "win_rate/auditor": "How often the auditor prefers the answer to the start's to the same prompt; ties count half.",
-    "accuracy/auditor": "The share of held-out comparisons that the auditor ranks as the annotators did: how far it can be "
-                        "believed.",
+    "accuracy/auditor": "The share of held-out comparisons that the auditor ranks as the annotators did: how far it "
+                        "can be believed.",
     "kl/exact": "How far the trained model is from its start: the KL divergence in nats per answer, over the whole "
                 "vocabulary.",
-    "kl/k1": "How far the trained model is from its start: KL divergence in nats per answer, estimated from the answers.",
+    "kl/k1": "How far the trained model is from its start: KL divergence in nats per answer, estimated from the "
+             "answers.",
     "kl/bound": "An upper bound, log n − (n−1)/n, of how far choosing the best of n leads from the start.",
     "length/mean": "Tokens of an answer.",
     "eos_rate": "The share of answers that ended by themselves before the limit of length.",
@@ -26,13 +27,14 @@ FIGURES = {
     "accuracy/heldout": "The share of held-out comparisons that the method ranks as the annotators did.",
     "refusal/unanswerable": "The share of questions without an answer that were declined.",
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
+    "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
 # Of judges, by the beginning of the figure's name.
 JUDGED = {
     "score/": "What a judge that no method was trained on says of the answers. More is better.",
-    "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half is no "
-                 "difference.",
+    "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half "
+                 "is no difference.",
     "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
 }
 COSTS = {
@@ -44,11 +46,13 @@ COSTS = {
     "peak_memory_bytes": "The most memory that training took, in megabytes.",
     "reward_queries": "Answers that the learned reward scored for training.",
     "resident_models": "Models (roles on one base) in memory at once.",
-    "trainable_parameters": "Parameters that were trained.",
+    "trainable_parameters": "Parameters that the method itself trained, without the stages it stands on; 0 of one that "
+                            "only chooses among answers.",
 }
 
 
 def of(figure: str) -> str:
     """What a figure means; empty for one that only its run knows."""
-    figure = figure.replace("_minus_base", "_minus_sft").replace("win_rate/base", "win_rate/sft")  # whichever the start is
+    # whichever the start is
+    figure = figure.replace("_minus_base", "_minus_sft").replace("win_rate/base", "win_rate/sft")
     return FIGURES.get(figure) or next((told for start, told in JUDGED.items() if figure.startswith(start)), "")

@@ -45,10 +45,10 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
     score = (table.figure or "").removeprefix("reward/").removeprefix("score/").removesuffix("_minus_sft")
     page = environment.get_template("page.html.j2").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script), hash=_hash(script),
-        models=models, data=data, rows=[member.label for member in members], table=table, alarms=_alarms(table),
-        best=table.best, figure=_title(table.figure), head=_first(table, drawn), charts=_charts(table, drawn),
-        columns=_columns(table), cells=_cells(table), matrix=_matrix(table), pairs=_sorted(table.pairs)[:PAIRS],
-        more_pairs=max(len(table.pairs) - PAIRS, 0),
+        models=models, data=data, rows=_labels(table), methods=[member.label for member in members], table=table,
+        alarms=_alarms(table), best=table.best, figure=_title(table.figure), head=_first(table, drawn),
+        charts=_charts(table, drawn), columns=_columns(table), cells=_cells(table), matrix=_matrix(table),
+        pairs=_sorted(table.pairs)[:PAIRS], more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
         asked=runs.answers(members, score or "gold"), score=score or "gold", colours=charts.COLOURS,
         answering=[member.label for member in drawn[:runs.ANSWERED_BY]],
@@ -68,6 +68,11 @@ def _lines(text: str) -> str:
 def _hash(script: str) -> str:
     """By which the page's own policy lets its script run, and no other."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _labels(table: Table) -> list[str]:
+    """By whose order a row has its colour, wherever it is shown."""
+    return [row.label for row in table.rows]
 
 
 def _title(figure: str | None) -> str:
@@ -91,16 +96,16 @@ def _first(table: Table, members: Sequence[Member]) -> Chart | None:
     if len(points) < 2:
         return None
     lower = words_of(table.figure)[1]
-    svg = charts.quality_and_cost(points, [member.label for member in members], unit, _title(table.figure), lower)
+    svg = charts.quality_and_cost(points, _labels(table), unit, _title(table.figure), lower)
     caption = (f"Each method by its {_title(table.figure)}, with its 95 % interval, and what it cost, shared stages "
-               "included; a method that draws several answers for each that it gives pays for that when it is used. The "
-               "dashed line joins the methods than which none was both better and cheaper, by their means alone: whether "
-               "two of them differ is said above.")
+               "included; a method that draws several answers for each that it gives pays for that when it is used. "
+               "The dashed line joins the methods than which none was both better and cheaper, by their means alone: "
+               "whether two of them differ is said above.")
     return Chart("Quality and cost", caption, Markup(svg))
 
 
 def _charts(table: Table, members: Sequence[Member]) -> list[Chart]:
-    rows, found = [member.label for member in members], []
+    rows, found = _labels(table), []
     if table.figure and len(points := runs.distances(members, table.figure)) > 1:
         found.append(Chart("How far from the start", f"{_title(table.figure).capitalize()} against the square root of "
                            "the KL divergence to the model that training began with; of best-of-n the KL is an upper "
@@ -112,8 +117,10 @@ def _charts(table: Table, members: Sequence[Member]) -> list[Chart]:
                                "unbiased over all subsets of n of the answers that were drawn.",
                                Markup(charts.best_of(curve))))
     for name, curve in runs.curves(members):
-        told = {"reward/proxy": "Training's own measure of answers drawn while it runs: the score that is optimised, "
-                                "no measure of quality."}.get(name, "The loss of the training batches, each seed a line.")
+        told = "The loss of the training batches, each seed a line."
+        if name == "reward/proxy":
+            told = ("Training's own measure of answers drawn while it runs: the score that is optimised, no measure of "
+                    "quality.")
         found.append(Chart(f"Training: {name}", told, Markup(charts.training(curve, rows, name))))
     if "seconds" in table.costs and any(member.runs for member in members):
         parts = runs.stage_costs(members[:40], "seconds")
@@ -153,8 +160,8 @@ def _columns(table: Table) -> list[tuple[str, str]]:
 
 def _cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str, str]]]]:
     """Of every row, its figures: the number to sort by, as it is printed, and its interval."""
-    return [(row, [(getattr(row.estimates.get(name), "mean", None), *figure_cell(row.estimates.get(name), name))
-                   for name in table.shown]) for row in table.rows]
+    return [(row, [(getattr(row.estimates.get(name), "mean", None), *figure_cell(row, name)) for name in table.shown])
+            for row in table.rows]
 
 
 def _cost_cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str]]]]:

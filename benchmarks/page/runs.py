@@ -44,9 +44,9 @@ class Asked:
 
 
 def answers(members: Sequence[Member], score: str) -> list[Asked]:
-    """The prompts at which rows differ most in `score`, a column of samples.parquet; each row's first seed, first answer.
+    """The prompts at which rows differ most in `score`, a column of samples.parquet.
 
-    Where no answer has the score, the prompts stand as in the files.
+    Of each row the first seed's first answer. Where no answer has the score, the prompts stand as in the files.
     """
     frames = {}
     for member in members[:ANSWERED_BY]:
@@ -97,7 +97,7 @@ def curves(members: Sequence[Member]) -> Iterator[tuple[str, list[dict[str, Any]
         for run in member.runs:
             steps = _lines(run.folder / "metrics.jsonl")
             names = [name for name in steps[-1] if name in _CURVE_OF or name.startswith("loss/")] if steps else []
-            name = min(names, key=lambda one: _CURVE_OF.index(one) if one in _CURVE_OF else len(_CURVE_OF), default=None)
+            name = next((one for one in [*_CURVE_OF, *names] if one in names), None)
             having = [step for step in steps if isinstance(step.get(name), (int, float))] if name else []
             every = -(-len(having) // _POINTS)
             found.setdefault(name, []).extend(
@@ -118,7 +118,7 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     for member in members:
         sums: dict[str, float] = {}
         for run in member.runs:
-            for stage, value in _own_parts(run.raw.get("cost", {}), name).items():
+            for stage, value in own_parts(run.raw.get("cost", {}), name).items():
                 sums[stage] = sums.get(stage, 0.0) + value / len(member.runs)
         order = sorted(sums, key=lambda stage: (stage == "its own", list(sums).index(stage)))
         parts += [{"row": member.label, "stage": stage, "order": index, "value": sums[stage],
@@ -126,7 +126,7 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     return parts
 
 
-def _own_parts(cost: Mapping[str, Any], name: str) -> dict[str, float]:
+def own_parts(cost: Mapping[str, Any], name: str) -> dict[str, float]:
     """A stage's cost charges those below it, each once: what is left is its own. By stage, the run's own last."""
     below = _below(cost, name)
     parts = {title: _own(stage, name) for (title, _), stage in below.items()}
@@ -198,8 +198,9 @@ def distances(members: Sequence[Member], figure: str) -> list[Point]:
     points = []
     for member in members:
         found = member.row.estimates
-        kl, name = next(((found[name], name) for name in ("kl/exact", "kl/k1", "kl/bound") if name in found), (None, ""))
-        if kl is not None and (one := found.get(figure)) is not None:
+        name = next((name for name in ("kl/exact", "kl/k1", "kl/bound") if name in found), None)
+        if name is not None and (one := found.get(figure)) is not None:
+            kl = found[name]
             of = "at most " if name == "kl/bound" else ""
             told = f"{member.label}: {interval(one)} at {of}{kl.mean:.2f} nats"
             points.append(Point(member.label, kl.mean, one.mean, one.low, one.high, told))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from algorithms.common.support.checkout import project
-
 from benchmarks.speed.request import Request
 from benchmarks.speed.side import kind
 

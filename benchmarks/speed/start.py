@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
-
 from benchmarks.speed.prepare import MAX_LENGTH, MAX_PROMPT, write_pairs
 from benchmarks.speed.request import BATCH, Answer, Request
 

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.page import charts, meanings, runs
 from benchmarks.report import collect, publish
 from benchmarks.tables import COSTS, JUDGED, METRICS
-from report_runs import GOLD, START, failed, method, result, save
+from report_runs import GOLD, START, failed, figure, known, method, result, save
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\n</pre>second line"
 
@@ -103,6 +103,40 @@ def test_answers_begin_with_the_largest_disagreement_and_leave_out_what_was_not_
     assert shown == ["4.0", "0.5"]     # |4 − 0| and |1.5 − 1|, by hand
 
 
+def test_a_row_has_one_colour_wherever_it_is(tmp_path):
+    """A start before the methods, and a method without a finished run among them, shift none."""
+    runs = method("dpo", GOLD, START, cost={"seconds": 20.0, "stages": {}}) + [failed("rrhf")] + \
+        method("ppo", GOLD, START, cost={"seconds": 50.0, "stages": {}})
+    for run in runs:
+        if run["status"] == "complete":
+            run.update(start={"kind": "sft", "identity": "the sft"}, before={"reward/gold": figure(START[0])})
+    save(tmp_path, *runs)
+    for place, gold in ((0, 1.0), (4, 2.0)):
+        samples(tmp_path / str(place), [("p0", "Q", "an answer", gold, True)])
+        steps = [{"step": step, "loss/policy": 1 / step} for step in (1, 2)]
+        (tmp_path / str(place) / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    made = publish(collect([tmp_path]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [row.label for row in made.rows] == ["sft, start", "dpo", "rrhf", "ppo"]
+    for place, row in enumerate(made.rows):
+        dots = re.findall(r'--row-(\d+)\)"></span>' + row.label, text)
+        assert dots and set(dots) == {str(place)}
+    assert dict(re.findall(r'data-row="(\w+)" style="--own: var\(--row-(\d)\)"', text)) == {"dpo": "1", "ppo": "3"}
+    points = re.findall(r'aria-label="(dpo|ppo): [^"]*seconds"[^>]*fill="var\(--row-(\d)\)"', text)
+    assert sorted(points) == [("dpo", "1"), ("ppo", "3")]
+    lines = re.findall(r'class="mark-line role-mark.*?stroke="var\(--row-(\d)\)"', text)
+    assert {"1", "3"} == set(lines)
+
+
+def test_a_constant_has_no_interval(tmp_path):
+    figures = {"reward/gold": figure(GOLD[0]), "kl/bound": known(1.25), "kl/k1": known(0.5, 0.25, 0.75, "resampled")}
+    made = publish(collect([save(tmp_path, result("best_of_n", figures=figures))]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'<td data-value="1.25">1.250<span class="interval"></span>', text)
+    assert re.search(r'<td data-value="0.5">0.500<span class="interval">\[0.250, 0.750\]</span>', text)
+    assert made.rows[0].constants == {"kl/bound"}
+
+
 def test_a_prompt_of_turns_is_shown_as_turns():
     turns = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
     assert runs._text(turns) == "system: Be brief.\n\nuser: Why?"
@@ -114,12 +148,12 @@ def test_each_stage_is_charged_once():
     cost = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
                                         "reward": {"seconds": 25.0,
                                                    "stages": {"reference": {"seconds": 10.0, "stages": {}}}}}}
-    assert runs._own_parts(cost, "seconds") == {"reference": 10.0, "reward": 15.0, "its own": 25.0}
-    assert runs._own_parts({"seconds": 3.0, "stages": {}}, "seconds") == {"its own": 3.0}
+    assert runs.own_parts(cost, "seconds") == {"reference": 10.0, "reward": 15.0, "its own": 25.0}
+    assert runs.own_parts({"seconds": 3.0, "stages": {}}, "seconds") == {"its own": 3.0}
     other = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
                                          "reward": {"seconds": 25.0,
                                                     "stages": {"base": {"seconds": 20.0, "stages": {}}}}}}
-    assert runs._own_parts(other, "seconds") == {"reference": 10.0, "base": 20.0, "reward": 5.0, "its own": 15.0}
+    assert runs.own_parts(other, "seconds") == {"reference": 10.0, "base": 20.0, "reward": 5.0, "its own": 15.0}
 
 
 def test_settings_are_shared_or_told_by_row(sweep, page):

@@ -66,6 +66,25 @@ def test_rows_of_a_group_are_one_record_wherever_they_stand(tmp_path, options, n
     assert report.blank_lines == (name == "a.csv"), "though the file is read twice"
 
 
+@pytest.mark.parametrize("options", [{}, {"mapper": ranking}], ids=["by columns", "by a mapper"])
+def test_a_group_in_several_files_is_refused_and_the_fix_works(tmp_path, options):
+    """As three sampling runs with a file of each would write them: no part of a group is kept as if whole."""
+    files = [write(tmp_path / f"{number}.jsonl", BY_RUN[4 * number:][:4]) for number in range(3)]
+    with pytest.raises(DataError, match=r"1\.jsonl:1: idx: found 'a', a group .*; fix: write the rows .* into one"):
+        FileData(path=files, group="idx", on_bad_row="drop", **options).records()
+    whole = tmp_path / "whole.jsonl"
+    whole.write_text("".join(open(path).read() for path in files))
+    other = write(tmp_path / "other.jsonl", [rated("e", number) for number in range(3)])
+    records, _ = FileData(path=[str(whole), other], group="idx", **options).records()
+    assert [(one.prompt, one.responses, one.scores) for one in records] == [
+        *SETS, ("pe", ["e.0", "e.1", "e.2"], [0.0, 1.0, 2.0])]
+
+
+def test_a_group_column_that_no_row_has_is_told_as_that(tmp_path):
+    with pytest.raises(DataError, match="idy: found no such column .*; fix: name a column of the rows in data.group"):
+        FileData(path=write(tmp_path / "a.jsonl", BY_RUN), group="idy").records()
+
+
 def test_groups_are_read_in_parts_where_they_do_not_fit(monkeypatch):
     """Of 40 groups at most some five are held at once; each reading gives those that it could complete."""
     rows = [Row(line, {"g": line % 40, "text": "x" * 100}) for line in range(400)]
@@ -246,6 +265,17 @@ def test_a_column_of_ones_own_may_first_appear_late_but_must_be_there(tmp_path):
     assert FileData(path=path, columns=columns).records()[0][120].prompt[0] == SYSTEM[0]
     with pytest.raises(DataError, match="expected the columns of data.columns: 'grösse'"):
         FileData(path=path, columns={**columns, "system": "grösse"}).records()
+
+
+@pytest.mark.parametrize("options", [{}, {"columns": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}},
+                                     {"group": "idx"}], ids=str)
+def test_a_late_column_that_nothing_reads_is_told(tmp_path, options):
+    rows = [rated(number, 0) if "group" in options else pair(number) for number in range(130)]
+    rows[120] |= {"margin": 2.0, "note": None}
+    rows[125] |= {"note": "late", "margin": 1.0}
+    path = write(tmp_path / "a.jsonl", rows)
+    records, report = FileData(path=path, **options).records()
+    assert len(records) == 130 and report.ignored_columns == {path: ["margin", "note"]}
 
 
 def test_a_late_key_without_a_value_says_nothing(tmp_path):

@@ -108,7 +108,11 @@ def test_an_answer_of_weight_0_is_context(tokenizer):
 
 def test_system_turns_without_text_are_none(tmp_path):
     empty = {"role": "system", "content": " "}
-    assert only(tmp_path, {"messages": [empty, USER, answer("fine")]}) == Record([USER], ["fine"])
+    for nothing in (" ", None, []):
+        turns = [{"role": "system", "content": nothing}, USER, answer("fine")]
+        assert only(tmp_path, {"messages": turns}) == Record([USER], ["fine"])
+        by_lists = {key: [turn[key] for turn in turns] for key in ("role", "content")}
+        assert only(tmp_path, {"messages": by_lists}) == Record([USER], ["fine"])
     assert only(tmp_path, {"prompt": [empty, USER], "response": "fine"}) == Record([USER], ["fine"])
     by_column = only(tmp_path, {"system": " ", "prompt": USER["content"], "response": "fine"})
     assert by_column == Record([USER], ["fine"])

@@ -85,7 +85,7 @@ def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice)
     assert isinstance(chosen.algorithm, Algorithm)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", few(ALGORITHMS, range(0, len(ALGORITHMS), 4)))
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_algorithm_has_a_recipe_at_each_scale(algorithm, scale):
     config = complete(f"algorithm={algorithm}", f"scale@_global_={scale}")

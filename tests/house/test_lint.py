@@ -18,7 +18,8 @@ def test_nothing_is_found():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("file", ["run.py", "algorithms/common/new.py", "benchmarks/new.py", "tests/new.py"])
 @pytest.mark.parametrize("text, rule", [("import os\n", "F401"), ("import sys\nimport os\n\nprint(os, sys)\n", "I001"),
                                         (f"x = '{'y' * 120}'\n", "E501"), ("l = 1\n", "E741")])
-def test_it_would_be(text, rule):
-    assert rule in ruff("--stdin-filename", "new.py", "-", text=text).stdout
+def test_it_would_be(text, rule, file):
+    assert rule in ruff("--stdin-filename", file, "-", text=text).stdout

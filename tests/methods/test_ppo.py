@@ -761,7 +761,7 @@ DEATHS = [("score", 3), ("columns", 27), ("loss", 15), ("score", 1), ("columns",
           ("loss", 30)]
 
 
-@pytest.mark.parametrize("every, deaths", few([(1, DEATHS[:2]), (3, DEATHS[2:3]), (1, DEATHS[2:]),
+@pytest.mark.parametrize("every, deaths", few([(1, DEATHS[:1]), (3, DEATHS[2:3]), (1, DEATHS[1:]),
                                                (3, DEATHS[:2] + DEATHS[3:])], [0, 1]))
 def test_killed_in_a_rollout_or_an_inner_epoch(make_models, tmp_path, every, deaths):
     """4 steps of 4 rollouts, 2 epochs of 2 minibatches of 2 micro-batches: the same metrics, weights and state, to the

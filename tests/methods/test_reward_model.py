@@ -271,13 +271,13 @@ def data_with_prompts(count=20) -> DataSets:
                     prompts=Records.from_list([Record(f" the room {i} was", []) for i in range(count)]))
 
 
-def trained(make_models, folder, algorithm, steps=3, data=None):
+def trained(make_models, folder, algorithm, steps=3, data=None, every=1):
     models = make_models(max_length=64)
     models.add_role("reference", trainable=False, seed=0)
     randomize(models, "reference")
     algorithm.add_roles(models, seed=0)
     context = make_context(models, folder, data or examples(12, 2), Recipe(lr=1e-2, batch_size=4, steps=steps),
-                           checkpoint_every=1)
+                           checkpoint_every=every)
     context.data = data_with_prompts()
     algorithm.fit(context)
     return context
@@ -387,7 +387,7 @@ def test_the_rating_loss_is_the_mean_over_responses(make_models):
 
 def test_ratings_are_learned_and_become_the_reward(make_models, tmp_path):
     algorithm = RatingModel(normalize_on=8, max_new_tokens=6)
-    context = trained(make_models, tmp_path, algorithm, steps=60, data=rating_examples(4))
+    context = trained(make_models, tmp_path, algorithm, steps=60, data=rating_examples(4), every=60)
     found = lines(context.target)
     assert found[-1]["loss/reward"] < 0.3 < 1.0 < found[0]["loss/reward"]
     batch = context.models.collate(rating_examples(4))

@@ -52,15 +52,29 @@ def test_the_gradient_is_reinforces(models):
 
 
 def test_whole_responses_are_clipped(models):
-    """A response that π_old took with twice less probability is at the clip where its advantage is positive."""
+    """A response that π_old took with twice less probability is at the clip where its advantage is positive: each of
+    the 12 counts once, though of its tokens only one has moved."""
     rolled = minibatch(models)
     old = rolled.logprobs.clone()
     old[..., 0] -= math.log(2)
     ones = Estimates(torch.ones(4, 3, 1))
     up: Loss = RLOO(clip=0.2).loss(models, replace(rolled, logprobs=old, estimates=ones))
     assert up.terms["policy"].sum.item() == pytest.approx(-1.2 * 12, rel=1e-5)
+    assert up.metrics["policy/clip_fraction"].tolist() == [1] * 12
     down: Loss = RLOO(clip=0.2).loss(models, replace(rolled, logprobs=old, estimates=Estimates(-torch.ones(4, 3, 1))))
     assert down.terms["policy"].sum.item() == pytest.approx(2 * 12, rel=1e-5)
+    assert down.metrics["policy/clip_fraction"].tolist() == [0] * 12
+
+
+def test_a_response_is_clipped_where_no_token_of_it_would_be(models):
+    """Three tokens at ρ = 1.07 are a response at 1.225, beyond 1.2, which two are not; without a clip nothing is."""
+    rolled = minibatch(models)
+    held = rolled.batch.mask.cumsum(-1) <= 3
+    old = rolled.logprobs - torch.where(rolled.batch.mask & held, math.log(1.07), 0)
+    moved = replace(rolled, logprobs=old, estimates=Estimates(torch.ones(4, 3, 1)))
+    long = (rolled.batch.mask.sum(-1) >= 3).flatten()
+    assert RLOO(clip=0.2).loss(models, moved).metrics["policy/clip_fraction"].bool().tolist() == long.tolist()
+    assert long.any() and not RLOO(clip=None).loss(models, moved).metrics["policy/clip_fraction"].any()
 
 
 def test_one_response_has_no_others():

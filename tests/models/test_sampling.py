@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from algorithms.common.data.batches import collate
 from algorithms.common.data.template import Example
 from algorithms.common.models import beam, sampling
-from algorithms.common.models.sampling import Sampling, draw, prefill, sample, warp
+from algorithms.common.models.sampling import PEAKED, Sampling, draw, prefill, sample, warp
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.seeds import uniforms
 from row_setup import examples, randomise
@@ -202,6 +202,20 @@ def test_top_p_that_is_reached_exactly_takes_no_more():
     assert torch.equal(warp(probabilities.log(), Sampling()), probabilities)  # exact in binary
     assert warp(probabilities.log(), Sampling(top_p=0.5))[0].nonzero().squeeze(-1).tolist() == [3]
     assert warp(probabilities.log(), Sampling(top_p=0.75))[0].nonzero().squeeze(-1).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("size", [7, PEAKED, PEAKED + 1, 3000])
+def test_top_p_of_peaked_and_flat_rows_side_by_side(size):
+    """Against sorting every row in whole."""
+    scales = torch.tensor([0.0, 0.1, 1.0, 3.0, 8.0, 30.0]).unsqueeze(-1)  # the first are flat
+    logits = (torch.randn(6, size, generator=torch.Generator().manual_seed(size)) + torch.arange(size) * 1e-4) * scales
+    for mass in (0.05, 0.5, 0.9, 0.999):
+        probabilities = warp(logits, Sampling())
+        for row, kept in zip(probabilities, warp(logits, Sampling(top_p=mass))):
+            values = row.sort(descending=True).values
+            inside = values[(values.cumsum(-1) - values < mass) & (values > 0)]
+            assert kept[kept > 0].sort(descending=True).values.tolist() == inside.tolist()
+            assert torch.equal(kept[kept > 0], row[kept > 0])
 
 
 def test_top_k_comes_before_top_p():

@@ -18,6 +18,7 @@ from algorithms.common.training.pace import STEPS
 from algorithms.ppo import PPO
 from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
+from few import few
 from stage_setup import RECIPE, make_bench, make_data, on_sft
 
 
@@ -83,7 +84,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", few(METHODS, ["rrhf"]))
 def test_training_takes_about_the_budget_of_tokens(store, name):
     """With the stages stood on, what is sampled before and within the steps; and the budget decides, not the recipe."""
     bench, method = make_bench(store, dataclasses.replace(make_data(), gold=hashed), reward=Hashed()), METHODS[name]()
@@ -143,6 +144,7 @@ def test_a_method_that_steps_by_itself_is_refused(store):
         as_steps(make_bench(store), Hosted(), RECIPE, Budget("tokens", 1000), "hosted")
 
 
+@pytest.mark.slow
 def test_the_steps_stand_in_the_result(tmp_path):
     from command_line import MICRO_DPO, invoke
 

@@ -305,7 +305,7 @@ def test_chat_answers_and_neutralises_what_a_model_writes(micro, tmp_path, monke
     from algorithms.common.data.template import Template
 
     plain = Template.decode
-    monkeypatch.setattr(Template, "decode", lambda self, ids: plain(self, ids) + " \x1b]0;owned\x07 \u202eend 👩‍👧")
+    monkeypatch.setattr(Template, "decode", lambda self, ids: " \x1b]0;owned\x07 \u202eend 👩‍👧" + plain(self, ids))
     ended = invoke("task=chat", f"adapter={micro[0]}", "eval.sampling.max_new_tokens=8",
                    f"hydra.run.dir={tmp_path}/chat",
                    stdin="The food was\nand \xff\n\nnever read\n".encode("latin-1"))
@@ -355,6 +355,20 @@ def test_chat_without_an_adapter_talks_to_the_base(micro, tmp_path):
     twice = invoke(*command, f"adapter={micro[0]}", f"beside={micro[0]}", stdin=f"{text}\n".encode())
     trained = greedy(PeftModel.from_pretrained(base, micro[0]))
     assert twice.out.partition("\n> ")[2] == f"[{micro[0]}] {trained}\n" * 2 + "> "
+
+
+def test_chat_keeps_the_conversation_until_it_is_begun_anew(tmp_path):
+    """What the model reads says so: after /reset, and only then, the same question has the same answer."""
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    command = ["task=chat", "eval.sampling.max_new_tokens=8", "eval.sampling.temperature=0",
+               f"model.chat_template={template}", f"hydra.run.dir={tmp_path}/chat"]
+    ended = invoke(*command, stdin=b"and the\nand the\n/reset\nand the\n")
+    assert ended.status == 0, ended.err
+    head, *answers, last = ended.out.split("> ")
+    assert f"base reads messages, by {template}" in head and "/reset begins anew" in head
+    assert answers[2] == "" and answers[0] == answers[3] != answers[1] and not last
+    assert len(re.findall(r"^\(\d+ tokens, \d+ a second\)$", ended.err, re.MULTILINE)) == 3
 
 
 @pytest.mark.parametrize("task", ["chat", "merge"])

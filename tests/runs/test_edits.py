@@ -1,6 +1,8 @@
 """What is edited between two runs is computed anew, and nothing else: code, helpers of users' functions, libraries."""
 
+import ast
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -8,9 +10,10 @@ import sys
 
 import pytest
 
+from algorithms.common.runs.settings import build
 from algorithms.common.support import provenance
 from algorithms.common.support.store import Store
-from command_line import MICRO, invoke
+from command_line import MICRO, composed, invoke
 from few import few
 from stage_setup import RECIPE, TRAINER, make_bench, on_sft
 
@@ -74,6 +77,7 @@ EDITS = {
     "the models": ("models/model.py", *CODE, ALL),
     "the evaluation": ("evaluate.py", *CODE, ["evaluation"]),
     "sampling": ("models/sampling.py", *CODE, ["evaluation"]),
+    "what loads the model": ("runs/material.py", *CODE, [*ALL[:2], "evaluation"]),
     "a reader": ("readers.py", *CODE, []),
     "the store": ("store.py", *CODE, []),
     "what a run writes": ("results.py", *CODE, []),
@@ -92,7 +96,7 @@ def kept(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", few(EDITS, ["the loss", "a comment", "another method", "the loop", "the evaluation",
-                                            "nothing"]))
+                                            "what loads the model", "nothing"]))
 def test_what_an_edit_makes_anew(kept, tmp_path, made, edit, what):
     file, before, after, expected = EDITS[what]
     shutil.copytree(kept, tmp_path / "stages")
@@ -114,6 +118,21 @@ def test_what_else_makes_anew(kept, tmp_path, made, monkeypatch, request, what):
     request.addfinalizer(provenance.versions.cache_clear)
     run(Store(tmp_path / "stages"), trainer=dataclasses.replace(TRAINER, **changed.get(what, {})), run_folder=tmp_path)
     assert sorted(made()) == (sorted(ALL) if what == "a library" else [])
+
+
+def test_what_was_edited_after_a_sweep_began_is_kept_under_the_code_that_runs(tmp_path, monkeypatch, edit):
+    """The first job imports a function that a later one is the first to score with."""
+    monkeypatch.syspath_prepend(tmp_path)
+    edit()
+    helper = tmp_path / "my_helper.py"
+    helper.write_text("def measure(response): return 1.0\n")
+    (tmp_path / "my_reward.py").write_text("def score(prompts, responses):\n    from my_helper import measure\n"
+                                           "    return list(map(measure, responses))\n")
+    config = composed("reward=function", "reward.function._target_=my_reward.score")
+    build(config, ("reward",))
+    before = hashlib.sha256(ast.dump(ast.parse(helper.read_text())).encode()).hexdigest()[:16]
+    helper.write_text("def measure(response): return 2.0\n")
+    assert provenance.code_of(build(config, ("reward",))["reward"])["my_helper"] == before
 
 
 @pytest.mark.slow

@@ -14,15 +14,17 @@ import pytest
 from algorithms.best_of_n import BestOfN
 from algorithms.common.candidates import Candidates
 from algorithms.common.runs import measuring, training
+from algorithms.common.runs.results import _targets
 from algorithms.common.support import provenance
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.support.provenance import Sources, code_of, parsed
+from algorithms.common.support.provenance import Import, Sources, code_of, files_of, parsed
 from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
+from command_line import ROOT
 
 
 def digest(source: str) -> str:
@@ -96,12 +98,15 @@ FILES = {
     "helper.py": "from constants import LENGTH\ndef measure(r): return LENGTH * len(r)",
     "constants.py": "LENGTH = 1",
     "late.py": "",
+    "named.py": "",
     "score.py": '''
         import functools, json, numpy
         from dataclasses import dataclass
         from helper import measure
         def score(prompts, responses):
+            import importlib
             import late
+            importlib.import_module("named")
             return [measure(r) for r in responses]
         @dataclass
         class Scored:
@@ -155,9 +160,18 @@ def test_an_import_in_a_function_counts_where_something_names_the_function(proje
     assert "zoo.loop" in project("zoo.method", "Method", {"zoo/deep/inner.py": "def run(method): method.fit()"})
 
 
+@pytest.mark.parametrize("source, package, module", [
+    ("import importlib\nimportlib.import_module('a.b')", "", "a.b"), ("__import__('a')", "zoo", "a"),
+    ("from importlib import import_module\nimport_module('..c', __package__)", "zoo.deep", "zoo.c"),
+    ("import_module(name)", "", None), ("asked('a')", "", None)])
+def test_a_module_is_imported_by_a_name_that_is_written_out(source, package, module):
+    imports = [one for one in parsed(source.encode(), package, True).imports if one.module != "importlib"]
+    assert imports == [Import(module)] * (module is not None)
+
+
 def test_a_users_module_counts_with_all_that_it_imports(project):
     found = project("score", "score")
-    assert {"score", "helper", "constants", "late"} <= set(found) and "json" not in found
+    assert {"score", "helper", "constants", "late", "named"} <= set(found) and "json" not in found
     assert found["numpy"] == f"numpy {importlib.metadata.version('numpy')}"
     edited = project("score", "score", {"constants.py": "LENGTH = -1"})
     assert {name for name in found if found[name] != edited[name]} == {"constants"}
@@ -231,3 +245,14 @@ def test_kept_candidates_and_references():
     assert {"candidates", "sampling", "beam"} <= found and not found & {"training", "loop"}
     found = computing(StoredLogprobs)
     assert {"references", "model", "logprobs"} <= found and not found & {"training", "loop", "sampling"}
+
+
+def test_the_files_of_what_a_config_names(tmp_path, monkeypatch):
+    (tmp_path / "rewards_of_mine.py").write_text("raise RuntimeError('not run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"reward": {"function": {"_target_": "rewards_of_mine.exact", "scale": [{"_target_": "math.sqrt"}]}},
+              "algorithm": {"_target_": "algorithms.dpo.DPO"}, "data": {"_target_": "???"}, "seed": 0}
+    names = list(_targets(config))
+    assert names == ["rewards_of_mine.exact", "math.sqrt", "algorithms.dpo.DPO"]
+    assert files_of([*names, "nowhere.at.all", "torch.nn.Linear"]) == [
+        tmp_path / "rewards_of_mine.py", ROOT / "algorithms/dpo.py"]

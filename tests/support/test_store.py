@@ -405,6 +405,8 @@ def test_nobody_sees_a_torn_entry(tmp_path):
             store.get("sft", {"seed": seed}, build)
         """)
     whole, visible, looks = {*map(str, range(20)), "manifest.json"}, set(), 0
+    while builder.poll() is None and not (tmp_path / "stages").exists():
+        time.sleep(0.01)
     while builder.poll() is None:
         for entry in (tmp_path / "stages").glob("sft-*"):
             if entry not in visible:

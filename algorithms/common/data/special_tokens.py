@@ -44,4 +44,5 @@ def check_turns(messages: Messages, marks: list[str], field: str) -> None:
             raise UnusableText(
                 "special token in a turn", "system" if turn["role"] == "system" else field,
                 f"the special token {first!r} inside the {turn['role']} turn at {around!r}",
-                "plain text, such tokens are the chat template's to write", "take it out, in the file or by data.mapper")
+                "plain text, such tokens are the chat template's to write",
+                "take it out, in the file or by data.mapper")

@@ -75,7 +75,7 @@ class Template:
 
     def __init__(self, tokenizer, chat_template: str | None = None, arguments: Mapping[str, Any] | None = None):
         self.tokenizer = tokenizer
-        self._origin = chat_template or f"the template of the tokenizer {tokenizer.name_or_path}"
+        self.origin = chat_template or f"the template of the tokenizer {tokenizer.name_or_path}"
         self._seams_told = self._change_told = False
         if chat_template is not None:
             tokenizer.chat_template = _read(chat_template)
@@ -118,7 +118,7 @@ class Template:
         for key in arguments:
             if not self.chat or key in own - {"tools", "documents"} or not re.search(
                     rf"\b{re.escape(key)}\b", str(self.tokenizer.chat_template)):
-                told = "which is set here" if key in own else f"which {self._origin} does not read"
+                told = "which is set here" if key in own else f"which {self.origin} does not read"
                 told = told if self.chat else "and no chat template"
                 raise ConfigError(f"model.template_arguments: found {key}, {told}; "
                                   "expected names of variables in the chat template; fix: correct it, or leave it out")
@@ -131,14 +131,14 @@ class Template:
             return self.tokenizer.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False,
                                                       **self._arguments)
         except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"model.chat_template: found a syntax error in line {error.lineno} of {self._origin} "
+            raise ConfigError(f"model.chat_template: found a syntax error in line {error.lineno} of {self.origin} "
                               f"({error.message}); expected a Jinja template; fix: correct the file, or give one in "
                               "model.chat_template") from error
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = [message["role"] for message in messages]
             raise UnusableText(
                 "refused by the chat template", "model.chat_template",
-                f"the turns {roles}, which {self._origin} refuses ({error})", "a template that takes them",
+                f"the turns {roles}, which {self.origin} refuses ({error})", "a template that takes them",
                 "set model.chat_template to a Jinja file that takes them, or leave out such turns by data.mapper"
             ) from error
 
@@ -150,7 +150,7 @@ class Template:
             prompt = self._apply(user, True)
             whole = self._apply([*user, {"role": "assistant", "content": _PROBE}], False)
         except DataError as error:
-            raise ConfigError(f"model.chat_template: found {self._origin}, which takes no question and answer "
+            raise ConfigError(f"model.chat_template: found {self.origin}, which takes no question and answer "
                               f"({error.__cause__}); expected one that renders them; "
                               "fix: correct the file, or give one in model.chat_template") from error
         if _PROBE not in whole:
@@ -196,7 +196,7 @@ class Template:
         if not whole.startswith(before):
             raise UnusableText(
                 "prompt rendered otherwise beside its answer", "model.chat_template",
-                f"that {self._origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than "
+                f"that {self.origin} writes the prompt of {answer.strip()[:60]!r} otherwise beside this answer than "
                 "where it is to be given", "the same text, or another prompt would be learned than is asked",
                 "set model.template_arguments so that both agree, or model.chat_template to a Jinja file that does")
         text = whole[len(before):].removesuffix(self._tail)

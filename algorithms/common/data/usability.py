@@ -98,6 +98,7 @@ def usable(data: DataSets, readings: Iterable[Reading]) -> DataSets:
     faults, unread = _faults(data, readings)
     left = data if not faults else _left_out(data, faults)
     _tell_special(left, readings)
+    _tell_fallback(left, readings)
     data.report.unread_turn_keys = sorted(unread)
     if unread:
         log.warning("keys inside turns that the chat template does not read: %s", ", ".join(map(repr, sorted(unread))))
@@ -113,10 +114,21 @@ def _tell_special(data: DataSets, readings: list[Reading]) -> None:
         places = np.flatnonzero(records.holding(special) | records.answered_with(special))
         if len(places):
             record = records[places[0]]
-            asked = record.prompt if isinstance(record.prompt, str) else "".join(turn["content"] for turn in record.prompt)
+            turns = [{"content": record.prompt}] if isinstance(record.prompt, str) else record.prompt
+            asked = "".join(turn["content"] for turn in turns)
             some = next(text for text in special if text in "".join([asked, *record.responses]))
-            log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens (%s: %r)",
-                        len(places), reading.name, _place(record, reading.name, places[0]), some)
+            log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens "
+                        "(%s: %r)", len(places), reading.name, _place(record, reading.name, places[0]), some)
+
+
+def _tell_fallback(data: DataSets, readings: list[Reading]) -> None:
+    """Say how conversations are written for a model that has no chat template."""
+    lacking = {id(reading.template): reading.template for reading in readings if not reading.template.chat
+               and (records := getattr(data, reading.name)) is not None and records.conversations().any()}
+    for template in lacking.values():
+        log.warning("no chat template in %s: conversations are written as %r; fix, where the model knows another form: "
+                    "model.chat_template=FILE", template.tokenizer.name_or_path or "the tokenizer",
+                    template.prompt_text([{"role": "user", "content": "…"}]) + template.lead + "…")
 
 
 def _left_out(data: DataSets, faults: _Faults) -> DataSets:
@@ -217,8 +229,9 @@ def _listing(report: LoadReport, bad: _Bad, emptied: list[str]) -> str:
     counts, messages = _counts(bad), _firsts(bad)
     text = [messages.pop(next(iter(bad.values()))[1].reason)]
     total = sum(counts.values())
-    text.append(f"{f'{total} of {report.read}' if report.read else total} rows cannot be used with this tokenizer and chat "
-                f"template{', each with its whole group' if any(place.lines for place in bad) else ''}:")
+    counted = f"{total} of {report.read}" if report.read else total
+    grouped = ", each with its whole group" if any(place.lines for place in bad) else ""
+    text.append(f"{counted} rows cannot be used with this tokenizer and chat template{grouped}:")
     for reason, count in counts.most_common():
         text.append(f"  {reason}: {count} ({report.places(reason)})")
         text += [f"    {messages[reason]}"] if reason in messages else []

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ..algorithm import Algorithm
+from ..data.records.words import units
+from ..figures import COLUMNS, Apart, Figure, Known
 from .choices import choice_figures
 from .evaluate import Evaluation
-from ..figures import COLUMNS, Apart, Figure, Known
 from .inference.intervals import MEAN, PERPLEXITY, SHARE, Estimate, Matrix
 from .inference.resampling import bootstrap, calibration_error
-from ..data.records.words import units
 
 LEAST_RESAMPLED = 20  # prompts from which resampling them tells how much the figure varies: of one it never does
 KINDS = {"mean": MEAN, "share": SHARE, "perplexity": PERPLEXITY}
@@ -38,7 +38,7 @@ TRAINED, BASE = Against("_minus_sft", "/sft"), Against("_minus_base", "/base")
 
 def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, against: Against = TRAINED
             ) -> dict[str, Figure | Known]:
-    """By name. start: the same evaluation of the model that training started from; against: whether that was trained."""
+    """By name. start: the same evaluation of what training started from; against: whether that was trained."""
     found: list[Figure | Known] = []
     if len(result.samples):
         picked = result.samples[result.samples["picked"]].reset_index(drop=True)
@@ -114,7 +114,9 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: 
     return found
 
 
-def _sample_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame) -> list[Figure]:
+def _sample_figures(
+    frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, shown: pd.DataFrame
+) -> list[Figure]:
     """Of the answers to each prompt, one row of both frames an answer; shown: what the data answers, with its scores.
 
     reward/gold, reward/proxy, score/auditor: scores; ``_minus_sft`` (``_minus_base``): less the start's on the same

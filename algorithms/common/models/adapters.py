@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..support.errors import ConfigError
+from .families import merged_by
 from .model import Lora
 
 CONFIG = "adapter_config.json"
@@ -62,7 +63,7 @@ def check_settings(folder: Path, known: tuple[str, ...]) -> None:
         unused = value in (getattr(default, key, None), None, False, {}, [])
         drawn = key == "init_lora_weights" and value in DRAWS
         if not (unused or drawn or key in known):
-            merging = f"task=merge adapter={folder}" if key in MERGED else "merge it with PEFT"
+            merging = merged_by(folder) if key in MERGED else "merge it with PEFT"
             raise ConfigError(f"adapter: found {key}={json.dumps(value)} in {folder / CONFIG}, which is not computed "
                               f"here; expected LoRA on layers, with any of {', '.join(SCALING)}; "
                               f"fix: {merging}, and then model.name=… of the result")
@@ -86,6 +87,7 @@ def merge(base, folder: Path):
             layer = _plain(base.get_output_embeddings())
             layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
         try:
+            _take_in_tokens(adapted)
             merged = adapted.merge_and_unload()
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"adapter: found {folder}, which PEFT cannot merge ({error}); expected an adapter whose "
@@ -98,6 +100,19 @@ def merge(base, folder: Path):
         if still:
             merged.tie_weights()
     return merged
+
+
+def _take_in_tokens(adapted) -> None:
+    """Merge what lies beneath LoRA in one layer: PEFT takes off the outer wrapper alone, and a token's own row, which
+    is its whole row, would overwrite what LoRA adds to it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for layer in adapted.modules():
+        beneath = getattr(layer, "base_layer", None)
+        if isinstance(layer, BaseTunerLayer) and isinstance(beneath, AuxiliaryTrainingWrapper):
+            layer.base_layer = beneath.unload_and_optionally_merge_module(merge=True, safe_merge=False,
+                                                                          adapter_names=None)
 
 
 def _plain(layer):

@@ -5,6 +5,7 @@ Every function here either makes families alike or refuses one by name; nothing 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -163,11 +164,17 @@ def check_vocabulary(model_config, tokenizer, name: str, key: str = "model.name"
                           "without those tokens")
 
 
+def merged_by(folder: Path) -> str:
+    """The overrides that merge an adapter into the base that it names."""
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return f"task=merge adapter={folder}" + (f" model.name={base}" if base else "")
+
+
 def check_findable(name: str, key: str) -> None:
     """ConfigError for a name that is no folder here and can be no hub's: asking the hub for it would mislead."""
     if Path(name).is_file():
-        raise ConfigError(f"{key}: found the file {name!r}; expected the folder that it lies in, with config.json and a "
-                          f"tokenizer beside it; fix: {key}={Path(name).parent}")
+        raise ConfigError(f"{key}: found the file {name!r}; expected the folder that it lies in, with config.json and "
+                          f"a tokenizer beside it; fix: {key}={Path(name).parent}")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise ConfigError(_no_such_folder(name, key))
 

@@ -7,10 +7,11 @@ draws its uniforms from its own stream, so but for rounding its tokens do not de
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +19,12 @@ from torch import Tensor
 
 from ..data.batches import longest_first
 from ..support.checks import Rule, at_least, require, within
+from ..support.phases import Phase, progress
+from ..support.seeds import uniforms
 from .families import head_logits, shared_rows_refusal
 from .model import Models
-from ..support.seeds import uniforms
+
+PEAKED = 1024  # tokens that hold the nucleus of most distributions: only rows that need more are sorted in whole
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Sampling:
     top_k: int = 0  # 0: all
     min_new_tokens: int = 0  # no end token before that many
     batch_size: int = 64  # sequences decoded at the same time
+
+    in_trial: ClassVar[dict[str, int]] = {"max_new_tokens": 16, "min_new_tokens": 16}
 
     def __post_init__(self):
         require(self, "sampling", max_new_tokens=at_least(1), temperature=within("[0, inf)", "0 (greedy) or more"),
@@ -56,11 +62,22 @@ def warp(logits: Tensor, settings: Sampling) -> Tensor:
         kth = logits.topk(min(settings.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     probabilities = logits.softmax(-1)
-    if settings.top_p < 1:
-        ordered, index = probabilities.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= settings.top_p  # mass before this token already reaches top_p
-        probabilities = torch.zeros_like(probabilities).scatter(-1, index, ordered.masked_fill(outside, 0))
-    return probabilities
+    return _nucleus(probabilities, settings.top_p) if settings.top_p < 1 else probabilities
+
+
+def _nucleus(probabilities: Tensor, mass: float) -> Tensor:
+    """(B, V): what is outside of each row's smallest set of tokens with so much probability becomes 0."""
+    kept = torch.zeros_like(probabilities)
+    count = min(PEAKED, probabilities.shape[-1])
+    ordered, index = probabilities.topk(count)
+    wide = ordered.cumsum(-1)[:, -1] < mass
+    if count == probabilities.shape[-1]:  # all tokens: rounding may leave them below the mass
+        wide = torch.zeros_like(wide)
+    for rows, values, places in ((~wide, ordered[~wide], index[~wide]),
+                                 (wide, *probabilities[wide].sort(-1, descending=True))):
+        outside = values.cumsum(-1) - values >= mass  # what stands before this token already reaches the mass
+        kept[rows] = kept[rows].scatter(-1, places, values.masked_fill(outside, 0))
+    return kept
 
 
 def sampled_logprobs(logits: Tensor, drawn: Tensor, step: Tensor, stop: list[int], settings: Sampling) -> Tensor:
@@ -86,30 +103,35 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-CDF sampling: (B, V), (B,) in [0, 1) → (B,) token ids; never a token of probability 0."""
-    # a parallel scan rounds unevenly: without cummax the sum could grow at a token of probability 0
-    cdf = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0).cummax(-1).values
+    cdf = probabilities.cumsum(-1)
+    if cdf.device.type != "cpu":  # a parallel scan rounds unevenly: the sum could grow at a token of probability 0
+        cdf = cdf.masked_fill(probabilities == 0, 0).cummax(-1).values
     target = (uniform * cdf[:, -1]).unsqueeze(-1)
     return torch.searchsorted(cdf, target, right=True).squeeze(-1)  # uniform < 1: below the end, also after rounding
 
 
 @torch.no_grad()
 def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampling, seed: int, n: int = 1,
-           keys: list[str] | None = None) -> list[list[Sample]]:
-    """n samples for each prompt (lists of token ids). 
-    ``keys`` name the prompts' random streams; default: their position."""
+           keys: list[str] | None = None, watch: Callable[[list[int]], None] | None = None) -> list[list[Sample]]:
+    """n samples for each prompt (lists of token ids).
+
+    ``keys`` name the prompts' random streams; default: their position. ``watch`` is given the new token of every
+    sequence that is decoded at that time, as soon as it is drawn.
+    """
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
     models.used.add(models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
-    with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
+    used = models.autocast() if models.weights_in_autocast else nullcontext()
+    with models.roles.use(models.role(role).name), used, progress("sampling", len(prompts) * n, "answers") as advance:
         for members in longest_first(list(map(len, prompts)), chunk):
             beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))
                 spread = beginning.spread(len(copies), again=copies.stop < n)
                 streams = _streams([keys[index] for index in members], copies, settings.max_new_tokens, seed)
-                drawn = iter(_decode(models, spread, streams, settings))
+                drawn = iter(_decode(models, spread, streams, settings, advance, watch))
                 for index in members:
                     results[index] += islice(drawn, len(copies))
     return results
@@ -120,7 +142,8 @@ def _streams(keys: list[str], copies: range, length: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack([uniforms(length, seed, key, copy) for key in keys for copy in copies]))
 
 
-def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling) -> list[Sample]:
+def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling, advance: Phase,
+            watch: Callable[[list[int]], None] | None) -> list[Sample]:
     """Go on from B prompts that were read, under the current role. ``streams``: (B, max_new_tokens) uniforms."""
     device, model = models.device, models.roles.module
     logits, mask, next_position, cache = beginning
@@ -132,6 +155,7 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
     ended = torch.zeros(total, dtype=torch.bool, device=device)
 
     alive = torch.arange(total, device=device)  # rows of the batch → sequences
+    whole = advance.done + total
     for step in range(settings.max_new_tokens):
         if step < settings.min_new_tokens:
             logits[:, stop] = -torch.inf
@@ -140,6 +164,8 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
         else:
             token = draw(warp(logits, settings), streams[alive, step])
         out[alive, step] = token
+        if watch is not None:
+            watch(token.tolist())
         over = ended[alive]  # a finished row is carried along for a while
         fresh = torch.isin(token, stop) & ~over
         over = over | fresh
@@ -155,6 +181,8 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
         logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
                        past_key_values=cache, use_cache=True).logits[:, -1]
         next_position = next_position + 1
+        advance(total / settings.max_new_tokens)
+    advance(whole - advance.done)
     return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
 
 

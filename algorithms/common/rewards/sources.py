@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Callable
 import torch
 
 from ..algorithm import Algorithm, Need, Recipe, Response, RewardSource, Scorer
-from ..support.errors import ConfigError, TrainingError
-from ..models.model import ModelConfig, Models
 from ..data.records import Record
 from ..data.template import Example
+from ..models.model import ModelConfig, Models
+from ..support.errors import ConfigError, TrainingError, UserError, raised_in
+from ..support.phases import in_parts
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -95,8 +96,9 @@ class Trained(RewardSource):
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
     values: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        values += algorithm.score(models, models.collate(examples[start:start + batch_size]))[:, 0].tolist()
+    parts = [examples[start:start + batch_size] for start in range(0, len(examples), batch_size)]
+    for part in in_parts("scoring", parts, len(examples), "answers"):
+        values += algorithm.score(models, models.collate(part))[:, 0].tolist()
     return values
 
 
@@ -179,17 +181,20 @@ def _same(one: RewardSource, other: RewardSource) -> bool:
 
 
 def check_truth(data: "DataSets", reward: RewardSource | None) -> None:
-    """ConfigError where the source that ``data.gold`` names cannot score this data, must be trained, or is the reward."""
+    """ConfigError where the source that ``data.gold`` names cannot score this data, is trained or is the reward."""
     gold = data.gold
     if not isinstance(gold, RewardSource):
         return
     if gold.needs() or any(isinstance(part, Gold) for part in gold.parts):
-        raise ConfigError(f"data.gold: found {type(gold).__name__}; expected a function or a classifier, which is known "
-                          "and not learned from the data; fix: +reward@data.gold=function or +reward@data.gold=classifier")
+        raise ConfigError(f"data.gold: found {type(gold).__name__}; expected a function or a classifier, which is "
+                          "known and not learned from the data; fix: +reward@data.gold=function or "
+                          "+reward@data.gold=classifier")
     check_independent(gold, reward, data, "data.gold")
 
 
-def check_independent(source: RewardSource, reward: RewardSource | None, data: "DataSets", key: str = "auditor") -> None:
+def check_independent(
+    source: RewardSource, reward: RewardSource | None, data: "DataSets", key: str = "auditor"
+) -> None:
     """ConfigError where a judge, which stands at ``key``, cannot score this data, or is what methods are rewarded by.
 
     What is trained is another model than the reward's, since it learns from other comparisons.
@@ -267,7 +272,14 @@ class Function(RewardSource):
 
         def score(responses: list[Response]) -> Any:
             given = {name: [ARGUMENTS[name](response) for response in responses] for name in (*by_place, *named)}
-            return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+            try:
+                return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+            except (UserError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise TrainingError(f"reward.function: found {raised_in(error)}; expected a number for "
+                                    f"each of {len(responses)} responses (first record {responses[0].record}); fix: "
+                                    "correct the function, or what it reads of the data") from error
 
         return checked("function", score)
 

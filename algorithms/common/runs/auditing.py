@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..algorithm import Figure, Known, Response, RewardSource
-from ..data.records import pairs, prompt_hash
+from ..data.records import pairs, prompt_hash, split
 from ..data.usability import Reading
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.inference.auditing import ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, can_judge, parting
@@ -46,6 +46,7 @@ class Auditor:
 
     bench: Bench
     source: RewardSource
+    half: str | None = None  # first or second: it learns from one half of the comparisons alone
 
     @property
     def applies(self) -> bool:
@@ -69,7 +70,8 @@ class Auditor:
     def _apart(self) -> Bench:
         data = self.bench.data
         if data.audit is not None:
-            data = dataclasses.replace(data, preferences=data.audit, audit=None)
+            halves = dict(zip(("first", "second"), split(data.audit, 0.5, "audit"))) if self.half else {}
+            data = dataclasses.replace(data, preferences=halves.get(self.half, data.audit), audit=None)
         return dataclasses.replace(self.bench, data=data, seed=derive(self.bench.seed, "auditor"), reward=None,
                                    beneath=self.bench)
 
@@ -93,7 +95,7 @@ class Auditor:
         return dataclasses.replace(evaluation, samples=samples.assign(auditor=column))
 
     def agreement(self) -> Figure | None:
-        """How often it prefers what the annotators of held-out comparisons did, ties half; None where there are none."""
+        """How often it prefers what the annotators of held-out comparisons did, ties half; None without comparisons."""
         records = list(islice(pairs(self.bench.data.heldout), self.bench.eval.pairs))
         shown = self.bench.template.prompt_text
         scores = np.array(self._scores([
@@ -156,8 +158,8 @@ def court_of(bench: Bench, source: RewardSource) -> Bench:
         return bench
     auditor = Auditor(bench, source)
     if not auditor.applies:
-        raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the methods'; "
-                          "expected comparisons that no method saw; fix: data.audit=…, for the runs too")
+        raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the "
+                          "methods'; expected comparisons that no method saw; fix: data.audit=…, for the runs too")
     agreement = auditor.agreement()
     accuracy = agreement and estimate(agreement)
     if accuracy is None or not can_judge(accuracy):

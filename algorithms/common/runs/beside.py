@@ -1,4 +1,4 @@
-"""A finished run beside what its training started from: every figure with the start's, and answers to the same prompts."""
+"""A finished run beside what its training started from: each figure with the start's, answers to the same prompts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Finished:
         return lines
 
     def answer_lines(self, width: int) -> list[str]:
-        """Plain text of so many columns: nothing of it moves a cursor; what is long is cut, prompts at their beginning."""
+        """Plain text of so many columns that moves no cursor; what is long is cut, prompts at their beginning."""
         lines = []
         for one in self.answers:
             lines += [*_entry("prompt", one.prompt, width, last=True), *_entry("start", one.before, width),
@@ -88,7 +88,8 @@ def _amount(one: dict) -> str:
 
 def _entry(label: str, text: str, width: int, last: bool = False) -> list[str]:
     room = max(width - LABEL - 4, 20)
-    found = [piece for line in printable(text.strip()).splitlines() for piece in textwrap.wrap(line, room) or [""]] or [""]
+    lines = printable(text.strip()).splitlines()
+    found = [piece for line in lines for piece in textwrap.wrap(line, room) or [""]] or [""]
     if len(found) > LINES:
         found = ["… " + found[-LINES], *found[1 - LINES:]] if last else [*found[:LINES - 1], found[LINES - 1] + " …"]
     heads = [label[:LABEL], *[""] * (len(found) - 1)]

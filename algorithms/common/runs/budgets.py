@@ -1,8 +1,9 @@
 """A budget of tokens or seconds becomes a number of steps, once, before training: so that the schedule of the learning
 rate knows its end, a stage's key holds what was trained, and a run that was killed goes on to the same numbers.
 
-A row is charged what the stages it stands on took, and what it takes before its steps. What the steps that were measured
-do not tell, such as answers that grow longer while training, stays as a spread between rows, which the table states.
+A row is charged what the stages it stands on took, and what it takes before its steps. What the steps that were
+measured do not tell, such as answers that grow longer while training, stays as a spread between rows, which the table
+states.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Steps:
     per_record: float  # before the first step, of each record that training sees
 
     @classmethod
-    def within(cls, amount: float, beneath: float, per_step: float, per_record: float, batch: int, records: int) -> "Steps":
+    def within(
+        cls, amount: float, beneath: float, per_step: float, per_record: float, batch: int, records: int
+    ) -> "Steps":
         """As many as ``amount`` allows, ``batch`` of ``records`` each; none where it does not allow one."""
         left = (amount - beneath) * (1 + 1e-12)  # a whole number of steps is not lost to rounding
         steps = left / (per_step + per_record * batch)
@@ -41,7 +44,9 @@ class Steps:
         return cls(max(0, math.floor(steps)), beneath, per_step, per_record)
 
 
-def as_steps(bench: Bench, algorithm: Algorithm, recipe: Recipe, budget: Budget, name: str) -> tuple[Recipe, Steps | None]:
+def as_steps(
+    bench: Bench, algorithm: Algorithm, recipe: Recipe, budget: Budget, name: str
+) -> tuple[Recipe, Steps | None]:
     """The recipe with the steps that a budget of tokens or seconds allows; as it is, and None, where no such budget is
     set, or the method takes no steps (what it takes is spent when it answers)."""
     if budget.amount is None or algorithm.works_when_asked:
@@ -53,8 +58,8 @@ def as_steps(bench: Bench, algorithm: Algorithm, recipe: Recipe, budget: Budget,
     found = Steps.within(budget.amount, beneath, *rates, recipe.batch_size, records)
     if not found.steps:
         least = math.ceil(beneath + rates[0] + rates[1] * min(recipe.batch_size, records))
-        raise ConfigError(f"budget.amount: found {_number(budget.amount)} {unit}; expected at least {least:,}, of which the "
-                          f"stages that {name} stands on took {beneath:,.0f} and the rest is one step; "
+        raise ConfigError(f"budget.amount: found {_number(budget.amount)} {unit}; expected at least {least:,}, of "
+                          f"which the stages that {name} stands on took {beneath:,.0f} and the rest is one step; "
                           f"fix: budget.amount={least}")
     log.info("%s: %s %s are %d steps (about %s each; %s for what it stands on)", name, _number(budget.amount), unit,
              found.steps, _number(round(found.per_step, 3)), f"{beneath:,.0f}")

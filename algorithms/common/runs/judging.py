@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from . import tasks
-from .auditing import court_of
-from .settings import build, seed
 from ..algorithm import Response, RewardSource
 from ..evaluation.verdicts import Pair
 from ..rewards.sources import retokenized
 from ..support.errors import ConfigError
 from ..support.secrets import MASK, Mask
 from ..support.store import Store
+from . import tasks
+from .auditing import court_of
+from .settings import build, seed
 
 if TYPE_CHECKING:
     from .stages import Bench

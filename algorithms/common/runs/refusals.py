@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from ..data.records import Record, prompt_hash
+from ..data.refusals.data import RefusalData
+from ..data.refusals.wording import ANSWERABLE, UNANSWERABLE, Question, balanced, is_refusal, is_right, pair, wordings
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
-from ..data.records import Record, prompt_hash
 from .results import whole, write_json
 from .settings import build, seed
 from .tasks import adapter_of
-from ..data.refusals.data import RefusalData
-from ..data.refusals.wording import ANSWERABLE, UNANSWERABLE, Question, balanced, is_refusal, is_right, pair, wordings
 
 if TYPE_CHECKING:
     from ..models.sampling import Sampling
@@ -107,9 +107,9 @@ def _sampled(asked: Sequence[Question], model, source: Path | None, mixed_precis
              number: int) -> list[Answered]:
     """`count` samples to every question, by the base or, where `source` names one, by a trained policy."""
     from ..models.export import frozen_role
-    from ..support.memory import released
     from ..models.model import Models
     from ..models.sampling import sample
+    from ..support.memory import released
 
     with released():
         models = Models(model, mixed_precision)

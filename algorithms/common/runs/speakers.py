@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from ..models.export import frozen_role
 from ..models.model import ModelConfig, Models
 from ..models.roles import BASE
 from ..models.sampling import Sampling, sample
+from ..support.terminal import printable
 
 
 @dataclass
@@ -23,16 +27,85 @@ class Speaker:
     role: str
     messages: list[dict] = field(default_factory=list)
 
-    def reply(self, text: str, sampling: Sampling, seed: int, turn: int) -> str:
-        """The answer to the user's next text, as the model wrote it."""
+    @property
+    def reads(self) -> str:
+        """How it reads what is written to it, in words."""
+        template = self.models.template
+        return f"messages, by {template.origin}" if template.chat else "text to continue: no chat template"
+
+    def reply(self, text: str, sampling: Sampling, seed: int, turn: int, show: Callable[[str], None]) -> int:
+        """Answer the user's next text; ``show`` is given each further piece of the answer. Returns its tokens."""
         models, template = self.models, self.models.template
         prompt = [*self.messages, {"role": "user", "content": text}] if template.chat else text
-        ids = models.prompt_ids(prompt, sampling.max_new_tokens)
-        ((answer,),) = sample(models, self.role, [ids], sampling, seed, keys=[f"chat/{turn}"])
-        reply = template.clean_response(prompt, template.decode(answer.ids))
+        ids, written, shown = models.prompt_ids(prompt, sampling.max_new_tokens), [], Shown(show)
+
+        def said() -> str:
+            return template.clean_response(prompt, template.decode(written))
+
+        def watch(tokens: list[int]) -> None:
+            written.extend(tokens)
+            shown.so_far(said())
+
+        ((answer,),) = sample(models, self.role, [ids], sampling, seed, keys=[f"chat/{turn}"], watch=watch)
+        shown.whole(said())
         if template.chat:
-            self.messages = [*prompt, {"role": "assistant", "content": reply}]
-        return reply
+            self.messages = [*prompt, {"role": "assistant", "content": said()}]
+        return len(answer.ids)
+
+
+@dataclass
+class Shown:
+    """What of a growing answer has been shown; white space at its ends is not."""
+
+    show: Callable[[str], None]
+    text: str = ""
+
+    def so_far(self, said: str) -> None:
+        """Show what is new of it, but for an end that the next token may change."""
+        self._further(said.strip().rstrip("\ufffd"))  # the beginning of a character
+
+    def whole(self, said: str) -> None:
+        said = said.strip()
+        if not said.startswith(self.text):  # a decoder that changes what it has written
+            self.show("\n")
+            self.text = ""
+        self._further(said)
+
+    def _further(self, said: str) -> None:
+        if said.startswith(self.text):
+            self.show(said[len(self.text):])
+            self.text = said
+
+
+RESET = "/reset"
+
+
+def converse(talking: list[Speaker], sampling: Sampling, seed: int) -> None:
+    """A conversation in the terminal, until an empty line or the end of input."""
+    for one in talking:
+        print(printable(f"{one.name} reads {one.reads}"))
+    chats = [one.models.template.chat for one in talking]
+    anew = f"; {RESET} begins anew" if any(chats) else ""
+    print(f"Write a {'message' if all(chats) else 'prompt'}; an empty line ends the conversation{anew}.")
+    turn = 0
+    while True:
+        try:
+            text = input("> ")
+        except EOFError:
+            break
+        if not text:
+            break
+        if text.strip() == RESET:
+            for one in talking:
+                one.messages = []
+            continue
+        for one in talking:
+            print(printable(f"[{one.name}] ") if len(talking) > 1 else "", end="")
+            began = time.monotonic()
+            tokens = one.reply(text, sampling, seed, turn, lambda piece: print(printable(piece), end="", flush=True))
+            print()
+            print(f"({tokens} tokens, {tokens / (time.monotonic() - began):.0f} a second)", file=sys.stderr)
+        turn += 1
 
 
 def speakers(asked: list[tuple[Path | None, ModelConfig]], mixed_precision: str) -> list[Speaker]:

@@ -12,8 +12,8 @@ import dataclasses
 from typing import Any
 
 from ..models.sampling import Sampling
-from ..support.seeds import derive
 from ..support.digests import content_hash
+from ..support.seeds import derive
 
 VIEWS = ("demonstrations", "preferred", "pairs", "ranked", "rated", "prompts")  # that a stage reads beside its own
 STAGE = ("algorithm", "recipe", "trainer", "model", "data", "reward", "needs", *VIEWS)  # of a description: its settings

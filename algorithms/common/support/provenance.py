@@ -2,14 +2,15 @@
 
     objects → their modules → all that these import, read from source without running it → module: digest
 
-Followed are imports in functions too, and all modules outside the standard library and site-packages; not what is
-imported for types alone (``if TYPE_CHECKING``). Where a module imports a name only to hand it on, the module that makes
-the name stands for it, so a package of re-exports does not bind together what it lists. In the project an import in a
-function counts once something names the function: what a base class does when it is evaluated is no part of training.
+Followed are imports in functions too, and by ``import_module`` of a name that is written out, and all modules outside
+the standard library and site-packages; not what is imported for types alone (``if TYPE_CHECKING``). Where a module
+imports a name only to hand it on, the module that makes the name stands for it, so a package of re-exports does not
+bind together what it lists. In the project an import in a function counts once something names the function: what a
+base class does when it is evaluated is no part of training.
 Comments, documentation and layout are no part of a digest.
 
-Sources are read when this module is imported: a run whose files are edited meanwhile computes with the old code, and
-keeps under the old code's digests.
+Sources are read when this module is imported, a user's when the configuration names them (``note``): a run whose files
+are edited meanwhile computes with the old code, and keeps under the old code's digests.
 """
 
 from __future__ import annotations
@@ -72,6 +73,19 @@ def code_of(*objects: Any) -> dict[str, str]:
     return SOURCES.closure(frozenset(origins(objects)))
 
 
+def written_in(kind: type) -> dict[str, str]:
+    """The module of a class → digest of its code, without what it imports."""
+    return {kind.__module__: SOURCES.module(kind.__module__).digest}
+
+
+def note(*objects: Any) -> None:
+    """Reads the sources of users' modules among the objects' as they are, which is as they were imported: what is
+    edited before a stage needs it, hours later in a sweep, is kept under the code that ran."""
+    for name, what in origins(objects):
+        if name.partition(".")[0] != _OWN and SOURCES.module(name) is not None:
+            SOURCES.closure(frozenset({(name, what)}))
+
+
 @cache
 def versions() -> dict[str, str]:
     """Library → installed version, of those that every stage computes with."""
@@ -86,6 +100,17 @@ def installed(libraries: Iterable[str]) -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def files_of(names: Iterable[str]) -> list[Path]:
+    """The source files of dotted names, which are not run; nothing for libraries and for names that are not found."""
+    found = []
+    for name in names:
+        while name and (where := _where(name)) is None:
+            name = name.rpartition(".")[0]
+        if name and where.file is not None and not _in_library(where.file):
+            found.append(where.file)
     return found
 
 
@@ -244,8 +269,11 @@ def parsed(source: bytes, package: str, local: bool) -> Module:
         node, function = stack.pop()
         _drop_what_does_nothing(node)
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            _note(module, node, package, function, local)
+            _note(module, node, package, function)
             continue
+        if name := _asked_for(node):
+            bare = name.lstrip(".")
+            _add(module, Import(_absolute(bare, len(name) - len(bare), package)), function)
         module.names |= _mentioned(node, function)
         if name := _made_by(node, function):
             module.bound[name] = None
@@ -261,6 +289,14 @@ def _drop_what_does_nothing(node: ast.AST) -> None:
     for block in _BLOCKS:
         if isinstance(body := getattr(node, block, None), list):
             body[:] = [one for one in body if not _does_nothing(one)]
+
+
+def _asked_for(node: ast.AST) -> str | None:
+    """The module in ``import_module("module")``, where it is written out."""
+    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+        return None
+    name, asks = node.args[0].value, ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__")
+    return name if asks and isinstance(name, str) else None
 
 
 def _mentioned(node: ast.AST, function: str | None) -> set[str]:
@@ -280,21 +316,30 @@ def _made_by(node: ast.AST, function: str | None) -> str | None:
     return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else None
 
 
-def _note(module: Module, node: ast.Import | ast.ImportFrom, package: str, function: str | None, local: bool) -> None:
+def _note(module: Module, node: ast.Import | ast.ImportFrom, package: str, function: str | None) -> None:
     if isinstance(node, ast.Import):
         made = [(alias.asname or alias.name.partition(".")[0], Import(alias.name)) for alias in node.names]
     else:
-        above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
-        base = ".".join([*above, *([node.module] if node.module else [])])
+        base = _absolute(node.module, node.level, package)
         made = [(alias.asname or alias.name, Import(base, alias.name)) for alias in node.names]
     module.names |= {one.name for _, one in made if one.name} - {function}
     for name, one in made:
-        if function is not None and local and not (function.startswith("__") and function.endswith("__")):
-            module.later.append((function, one))
-        else:
-            module.imports.append(one)
+        _add(module, one, function)
         if function is None and (makers := module.bound.setdefault(name, [])) is not None:
             makers.append(one)
+
+
+def _absolute(name: str | None, level: int, package: str) -> str:
+    """A module's whole name; level: the dots before it, from which package it is counted."""
+    above = package.split(".")[:len(package.split(".")) - level + 1] if level else []
+    return ".".join([*above, *([name] if name else [])])
+
+
+def _add(module: Module, one: Import, function: str | None) -> None:
+    if function is not None and module.local and not (function.startswith("__") and function.endswith("__")):
+        module.later.append((function, one))
+    else:
+        module.imports.append(one)
 
 
 def _does_nothing(node: ast.stmt) -> bool:

@@ -88,8 +88,10 @@ class Mask:
 
     def rewrite(self, path: Path) -> None:
         """Mask a YAML file that Hydra wrote, whole or not at all."""
-        config = OmegaConf.load(path)
-        masked = self._file(OmegaConf.to_container(config, resolve=False))
+        written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        masked = self._file(written)
+        if masked == written:
+            return
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(masked)), encoding="utf-8")
         temporary.replace(path)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
+from typing import ClassVar
 
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
@@ -24,8 +25,18 @@ from ..records.storage import Records
 from ..records.views import prompts
 from .task_file import Pattern, TaskFile, TaskRow, ask
 from .task_finding import find_tasks, locate
-from .task_records import (Task, asked_records, choice_records, duplicates, heldout_rows, in_turn, is_held_out, measure,
-                           relabelled, task_record)
+from .task_records import (
+    Task,
+    asked_records,
+    choice_records,
+    duplicates,
+    heldout_rows,
+    in_turn,
+    is_held_out,
+    measure,
+    relabelled,
+    task_record,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +90,8 @@ class InstructionData:
     heldout: float = 0.1
     evaluation: int = 128
     on_bad_row: str = "error"
+
+    in_trial: ClassVar[dict[str, int]] = {"examples": 64, "cot_examples": 16, "evaluation": 2}
 
     def __post_init__(self):
         require(self, "data", cap=at_least(1), rate=at_least(1), shots=at_least(1), evaluation=at_least(1),

@@ -19,8 +19,21 @@ from .judged import Winners, rank_scores
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
 from .turn_lists import turns_listed
-from .values import (BadRow, Skipped, cell, given, kind, label_of, last_turn, learned_part, list_of, messages_of,
-                     number_of, text_of, turns_of)
+from .values import (
+    BadRow,
+    Skipped,
+    cell,
+    given,
+    kind,
+    label_of,
+    last_turn,
+    learned_part,
+    list_of,
+    messages_of,
+    number_of,
+    text_of,
+    turns_of,
+)
 
 FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages",
           "winner", "rank", "ranks")
@@ -367,7 +380,7 @@ class _Fields:
         else:
             values = [self._cell(one) for one in names]
         if len(values) != count:
-            raise BadRow("unequal lengths", name, f"{len(values)} {field} for {count} responses", "as many as responses")
+            raise BadRow("unequal lengths", name, f"{len(values)} {field} for {count} responses", "one for each")
         return rank_scores(values, name) if field == "ranks" else [number_of(value, name) for value in values]
 
 

@@ -28,3 +28,14 @@ def equals(row: dict, column: str, value: str | int | float | bool | None) -> bo
 def differ(row: dict, columns: list[str]) -> bool:
     """Whether the numbers in `columns` are not all equal: without it, ties."""
     return len({number_of(cell(row, column), column) for column in columns}) > 1
+
+
+def short(row: dict, characters: int) -> bool:
+    """Whether all the texts of a row, however nested, have at most so many characters together."""
+    return _characters(row) <= characters
+
+
+def _characters(value) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_characters, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0

@@ -14,6 +14,11 @@ from .lines import Row
 HELD = 1 << 28
 
 
+def digest(name: str | int) -> bytes:
+    """What stands for a group's name: a prompt's text may be one."""
+    return hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
+
+
 class Groups:
     """Which group every row of a file is of, by its number in the order of their first rows.
 
@@ -29,12 +34,15 @@ class Groups:
         if name is None:
             self.of_row.append(-1)
             return
-        digest = hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
-        number = self._numbers.setdefault(digest, len(self._numbers))
+        number = self._numbers.setdefault(digest(name), len(self._numbers))
         if number == len(self.sizes):
             self.sizes.append(0)
         self.sizes[number] += 1
         self.of_row.append(number)
+
+    def digests(self) -> set[bytes]:
+        """Of the groups' names, until they are gathered."""
+        return set(self._numbers)
 
     def gather(self, read: Callable[[], Iterable[Row]], met: Callable[[Row, bool], None]) -> Iterator[list[Row]]:
         """Every group's rows, the groups in the order of their first rows.

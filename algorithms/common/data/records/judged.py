@@ -1,4 +1,4 @@
-"""Responses in columns of their own, told apart by a winner's column or ranks: {prompt, response_a, response_b, winner}.
+"""Responses in columns of their own, with a winner's column or ranks: {prompt, response_a, response_b, winner}.
 
 A winner is named by the response's column, by what its name ends with (a, A, 1), or by a number. What numbers count
 from, 0 or 1, is said by the columns' names (response_1), or else by the first rows: nothing is guessed.
@@ -37,7 +37,7 @@ class Winners:
 
 
 def winners(path: str, columns: Mapping[str, str | list[str]], rows: Iterable[dict]) -> Winners | None:
-    """How a column names the winner among those of the responses, by the first rows; None where there is no such column.
+    """How a column names the winner among those of the responses, by the first rows; None where there is none.
 
     Raises DataError where its numbers may count from 0 or from 1.
     """

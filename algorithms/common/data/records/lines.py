@@ -152,8 +152,8 @@ def unreadable(path: str, packed: str, line: int, error: Exception) -> DataError
 
 def _not_utf8(source: File, line: int, error: UnicodeDecodeError) -> DataError:
     told = source.option("encoding", "cp1252")
-    return data_error(source.path, line, "row", f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}, not "
-                      "UTF-8", "UTF-8 text",
+    byte = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
+    return data_error(source.path, line, "row", f"{byte}, not UTF-8", "UTF-8 text",
                       f"convert the file: iconv -f ENCODING -t UTF-8; or name its encoding, as in {told}")
 
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...support.errors import DataError
-from .columns import OPTIONAL, Layout, check
-from .groups import Groups, texts
+from .columns import CONVENTIONS, OPTIONAL, Layout, check
+from .groups import Groups, digest, texts
 from .judged import check_grouped, winners
 from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
@@ -106,7 +106,7 @@ class Loader:
     them.
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
-    that cannot be used takes its whole group with it.
+    that cannot be used takes its whole group with it; a group whose rows lie in several files ends the reading.
     filter: whether to take a row at all. empty: a response may have no text.
     drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
     limit: stop after so many records.
@@ -119,6 +119,8 @@ class Loader:
         self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
         self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
+        self._elsewhere: set[bytes] = set()     # groups of the files before
+        self._columns: set[str] = set()         # of the file that is read: those that need no word
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -161,6 +163,8 @@ class Loader:
             _Unit([row.line], row.value) for row in self._passing(source.named, rows))
         for unit in units:
             try:
+                if self.mapper is None:
+                    self._notice(source.named, unit.value if self.group is not None else [unit.value])
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
@@ -226,9 +230,16 @@ class Loader:
         groups = Groups()
         for row in read():
             try:
-                groups.add(self._group_of(row.value))
+                name = self._group_of(row.value)
             except BadRow:
-                groups.add(None)
+                name = None
+            if self._elsewhere and name is not None and digest(name) in self._elsewhere:
+                found = f"{show(name)}, a group that an earlier file has rows of too"
+                raise data_error(source.named, row.line, self.group, found, "all rows of a group in one file",
+                                 "write the rows of these files into one, or where they are two groups, give each "
+                                 "file's groups names of their own")
+            groups.add(name)
+        self._elsewhere |= groups.digests()
         try:
             for rows in groups.gather(read, met):
                 yield _Unit([row.line for row in rows], [row.value for row in rows])
@@ -251,6 +262,8 @@ class Loader:
             if not isinstance(name, int) or isinstance(name, bool):
                 name = text_of(name, self.group, "text or a whole number")
         except BadRow as bad:
+            if bad.reason == "missing column":
+                bad.fix = "name a column of the rows in data.group, or give this row one"
             raise refused or bad from None
         return name
 
@@ -302,7 +315,8 @@ class Loader:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
         layout = recognise(source.named, found, self.columns, self.template)
-        layout = replace(layout, listed=lists_of_turns(cell_or_none(row, layout.columns.get("prompt")) for row in objects))
+        asked = (cell_or_none(row, layout.columns.get("prompt")) for row in objects)
+        layout = replace(layout, listed=lists_of_turns(asked))
         layout = replace(layout, winners=winners(source.named, layout.columns, objects), empty=self.empty)
         if self.group is None:
             check_grouped(source.named, layout.columns)
@@ -310,7 +324,17 @@ class Loader:
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
             self.report.ignored_columns[source.named] = ignored
+        self._columns = used.union(found, () if layout.known is None else CONVENTIONS)
         return layout
+
+    def _notice(self, path: str, rows: list[Any]):
+        """Tell of columns that the first rows do not have and nothing reads."""
+        for row in rows:
+            if isinstance(row, dict) and not row.keys() <= self._columns:
+                late = [name for name in row if name not in self._columns and row[name] is not None]
+                self._columns.update(late)
+                if late:
+                    self.report.ignored_columns.setdefault(path, []).extend(late)
 
     def _mapped(self, row: Any) -> list[Record | Skipped]:
         """What data.mapper makes, its records checked; whatever goes wrong inside it makes the row a bad one."""
@@ -343,8 +367,11 @@ class Loader:
                 lines = [line.rpartition(":")[2] for line in lines]
             text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
-        text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a run may "
-                    "refuse more" if report.kept else "no row can be used")
+        if report.kept:
+            text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a "
+                        "run may refuse more")
+        else:
+            text.append("no row can be used")
         return "\n".join(text)
 
 

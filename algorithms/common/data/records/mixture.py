@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,14 +34,16 @@ COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", 
 class Mixture:
     """Data sources by name, each ``{data: its config, weight: its share}``.
 
-    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on; of files all
-    of it is evaluated, of a mixture all of its files.
+    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on; of files
+    all of it is evaluated, of a mixture all of its files.
     total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
     larger total repeats a source (no record again before all have come), and that is counted and said.
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     total: int | None = None
+
+    in_trial: ClassVar[dict[str, int]] = {"total": 256}
 
     def __post_init__(self):
         for name, source in self.sources.items():
@@ -310,8 +312,9 @@ def _same(golds: list) -> bool:
 
 def _report(parts: dict[str, _Part]) -> LoadReport:
     """The sources' reports added up; counts by source, and those of a source's own parts as SOURCE/PART."""
-    total = added(replace(part.report, fallbacks={key: f"{name}: {text}" for key, text in part.report.fallbacks.items()})
-                  for name, part in parts.items())
+    told = {name: {key: f"{name}: {text}" for key, text in part.report.fallbacks.items()}
+            for name, part in parts.items()}
+    total = added(replace(part.report, fallbacks=told[name]) for name, part in parts.items())
     total.sources = {name: part.counts for name, part in parts.items()}
     total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
                       for inner, counts in part.report.sources.items()}

@@ -97,7 +97,8 @@ def check_own(data: Any, refuse: Callable[[str, str, str], None]) -> None:
     for name, options in (data.reading or {}).items():
         if name not in own:
             refuse(f"reading.{name}", "no file of its own that this could be read from",
-                   f"{' or '.join(own) or 'a set with its file'}; fix: data.{name if name in OWN else OWN[0]}_path=FILE")
+                   f"{' or '.join(own) or 'a set with its file'}; "
+                   f"fix: data.{name if name in OWN else OWN[0]}_path=FILE")
         for key in options:
             if key not in OPTIONS:
                 refuse(f"reading.{name}.{key}", "no such option", f"one of {', '.join(OPTIONS)}")

@@ -40,7 +40,7 @@ PACKINGS = {"gz": Packing("gzip", b"\x1f\x8b", lambda raw: gzip.GzipFile(fileobj
             "zst": Packing("Zstandard", b"\x28\xb5\x2f\xfd", _zstandard),
             "zip": Packing("zip", b"PK\x03\x04", _zip)}
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotOneFile,
-          RuntimeError, NotImplementedError)       # the last two: of an archive with a password, or packed in a rare way
+          RuntimeError, NotImplementedError)       # the last two: of an archive with a password, or of a rare kind
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def _without_nul(source: Source) -> Iterator[str]:
     for number, line in lines(source):
         if "\0" in line:
             raise data_error(source.path, number, "row", "a NUL character", "UTF-8 text",
-                             f"convert the file to UTF-8, or set {source.option('encoding', 'utf-16-le')} if it is that")
+                             f"convert the file to UTF-8, or set {source.option('encoding', 'utf-16-le')} if so")
         yield line
 
 

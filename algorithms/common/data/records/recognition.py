@@ -27,7 +27,8 @@ KNOWN_LAYOUTS = (
     "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
     "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
     "{prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
-    "{prompt, response_a, response_b, winner|preference|…}, {prompt, responses, ranks}, {prompt, response, rank} by group, "
+    "{prompt, response_a, response_b, winner|preference|…}, {prompt, responses, ranks}, "
+    "{prompt, response, rank} by group, "
     "{messages|conversations|conversation}, {messages, label}, {prompt}, {text}, {conversations, chosen, rejected}, "
     "{question, response_chosen|chosen_response, response_rejected|rejected_response}, "
     "{chosen_messages, rejected_messages}; system or system_prompt may be added")

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
@@ -18,8 +18,19 @@ from .record import Record
 from .shards import grouped, is_saved
 from .similar import SimilarRoots
 from .storage import Records
-from .views import (Alike, demonstrations, evaluation_records, highest_rating, pairs, preferred, prompts, ranked, rated,
-                    set_aside, split)
+from .views import (
+    Alike,
+    demonstrations,
+    evaluation_records,
+    highest_rating,
+    pairs,
+    preferred,
+    prompts,
+    ranked,
+    rated,
+    set_aside,
+    split,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +100,8 @@ class FileData:
     files in order (``shards``). name: a hub dataset, read where no path is given: so the presets of ``conf/data`` read
     it, or with ``data.path`` a file that is laid out like it.
     split: the part of a hub dataset or of a folder, whose files say theirs by their names. subset, revision, data_dir:
-    see ``readers.Hub``; several data_dir are read one after the other. format, encoding, header, quoting, delimiter, rows: see
-    ``readers.Source``.
+    see ``readers.Hub``; several data_dir are read one after the other. format, encoding, header, quoting, delimiter,
+    rows: see ``readers.Source``.
     demonstrations_path, comparisons_path, prompts_path, evaluation_path: files for one of the sets alone, which is then
     made of nothing else; reading: set → the options (``own_files.OPTIONS``) that its files are read with instead.
     evaluation_split: the split that is evaluated, where no file is; None: none; "auto": `test`, where data.path is a
@@ -100,7 +111,7 @@ class FileData:
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
     mapper: instead of columns, a function from a row to its record or records.
-    group: the rows with the same text or whole number in this column, wherever they stand in a file, are one. The
+    group: the rows with the same text or whole number in this column, wherever they stand in one file, are one. The
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
@@ -109,8 +120,8 @@ class FileData:
     which another orders the other way. split_by: conversation | similarity: nearly equal prompts, too, stay on one side
     (``similar``). heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
-    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a reward
-    source that is taken for the truth. limit: the first so many usable records only.
+    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a
+    reward source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -149,6 +160,8 @@ class FileData:
     audit: float | None = None
     gold: Any = None
     limit: int | None = None
+
+    in_trial: ClassVar[dict[str, int]] = {"limit": 256}  # enough for an auditor of their fifth
 
     def __post_init__(self):
         def refuse(key: str, found: str, expected: str):
@@ -279,7 +292,8 @@ class FileData:
         if self.name:
             log.info("data.path is read, not the hub's %s", self.name)
         return [Source(path, self.format, self.header, self.quoting, self.split, self.delimiter, self.rows,
-                       encoding=self.encoding, shown=f"{path}/{self.split}" if is_saved(path) and self.split != "train" else None)
+                       encoding=self.encoding,
+                       shown=f"{path}/{self.split}" if is_saved(path) and self.split != "train" else None)
                 for path in found_files(self.path, self.format, self.split)]
 
 
@@ -303,7 +317,8 @@ def _log_report(report: LoadReport):
     for path, names in grouped(report.ignored_columns).items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
     for count, what in ((report.duplicates, "duplicate records (kept)"),
-                        (report.contradictions, "contradictory labels: pairs ordered in both ways (kept)"), (report.blank_lines, "blank lines (skipped)"),
+                        (report.contradictions, "contradictory labels: pairs ordered in both ways (kept)"),
+                        (report.blank_lines, "blank lines (skipped)"),
                         (report.rows_without_records, "rows without a record")):
         if count:
             log.warning("%d %s", count, what)

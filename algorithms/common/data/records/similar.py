@@ -48,7 +48,7 @@ class SimilarRoots:
         several = (np.bincount(np.cumsum(first) - 1)[np.cumsum(first) - 1] > 1) if len(order) else first
         roots, at = np.unique(self.roots[order][several], return_index=True)
         self.roots, self.shared = roots, mixed_bits(least[several][at])
-        log.info("split by similarity: %d of %d distinct prompts have nearly equal ones", int(several.sum()), len(order))
+        log.info("split by similarity: %d of %d prompts have nearly equal ones", int(several.sum()), len(order))
 
     def __call__(self, hashes: np.ndarray) -> np.ndarray:
         """(n,) uint64 → (n,) uint64."""

@@ -194,6 +194,8 @@ def message_of(turn: Any, field: str) -> dict[str, Any]:
     content = turn[what]
     if isinstance(content, list):
         content = "".join(_part(part, field) for part in content)
+    elif content is None and role == "system":
+        content = ""  # as an optional column: null is none
     return {"role": role, "content": text_of(content, field), **further_keys(turn, (who, what), role, field)}
 
 

@@ -16,8 +16,19 @@ from ..records.readers import Source, data_error, found_files, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
 from ..records.values import BadRow, kind, text_of
-from .wording import (ANSWERABLE, MATCHES, UNANSWERABLE, Question, balanced, demonstrated, evaluated, held_out,
-                      is_refusal, made_pairs, measure)
+from .wording import (
+    ANSWERABLE,
+    MATCHES,
+    UNANSWERABLE,
+    Question,
+    balanced,
+    demonstrated,
+    evaluated,
+    held_out,
+    is_refusal,
+    made_pairs,
+    measure,
+)
 
 COLUMNS = ("question", "answer", "invented", "topic")
 NO_INVENTION = "no invented answer"
@@ -34,8 +45,8 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, encoding, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
-    name.
+    path, format, encoding, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the
+    column's name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`; tuning: share of the
     others that settings are chosen on.

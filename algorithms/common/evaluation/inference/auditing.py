@@ -1,8 +1,9 @@
 """What may be said on a judge's word: whether it can judge, and whether a reward was over-optimised in its eyes.
 
 The thresholds stand here alone. Those of over-optimisation were fixed on the lab's runs of seeds 0-2: PPO without a KL
-penalty on the rewards of biased annotators, where gold followed the proxy by at most .15 (the upper end of its gain over
-the proxy's, in standard deviations), and PPO with the penalty, DPO, RRHF and best-of-n, where it followed by .63 to 1.09.
+penalty on the rewards of biased annotators, where gold followed the proxy by at most .15 (the upper end of its gain
+over the proxy's, in standard deviations), and PPO with the penalty, DPO, RRHF and best-of-n, where it followed by .63
+to 1.09.
 """
 
 from dataclasses import dataclass, replace
@@ -56,8 +57,8 @@ class Parting:
     def words(self, judge: str) -> str:
         low, high = (signed(end) for end in (self.judge.low, self.judge.high))
         return (f"reward over-optimised: by the proxy reward the answers gained {signed(self.proxy.mean)} standard "
-                f"deviations of the start's, by {judge} {signed(self.judge.mean)} [{low}, {high}], less than a third of "
-                "that")
+                f"deviations of the start's, by {judge} {signed(self.judge.mean)} [{low}, {high}], less than a third "
+                "of that")
 
 
 def parting(proxy: Gain, judge: Gain) -> Parting | None:

@@ -74,8 +74,8 @@ def reading(comparison: Comparison) -> str:
         text += (f' Were there no true difference in any of the {count:,} comparisons, "better" {wrongly} (Holm\'s '
                  "adjustment); the intervals are of each pair alone, without that adjustment.")
     if comparison.shrunk:
-        text += (" A pair's spread over seeds is taken halfway to that of all pairs, since few seeds tell little of it: "
-                 "a column of differences to the start shows the interval of that row alone.")
+        text += (" A pair's spread over seeds is taken halfway to that of all pairs, since few seeds tell little of "
+                 "it: a column of differences to the start shows the interval of that row alone.")
     if seeds == 2:
         text += " Two seeds leave intervals about four times too wide: take 3 or more, and 5 to compare methods."
     return text
@@ -103,7 +103,8 @@ def would_be_seen(least: float, most: float) -> str:
     if isinf(most):
         return f"in some a difference of about {about(least)} or more {chance}, in others none, however large"
     least, most = about(least), about(most)
-    return f"{f'a difference of about {least}' if least == most else f'differences of about {least} to {most}'} {chance}"
+    size = f"a difference of about {least}" if least == most else f"differences of about {least} to {most}"
+    return f"{size} {chance}"
 
 
 def about(value: float) -> str:

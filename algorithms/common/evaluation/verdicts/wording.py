@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-
 QUESTIONS = {"v1": """Someone wrote the text below, and two replies to it were written, called A and B. Say which \
 reply serves that person better. What counts is whether a reply does what the text asks for, whether what it says is \
 right, and whether it is clear. That a reply is longer, or stands first, counts for nothing.

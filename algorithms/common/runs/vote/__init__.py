@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..settings import build, seed
 from ...data.records.lines import hydra_text
 from ...data.records.lines import override as typed
 from ...support.errors import ConfigError, UserError
 from ...support.terminal import printable
+from ..settings import build, seed
 
 PEOPLE = "people"
 
@@ -28,9 +28,11 @@ class VoteConfig:
 
     def __post_init__(self):
         if self.name is not None and (not self.name.strip() or "/" in self.name or printable(self.name) != self.name):
-            raise ConfigError(f"vote.name: found {printable(self.name)!r}; expected a name without /; fix: vote.name=NAME")
+            raise ConfigError(f"vote.name: found {printable(self.name)!r}; expected a name without /; "
+                              "fix: vote.name=NAME")
         if not 0 <= self.port < 1 << 16:
-            raise ConfigError(f"vote.port: found {self.port}; expected 0 to 65535; fix: vote.port=0 takes any that is free")
+            raise ConfigError(f"vote.port: found {self.port}; expected 0 to 65535; "
+                              "fix: vote.port=0 takes any that is free")
 
     @property
     def judge(self) -> str:
@@ -57,8 +59,8 @@ def vote(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
     ballot = Ballot(target / FILE, pairs, chosen.judge, number)
     progress = ballot.progress()
     if not progress.total:
-        raise UserError(f"runs: found {len(pairs):,} pairs of answers in {target}, each twice the same text; expected some "
-                        "that differ; fix: runs=… of other runs, or verdicts.against=round_robin")
+        raise UserError(f"runs: found {len(pairs):,} pairs of answers in {target}, each twice the same text; expected "
+                        "some that differ; fix: runs=… of other runs, or verdicts.against=round_robin")
     data = override(target / FILE)
     after = [f"python run.py task=inspect data=verdicts {data}", f"python run.py data=verdicts {data}"]
     token = secrets.token_urlsafe(24)
@@ -74,8 +76,9 @@ def vote(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
         except KeyboardInterrupt:   # how it ends
             pass
     progress = ballot.progress()
-    print(f"\n{progress.voted:,} votes, {progress.skipped:,} skipped, {progress.total - progress.voted - progress.skipped:,}"
-          f" pairs open: {printable(str(ballot.path))}\n" + "\n".join(after))
+    still = progress.total - progress.voted - progress.skipped
+    print(f"\n{progress.voted:,} votes, {progress.skipped:,} skipped, {still:,} pairs open: "
+          f"{printable(str(ballot.path))}\n" + "\n".join(after))
 
 
 def override(path: Path) -> str:
@@ -93,5 +96,5 @@ def listening(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise ConfigError(f"vote.port: found {port}, which cannot be taken ({error.strerror}); expected one that is free; "
-                          "fix: vote.port=0 takes any") from error
+        raise ConfigError(f"vote.port: found {port}, which cannot be taken ({error.strerror}); expected one that is "
+                          "free; fix: vote.port=0 takes any") from error

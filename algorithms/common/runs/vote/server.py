@@ -27,7 +27,9 @@ from ...support.errors import UserError
 from .ballot import CHOICES, Ballot, shown
 
 HERE = Path(__file__).parent
-FILES = (("", "page.html", "text/html"), ("page.css", "page.css", "text/css"), ("page.js", "page.js", "text/javascript"))
+FILES = (("", "page.html", "text/html"),
+         ("page.css", "page.css", "text/css"),
+         ("page.js", "page.js", "text/javascript"))
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII)
 WINDOW = re.compile(r"[\w-]{1,64}", re.ASCII)
 LONGEST = 4096      # bytes of a request's body
