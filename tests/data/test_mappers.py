@@ -242,7 +242,7 @@ def test_a_bad_row_of_a_function_of_ones_own(tmp_path):
 
 
 def test_the_mapper_of_the_readme(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.S)
     (code,) = [block for block in blocks if "def to_record" in block]
     space = {}
     exec(code, space)
