@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -63,6 +63,7 @@ class Tuning:
     at_once: int = 1  # trials that are proposed, and given to the launcher, together
     stop_after: float | None = None  # share of a training after which the worse trials are stopped; null: none is
     keep: float = 0.5  # share of the trials that go on from there
+    in_trial: ClassVar[dict[str, int]] = {"trials": 2, "seeds": 1}
 
     def __post_init__(self):
         require(self, "tune", trials=at_least(1), at_once=at_least(1), sweeper=one_of(SWEEPERS).or_null(),

@@ -111,6 +111,7 @@ def _as_child(job: Callable[[], None], parent: int) -> None:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # Ray's workers block one of them
         ctypes.CDLL(None).prctl(_DEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() == parent:  # else it died before it could be watched
             job()
