@@ -14,7 +14,7 @@ from algorithms.common.data.records import DataSets, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
-from algorithms.common.data.records.loading import LoadReport
+from algorithms.common.data.records.told import LoadReport
 from command_line import invoke, run_python
 from few import few
 

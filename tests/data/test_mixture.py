@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from algorithms.common.data.records import DataSets, FileData, Record, Records
-from algorithms.common.data.records.loading import LoadReport
 from algorithms.common.data.records.mixing import quotas
 from algorithms.common.data.records.mixture import MeasureByOrigin, Mixture, largest_total
+from algorithms.common.data.records.told import LoadReport
 from algorithms.common.runs.settings import build
 from algorithms.common.support.errors import ConfigError, DataError
 from command_line import composed, invoke

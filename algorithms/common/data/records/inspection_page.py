@@ -9,9 +9,9 @@ from jinja2 import Environment, StrictUndefined
 
 from ...support.terminal import printable
 from .inspection import QUANTILES
-from .loading import turn_key_told
 from .sets import HELD_OUT, TRAINING
 from .shards import grouped
+from .told import turn_key_told
 
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",

@@ -17,12 +17,12 @@ import numpy as np
 from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
-from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
 from .reports import added
 from .sets import HELD_OUT, TRAINING, DataSets, FileData, Measure
 from .storage import Records
+from .told import SHOWN, LoadReport, record_kind
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...support.errors import DataError
-from .loading import Loader, LoadReport
+from .loading import Loader
 from .readers import EXTENSIONS
 from .record import Record
 from .reports import added, leave_out
 from .shards import splits_of
 from .storage import Records
+from .told import LoadReport
 from .views import Alike
 
 log = logging.getLogger(__name__)

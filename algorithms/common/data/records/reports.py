@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from .loading import SHOWN, LoadReport, record_kind
 from .record import Record
+from .told import SHOWN, LoadReport, record_kind
 
 PER_FILE = ("layouts", "columns", "ignored_columns")    # the same file is read alike in all readings
 

@@ -10,7 +10,7 @@ from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
 from .labels import contradictions, repeated, repetitions
-from .loading import Filter, Loader, LoadReport, Mapper, turn_key_told
+from .loading import Filter, Loader, Mapper
 from .own_files import Parts, check_own, read_parts
 from .readers import Hub, Source, check_delimiter, found_files
 from .recognition import template_parts
@@ -18,6 +18,7 @@ from .record import Record
 from .shards import grouped, is_saved
 from .similar import SimilarRoots
 from .storage import Records
+from .told import LoadReport, turn_key_told
 from .views import (
     Alike,
     demonstrations,

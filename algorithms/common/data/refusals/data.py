@@ -11,10 +11,11 @@ from typing import Any
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets, FileData
-from ..records.loading import SHOWN, Loader, LoadReport
+from ..records.loading import Loader
 from ..records.readers import Source, data_error, found_files, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
+from ..records.told import SHOWN, LoadReport
 from ..records.values import BadRow, kind, text_of
 from .wording import (
     ANSWERABLE,
