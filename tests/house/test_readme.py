@@ -57,8 +57,8 @@ def test_the_checks_run_the_readmes_test_command():
 
 @pytest.fixture
 def modules(monkeypatch):
-    """The functions that the README shows, as the modules that its commands name."""
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    """The functions that the pages show, as the modules that its commands name."""
+    blocks = [block for text in PAGES.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
     for name, function in (("my_rows", "to_record"), ("my_reward", "exact")):
         (text,) = [block for block in blocks if f"def {function}(" in block]
         module = types.ModuleType(name)
@@ -99,7 +99,7 @@ def test_every_file_that_is_linked_exists(page):
 
 
 def test_every_algorithm_of_the_readme_exists_and_every_one_is_listed():
-    named = set(",".join(re.findall(r"\balgorithm=([\w,]+)", README)).split(","))
+    named = set(",".join(re.findall(r"\balgorithm=([\w,]+)", "\n".join(PAGES.values()))).split(","))
     assert named <= set(choices("algorithm"))
     files = [path.relative_to(ROOT).as_posix()
              for path in (ROOT / "algorithms").glob("*.py") if path.name != "__init__.py"]

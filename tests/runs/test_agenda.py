@@ -9,7 +9,7 @@ from algorithms.common.algorithm import Need
 from algorithms.common.recipe import Recipe
 from algorithms.common.rewards.sources import Trained
 from algorithms.common.runs.agenda import foretell, stages_of
-from algorithms.common.support.errors import ConfigError
+from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.reward_model import RewardModel
@@ -103,7 +103,7 @@ def test_a_scorer_that_raises_at_the_end_loses_no_answer(tmp_path, monkeypatch):
     algorithm, recipe = SFT(), Recipe(lr=1e-2, batch_size=4, steps=1)
     decode = sampling._decode
     monkeypatch.setattr(sampling, "_decode", lambda *given: drawn.append(1) or decode(*given))
-    with pytest.raises(ConnectionError):
+    with pytest.raises(TrainingError, match="ConnectionError: the endpoint is gone"):
         bench.evaluate(algorithm, recipe, "sft", proxy=True)
     before = len(drawn)
     broken[0] = False

@@ -14,7 +14,7 @@ from ..support.errors import DataError
 from .records import BadRow, DataSets, LoadReport, Record, Records
 from .records.columns import column_of, response_column
 from .records.lines import data_error
-from .records.loading import record_kind, records_of
+from .records.told import record_kind, records_of
 from .special_tokens import special_texts
 from .template import Template
 

@@ -18,10 +18,11 @@ from typing import ClassVar
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets
-from ..records.loading import SHOWN, Loader, LoadReport
+from ..records.loading import Loader
 from ..records.mixing import capped_rates, flags, quotas, walk
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
+from ..records.told import SHOWN, LoadReport
 from ..records.views import prompts
 from .task_file import Pattern, TaskFile, TaskRow, ask
 from .task_finding import find_tasks, locate
