@@ -46,7 +46,8 @@ COSTS = {
     "peak_memory_bytes": "The most memory that training took, in megabytes.",
     "reward_queries": "Answers that the learned reward scored for training.",
     "resident_models": "Models (roles on one base) in memory at once.",
-    "trainable_parameters": "Parameters that were trained.",
+    "trainable_parameters": "Parameters that the method itself trained, without the stages it stands on; 0 of one that "
+                            "only chooses among answers.",
 }
 
 

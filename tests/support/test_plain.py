@@ -90,7 +90,8 @@ def test_two_functions_of_one_name_are_two(alike, one, other):
 
 def test_a_function_is_named_as_its_module_has_it(alike):
     module = alike()
-    assert [plain(one) for one in (module.plain, module.up, module.Long.flat, module.Short.flat, module.Long.score, len)] \
+    functions = (module.plain, module.up, module.Long.flat, module.Short.flat, module.Long.score, len)
+    assert [plain(one) for one in functions] \
         == ["alike.plain", "alike.up", "alike.Long.flat", "alike.Long.flat", "alike.Long.score", "builtins.len"]
     assert plain(module.Short.score) == ["alike.Short", "score"]
 
