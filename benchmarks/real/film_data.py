@@ -38,7 +38,9 @@ CUTS = (0.3, 0.7)
 
 @dataclass
 class FilmReviews:
-    """Sizes of the sets, which are disjoint by film or by review; a larger set extends a smaller one.
+    """Sizes of the sets; a larger one extends a smaller one. Training, tuning and evaluation are of different films.
+    Prompts are of reviews that are no demonstrations. What people compared may be demonstrated too, but of no film that
+    the auditor learns from.
 
     compared: samples | people, see above. temperature: of the annotators of samples, P(a over b) = sigmoid((gold_a −
     gold_b) / temperature); people's labels are as they are. path: a file of reviews laid out like the package's; model,
@@ -70,8 +72,10 @@ class FilmReviews:
         train, tuning, unseen = (films.short(split[name]) for name in ("train", "tuning", "evaluation"))
         first, second = (round(cut * len(train)) for cut in CUTS)
         pairs = COMPARED[self.compared](self, split, seed)
+        aside = {record.prompt for record in pairs["audit"]}  # of what people compared, a film's heading
+        shown = [one for one in train[:first] if films.heading(one.film) not in aside]
         sets = {
-            **pairs, "demonstrations": [_shown(one) for one in self._some("demonstrations", train[:first])],
+            **pairs, "demonstrations": [_shown(one) for one in self._some("demonstrations", shown)],
             "prompts": [Record(one.prompt, []) for one in self._some("prompts", train[second:])],
             "tuning": [_shown(one) for one in self._some("tuning", tuning)],
             "evaluation": [_shown(one) for one in self._some("evaluation", unseen)],
