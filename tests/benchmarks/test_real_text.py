@@ -117,9 +117,10 @@ def test_people_prefer_the_fresh_review_and_no_film_is_the_methods_and_the_audit
     fresh = {one.text: one.fresh for part in films.reviews(data().path).values() for one in part}
     for record in (*sets.preferences, *sets.heldout):
         assert [fresh[one.strip()] for one in record.responses] == [True, False] and record.scores == [1.0, 0.0]
-    asides = {one.prompt for one in sets.audit}
-    assert asides and not {one.prompt for one in sets.preferences} & asides
-    assert not [one for one in sets.demonstrations if any(one.prompt.startswith(aside) for aside in asides)]
+    assert not {one.prompt for one in sets.preferences} & {one.prompt for one in sets.audit}
+    few = data(compared="people", preferences=1, audit=60, demonstrations=2)
+    aside = tuple({one.prompt for one in few.load(0).audit})
+    assert len(aside) > 2 and not [one for one in few.load(0).demonstrations if one.prompt.startswith(aside)]
 
 
 @pytest.mark.parametrize("key", ["demonstrations", "prompts", "evaluation", "preferences", "audit"])
@@ -239,6 +240,8 @@ def test_the_committed_files_fit_the_package(compared):
     sets = FilmReviews(compared=compared).load(0)
     config = OmegaConf.load(ROOT / "conf/data/film_reviews.yaml")
     assert len(sets.preferences) == config.preferences and len(sets.audit) == config.audit and len(sets.heldout) >= 100
+    if compared == "people":
+        assert not [one for one in sets.demonstrations if one.prompt.startswith(tuple({a.prompt for a in sets.audit}))]
 
 
 @pytest.mark.slow
