@@ -232,8 +232,9 @@ def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
         told = OmegaConf.create()
         for key, value in values.items():
             OmegaConf.update(told, key, value)
-        (group / f"{number}.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(told)}", encoding="utf-8")
-    names = ",".join(map(str, range(len(settings))))
+        text = f"# @package _global_\n{OmegaConf.to_yaml(told)}"
+        (group / f"settings{number}.yaml").write_text(text, encoding="utf-8")
+    names = ",".join(f"settings{number}" for number in range(len(settings)))  # a choice may not be a bare number
     return [f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from algorithms.common.runs.launching import SWEEP
@@ -67,7 +67,7 @@ def test_random_trials_are_as_many_as_asked_and_the_same_each_time(tmp_path):
         arguments = search(tuned(), "dpo", folder)
         jobs = job_overrides("-m", *(one for one in arguments if not one.startswith(("hydra.", "+drawn"))))
         assert len(jobs) == 1 and "eval.split=tuning" in arguments and "seed=1000" in arguments
-        assert "+drawn=0,1,2,3,4" in arguments
+        assert "+drawn=settings0,settings1,settings2,settings3,settings4" in arguments
         files = sorted((folder / "conf" / "drawn").glob("*.yaml"))
         drawn.append([OmegaConf.to_container(OmegaConf.load(path)) for path in files])
     assert drawn[0] == drawn[1] and len({one["algorithm"]["beta"] for one in drawn[0]}) == 5
@@ -103,8 +103,8 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
     tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
     assert [name for name, _ in sweeps] == ["short", "full"]
-    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=0,1" in sweeps[1][1]
-    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"{number}.yaml") for number in (0, 1)]
+    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=settings0,settings1" in sweeps[1][1]
+    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"settings{number}.yaml") for number in (0, 1)]
     assert [one.algorithm.beta for one in kept] == [0.5, 0.4]  # the best two of five
     assert sum(trial.cost["seconds"] for trial in tried) == 5 * 2 + 2 * 8 and len(full) == 2
 
@@ -180,6 +180,13 @@ def test_each_sweep_has_the_objective_and_the_experiment_that_are_asked_for(tmp_
     assert mine.task._target_ == composed().task._target_, "task=run stands above an experiment's own task"
     assert mine.data.examples == 1280 and mine.recipe.lr == 1e-3 and composed(*common[:-1]).objective == "kl/exact"
     assert "hydra.sweeper.direction=minimize" in search(tuned(sweeper="optuna", direction="minimize"), "dpo", tmp_path)
+
+
+def test_drawn_settings_stand_above_an_experiment(tmp_path):
+    _, searched = given = tuning.drawn([{"recipe.lr": 0.25}], tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        mine = compose("config", [*tuning.passed_on(["experiment=flan_smoke"], []), "algorithm=sft", *given])
+    assert searched.startswith("hydra.searchpath") and mine.recipe.lr == 0.25, "the experiment says 2e-3"
 
 
 @pytest.mark.parametrize("given, told", [
