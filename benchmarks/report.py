@@ -265,7 +265,7 @@ def _tuned(complete: Sequence[Result]) -> list[str]:
         if told := result.raw.get("tuning"):
             tuned.setdefault((told["trials"], told["full"]), []).append(result.algorithm)
     return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials each, of "
-            f"which {full} were trained to their end; all are charged." for (asked, full), names in tuned.items()]
+            f"which {full} were trained to their end; what ended is charged." for (asked, full), names in tuned.items()]
 
 
 def _meaning(members: Sequence[Member]) -> list[str]:

@@ -2,7 +2,7 @@
 
     {folder}/trials/METHOD/     a sweep over the method's declared space, judged on tuning prompts
     {folder}/runs/METHOD/       its best settings with every seed, on the prompts that are reported
-    {folder}/report.html, …     of the runs; each is charged what its method's trials took
+    {folder}/report.html, …     of the runs; each is charged what its method's trials that ended took
 
 Trials are proposed by Hydra's Optuna sweeper where it is installed, else drawn from the space by the seed. They have a
 seed that no reported run has. Where the data's truth is known, it chooses; else an auditor does that learned from one
@@ -30,7 +30,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSw
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.runs import jobs, results
+from algorithms.common.runs import jobs, launching, results
 from algorithms.common.runs.settings import build
 from algorithms.common.support.checks import at_least, one_of, require, within
 from algorithms.common.support.errors import ConfigError
@@ -46,7 +46,7 @@ SWEEPERS = ("optuna", "random")
 SPENT = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries", "money")  # of a cost, that add up
 LENGTHS = ("recipe.steps", "recipe.epochs")
 PASSED_ON = ("hydra/launcher", "hydra.launcher", "hydra.searchpath")  # to the sweeps, of what is Hydra's
-OWN = ("task", "experiment", "algorithm", "seed", "objective", "auditor_half", "eval.split")  # of the sweeps themselves
+OWN = ("task", "algorithm", "seed", "auditor_half", "eval.split")  # of the sweeps themselves
 
 
 @dataclass
@@ -101,6 +101,10 @@ def sampled(where: str, text: Any, chance: random.Random) -> Any:
     if isinstance(value, IntervalSweep):
         low, high = float(value.start), float(value.end)
         if "log" in value.tags:
+            if not 0 < low <= high:
+                raise ConfigError(f"{where}: found {text!r}; expected bounds above 0, the lower first, where a range "
+                                  f"is in logarithms; fix: tag(log, interval({high / 100 if high > 0 else 0.01:g}, "
+                                  f"{high if high > 0 else 1:g})), or leave out tag(log, …)")
             return math.exp(chance.uniform(math.log(low), math.log(high)))
         drawn = chance.uniform(low, high)
         return round(drawn) if isinstance(value.start, int) and isinstance(value.end, int) else drawn
@@ -112,7 +116,7 @@ def sampled(where: str, text: Any, chance: random.Random) -> Any:
 class Trial:
     """A trial that came to its end."""
 
-    value: float
+    value: float | None  # of the objective; None: it has no such figure, or no finite one
     settings: dict[str, Any]  # key of the space → value
     identity: str  # of the trained stage, seeds apart
     seed: int
@@ -125,8 +129,12 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         raise ConfigError("tune: found no choice of what is tried; expected one, as conf/tune/lab.yaml; fix: tune=lab")
     tuning: Tuning = build(config, ("tune",))["tune"]
     state = HydraConfig.get()
-    common = [one for one in overrides if not _own(one)]
-    common += [one for one in state.overrides.hydra if one.lstrip("+").startswith(PASSED_ON)]
+    if swept := OmegaConf.select(state, "sweeper.params"):
+        raise ConfigError(f"hydra.sweeper.params: found a sweep over {', '.join(swept)} with task=tune; expected none: "
+                          "each method's sweep is of its tune.space; fix: leave out the experiment that has it, and "
+                          "give what else it sets as data=…, model=…")
+    jobs.check_figure(config.objective, others=True)
+    common = passed_on(overrides, state.overrides.hydra)
     (folder / "trials").mkdir(exist_ok=True)
     (folder / "trials" / TRIALS).write_text("{}", encoding="utf-8")  # these are no rows of a table
     stopped, lost = None, []
@@ -135,7 +143,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
             tried, full = _tried(tuning, method, common, folder / "trials" / method, config.objective)
             if not full:
                 lost.append(method)
-                log.error("%s: none of %d trials came to its end, so it has no row", method, tuning.trials)
+                log.error("%s: %s", method, without_best(tuning, config.objective, tried))
                 continue
             best = ranked(full, tuning.direction)[0]
             log.info("%s: best of %d trials: %s (%.4g)", method, tuning.trials, best.settings, best.value)
@@ -153,22 +161,37 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         raise KeyboardInterrupt("tuning was stopped; the same command goes on from what is kept") from stopped
 
 
+def passed_on(overrides: Sequence[str], hydras: Sequence[str]) -> list[str]:
+    """What the sweeps are given of the command line: the objective and an experiment too, whose task is theirs not."""
+    return ["task=run", *(one for one in overrides if not _own(one)),
+            *(one for one in hydras if one.lstrip("+").startswith(PASSED_ON))]
+
+
+def without_best(tuning: Tuning, objective: str | None, tried: Sequence[Trial]) -> str:
+    """Why none of a method's trials is the best."""
+    if tried:
+        return (f"{len(tried)} of {tuning.trials} trials ended, none of which has a finite "
+                f"{objective or ' or '.join(jobs.OBJECTIVES)} (objective), so it has no row")
+    return f"none of {tuning.trials} trials came to its end, so it has no row"
+
+
 def _tried(tuning: Tuning, method: str, common: Sequence[str], folder: Path, objective: str | None
            ) -> tuple[list[Trial], list[Trial]]:
-    """All trials of a method that came to their end, and those of them that were trained in full."""
+    """All trials of a method that came to their end, and those trained in full that have the objective."""
     space = tuning.space[method]
     if tuning.stop_after is None:
         _sweep(search(tuning, method, folder), common, folder)
-        full = trials(folder, space, objective)
-        return full, full
+        tried = trials(folder, space, objective)
+        return tried, valued(tried)
     short, long = folder / "short", folder / "full"
     _sweep([*search(tuning, method, short), shortened(tuning, method, common)], common, short)
     tried = trials(short, space, objective)
-    kept = ranked(tried, tuning.direction)[:math.ceil(tuning.keep * len(tried))]
+    kept = ranked(valued(tried), tuning.direction)
+    kept = kept[:math.ceil(tuning.keep * len(kept))]
     if kept:
         _sweep([*_judged(tuning, method), *drawn([trial.settings for trial in kept], long)], common, long)
-    full = trials(long, space, objective)
-    return [*tried, *full], full
+    full = trials(long, space, objective) if kept else []
+    return [*tried, *full], valued(full)
 
 
 def shortened(tuning: Tuning, method: str, common: Sequence[str]) -> str:
@@ -218,8 +241,8 @@ def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
 
 def reported(tuning: Tuning, method: str, best: Trial) -> list[str]:
     """What makes a sweep of the runs that are reported."""
-    return [f"algorithm={method}", f"seed={','.join(map(str, tuning.seeds))}", "auditor_half=second",
-            *(f"{key}={value}" for key, value in best.settings.items())]
+    return [f"algorithm={method}", f"seed={','.join(map(str, tuning.seeds))}", "eval.split=evaluation",
+            "auditor_half=second", *(f"{key}={value}" for key, value in best.settings.items())]
 
 
 def _sweep(given: Sequence[str], common: Sequence[str], folder: Path) -> None:
@@ -241,17 +264,22 @@ def _sweep(given: Sequence[str], common: Sequence[str], folder: Path) -> None:
 
 
 def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> list[Trial]:
-    """The trials in a sweep's folder that came to their end, by their numbers."""
+    """The trials that a folder's last sweep asked for and that came to their end, by their numbers."""
     found = []
-    for path in sorted(folder.glob(f"*/{jobs.RESULT}"), key=lambda one: int(one.parent.name)):
-        value = jobs.objective(path.parent, objective)
-        if value is None:
+    for path in (folder / str(number) / jobs.RESULT for number in launching.asked_for(folder)):
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if told.get("status") != "complete":
             continue
-        told = json.loads(path.read_text(encoding="utf-8"))
         settings = {key: OmegaConf.select(OmegaConf.create(told["config"]), key) for key in space}
         cost = {name: own_parts(told["cost"], name)["its own"] for name in SPENT if name in told["cost"]}
+        value = jobs.objective(path.parent, objective)
         found.append(Trial(value, settings, told["identity"], told["seed"], cost))
     return found
+
+
+def valued(tried: Sequence[Trial]) -> list[Trial]:
+    """Those that have the objective."""
+    return [trial for trial in tried if trial.value is not None]
 
 
 def ranked(tried: Sequence[Trial], direction: str) -> list[Trial]:
@@ -265,7 +293,8 @@ def charge(path: Path, tried: Sequence[Trial], about: Mapping[str, Any]) -> None
     if told["status"] != "complete" or "tuning" in told:
         return
     own = (told["identity"], told["seed"])
-    paid = [trial for trial in tried if (trial.identity, trial.seed) != own]  # the same stage is trained once
+    stages = {(trial.identity, trial.seed): trial for trial in tried}  # the same stage is trained once
+    paid = [trial for stage, trial in stages.items() if stage != own]
     cost = told["cost"]
     spent = {name: sum(trial.cost.get(name, 0) for trial in paid) for name in SPENT if name in cost}
     cost["stages"]["tuning"] = {**{name: 0 for name in cost if name != "stages"}, **spent, "stages": {}}

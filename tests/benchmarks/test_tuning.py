@@ -4,12 +4,14 @@ import json
 import math
 import os
 import random
+import re
 import signal
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from algorithms.common.runs.launching import SWEEP
 from algorithms.common.support.errors import ConfigError
 from benchmarks import tuning
 from benchmarks.results_read import collect
@@ -35,7 +37,10 @@ def tuned(**fields):
     ({"space": {"dpo": {"data.preferences": "choice(1, 2)"}}}, "tune.space.dpo: found data.preferences"),
     ({"stop_after": 1.5}, "tune.stop_after: found 1.5"),
     ({"stop_after": 0.5, "space": {"dpo": {"recipe.epochs": "choice(1, 2)"}}}, "tune.space.dpo: found recipe.epochs"),
-    ({"space": {"dpo": {"recipe.lr": 0.1}}}, "tune.space.dpo.recipe.lr: found 0.1; expected a range")])
+    ({"space": {"dpo": {"recipe.lr": 0.1}}}, "tune.space.dpo.recipe.lr: found 0.1; expected a range"),
+    ({"space": {"dpo": {"recipe.lr": "tag(log, interval(0, 1))"}}},
+     r"tune.space.dpo.recipe.lr: found 'tag\(log, interval\(0, 1\)\)'; expected bounds above 0.*fix: "
+     r"tag\(log, interval\(0.01, 1\)\)")])
 def test_what_cannot_be_tuned_is_refused(fields, told):
     with pytest.raises(ConfigError, match=f"^{told}.*"):
         tuned(**fields)
@@ -91,7 +96,10 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
         sweeps.append((folder.name, given))
         for number in range(5 if folder.name == "short" else 2):
             beta = 0.1 * (number + 1) if folder.name == "short" else (0.5, 0.4)[number]
-            write_run(folder / str(number), trial_run(beta, beta, seconds=2.0 if folder.name == "short" else 8.0))
+            seconds = 2.0 if folder.name == "short" else 8.0
+            write_run(folder / str(number), trial_run(beta, beta, seconds=seconds))
+
+        asked(folder, 5 if folder.name == "short" else 2)
 
     monkeypatch.setattr(tuning, "_sweep", sweep)
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
@@ -101,6 +109,11 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
     kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"trial{number}.yaml") for number in (0, 1)]
     assert [one.algorithm.beta for one in kept] == [0.5, 0.4]  # the best two of five
     assert sum(trial.cost["seconds"] for trial in tried) == 5 * 2 + 2 * 8 and len(full) == 2
+
+
+def asked(folder, count):
+    """As a sweep notes down the jobs that it asks for."""
+    (folder / SWEEP).write_text(json.dumps({"jobs": [{"num": number} for number in range(count)]}))
 
 
 def trial_run(beta, gold, seed=1000, seconds=10.0, identity="i"):
@@ -117,13 +130,14 @@ def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):
         write_run(tmp_path / "trials" / str(number), trial_run(beta, gold, identity=f"i{number}"))
     (tmp_path / "trials" / "3").mkdir()
     (tmp_path / "trials" / "3" / "result.json").write_text(json.dumps({"status": "failed", "error": {}}))
+    asked(tmp_path / "trials", 4)
     tried = trials(tmp_path / "trials", SPACE["dpo"], None)
     assert [(one.value, one.settings["algorithm.beta"], one.cost["seconds"]) for one in tried] == [
         (1.0, 0.1, 10.0), (2.0, 0.3, 10.0), (2.0, 0.2, 10.0)]
     best = ranked(tried, "maximize")[0]
     assert best.settings == {"algorithm.beta": 0.3, "recipe.lr": 0.1} and ranked(tried, "minimize")[0].value == 1
-    assert reported(tuned(), "dpo", best) == ["algorithm=dpo", "seed=0,1", "auditor_half=second", "algorithm.beta=0.3",
-                                              "recipe.lr=0.1"]
+    assert reported(tuned(), "dpo", best) == ["algorithm=dpo", "seed=0,1", "eval.split=evaluation",
+                                              "auditor_half=second", "algorithm.beta=0.3", "recipe.lr=0.1"]
     for seed, charged in ((0, 30.0), (1000, 20.0)):  # of the trial's own seed: the very stage, trained once
         write_run(tmp_path / str(seed), trial_run(0.3, 2.0, seed, identity="i1"))
         path = tmp_path / str(seed) / "result.json"
@@ -138,6 +152,56 @@ def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):
 def test_tuning_nothing_is_refused(tmp_path):
     ended = invoke("task=tune", f"hydra.run.dir={tmp_path}")
     assert ended.status == 2 and ended.err.startswith("tune: found no choice") and ended.err.endswith("fix: tune=lab\n")
+
+
+def test_a_stage_that_several_trials_share_is_charged_once(tmp_path):
+    for number in range(3):
+        write_run(tmp_path / str(number), trial_run(0.1, 1.0, identity="same"))
+    asked(tmp_path, 3)
+    write_run(tmp_path / "best", trial_run(0.1, 1.0, seed=0, identity="same"))
+    charge(tmp_path / "best" / "result.json", trials(tmp_path, SPACE["dpo"], None), {})
+    assert json.loads((tmp_path / "best" / "result.json").read_text())["cost"]["stages"]["tuning"]["seconds"] == 10
+
+
+def test_trials_of_an_earlier_sweep_in_the_folder_are_none_of_this_one(tmp_path):
+    for number in range(3):
+        write_run(tmp_path / str(number), trial_run(0.1, number, identity=f"i{number}"))
+    asked(tmp_path, 2)
+    assert [one.value for one in trials(tmp_path, SPACE["dpo"], None)] == [0.0, 1.0]
+
+
+def test_a_trial_that_ended_without_the_objective_is_charged_and_told_apart_from_one_that_did_not_end(tmp_path):
+    write_run(tmp_path / "0", trial_run(0.1, 1.0))
+    asked(tmp_path, 2)
+    tried = trials(tmp_path, SPACE["dpo"], "kl/exact")
+    assert [(one.value, one.cost["seconds"]) for one in tried] == [(None, 10.0)] and not tuning.valued(tried)
+    assert "1 of 5 trials ended, none of which has a finite kl/exact" in tuning.without_best(tuned(), "kl/exact", tried)
+    assert "none of 5 trials came to its end" in tuning.without_best(tuned(), "kl/exact", [])
+
+
+def test_each_sweep_has_the_objective_and_the_experiment_that_are_asked_for(tmp_path):
+    given = ["experiment=tune", "objective=kl/exact", "tune.direction=minimize", "seed=3", "task=tune", "debug=trial"]
+    common = tuning.passed_on(given, ["hydra/launcher=joblib", "hydra.run.dir=x"])
+    assert common == ["task=run", "experiment=tune", "objective=kl/exact", "debug=trial", "hydra/launcher=joblib"]
+    mine = composed(*tuning.passed_on(["experiment=flan_smoke", "tune=lab"], []), "algorithm=sft", "recipe.lr=1e-3")
+    assert mine.task._target_ == composed().task._target_, "task=run stands above an experiment's own task"
+    assert mine.data.examples == 1280 and mine.recipe.lr == 1e-3 and composed(*common[:-1]).objective == "kl/exact"
+    assert "hydra.sweeper.direction=minimize" in search(tuned(sweeper="optuna", direction="minimize"), "dpo", tmp_path)
+
+
+def test_drawn_settings_stand_above_an_experiment(tmp_path):
+    _, searched = given = tuning.drawn([{"recipe.lr": 0.25}], tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        mine = compose("config", [*tuning.passed_on(["experiment=flan_smoke"], []), "algorithm=sft", *given])
+    assert searched.startswith("hydra.searchpath") and mine.recipe.lr == 0.25, "the experiment says 2e-3"
+
+
+@pytest.mark.parametrize("given, told", [
+    (["experiment=compare", "hydra.mode=RUN"], "hydra.sweeper.params: found a sweep over algorithm with task=tune"),
+    (["objective=reward/glod"], "objective: found reward/glod, which is no figure.*fix: objective=reward/gold$")])
+def test_tuning_refuses_what_no_trial_could_be_judged_by_before_the_first(tmp_path, given, told):
+    ended = invoke("task=tune", "tune=lab", *given, f"hydra.run.dir={tmp_path}")
+    assert ended.status == 2 and re.match(told, ended.err.strip())
 
 
 def test_trials_are_no_rows_of_the_table_above_them(tmp_path):

@@ -1,5 +1,6 @@
 """What is said of a run's stages before weights load, and as they begin."""
 
+import dataclasses
 import logging
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from algorithms.best_of_n import BestOfN
 from algorithms.common.algorithm import Need
 from algorithms.common.recipe import Recipe
-from algorithms.common.rewards.sources import Trained
+from algorithms.common.rewards.sources import Trained, TrainedOwn
 from algorithms.common.runs.agenda import foretell, stages_of
 from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.common.support.store import Store
@@ -35,6 +36,16 @@ def test_stages_come_after_what_they_stand_on_and_once(bench):
     assert [(one.name, one.key) for one in found.values()] == [
         ("reference", "algorithm.needs.reference.recipe"), ("reward", "reward.recipe"), ("best", "recipe")]
     assert [type(one.algorithm) for one in found.values()] == [SFT, RewardModel, BestOfN]
+
+
+def test_a_reward_with_a_base_of_its_own_is_looked_at_over_that_base(bench):
+    base = model(max_length=60)
+    bench.reward, bench.eval = TrainedOwn(RewardModel(), RECIPE, base), dataclasses.replace(bench.eval, proxy=True)
+    found = stages_of(bench, on_sft(), RECIPE, "dpo")
+    assert {one.name: one.bench.model for one in found.values()}["reward"] == base
+    trained = bench.over(base)
+    need = bench.reward.needs()["reward"]
+    assert bench.store.key("trained", trained.description(need.algorithm, need.recipe)) in found
 
 
 def test_a_batch_larger_than_the_data_and_steps_beyond_it_are_said(bench, caplog):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from algorithms.common.algorithm import RewardSource
 from algorithms.common.data.records import Record, Records
 from algorithms.common.evaluation.verdicts import Pair, finished_runs, pairings
+from algorithms.common.runs import judging
 from algorithms.common.runs.judging import Court, as_run, scores
 from algorithms.common.runs.results import write_references
 from algorithms.common.support.errors import ConfigError
@@ -88,6 +89,20 @@ def test_each_seed_is_scored_with_its_own_data(tmp_path, monkeypatch):
     assert set(benches) == {5, 6} and court.seed == 0
 
 
+def test_a_judge_that_is_trained_learns_of_the_half_that_the_runs_auditor_did(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(judging, "court_of", lambda bench, source, half: seen.append(half) or bench)
+    monkeypatch.setattr(Court, "bench", lambda court, number: make_bench(court.store))
+    record = make_data().evaluation[0]
+    for half in ("second", None):
+        court = Court(composed(*([f"auditor_half={half}"] if half else [])), Store(tmp_path), tmp_path, {"0": 0})
+        court.scores(Letters(), [Pair(record.key, "eval 0:", "0", " the", "start", " a")])
+    assert seen == ["second", None]
+    halves = composed("auditor_half=third")
+    with pytest.raises(ConfigError, match="auditor_half: found 'third'; expected first, second or null"):
+        Court(halves, Store(tmp_path), tmp_path, {"0": 0}).scores(Letters(), [Pair(record.key, "", "0", "", "s", "")])
+
+
 def test_the_runs_own_settings_are_read_again(tmp_path):
     told = result(config={"data": {"_target_": "some.Data", "path": "pairs.jsonl"}, "model": {"name": "m"}, "seed": 3})
     run = tmp_path / "0"
@@ -95,6 +110,11 @@ def test_the_runs_own_settings_are_read_again(tmp_path):
     config = composed("eval.prompts=7")
     found = as_run(config, run, ["task=judge", "eval.prompts=7", "runs=x"])
     assert (found.data.path, found.model.name, found.eval.prompts, found.seed) == ("pairs.jsonl", "m", 7, 0)
+    assert found.auditor_half is None
+    tuned = tmp_path / "tuned"
+    write_run(tuned, {**told, "config": {**told["config"], "auditor_half": "second"}})
+    assert as_run(config, tuned, []).auditor_half == "second", "the first chose the settings"
+    assert as_run(composed("auditor_half=first"), tuned, ["auditor_half=first"]).auditor_half == "first"
     kept = as_run(config, run, ["data=file", "+model.name=other"])
     assert (kept.data, kept.model) == (config.data, config.model)
     secret = {key: value for key, value in told.items() if key != "figures"} | {"config": {"data": {"token": "***"}}}

@@ -118,6 +118,23 @@ def test_batches_of_one_sweep_are_one_list(tmp_path):
     assert numbers == [[0, 1], [0, 1, 2, 3], [0, 1]]
 
 
+def test_a_folder_is_of_one_sweep_at_a_time(tmp_path):
+    (tmp_path / jobs.STOPPING).touch()
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+            "from algorithms.common.runs import launching\n"
+            f"launching.take_turn(Path({str(tmp_path)!r})); print('mine', flush=True); sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        fake = Fake(finishing(tmp_path), finishing(tmp_path))
+        with pytest.raises(ConfigError, match="hydra.sweep.dir: found another sweep running in .*fix: .*sweep.dir="):
+            guarded(tmp_path, fake).launch([["a=1"]], 0)
+        assert fake.launched == [] and (tmp_path / jobs.STOPPING).exists(), "nothing of the other's is touched"
+        other.kill()
+    guarded(tmp_path, fake).launch([["a=1"]], 0)
+    guarded(tmp_path, fake).launch([["a=1"]], 1)  # the next batch
+    assert fake.launched == [[0], [1]]
+
+
 def test_secrets_are_in_no_list_of_jobs(tmp_path):
     guarded(tmp_path, Fake(finishing(tmp_path))).launch([["judge.api_key=hunter22"]], 0)
     assert "hunter22" not in (tmp_path / launching.SWEEP).read_text()
@@ -376,6 +393,20 @@ def test_an_objective_that_a_run_cannot_have_is_refused(name, gold, audited, pro
         jobs.check_objective(name, gold, audited, proxy)
     jobs.check_objective(name, True, True, True)
     jobs.check_objective(None, False, False, False)
+
+
+@pytest.mark.parametrize("name, others", [
+    ("kl/exact", False), ("reward/gold_minus_sft", False), ("reward/gold/reviews", False), ("reward/gold@4", False),
+    ("kl/bound@4", True), ("accuracy/cold", True), ("refusal/answerable", True)])
+def test_the_names_of_figures_are_taken(name, others):
+    jobs.check_figure(name, others)
+
+
+@pytest.mark.parametrize("name, others", [("reward/glod", True), ("kl/exct", False), ("refusal/answerable", False)])
+def test_the_name_of_no_figure_is_refused_with_one_that_is(name, others):
+    with pytest.raises(ConfigError, match=f"^objective: found {name}, which is no figure") as refused:
+        jobs.check_figure(name, others)
+    jobs.check_figure(str(refused.value).rpartition("fix: objective=")[2], False)
 
 
 def test_an_objective_is_checked_before_anything_is_trained(tmp_path):

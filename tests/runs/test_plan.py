@@ -1,10 +1,14 @@
 """task=plan: what a command will take, from a few of its own steps, and that nothing of them is kept."""
 
+import os
 import re
+import signal
 
 import pytest
 
+from algorithms.common.runs import auditing
 from algorithms.common.runs.planning import steps as steps_module
+from algorithms.common.runs.planning import task
 from algorithms.common.runs.planning.rows import Rows, spread
 from command_line import MICRO, MICRO_DPO, choices, invoke
 from few import few
@@ -43,6 +47,38 @@ def test_a_plan_names_every_stage_and_keeps_nothing(tmp_path):
     assert re.search(r"^money: [\d.]+ at 3600 an hour$", ended.out, re.M)
     assert not list((tmp_path / "stages").glob("*-*")), "the store has no entry"
     assert not list((tmp_path / "run").glob("*.parquet")) and not (tmp_path / "run/result.json").exists()
+
+
+def test_the_jobs_of_a_planned_sweep_share_what_they_rehearse_and_leave_nothing(tmp_path, monkeypatch):
+    rehearsed = []
+    monkeypatch.setattr(task, "_planned", lambda chosen, mask, name, folder, scratch: rehearsed.append(scratch) or (
+        scratch.mkdir(exist_ok=True), "planned")[1])
+    assert invoke("-m", "task=plan", "algorithm=sft", "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep").status == 0
+    assert len(rehearsed) == 2 and len(set(rehearsed)) == 1 and not rehearsed[0].exists()
+    assert (tmp_path / "sweep").is_dir()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_plan_that_is_stopped_leaves_nothing(tmp_path, monkeypatch, sent):
+    rehearsed = []
+
+    def stopped(chosen, mask, name, folder, scratch):
+        rehearsed.append(scratch)
+        (scratch / "weights").touch()
+        os.kill(os.getpid(), sent)
+        raise AssertionError("goes on")
+
+    monkeypatch.setattr(task, "_planned", stopped)
+    assert invoke("task=plan", "algorithm=sft", f"hydra.run.dir={tmp_path}/run").status == 128 + sent
+    assert not rehearsed[0].exists() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_plan_is_of_the_half_that_the_auditor_learns_of_and_refuses_what_the_run_would(tmp_path, monkeypatch):
+    halves = []
+    monkeypatch.setattr(auditing.Auditor, "check", lambda auditor: halves.append(auditor.half))
+    ended = invoke("task=plan", *MICRO_DPO, "data.audit=8", "auditor_half=first", "objective=reward/glod",
+                   f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
+    assert halves == ["first"] and ended.status == 2 and ended.err.startswith("objective: found reward/glod")
 
 
 def test_kept_stages_are_told_and_a_micro_batch_that_does_not_fit(tmp_path, monkeypatch):

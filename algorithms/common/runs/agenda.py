@@ -15,6 +15,7 @@ from ..data.template import Example
 from ..data.tokenized import visited
 from ..models.model import no_room
 from ..support.errors import ConfigError
+from .stages import place_of
 
 if TYPE_CHECKING:
     from .auditing import Auditor
@@ -90,27 +91,21 @@ def stages_of(bench: Bench, algorithm: Algorithm, recipe: Recipe, name: str,
     _add(found, Stage(name, "recipe", bench, algorithm, recipe), "algorithm")
     proxy = bench.eval.proxy and algorithm.role == "policy" and bench.reward is not None
     for role, need in (bench.reward.needs() if proxy else {}).items():
-        _add_need(found, bench, role, need, _place("reward", role))
+        _add_need(found, bench.over(need.model), role, need, place_of("reward", role))
     for role, need in (auditor.source.needs() if auditor is not None and auditor.applies else {}).items():
-        _add_need(found, auditor.apart.over(need.model), "auditor", need, _place("auditor", role))
+        _add_need(found, auditor.apart.over(need.model), "auditor", need, place_of("auditor", role))
     return found
 
 
 def _add(found: dict[str, Stage], stage: Stage, key: str) -> None:
     bench, algorithm = stage.bench, stage.algorithm
-    for role, need in bench.beneath_of(algorithm).items():
-        own = f"{key}.needs.{role}" if role in algorithm.needs else _place("reward", role)
-        _add_need(found, bench.under(need), role, need, own)
+    for role, own, need, under in bench.placed_beneath(algorithm, key):
+        _add_need(found, under, role, need, own)
     found.setdefault(bench.store.key("trained", bench.description(algorithm, stage.recipe)), stage)
 
 
 def _add_need(found: dict[str, Stage], bench: Bench, name: str, need, own: str) -> None:
     _add(found, Stage(name, f"{own}.recipe", bench, need.algorithm, need.recipe), f"{own}.algorithm")
-
-
-def _place(source: str, role: str) -> str:
-    """Where a stage of a reward source stands in the config; of a weighted one's parts each has its own."""
-    return ".sources.".join([source, *role.split(".")[:-1]])
 
 
 def foretell(stages: dict[str, Stage]) -> None:
@@ -123,4 +118,3 @@ def foretell(stages: dict[str, Stage]) -> None:
             log.warning("%s", remark)
     kept = sum(stage.kept for stage in stages.values())
     log.info("stages: %s (%d in all, %d kept)", ", ".join(stage.name for stage in stages.values()), len(stages), kept)
-

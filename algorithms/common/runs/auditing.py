@@ -149,14 +149,15 @@ def score(bench: Material, source: RewardSource, folders: dict[str, Path], respo
     (target / SCORES).write_text(text, encoding="utf-8")
 
 
-def court_of(bench: Bench, source: RewardSource) -> Bench:
-    """The bench over which a source gives verdicts: what must be trained learns from comparisons that no method saw.
+def court_of(bench: Bench, source: RewardSource, half: str | None = None) -> Bench:
+    """The bench over which a source gives verdicts: what must be trained learns from comparisons that no method saw,
+    or from one half of them (see `Auditor`).
 
     ConfigError where there are none, or where what it learned is too little to judge.
     """
     if not source.needs():
         return bench
-    auditor = Auditor(bench, source)
+    auditor = Auditor(bench, source, half)
     if not auditor.applies:
         raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the "
                           "methods'; expected comparisons that no method saw; fix: data.audit=…, for the runs too")

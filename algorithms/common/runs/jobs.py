@@ -12,11 +12,13 @@ worker.
 from __future__ import annotations
 
 import ctypes
+import difflib
 import json
 import logging
 import math
 import os
 import platform
+import re
 import signal
 import sys
 import traceback
@@ -33,6 +35,12 @@ log = logging.getLogger(__name__)
 
 MARK, LOCK, STOPPING, RESULT = "job.json", ".running", ".stopping", "result.json"
 OBJECTIVES = ("reward/gold", "score/auditor")  # where none is named, the first that a run has
+FIGURES = (*OBJECTIVES, "reward/proxy", "win_rate/sft", "win_rate/base", "win_rate_data/gold", "win_rate/auditor",
+           "proxy_win_rate/sft", "proxy_win_rate/base", "proxy_win_rate/data", "kl/k1", "kl/exact", "length/mean",
+           "eos_rate", "distinct_2", "perplexity/heldout", "accuracy/heldout", "accuracy/chosen_longer",
+           "accuracy/chosen_shorter", "accuracy/gold", "accuracy/auditor", "calibration/error")  # of any method
+# after a figure's name: what it gained on the start, a point of best-of-n's curve, one source of a mixture
+VARIANT = re.compile(r"|_minus_sft|_minus_base|@\d+|/.+")
 FORKS = sys.platform == "linux"
 _DEATHSIG = 1  # prctl's PR_SET_PDEATHSIG
 
@@ -127,14 +135,26 @@ def _as_child(job: Callable[[], None], parent: int) -> None:
         os._exit(status)  # what the worker registered for its own end is not the child's to do
 
 
-def check_objective(name: str | None, gold: bool, audited: bool, proxy: bool) -> None:
-    """ConfigError, before anything is trained, for a figure that such a run does not have."""
+def check_objective(name: str | None, gold: bool, audited: bool, proxy: bool, others: bool = True) -> None:
+    """ConfigError, before anything is trained, for a figure that such a run does not have; others: see below."""
+    check_figure(name, others)
     lacking = {"gold": (gold, "data=reviews, or a reward that is taken for the truth: +reward@data.gold=function"),
                "auditor": (audited, "comparisons for an auditor: data.audit=0.2"), "proxy": (proxy, "eval.proxy=true")}
     for part, (there, fix) in lacking.items():
         if name is not None and part in name.split("/")[-1] and not there:
             raise ConfigError(f"objective: found {name}, which these runs do not have; expected a figure that they "
                               f"have; fix: {fix}")
+
+
+def check_figure(name: str | None, others: bool) -> None:
+    """ConfigError for the name of no figure; others: whether a method or the data may have figures of its own, whose
+    names are known once they are measured: then what is nearly a common one's is refused."""
+    if name is None or any(name.startswith(one) and VARIANT.fullmatch(name.removeprefix(one)) for one in FIGURES):
+        return
+    near = difflib.get_close_matches(name, FIGURES, 1, 0.85 if others else 0.0)
+    if near and not (others and name.startswith("accuracy/")):  # groups of questions are called as one likes
+        raise ConfigError(f"objective: found {name}, which is no figure; expected one that the runs have, of "
+                          f"{', '.join(FIGURES)}; fix: objective={near[0]}")
 
 
 def objective(folder: Path, name: str | None) -> float | None:

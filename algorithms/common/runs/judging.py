@@ -19,20 +19,21 @@ from ..support.secrets import MASK, Mask
 from ..support.store import Store
 from . import tasks
 from .auditing import court_of
-from .settings import build, seed
+from .settings import auditor_half, build, seed
 
 if TYPE_CHECKING:
     from .stages import Bench
 
 GROUPS = ("model", "data", "trainer", "eval")   # of a run's configuration, that its answers are read with
+READ = (*GROUPS, "auditor_half")    # and what an auditor of theirs learned from
 
 
 def as_run(config: DictConfig, run: Path, overrides: Sequence[str]) -> DictConfig:
-    """The config with a finished run's own model, data, trainer and evaluation; groups that the command line speaks of
-    stay as it has them."""
+    """The config with a finished run's own model, data, trainer, evaluation and half of the auditor's comparisons; what
+    the command line speaks of stays as it has it."""
     told = json.loads((run / "result.json").read_text(encoding="utf-8")).get("config") or {}
     given = {one.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0] for one in overrides}
-    taken = {group: told[group] for group in GROUPS if group in told and group not in given}
+    taken = {group: told[group] for group in READ if group in told and group not in given}
     for group, settings in taken.items():
         if MASK in json.dumps(settings):
             raise ConfigError(f"{group}: found settings in {run / 'result.json'} that hold a secret, which no file "
@@ -79,23 +80,25 @@ class Court:
         found: list[tuple[float, float] | None] = [None] * len(pairs)
         for number in dict.fromkeys(self.seeds[pair.left] for pair in pairs):
             places = [place for place, pair in enumerate(pairs) if self.seeds[pair.left] == number]
-            scored = scores(self.bench(number), source, [pairs[place] for place in places])
+            scored = scores(self.bench(number), source, [pairs[place] for place in places], auditor_half(self.config))
             for place, both in zip(places, scored):
                 found[place] = both
         return found
 
 
-def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair], half: str | None = None
+           ) -> list[tuple[float, float]]:
     """Of both answers of each pair. ConfigError where the data does not hold the pairs' prompts.
 
-    A source that must be trained learns what the auditor does, and is refused where it cannot judge.
+    A source that must be trained learns what the auditor does, of a half of the comparisons where it did, and is
+    refused where it cannot judge.
     """
     source.check(bench.data)
     records = {record.key: record for name in ("evaluation", "tuning") for record in getattr(bench.data, name)}
     if unknown := [pair.prompt_id for pair in pairs if pair.prompt_id not in records]:
         raise ConfigError(f"data: found no prompt {unknown[0]}, which the runs answered, nor {len(unknown) - 1:,} "
                           "others; expected the data that the runs were evaluated on; fix: data=…, as for the runs")
-    bench = court_of(bench, source)
+    bench = court_of(bench, source, half)
     folders = bench.scored(source)
     bench.models.clear_roles()
     scorer = source.load(bench.models, folders, bench.data, bench.eval.batch_size)

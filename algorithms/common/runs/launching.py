@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -36,14 +38,19 @@ log = logging.getLogger("sweep")
 
 SWEEP = "sweep.json"
 TRIES = 2  # of a job whose process was lost with nobody to say why
+SCRATCH = ".plan"  # what the jobs of a sweep with task=plan rehearse in
+TURN = ".sweeping"  # held by the process whose sweep a folder is
 PATIENCE = 30.0  # seconds for a job to write its checkpoint, before it is killed
 THREADS = "OMP_NUM_THREADS"
 begun: list[Path] = []  # the sweep of this process, once a launcher was asked for jobs
+_turns: dict[Path, FileLock] = {}  # of this process
 
 
 def guard_launchers() -> None:
     """From here on Hydra's launchers are `Guarded`: it has no place of its own where one is chosen."""
     begun.clear()
+    while _turns:
+        _turns.popitem()[1].release(force=True)
     plain = Plugins.instantiate_launcher
     if getattr(plain, "guards", False):
         return
@@ -98,11 +105,13 @@ class Guarded(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         asked = {number: list(overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)}
         count = AT_ONCE[self.name](self.config.hydra.launcher) if self.name in AT_ONCE else len(asked)
+        take_turn(self.folder)
         note(self.folder, self.config, asked, anew=initial_job_idx == 0, at_once=min(count, len(asked)))
         begun[:] = [self.folder]
         returned: dict[int, JobReturn] = {}
         wave = count if self.name in ALL_AT_ONCE else len(asked)
-        with self._threads(min(count, len(asked))), self._stoppable() as stopping, _waited(self.inner) as submitted:
+        with (self._threads(min(count, len(asked))), _gone(self.folder / SCRATCH), self._stoppable() as stopping,
+              _waited(self.inner) as submitted):
             self._submitted = submitted
             for start in range(initial_job_idx, initial_job_idx + len(asked), wave):
                 if not stopping:
@@ -194,6 +203,29 @@ class Guarded(Launcher):
                     pass
 
 
+def take_turn(folder: Path) -> None:
+    """Make a sweep's folder this process's own, until it ends. ConfigError where it is another's."""
+    if folder in _turns:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / TURN)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"hydra.sweep.dir: found another sweep running in {folder}; expected a folder of this "
+                          "sweep's own; fix: wait until that one has ended, or hydra.sweep.dir=OTHER") from None
+    _turns[folder] = lock
+
+
+@contextmanager
+def _gone(folder: Path) -> Iterator[None]:
+    """Whatever happens meanwhile, there is no such folder after it."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def note(folder: Path, config: DictConfig, asked: Mapping[int, list[str]], anew: bool, at_once: int) -> None:
     """Write down which jobs were asked for; those of an earlier batch of the same sweep stay, unless it begins anew."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,6 +243,13 @@ def note(folder: Path, config: DictConfig, asked: Mapping[int, list[str]], anew:
     temporary = path.with_name(f".{SWEEP}.writing")
     temporary.write_text(json.dumps(told, default=str), encoding="utf-8")
     temporary.replace(path)
+
+
+def asked_for(folder: Path) -> list[int]:
+    """The numbers of the jobs that a folder's last sweep asked for."""
+    path = folder / SWEEP
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"jobs": []}
+    return sorted(one["num"] for one in told["jobs"])
 
 
 def _blocks(numbers: Sequence[int]) -> list[list[int]]:

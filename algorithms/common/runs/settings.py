@@ -137,6 +137,13 @@ def seed(config: DictConfig) -> int:
     return config.seed
 
 
+def auditor_half(config: DictConfig) -> str | None:
+    if config.auditor_half not in (None, "first", "second"):
+        raise ConfigError(f"auditor_half: found {config.auditor_half!r}; expected first, second or null; "
+                          "fix: auditor_half=null")
+    return config.auditor_half
+
+
 def at_home(config: DictConfig | ListConfig) -> None:
     """Write out every value that begins with ``~/``, a path in the user's home folder, wherever a path may stand."""
     if config._is_none():
@@ -160,11 +167,8 @@ def settings(config: DictConfig) -> Settings:
     if not isinstance(config.objective, str | None):
         raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; "
                           "fix: objective=reward/gold")
-    if config.auditor_half not in (None, "first", "second"):
-        raise ConfigError(f"auditor_half: found {config.auditor_half!r}; expected first, second or null; "
-                          "fix: auditor_half=null")
     return Settings(**build(config), seed=seed(config), trial=config.trial, objective=config.objective,
-                    auditor_half=config.auditor_half)
+                    auditor_half=auditor_half(config))
 
 
 def check(node: Any, path: str) -> None:

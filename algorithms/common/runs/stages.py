@@ -49,6 +49,11 @@ class Start:
     against: Against  # how figures that compare with it are called
 
 
+def place_of(source: str, role: str) -> str:
+    """Where a stage of a reward source stands in the config; of a weighted one's parts each has its own."""
+    return ".sources.".join([source, *role.split(".")[:-1]])
+
+
 def _identity(settings: dict) -> str:
     return content_hash(streams.row_identity(settings))
 
@@ -116,10 +121,8 @@ class Bench(Material):
                               "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
-        for role, need in self.beneath_of(algorithm).items():
-            sources = ["reward", *role.split(".")[:-1]]
-            own = f"{key}.needs.{role}" if role in algorithm.needs else ".sources.".join(sources)
-            self.under(need).checked(need.algorithm, f"{own}.algorithm")
+        for _, own, need, under in self.placed_beneath(algorithm, key):
+            under.checked(need.algorithm, f"{own}.algorithm")
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""
@@ -348,6 +351,12 @@ class Bench(Material):
         """The stages it stands on, by role."""
         source = self._source(algorithm)
         return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
+
+    def placed_beneath(self, algorithm: Algorithm, key: str) -> Iterator[tuple[str, str, Need, Bench]]:
+        """(role, where it stands in the config, the stage, what builds it) of those; key: of the algorithm."""
+        for role, need in self.beneath_of(algorithm).items():
+            own = f"{key}.needs.{role}" if role in algorithm.needs else place_of("reward", role)
+            yield role, own, need, self.under(need)
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""

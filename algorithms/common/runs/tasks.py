@@ -23,6 +23,8 @@ from .settings import Settings, StagesConfig, build, seed, settings
 if TYPE_CHECKING:
     from ..data.records import DataSets
     from ..models.model import ModelConfig
+    from .auditing import Auditor
+    from .stages import Bench
 
 log = logging.getLogger(__name__)
 
@@ -44,33 +46,24 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..models.model import end_ids
     from . import budgets
     from .agenda import foretell, stages_of
-    from .auditing import Auditor, remarks
+    from .auditing import remarks
     from .hand_over import export, model_card
-    from .stages import Bench
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
     if chosen.trial:
         log.warning("%s", trial.WARNING)
     head = results.header(name, chosen.seed, mask, overrides)
-    data = load(chosen.data, chosen.seed, folder, mask)
-    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
-    # what cannot be trained is refused before its inputs are
-    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
-    auditor.check()
-    policy = chosen.algorithm.role == "policy"
-    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
-                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward))
-    data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
+    bench, auditor = opened(chosen, mask, store, folder)
+    data = bench.data
     stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
     foretell(stages)
     bench.number(stages)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
-    if bought and chosen.trial:
-        recipe = dataclasses.replace(recipe, steps=min(recipe.steps, chosen.recipe.steps))
     if bought:
+        if chosen.trial:
+            recipe = dataclasses.replace(recipe, steps=min(recipe.steps, chosen.recipe.steps))
         head["config"]["recipe"]["steps"] = recipe.steps
-    if bought:
         bench.number(stages_of(bench, chosen.algorithm, recipe, name, auditor))
     stage = bench.train(chosen.algorithm, recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, recipe, name)
@@ -117,6 +110,25 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
     results.write_json(folder / "result.json", mask.hide(result))
     show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
+
+
+def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Bench, Auditor]:
+    """The bench of a run, and its auditor; ConfigError or DataError for what would be refused once hours were spent."""
+    from ..algorithm import Algorithm
+    from .auditing import Auditor
+    from .stages import Bench
+
+    data = load(chosen.data, chosen.seed, folder, mask)
+    bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
+    # what cannot be trained is refused before its inputs are
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
+    auditor.check()
+    policy = chosen.algorithm.role == "policy"
+    own_figures = type(chosen.algorithm).figures is not Algorithm.figures or data.measure or data.choices is not None
+    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward), bool(own_figures))
+    _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
+    return bench, auditor
 
 
 def load(source: Any, number: int, folder: Path, mask: Mask) -> DataSets:

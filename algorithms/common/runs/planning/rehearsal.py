@@ -150,8 +150,6 @@ class Rehearsal(Bench):
         return dataclasses.replace(self, data=data, eval=config, beneath=self)
 
 
-
-
 def _read(folder: Path) -> Part:
     told = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return Part(**{**told, "took": Took(**told["took"])})

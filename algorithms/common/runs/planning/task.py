@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import shutil
+import signal
 import tempfile
-from functools import cache
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ...support.errors import ConfigError
 from ...support.secrets import Mask
 from ...support.terminal import show
+from ..launching import SCRATCH
 from ..settings import Settings, settings
-from ..tasks import load, store_of
+from ..tasks import opened, store_of
 
 log = logging.getLogger(__name__)
 
 
-@cache
-def _scratch() -> Path:
-    """A folder for what is rehearsed, which ends with the process: the jobs of a sweep share what they stand on."""
-    folder = Path(tempfile.mkdtemp(prefix="plan-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for what is rehearsed. The jobs of a sweep share one, which goes when all have ended (`launching`)."""
+    state = HydraConfig.get()
+    with _ending_when_killed():
+        if state.mode == RunMode.MULTIRUN:
+            yield Path(str(state.sweep.dir)) / SCRATCH
+        else:
+            with tempfile.TemporaryDirectory(prefix="plan-", ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
+
+
+@contextmanager
+def _ending_when_killed() -> Iterator[None]:
+    """SIGTERM, which by default ends a process where it stands, unwinds it."""
+    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum, frame):
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def plan(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
@@ -37,36 +63,31 @@ def plan(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
     from ...support.memory import released
     from ...support.phases import shown
 
-    with released(), shown(chosen.trainer.progress):
-        show(_planned(chosen, mask, name, folder))
+    with released(), shown(chosen.trainer.progress), _scratch() as scratch:
+        show(_planned(chosen, mask, name, folder, scratch))
 
 
-def _planned(chosen: Settings, mask: Mask, name: str, folder: Path) -> str:
+def _planned(chosen: Settings, mask: Mask, name: str, folder: Path, scratch: Path) -> str:
     from ...evaluation.metrics import figures
     from ...models.precision import pick_device
     from ...support.memory import room_bytes
     from ...support.store import Store
     from ..agenda import foretell, stages_of
     from ..auditing import Auditor
-    from ..stages import Bench
     from .rehearsal import Ledger, Part, Rehearsal
     from .steps import Took
     from .table import Plan, so_far
 
     before = so_far()
     kept = store_of(chosen.stages)
-    data = load(chosen.data, chosen.seed, folder, mask)
-    real = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, kept, chosen.reward, folder, mask.hide)
-    auditor = Auditor(real, chosen.auditor)
-    auditor.check()
-    data = real.check(chosen.algorithm, auditor.readings())
+    real, auditor = opened(chosen, mask, kept, folder)
     foretell(stages_of(real, chosen.algorithm, chosen.recipe, name, auditor))
     ledger = Ledger()
-    bench = Rehearsal(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, Store(_scratch()), chosen.reward,
+    bench = Rehearsal(chosen.model, chosen.trainer, chosen.eval, real.data, chosen.seed, Store(scratch), chosen.reward,
                       None, mask.hide, kept=kept, ledger=ledger)
     bench.train(chosen.algorithm, chosen.recipe, name)
     evaluation, baseline = bench.evaluate(chosen.algorithm, chosen.recipe, name), bench.baseline(chosen.algorithm)
-    auditor = Auditor(bench, chosen.auditor)
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
     if auditor.applies and chosen.algorithm.role == "policy":
         began, asked = Took.now(), len(evaluation.samples)
         trained = ledger.spent
