@@ -357,10 +357,12 @@ def test_a_key_of_files_is_said_to_need_them(overrides):
     assert "data=file" not in explain_overrides(["data.pth=x.jsonl"], str(CONF))[0]
 
 
-def test_several_values_for_one_run_are_said_to_be_a_sweep_first():
-    error = ValueError("Ambiguous value for argument 'algorithm=sft,dpo'")
-    (told,) = explain_overrides(["algorithm=sft,dpo"], str(CONF), error)
-    assert told.startswith("algorithm: found several values, 'sft,dpo', for one run; expected one; fix: -m for a run")
+@pytest.mark.parametrize("override, first", [
+    ("algorithm=sft,dpo", "-m for a run of each"), ("seed=0,1", "-m for a run of each"),
+    ("recipe.lr=1e-3,1e-4", "-m for a run of each"), ("data.path=a,b", "'data.path=\"a,b\"' for one text")])
+def test_several_values_for_one_run_are_said_to_be_what_they_rather_are_first(override, first):
+    (told,) = explain_overrides([override], str(CONF), ValueError(f"Ambiguous value for argument '{override}'"))
+    assert ", for one run; expected one; fix: " + first in told
 
 
 @pytest.mark.parametrize("overrides", [

@@ -115,8 +115,10 @@ def _several(item: str) -> str | None:
         return None
     key, _, value = item.partition("=")
     listed, text = shlex.quote(f"{key}=[{value}]"), shlex.quote(f"{key}={_quoted(value)}")
-    return (f"{key}: found several values, {value!r}, for one run; expected one; fix: -m for a run of each, {text} "
-            f"for one text, or {listed} for a list")
+    fixes = [f"{text} for one text", f"{listed} for a list", "-m for a run of each"]
+    if "." not in key or all(isinstance(one, int | float) for one in override.value().list):
+        fixes = [fixes[2], *fixes[:2]]  # choices, seeds and numbers are rather swept than a file's name
+    return f"{key}: found several values, {value!r}, for one run; expected one; fix: {', or '.join(fixes)}"
 
 
 def _readable(value: str) -> str:
