@@ -36,13 +36,13 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     except ReportError as error:
         raise UserError(str(error)) from error
     kept = read(target / FILE)
-    parts["judge"].check_kept(kept)
+    court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
+                  {run.name: run.seed for run in runs})
+    parts["judge"].check_kept(kept, court)
     done = {verdict.asked for verdict in kept}
     open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
     log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
              len(pairs) - len(open_pairs))
-    court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
-                  {run.name: run.seed for run in runs})
     try:
         for found in parts["judge"].verdicts(open_pairs, court):
             append(target / FILE, [verdict for verdict in found if verdict.asked not in done])
