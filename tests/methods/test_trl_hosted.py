@@ -91,6 +91,8 @@ def test_a_response_of_kto_stands_beside_another_prompts(tmp_path):
     assert [(row["prompt_ids"], row["completion_ids"], row["KL_completion_ids"], row["label"]) for row in rows] == [
         ([10], [11], [22], True), ([20], [21], [11], True), ([10], [12], [21], False), ([20], [22], [12], False),
         ([30], [31], [32], True), ([30], [32], [31], False)]
+    unsure = Rows(TRLKTO(threshold=1.0), make_context(None, tmp_path, three), [0], 1)
+    assert not unsure[0]["label"], "a score at the threshold is not desirable"
 
 
 # The trainers
@@ -149,7 +151,16 @@ def test_steps_are_ours(data, tmp_path, ours, theirs, view, lora, micro, schedul
 
 
 @pytest.mark.slow
-def test_grpo_learns_from_our_rewards_and_counts_what_it_takes(data, tmp_path):  # noqa: F811
+def test_grpo_learns_from_our_rewards_and_counts_what_it_takes(data, tmp_path, monkeypatch):  # noqa: F811
+    import trl
+
+    begin, told = trl.GRPOTrainer.__init__, {}
+
+    def begun(self, **given):
+        told.update(vars(given["args"]))
+        begin(self, **given)
+
+    monkeypatch.setattr(trl.GRPOTrainer, "__init__", begun)
     models, k, length, steps, size = our_models(LORA), 4, 6, 3, 4
     records = [Record(record.prompt, [], None, {"place": place})
                for place, record in enumerate(data.demonstrations)][:10]
@@ -165,7 +176,11 @@ def test_grpo_learns_from_our_rewards_and_counts_what_it_takes(data, tmp_path): 
 
     context.reward = reward
     before = weights(models)
-    TRLGRPO(samples=k, kl_coef=0.1, max_new_tokens=length, options={"scale_rewards": "none"}).fit(context)
+    TRLGRPO(samples=k, kl_coef=0.1, clip=0.3, temperature=0.7, max_new_tokens=length,
+            options={"scale_rewards": "none"}).fit(context)
+    expected = {"num_generations": k, "beta": 0.1, "epsilon": 0.3, "temperature": 0.7, "max_completion_length": length,
+                "scale_rewards": "none"}
+    assert {key: told[key] for key in expected} == expected
     assert any((one - before[key]).abs().max() > 0 for key, one in weights(models).items())
     responses = [response for batch in asked for response in batch]
     assert len(asked) == steps and len(responses) == steps * size * k  # 10 records are three batches: 2 come again
@@ -188,7 +203,8 @@ def test_grpo_learns_from_our_rewards_and_counts_what_it_takes(data, tmp_path): 
     means = [sum(reward(batch)) / len(batch) for batch in list(asked)]
     assert [line["reward"] for line in found] == pytest.approx(means)
     shown = [json.loads(line) for line in (context.target / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["prompt"] for line in shown] == [models.template.decode(batch[0].prompt_ids) for batch in asked[:steps]]
+    firsts = [models.template.decode(batch[0].prompt_ids) for batch in asked[:steps]]
+    assert [line["prompt"] for line in shown] == firsts
 
 
 @pytest.mark.slow
