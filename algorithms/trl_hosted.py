@@ -55,7 +55,7 @@ OURS = {"learning_rate": "recipe.lr", "per_device_train_batch_size": "trainer.mi
         "max_grad_norm": "recipe.max_grad_norm", "optim": "trainer.optimizer", "bf16": "trainer.mixed_precision",
         "gradient_checkpointing": "model.gradient_checkpointing", "report_to": "trainer.trackers", "seed": "seed",
         "max_length": "model.max_length"}  # TRL's keys that we set → where
-UNTOLD = ("loss", "learning_rate", "epoch", "num_tokens")  # of what TRL logs: a line says it in our way
+UNTOLD = ("loss", "learning_rate", "step", "epoch", "num_tokens")  # of what TRL logs: a line says it in our way
 
 
 @dataclass
@@ -239,8 +239,8 @@ class Watch:
         tokens = sum(example.length for example in trained)
         numbers = {name: float(value) for name, value in told.items() if name not in UNTOLD
                    and isinstance(value, (int, float)) and math.isfinite(value)}
-        line = {**numbers, "step": step, "epoch": step * context.recipe.batch_size / len(context.examples),
-                "loss/policy": self.loss, **self._beside, "lr": told["learning_rate"],
+        line = {"step": step, "epoch": step * context.recipe.batch_size / len(context.examples),
+                "loss/policy": self.loss, **numbers, **self._beside, "lr": told["learning_rate"],
                 "tokens_per_second": tokens / (now - self._time),
                 "peak_memory_bytes": peak_memory_bytes(context.models.device)}
         self.tokens += tokens

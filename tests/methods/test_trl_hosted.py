@@ -15,11 +15,13 @@ from algorithms.common.algorithm import Response
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora
+from algorithms.common.runs.settings import settings
 from algorithms.common.support.errors import ConfigError, TrainingError
 from algorithms.dpo import DPO, IPO
 from algorithms.kto import KTO
 from algorithms.sft import SFT
 from algorithms.trl_hosted import OURS, TRLDPO, TRLGRPO, TRLKTO, TRLSFT, Rows
+from command_line import composed
 from training_setup import examples, lines, make_context, weights
 from trl_setup import SEED, compare, data, our_models, recipe  # noqa: F401
 
@@ -45,21 +47,27 @@ def test_an_option_that_is_ours_or_nobodys_is_refused(kind, options, found, fix)
     assert kind(options={"loss_type": "whatever"}).options
 
 
-@pytest.mark.parametrize("kind, settings", [
+def test_options_stand_on_the_command_line():
+    given = settings(composed("algorithm=trl_dpo", "algorithm.options={loss_type: [robust], label_smoothing: 0.1}"))
+    assert given.algorithm.options == {"loss_type": ["robust"], "label_smoothing": 0.1}
+    assert type(given.algorithm.options["loss_type"]) is list, "TRL asks"
+
+
+@pytest.mark.parametrize("kind, wrong", [
     (TRLDPO, {"beta": 0.0}), (TRLKTO, {"desirable_weight": 0.0}), (TRLGRPO, {"samples": 1}), (TRLGRPO, {"clip": 1.0})])
-def test_a_wrong_value_is_refused(kind, settings):
-    (key,) = settings
+def test_a_wrong_value_is_refused(kind, wrong):
+    (key,) = wrong
     with pytest.raises(ConfigError, match=rf"^algorithm\.{key}: found "):
-        kind(**settings)
+        kind(**wrong)
 
 
 @pytest.mark.parametrize("changed, trainer, fix", [
     ({"inner_epochs": 2}, {}, "recipe.inner_epochs=1"), ({"minibatch_size": 4}, {}, "recipe.minibatch_size=null"),
     ({}, {"evaluate_every": 5}, "trainer.evaluate_every=null")])
 def test_settings_of_our_loop_are_refused(tmp_path, changed, trainer, fix):
-    settings = dataclasses.replace(recipe("linear", 0.0, 1e-3), **changed)
+    own = dataclasses.replace(recipe("linear", 0.0, 1e-3), **changed)
     with pytest.raises(ConfigError, match=f"; fix: {fix}$"):
-        TRLDPO().fit(make_context(None, tmp_path, examples(4), settings, **trainer))
+        TRLDPO().fit(make_context(None, tmp_path, examples(4), own, **trainer))
 
 
 def test_no_records_are_said(tmp_path):
@@ -127,12 +135,12 @@ def thumbs(data, models) -> list[Example]:  # noqa: F811
     (SFT(), TRLSFT(), demonstrations, LORA, 4, "linear")],
     ids=["dpo", "dpo-accumulated", "dpo-full", "ipo", "kto", "sft"])
 def test_steps_are_ours(data, tmp_path, ours, theirs, view, lora, micro, schedule):  # noqa: F811
-    settings = dataclasses.replace(recipe(schedule, 0.1, 5e-4), warmup=0.2)
+    own = dataclasses.replace(recipe(schedule, 0.1, 5e-4), warmup=0.2)
     learned, found, costs = [], [], []
     for name, method in (("ours", ours), ("theirs", theirs)):
         models = our_models(lora)
         before = weights(models)
-        context = make_context(models, tmp_path / name, view(data, models), settings, SEED, micro_batch_size=micro)
+        context = make_context(models, tmp_path / name, view(data, models), own, SEED, micro_batch_size=micro)
         method.fit(context) if method is theirs else context.loop(method, context)
         assert any((one - before[key]).abs().max() > 0 for key, one in weights(models).items())
         learned.append(weights(models))
@@ -143,7 +151,7 @@ def test_steps_are_ours(data, tmp_path, ours, theirs, view, lora, micro, schedul
     assert [line["lr"] for line in other] == pytest.approx([line["lr"] for line in mine])
     assert [line["step"] for line in other] == [line["step"] for line in mine]
     apart = torch.cat([(learned[1][key] - one).abs().flatten() for key, one in learned[0].items()])
-    assert apart.mean() < 0.01 * settings.lr  # a step moves a weight by about the learning rate
+    assert apart.mean() < 0.01 * own.lr  # a step moves a weight by about the learning rate
     one, two = map(json.loads, costs)
     for key in ("steps", "tokens_trained", "trainable_parameters", "records", "truncated", "tokens_sampled"):
         assert one[key] == two[key], key
