@@ -1,5 +1,6 @@
 """Compose the config, run the task, nothing else. ``python run.py --help`` explains the groups."""
 
+import functools
 import logging
 import os
 import sys
@@ -7,16 +8,19 @@ import traceback
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled
+from algorithms.common.runs import jobs, launching
+from algorithms.common.runs.overrides import added_in_vain, explain_overrides, ordered, overruled, unreadable_yaml
 from algorithms.common.runs.settings import at_home
-from algorithms.common.support.errors import ConfigError, UserError, full_disk
-from algorithms.common.support.quiet import quieten
+from algorithms.common.runs.trial import shrink
+from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
+from algorithms.common.support.quiet import quieten, without_bars
 from algorithms.common.support.terminal import printable
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -26,7 +30,33 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
+    """A run, or a job of a sweep: that one never raises, and returns the figure that a sweeper goes by."""
+    state = HydraConfig.get()
+    folder = Path(state.runtime.output_dir)
+    if state.mode != RunMode.MULTIRUN:
+        work(config)
+        return None
+    lost = functools.partial(failed, folder, state.runtime.choices["algorithm"], config,
+                             OmegaConf.to_container(state.overrides.task, resolve=False))
+    job = functools.partial(swept, config, folder, state.job.num)
+    if (Path(state.sweep.dir) / jobs.STOPPING).exists():
+        lost(Stopped("not started: the sweep was stopped before"), ran=False)
+    elif state.runtime.choices["hydra/launcher"] == "basic" or not jobs.FORKS:
+        job()
+    else:
+        config.trainer.progress = False  # bars of jobs beside each other are none; benchmarks.watch shows them all
+        if (how := jobs.apart(job)) and not jobs.ended(folder):
+            lost(Stopped(f"{how}; the same command goes on from its last checkpoint"), ran=False)
+    return jobs.objective(folder, config.objective) if state.runtime.choices["task"] == "run" else None
+
+
+def swept(config: DictConfig, folder: Path, number: int) -> None:
+    with jobs.running(folder, number):
+        work(config)
+
+
+def work(config: DictConfig) -> None:
     state = HydraConfig.get()
     folder = Path(state.runtime.output_dir)
     name = state.runtime.choices["algorithm"]
@@ -41,9 +71,15 @@ def main(config: DictConfig) -> None:
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)
         at_home(config)
+        if not config.trainer.progress:
+            without_bars()
+        if config.trial:
+            shrink(config)
         get_method(config.task._target_)(config, name, folder, overrides)
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
+        if state.mode == RunMode.MULTIRUN:
+            failed(folder, name, config, overrides, Stopped(str(stop) or "stopped before it was done"))
         raise SystemExit(130) from None
     except Exception as error:  # every failure of a sweep's job becomes a row of its table
         if state.mode == RunMode.MULTIRUN:
@@ -55,8 +91,9 @@ def main(config: DictConfig) -> None:
             raise
 
 
-def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception) -> None:
-    """A failed job's result.json, so that the others run and the table says what failed."""
+def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception,
+           ran: bool = True) -> None:
+    """A failed job's result.json, so that the others run and the table says what failed. ran: in this process."""
     from algorithms.common.runs.results import header, write_json
     from algorithms.common.support.secrets import Mask
 
@@ -64,7 +101,7 @@ def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], er
     logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
     mask = Mask(config)
     told = {"type": type(error).__name__, "message": mask.text(str(error))}
-    head = header(name, config.seed, mask, overrides)
+    head = header(name, config.seed, mask, overrides, ran)
     write_json(folder / "result.json", {**head, "status": "failed", "error": told})
 
 
@@ -78,18 +115,40 @@ def unwritable(error: OSError) -> str | None:
             f"for what a run leaves; fix: {key}=FOLDER, one where you can write")
 
 
+def conclude() -> None:
+    """The table and the report of a sweep that did not come to its end, where jobs were asked for."""
+    if launching.begun:
+        from benchmarks import report
+
+        report.conclude(launching.begun[0])
+
+
 if __name__ == "__main__":
     quieten()
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback at every line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here whole: what cannot be composed is said in our words
+    launching.guard_launchers()
     try:
         sys.argv[1:] = ordered(sys.argv[1:])
         main()
-    except (HydraException, ValueError) as error:
-        messages = explain_overrides(sys.argv[1:], str(CONF), error)
-        if not messages:  # a fault of the program, not of the command line
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:
             raise
-        print(printable("\n".join(messages)), file=sys.stderr)
+        conclude()
+        sys.exit(130)
+    except (HydraException, ValueError) as error:
+        running = launching.begun and jobs.marks(launching.begun[0])  # then it is no matter of the command line
+        messages = [] if running else explain_overrides(sys.argv[1:], str(CONF), error)
+        if not messages and isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+            messages = [told for told in [unwritable(error.__cause__)] if told]
+        if not messages and not running:  # a fault of the program, not of the command line
+            raise
+        print(printable("\n".join(messages) or f"{type(error).__name__}: {error}"), file=sys.stderr)
+        if running:
+            conclude()
+        sys.exit(1 if running else 2)
+    except yaml.MarkedYAMLError as error:
+        print(printable(unreadable_yaml(error)), file=sys.stderr)
         sys.exit(2)
     except (OSError, UserError) as error:  # Hydra's own files, an option, or a failure that cannot be written
         full = full_disk(error, "writing what a run leaves", key="hydra.run.dir=PATH or hydra.sweep.dir=PATH")
@@ -101,6 +160,12 @@ if __name__ == "__main__":
             raise
         print(printable(str(told)), file=sys.stderr)
         sys.exit(2)
+    except Exception as error:  # of a launcher or a sweeper
+        if not launching.begun:
+            raise
+        logging.getLogger("sweep").error("%s", printable(f"{type(error).__name__}: {error}"), exc_info=error)
+        conclude()
+        sys.exit(1)
     from benchmarks import report
 
     sys.exit(report.exit_code)

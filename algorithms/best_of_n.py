@@ -65,6 +65,7 @@ class BestOfN(Algorithm):
 
     uses_reward: ClassVar[bool] = True
     works_when_asked: ClassVar[bool] = True
+    in_trial: ClassVar[dict[str, int]] = {"n": 4}
     declines: ClassVar[tuple[str, ...]] = ("micro_batches", "resume")  # it takes no steps
 
     def __post_init__(self):

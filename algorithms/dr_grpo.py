@@ -4,7 +4,8 @@ Keeps    a response's score less the mean of those to its prompt as the advantag
          their spread; a sum over tokens divided by a constant, the longest response there can be, so that long wrong
          answers cost as much a token as short ones; clipped ratios.
 Changes  a KL penalty, where one is asked for, is part of the return (``kl_coef``, 0.0 by default: the paper's runs have
-         none).
+         none); scores are kept within ±``score_clip``, 5.0 by default, and a response without end token loses
+         ``missing_eos_penalty``, 1.0 by default, as in PPO here.
 Drops    a critic, and the reference, but where the penalty needs it.
 """
 

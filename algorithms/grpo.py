@@ -5,7 +5,8 @@ Keeps    a response's score among those to its prompt, standardised, as the adva
          estimated by k3 (eq. 4), not in the reward.
 Changes  the standard deviation is Bessel's, as in TRL (``std_correction``, 1 by default), with 1e-4 added; by option
          the KL is weighed by the ratio (``unbiased_kl``, off by default; on in TRL), which makes its gradient that of
-         the KL (DeepSeek-AI 2025, DeepSeek-V3.2, arXiv 2512.02556).
+         the KL (DeepSeek-AI 2025, DeepSeek-V3.2, arXiv 2512.02556); scores are kept within ±``score_clip``, 5.0 by
+         default, and a response without end token loses ``missing_eos_penalty``, 1.0 by default, as in PPO here.
 Drops    a critic; process supervision (§4.1.3) and the reference's renewal of the iterative form.
 """
 

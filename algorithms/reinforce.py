@@ -3,7 +3,8 @@
 Keeps    a whole response as one action; its return is the score less β times the log-ratio to the reference; the mean
          of all returns so far as the baseline.
 Changes  the first batch, which has no past, is its own baseline; where a batch has several steps, the ratio of whole
-         responses is clipped (``clip``, 0.2 by default).
+         responses is clipped (``clip``, 0.2 by default); scores are kept within ±``score_clip``, 5.0 by default, and a
+         response without end token loses ``missing_eos_penalty``, 1.0 by default, as in PPO here.
 Drops    a critic, and advantages of single tokens.
 """
 

@@ -3,7 +3,8 @@
 Keeps    a whole response as one action; its return is the score less β times the log-ratio to the reference; the
          baseline of a response is the mean return of the others to its prompt.
 Changes  where a batch has several steps, the ratio of whole responses is clipped (``clip``, 0.2 by default), as TRL
-         does; with one step its gradient is the paper's.
+         does; with one step its gradient is the paper's; scores are kept within ±``score_clip``, 5.0 by default, and a
+         response without end token loses ``missing_eos_penalty``, 1.0 by default, as in PPO here.
 Drops    a critic, and advantages of single tokens.
 """
 

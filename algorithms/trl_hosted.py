@@ -20,8 +20,8 @@ import copy
 import difflib
 import importlib.metadata
 import math
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,10 +30,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from .common.algorithm import Algorithm, Context
 from .common.data.batches import Batch
+from .common.data.cuts import tell_cut_prompts
 from .common.data.records import Records
 from .common.data.tokenized import batch_indices
 from .common.models.export import load_role, save_role
@@ -44,9 +44,10 @@ from .common.support.checks import NOT_NEGATIVE, POSITIVE, at_least, require, wi
 from .common.support.errors import ConfigError, TrainingError
 from .common.support.memory import no_memory_explained, peak_memory_bytes, release, reset_peak_memory
 from .common.support.seeds import derive
-from .common.training.loop import write_report
+from .common.training.loop import display
+from .common.training.loop import fit as common
 from .common.training.optim import build_optimizer
-from .common.training.trackers import Trackers
+from .common.training.written import write_report
 
 OURS = {"learning_rate": "recipe.lr", "per_device_train_batch_size": "trainer.micro_batch_size",
         "gradient_accumulation_steps": "recipe.batch_size", "num_train_epochs": "recipe.epochs",
@@ -93,8 +94,12 @@ class Hosted(Algorithm):
         return {"trl": importlib.metadata.version("trl")}
 
     def fit(self, context: Context) -> None:
-        recipe, trainer, models = context.recipe, context.trainer, context.models
-        for key, found, expected in (("trainer.evaluate_every", trainer.evaluate_every, "null"),
+        recipe, models = context.recipe, context.models
+        if context.loop is not common:  # a rehearsal, or a few steps to find a pace
+            raise ConfigError(f"algorithm: found {type(self).__name__}, whose steps TRL takes; expected a method of the "
+                              "common loop, of which alone a few steps can be measured; fix: leave it out of task=plan, "
+                              "and set budget.equal=labels or null")
+        for key, found, expected in (("trainer.evaluate_every", context.trainer.evaluate_every, "null"),
                                      ("recipe.minibatch_size", recipe.minibatch_size, "null"),
                                      ("recipe.inner_epochs", recipe.inner_epochs, 1)):
             if found not in (None, expected):
@@ -106,8 +111,7 @@ class Hosted(Algorithm):
         steps = -(-recipe.total_records(len(context.examples)) // recipe.batch_size)
         context.work.mkdir(parents=True, exist_ok=True)
         with (TemporaryDirectory(dir=context.work) as folder,
-              Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
-              tqdm(total=steps, desc=context.name, unit="step", disable=not trainer.progress, file=sys.stderr) as bar,
+              display(watch := Watch(self, context, steps)) as watch.show,
               no_memory_explained(lambda told: f"{context.name}: found no memory left on {models.device} ({told}); "
                                   "expected room for TRL's model beside ours and for its micro-batches; fix: lower "
                                   "trainer.micro_batch_size or model.max_length")):
@@ -115,7 +119,7 @@ class Hosted(Algorithm):
             reset_peak_memory(models.device)
             models.used.clear()
             models.used.update((self.role, *self.needs))
-            watch, began = Watch(self, context, steps, trackers, bar), time.monotonic()
+            began = time.monotonic()
             hosted = self._hosted(context, model, watch, folder)
             hosted.train()
             write_report(context, watch.lines, time.monotonic() - began, steps, watch.tokens,
@@ -123,7 +127,7 @@ class Hosted(Algorithm):
             adapter = {"selected_adapters": ["default"], "save_embedding_layers": False} if models.config.lora else {}
             model.save_pretrained(Path(folder, "trained"), **adapter)
             load_role(models, self.role, Path(folder, "trained"))
-        del hosted, model, watch
+        del hosted, model
         release()
 
     def _hosted(self, context: Context, model, watch: Watch, folder: str):
@@ -141,7 +145,7 @@ class Hosted(Algorithm):
         optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, models.device)
         try:
             arguments = config(
-                output_dir=folder, gradient_accumulation_steps=size // micro, max_steps=watch.steps,
+                output_dir=folder, gradient_accumulation_steps=size // micro, max_steps=watch.total,
                 learning_rate=recipe.lr, max_grad_norm=recipe.max_grad_norm, bf16=models.autocast_dtype is not None,
                 gradient_checkpointing=models.config.gradient_checkpointing, use_cpu=not cuda, logging_steps=1,
                 gradient_checkpointing_kwargs={"use_reentrant": False}, dataloader_pin_memory=cuda,
@@ -152,7 +156,7 @@ class Hosted(Algorithm):
             hosted = observed(kind, Rows(self, context, order, micro), watch)(
                 model=model, args=arguments, processing_class=copy.deepcopy(models.template.tokenizer),
                 train_dataset=Dataset.from_dict({"prompt": [str(index) for index in order]}),
-                optimizers=(optimizer, LambdaLR(optimizer, lambda step: recipe.factor(step, watch.steps))),
+                optimizers=(optimizer, LambdaLR(optimizer, lambda step: recipe.factor(step, watch.total))),
                 **({"reward_funcs": watch.rewards} if self.uses_reward else {}))
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ConfigError(f"algorithm.options: found {self.options}; expected what TRL's trainer takes: {error}"
@@ -194,22 +198,27 @@ class Rows(torch.utils.data.Dataset):
 class Watch:
     """What a hosted trainer does, as lines of metrics."""
 
-    def __init__(self, method: Hosted, context: Context, steps: int, trackers: Trackers, bar: tqdm):
-        self.method, self.context, self.steps, self._trackers, self._bar = method, context, steps, trackers, bar
+    def __init__(self, method: Hosted, context: Context, steps: int):
+        self.method, self.context, self.total, self.tokens = method, context, steps, 0
         self.lines: list[dict] = []
-        self.tokens = 0
+        self.show: Callable[[dict], None]  # told each line
         self._begin()
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return len(self.lines)
 
     def _begin(self) -> None:
         self.loss, self._sampled, self._beside, self._time = 0.0, [], {}, time.monotonic()
 
     def order(self) -> list[int]:
         """Records to walk through."""
-        return [index for step in range(self.steps) for index in self._indices(step)]
+        return [index for step in range(self.total) for index in self._indices(step)]
 
     def _indices(self, step: int) -> list[int]:
         context, size, records = self.context, self.context.recipe.batch_size, len(self.context.examples)
-        limit = self.steps * size if self.method.uses_reward else context.recipe.total_records(records)
+        limit = self.total * size if self.method.uses_reward else context.recipe.total_records(records)
         return batch_indices(records, size, limit, step, context.seed)
 
     def prompt(self, index: str) -> list[int]:
@@ -224,14 +233,18 @@ class Watch:
                           responses=completion_ids[at:at + group],
                           finished=[ids[-1] in ends for ids in completion_ids[at:at + group]])
                   for at in range(0, len(prompts), group)]
+        whole = [context.examples[int(prompts[at])].prompt for at in range(0, len(prompts), group)]
+        if "rollouts" not in context.said and tell_cut_prompts(f"{context.name}, step {self.step + 1}", whole, [
+                example.prompt for example in rolled], context.models.config.max_length, self.method.max_new_tokens):
+            context.said.add("rollouts")  # other steps' are like the first's
         scores = score(context, rolled)
         context.meter.tokens_sampled += sum(map(len, completion_ids))
         self._sampled, self._beside = rolled, shown(context, rolled, scores)
         return scores.flatten().tolist()
 
-    def step(self, told: dict[str, Any]) -> None:
+    def end(self, told: dict[str, Any]) -> None:
         """A step is done, of which TRL tells this."""
-        context, step, now = self.context, len(self.lines) + 1, time.monotonic()
+        context, step, now = self.context, self.step + 1, time.monotonic()
         if not (math.isfinite(self.loss) and math.isfinite(told["grad_norm"])):
             raise TrainingError(f"{context.name}, step {step}: found loss {self.loss} and gradient norm "
                                 f"{told['grad_norm']}; expected finite numbers; fix: lower recipe.lr")
@@ -245,8 +258,7 @@ class Watch:
                 "peak_memory_bytes": peak_memory_bytes(context.models.device)}
         self.tokens += tokens
         self.lines.append(line)
-        self._trackers.log(line, step)
-        self._bar.update()
+        self.show(line)
         self._begin()
 
 
@@ -271,7 +283,7 @@ def observed(kind: type, rows: Rows, watch: Watch) -> type:
         def log(self, *arguments, **more):
             super().log(*arguments, **more)
             if "grad_norm" in self.state.log_history[-1]:
-                watch.step(self.state.log_history[-1])
+                watch.end(self.state.log_history[-1])
 
     return Observed
 
@@ -365,6 +377,7 @@ class TRLGRPO(Referred):
     temperature: float = 1.0  # of the rollouts
     max_new_tokens: int = 56  # of a rollout
 
+    in_trial: ClassVar[dict[str, int]] = {"samples": 4, "max_new_tokens": 16}
     uses_reward: ClassVar[bool] = True
     theirs: ClassVar[str] = "GRPO"
     names: ClassVar[dict[str, str]] = {"samples": "num_generations", "kl_coef": "beta", "clip": "epsilon",

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,8 @@ class Study:
     reasoning_states: list[str] = field(default_factory=list)  # tasks whose answers rationales tell: no "other tasks"
     seeds: int = 3  # mixtures, orders and answers drawn anew
     workers: int | None = None  # processes; null: as many as cores, one on a GPU. Nothing that is found depends on it
+
+    in_trial: ClassVar[dict[str, int]] = {"clusters": 1, "curve_heldout": 1, "sizes": 1, "draws": 1, "seeds": 1}
 
     def __post_init__(self):
         require(self, "study", draws=at_least(1), seeds=at_least(1), workers=at_least(1).or_null(),

@@ -35,7 +35,9 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
         results = collect([target])
     except ReportError as error:
         raise UserError(str(error)) from error
-    done = {verdict.asked for verdict in read(target / FILE)}
+    kept = read(target / FILE)
+    parts["judge"].check_kept(kept)
+    done = {verdict.asked for verdict in kept}
     open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
     log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
              len(pairs) - len(open_pairs))

@@ -2,17 +2,19 @@
 
     python -m benchmarks.report FOLDER…      # rebuilds the table of the runs below these folders and prints it
 
-Reads the files that runs left (result.json, figures.parquet), and the verdicts beside them, and nothing else, so a
-table can be made again anywhere, without a model. Rows are algorithms, told apart by the overrides that vary besides
-the seed; several seeds become one row, whose figures are made of all seeds' answers to the same prompts. How rows are
-compared is declared in `report` of the configuration.
+Reads the files that runs left (result.json, figures.parquet), the verdicts beside them and the answers that these are
+of, and nothing else, so a table can be made again anywhere, without a model. Rows are algorithms, told apart by the
+overrides that vary besides the seed; several seeds become one row, whose figures are made of all seeds' answers to the
+same prompts. How rows are compared is declared in `report` of the configuration.
 """
 
 import argparse
 import logging
 import math
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,17 @@ from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
 from . import budgets
-from .aggregation import Shared, estimate, of_these_models, shared_prompts
+from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
-from .results_read import ROWS, ReportError, Result, collect
+from .results_read import ROWS, ReportError, Result, collect, marks
 from .starts import start_rows
 from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
 
+TRIAL = "A trial: rows marked debug=trial took a few steps on a little data; their figures say nothing of the methods."
 exit_code = 0  # of the process: 1 once a multirun's job has failed; run.py exits with it
 
 
@@ -64,12 +67,14 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
+    words = f"{TRIAL} {words}" if any(result.trial for result in results) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
     made = Table(rows, [], words, found.pairs, found.figure, found.best)
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
-                  *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes, *said,
-                  *_starts(complete), *_other_starts(made), *_data(results), *_origins(results), *_losses(members)]
+                  *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
+                  *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
+                  *_losses(members)]
     return made
 
 
@@ -77,14 +82,32 @@ class TableCallback(Callback):
     """At the end of a multirun: writes the table into the sweep's folder, prints it, and sets `exit_code`."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        global exit_code
-        before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
-        folder = Path(config.hydra.sweep.dir)
+        conclude(Path(config.hydra.sweep.dir))
+
+
+def conclude(folder: Path) -> None:
+    """The table and the report of a sweep's folder, whatever is there; Ctrl-C does not reach it."""
+    global exit_code
+    before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
+    with _uninterrupted():
         results = with_verdicts(collect([folder]), [folder])
         if results:
             print_table(publish(results, folder))
             log.info("the report is %s; table.md, table.csv and table.tex are beside it", folder / "report.html")
-        exit_code = 1 if any(result.status == "failed" for result in results) else before
+    exit_code = 1 if any(result.status == "failed" for result in results) else before
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread, which no interrupt reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,11 +176,12 @@ def _varying(results: Sequence[Result]) -> list[str]:
     """Overrides that differ between runs and make them different things; absent is a value of its own."""
     keys = dict.fromkeys(key for result in results for key in result.overrides)
     return [key for key in keys if len({result.overrides.get(key) for result in results}) > 1
-            and key not in ("seed", "algorithm") and not key.startswith(("hydra.", "stages.", "report."))]
+            and key not in ("seed", "algorithm", "debug") and not key.startswith(("hydra.", "stages.", "report."))]
 
 
 def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, result.overrides[key]) for key in varying if key in result.overrides)
+    told = {key: result.overrides[key] for key in varying if key in result.overrides}
+    return tuple([*told.items(), *marks(result).items()])
 
 
 def _shared(complete: Sequence[Result]) -> dict[str, Shared]:
@@ -234,6 +258,16 @@ def _held_equal(results: Sequence[Result]) -> list[str]:
     return [f"Held equal: {text}." for text in said] + budgets.spread(results)
 
 
+def _tuned(complete: Sequence[Result]) -> list[str]:
+    """How many trials found each row's settings, where that was declared."""
+    tuned: dict[tuple[int, int], list[str]] = {}
+    for result in complete:
+        if told := result.raw.get("tuning"):
+            tuned.setdefault((told["trials"], told["full"]), []).append(result.algorithm)
+    return [f"Tuned on prompts that no table reports: {', '.join(dict.fromkeys(names))} with {asked} trials each, of "
+            f"which {full} were trained to their end; all are charged." for (asked, full), names in tuned.items()]
+
+
 def _meaning(members: Sequence[Member]) -> list[str]:
     """What the rows' own intervals hold for."""
     counts = {len(member.runs) for member in members} - {0}
@@ -251,24 +285,36 @@ def _meaning(members: Sequence[Member]) -> list[str]:
         notes.append(f"{listed(resampled)}: over several seeds the interval is for new seeds on these prompts.")
     if "kl/bound" in names:
         notes.append("KL (bound) is the upper bound log n − (n−1)/n of best-of-n, the other KL columns are measured.")
+    if any(member.row.costs.get("trainable_parameters") == 0 for member in members):
+        notes.append("trainable: what the method itself trains, without the stages it stands on; 0 of one that only "
+                     "chooses.")
     if counts:
         notes.append("Costs include those of the stages a method stands on (labels, memory: the largest).")
     return notes
 
 
 def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
-    """What the figures were measured on, in each seed."""
+    """What the figures were measured on, in each seed: of one that only some answers have, row by row."""
     counted: dict[str, dict[str, None]] = {}
-    for row in made.rows:
-        for name in made.shown:
-            if (one := row.estimates.get(name)) and name in shared:
-                of = f" of up to {shared[name].most:,}" if shared[name].most > shared[name].count else ""
-                counted.setdefault(f"{one.n:,}{of} {one.unit}", {})[title(name)[0]] = None
+    apart = []
+    for name in made.shown:
+        having = [row for row in made.rows if name in row.estimates and name in shared]
+        of = f" of up to {shared[name].most:,}" if having and shared[name].most > shared[name].count else ""
+        rows: dict[str, list[str]] = {}
+        for row in having:
+            one = row.estimates[name]
+            rows.setdefault(f"{one.n:,}{of} {one.unit}", []).append(row.label)
+        if name in PART_OF and len(rows) > 1:
+            told = "; ".join(f"{text} ({', '.join(labels)})" for text, labels in rows.items())
+            apart.append(f"{title(name)[0]} is of those that have it, not the same in all rows: {told}.")
+        else:
+            for text in rows:
+                counted.setdefault(text, {})[title(name)[0]] = None
     if not counted:
-        return []
+        return apart
     fewer = " (those that all runs have)" if any(" of up to " in text for text in counted) else ""
     told = "; ".join(f"{text} ({', '.join(titles)})" for text, titles in counted.items())
-    return [f"Measured on, in every run{fewer}: {told}."]
+    return [f"Measured on, in every run{fewer}: {told}.", *apart]
 
 
 def _starts(complete: Sequence[Result]) -> list[str]:

@@ -21,6 +21,8 @@ from algorithms.common.evaluation.verdicts.pairings import AGAIN, natural
 from .tables import COSTS
 
 SCHEMA = 2
+TRIALS = "trials.json"                      # in a folder whose runs are no rows of a table above it
+SWEEP, MARK = "sweep.json", "job.json"      # the jobs that a sweep was asked for; one that has begun
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
@@ -50,6 +52,7 @@ class Result:
     seed: int | None
     overrides: dict[str, str] = field(default_factory=dict)
     error: str | None = None
+    trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     diverged: bool = False                      # failed, since training gave numbers that are not finite
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
@@ -68,6 +71,11 @@ class Result:
     raw: dict[str, Any] = field(default_factory=dict, repr=False)   # result.json whole
 
 
+def marks(result: Result) -> dict[str, str]:
+    """Settings that a row shows whether or not they tell it from others: it is not what its name says."""
+    return {"debug": "trial"} if result.trial else {}
+
+
 def collect(folders: Sequence[str | Path]) -> list[Result]:
     """All runs at or below `folders`, in the order of their paths; a job that ended without a result is failed.
 
@@ -77,12 +85,19 @@ def collect(folders: Sequence[str | Path]) -> list[Result]:
     for top in map(Path, folders):
         if not top.is_dir():
             raise ReportError(f"{top}: found no such folder; expected one with results of runs")
-        for path in top.rglob("result.json"):
+        trials = [path.parent for path in top.rglob(TRIALS) if path.parent != top]
+
+        def below(name: str) -> list[Path]:
+            return [path for path in top.rglob(name) if not any(folder in path.parents for folder in trials)]
+
+        for path in below("result.json"):
             found[path.parent.resolve()] = _read(path)
-        for path in top.rglob(".hydra/hydra.yaml"):
+        for path in below(".hydra/hydra.yaml"):
             folder = path.parent.parent
             if folder.resolve() not in found and (unfinished := _unfinished(folder, path)):
                 found[folder.resolve()] = unfinished
+        for path in below(SWEEP):
+            found.update({one.folder.resolve(): one for one in _never_begun(path)})
     return [found[folder] for folder in sorted(found, key=natural)]
 
 
@@ -107,7 +122,7 @@ def _read(path: Path) -> Result:
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
     return Result(
         folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
-        seed=get("seed", int), overrides=_overrides(path, get("overrides", list) or []),
+        seed=get("seed", int), trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
@@ -286,6 +301,25 @@ def _unfinished(folder: Path, path: Path) -> Result | None:
     if choices.get("task", "run") != "run":
         return None
     given = _overrides(path, overrides)
-    seed = int(given["seed"]) if re.fullmatch(r"\d+", given.get("seed", "")) else None
-    return Result(folder, "failed", str(choices.get("algorithm", "?")), seed, given,
-                  error="no result.json: the job was killed or is still running")
+    return Result(folder, "failed", str(choices.get("algorithm", "?")), _seed(given.get("seed", "")), given,
+                  error="no result.json: the job was killed or is still running", trial=choices.get("debug") == "trial")
+
+
+def _never_begun(path: Path) -> list[Result]:
+    """The jobs of a sweep of runs that no launcher came to, by what it was asked for."""
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))
+        begun = {json.loads(mark.read_text(encoding="utf-8"))["num"] for mark in path.parent.rglob(MARK)}
+        begun |= {int(hydra_of(one)["job"]["num"]) for one in path.parent.rglob(".hydra/hydra.yaml")
+                  if not (one.parent.parent / MARK).exists()}
+        if asked["task"] != "run":
+            return []
+        return [Result(path.parent / f"{job['num']}", "failed", str(job["algorithm"]), _seed(str(job["seed"])),
+                       _overrides(path, job["overrides"]), error="not started: the sweep did not come to it")
+                for job in asked["jobs"] if job["num"] not in begun]
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ReportError(f"{path}: found no list of a sweep's jobs ({error!r}); {AGAIN}") from error
+
+
+def _seed(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\d+", text) else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from .aggregation import Shared, estimate, shared_prompts
 from .comparison_tables import Member
-from .results_read import ROWS, ReportError, Result
+from .results_read import ROWS, ReportError, Result, marks
 from .tables import Row
 
 
@@ -31,7 +31,7 @@ def start_rows(members: Sequence[Member], shared: Mapping[str, Shared]) -> list[
     for started, having in groups.items():
         of = "" if kinds.count(started.kind) == 1 else f" of {', '.join(member.label for member in having)}"
         runs = [_as_row(run) for run in having[0].runs if run.before]
-        row = Row(started.kind, {}, tuple(run.seed for run in runs), f"start{of}", start=True)
+        row = Row(started.kind, marks(runs[0]), tuple(run.seed for run in runs), f"start{of}", start=True)
         row.estimates = dict(_estimates(runs, shared))
         made.append(row)
     return made

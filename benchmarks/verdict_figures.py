@@ -2,8 +2,8 @@
 
 ``win_rate/JUDGE``: of a run's answers against those of the model that its training began with; ``win_rate_data/JUDGE``:
 against the answers that the data prefers, both with ties half; ``score/JUDGE``: the mean score of its answers, of
-judges that score. Prompts without a verdict count in none. A judge that was shown not to look at answers makes no
-figure.
+judges that score. Prompts without a verdict count in none, nor do verdicts of answers that a run no longer has. A judge
+that was shown not to look at answers makes no figure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Matrix
 from algorithms.common.evaluation.verdicts.pairings import name_of
 from algorithms.common.evaluation.verdicts.rates import outcomes, quality
 from algorithms.common.evaluation.verdicts.records import DATA, FILE, START, read
+from algorithms.common.evaluation.verdicts.standing import standing
 
 from .results_read import Figure, Result
 
@@ -27,14 +28,15 @@ def with_verdicts(results: Sequence[Result], folders: Sequence[str | Path]) -> l
     """The results with the figures of every ``verdicts.parquet`` at or below the folders, and what must be said."""
     results = list(results)
     for path in sorted({found.resolve() for top in folders for found in Path(top).rglob(FILE)}):
-        found = outcomes(read(path))
-        for judge, rows in found.groupby("judge", sort=False):
+        found = standing(read(path), path.parent)
+        places = {place: name_of(run.folder, path.parent) for place, run in enumerate(results)
+                  if run.status == "complete" and run.folder.resolve().is_relative_to(path.parent)}
+        said = [note for judge in found.stale for note in found.told(judge)]
+        for judge, rows in outcomes(found.verdicts).groupby("judge", sort=False):
             told = quality(rows)
-            notes = [f"{judge} is {told.verdict}."] if told.verdict else []
+            said += [f"{judge} is {told.verdict}."] if told.verdict else []
             if told.unread.mean:
-                notes.append(f"{judge}: no verdict on {told.unread.mean:.1%} of {told.pairs:,} pairs.")
-            places = {place: name_of(run.folder, path.parent) for place, run in enumerate(results)
-                      if run.status == "complete" and run.folder.resolve().is_relative_to(path.parent)}
+                said.append(f"{judge}: no verdict on {told.unread.mean:.1%} of {told.pairs:,} pairs.")
             for name, by_run in _figures(judge, rows) if told.judges else []:
                 prompts = _asked(by_run, {name: results[place].seed for place, name in places.items()})
                 for place, run in places.items():
@@ -42,8 +44,8 @@ def with_verdicts(results: Sequence[Result], folders: Sequence[str | Path]) -> l
                         found_here = _figure(by_run[run], prompts[results[place].seed], name)
                         own = {**results[place].evaluation, name: found_here}
                         results[place] = replace(results[place], evaluation=own)
-            for place in places:
-                results[place] = replace(results[place], said=(*results[place].said, *notes))
+        for place in places:
+            results[place] = replace(results[place], said=(*results[place].said, *said))
     return results
 
 

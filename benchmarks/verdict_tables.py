@@ -12,6 +12,7 @@ from algorithms.common.evaluation.inference.judging import length_controlled, st
 from algorithms.common.evaluation.verdicts.pairings import name_of
 from algorithms.common.evaluation.verdicts.rates import Quality, outcomes, quality
 from algorithms.common.evaluation.verdicts.records import DATA, START, Verdict
+from algorithms.common.evaluation.verdicts.standing import standing
 
 from .comparison_tables import Member
 from .report import members_of
@@ -27,8 +28,9 @@ def verdict_table(verdicts: Sequence[Verdict], results: Sequence[Result], folder
     folder = Path(folder)
     members = [member for member in members_of(results) if member.runs]
     names = {name_of(run.folder, folder): run for member in members for run in member.runs}
-    parts = []
-    for judge, rows in outcomes(verdicts).groupby("judge", sort=False):
+    found = standing(verdicts, folder)
+    parts = ["\n".join(told for judge in found.stale for told in found.told(judge))] if found.stale else []
+    for judge, rows in outcomes(found.verdicts).groupby("judge", sort=False):
         told_of = quality(rows)
         parts.append(_of_judge(told_of))
         if not told_of.judges:

@@ -199,6 +199,8 @@ class Context:
     reward: Scorer | None = None  # where the algorithm uses one
     meter: Meter = field(default_factory=Meter)
     step: int = 0  # of the loop, 0-based: what random streams derive from
+    tick: Callable[[float], Any] = lambda share: None  # told what share of a step each micro-batch was
+    said: set[str] = field(default_factory=set)  # of what is said once a stage
 
     def visited(self) -> list[int]:
         """Indices of the examples that training will see at all."""

@@ -12,13 +12,14 @@ import json
 import logging
 import re
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, ClassVar, NamedTuple
 
 import pandas as pd
 
 from .algorithm import Context, Response
+from .data.cuts import tell_cut_prompts
 from .data.records import Record
 from .data.template import Example, Template
 from .models.beam import diverse_beams
@@ -29,11 +30,13 @@ from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
+from .support.pieces import Pieces
 from .support.provenance import code_of, versions
 from .support.seeds import derive
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses
+SCORED = 128  # candidates whose scores are
 _TURN = re.compile(r"\n\n(Human|Assistant):")  # the plain transcript's marks
 
 
@@ -77,6 +80,8 @@ class Sampled(Source):
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     top_p: float = 1.0
     batch_size: int = 128  # sequences decoded at the same time
+
+    in_trial: ClassVar[dict[str, int]] = {"count": 4, "temperatures": 2}
 
     def __post_init__(self):
         require(self, "source", count=at_least(1), batch_size=at_least(1),
@@ -213,6 +218,8 @@ class Candidates:
     max_new_tokens: int = 56
     scores: str = "reward"  # reward: the configured source | records: the data's own
 
+    in_trial: ClassVar[dict[str, int]] = {"max_new_tokens": 16}
+
     def __post_init__(self):
         require(self, "candidates", scores=one_of(("reward", "records")), max_new_tokens=at_least(1))
         if not self._used:
@@ -243,6 +250,8 @@ class Candidates:
     def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
         """The records' prompts with their candidates, found in the store or made; ``examples``: the records' tokens."""
         prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
+        tell_cut_prompts(f"candidates of {context.name}", [one.example.prompt for one in prompts],
+                         [one.ids for one in prompts], context.models.config.max_length, self.max_new_tokens)
         description = self._description(context, prompts)
 
         def build(target: Path, work: Path) -> None:
@@ -278,8 +287,9 @@ class Candidates:
             if not part.whole:
                 began = time.monotonic()
                 draws = draws or self._open(context)
-                frame, cost = self._made(context, draws, part.start, prompts[part.start:part.start + PART])
-                part.save(frame, {**cost, "seconds": time.monotonic() - began})
+                pieces = Pieces(work)
+                frame, cost = self._made(context, draws, part.start, prompts[part.start:part.start + PART], pieces)
+                part.save(frame, {**cost, "seconds": time.monotonic() - began + pieces.seconds})
         costs = [part.cost() for part in parts]
         self._check_drawn([cost.pop("drawn") for cost in costs], len(prompts))
         draws.clear()  # another model goes before training begins
@@ -298,19 +308,21 @@ class Candidates:
         return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
                 for name, source in self._used.items()}
 
-    def _made(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt]
+    def _made(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt], pieces: Pieces
               ) -> tuple[pd.DataFrame, dict]:
         """The scored candidates of these prompts, numbered from ``start``, and what they cost but for the time."""
         models = context.models
         reset_peak_memory(models.device)
-        drawn = {name: draw(prompts) for name, draw in draws.items()}
+        drawn = {name: [[Candidate(*one) for one in of_prompt] for of_prompt in pieces.kept(
+            f"drawn-{start}-{name}", lambda draw=draw: [list(map(astuple, of_prompt)) for of_prompt in draw(prompts)])]
+            for name, draw in draws.items()}
         numbered = dict(enumerate(prompts, start))
         rows = []
         for number, prompt in numbered.items():
             of_prompt = {name: found[number - start] for name, found in drawn.items()}
             rows += self._distinct(models.template, number, prompt, of_prompt)
         frame = pd.DataFrame(rows)
-        queries = self._score(context, frame, numbered)
+        queries = self._score(context, frame, numbered, f"scores-{start}", pieces)
         given = {name: [one for of_prompt in found for one in of_prompt] for name, found in drawn.items()}
         return frame, {"tokens_sampled": sum(one.sampled for found in given.values() for one in found),
                        "reward_queries": queries, "drawn": {name: len(found) for name, found in given.items()},
@@ -332,7 +344,8 @@ class Candidates:
                                 "expected responses; fix: algorithm.view=ranked, or another source")
         return list(rows.values())
 
-    def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt]) -> int:
+    def _score(self, context: Context, frame: pd.DataFrame, prompts: dict[int, Prompt], name: str,
+               pieces: Pieces) -> int:
         """Fill in the scores; returns how many were asked for."""
         if self.scores == "records":
             missing = frame["score"].isna()
@@ -341,8 +354,8 @@ class Candidates:
                 raise TrainingError(f"candidates: found no scores in record {first}; expected scored responses; "
                                     "fix: algorithm.view=ranked, or scores=reward")
             return 0
-        frame["score"] = context.reward([_judged(context.models.template, prompts[row.prompt], row)
-                                         for row in frame.itertuples()])
+        asked = [_judged(context.models.template, prompts[row.prompt], row) for row in frame.itertuples()]
+        frame["score"] = pieces.asked(name, asked, context.reward, SCORED)
         return len(frame)
 
 

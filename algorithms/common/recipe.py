@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require
 from .support.errors import ConfigError
@@ -26,6 +27,8 @@ class Recipe:
     minibatch_size: int | None = None  # items of an experience per optimiser step; null: all
     value_lr: float | None = None  # of a critic; null: lr
 
+    in_trial: ClassVar[dict[str, int]] = {"steps": 2, "batch_size": 4, "inner_epochs": 2}
+
     def __post_init__(self):
         betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
         require(self, "recipe", schedule=one_of(SCHEDULES), lr=POSITIVE, batch_size=at_least(1), epochs=POSITIVE,
@@ -35,6 +38,13 @@ class Recipe:
     def total_records(self, records: int) -> int:
         """Records walked through in all, epochs over ``records`` of them or a number of whole steps."""
         return self.steps * self.batch_size if self.steps is not None else max(1, round(self.epochs * records))
+
+    def told(self, records: int) -> str:
+        """What is learned how fast, in words."""
+        walked = self.total_records(records)
+        steps, passes = -(-walked // self.batch_size), walked / max(records, 1)
+        return (f"lr {self.lr:g} ({self.schedule}), {steps:,} step{'' if steps == 1 else 's'} of {self.batch_size:,}, "
+                f"{passes:.3g} epoch{'' if passes == 1 else 's'}")
 
     def factor(self, step: int, total: int) -> float:
         """Multiplier of the learning rate at 0-based ``step`` of ``total``."""
@@ -51,6 +61,9 @@ SCHEDULES = {
 }
 
 
+TRACKERS = ("tensorboard", "wandb", "trackio")  # by accelerate's names
+
+
 @dataclass
 class TrainerConfig:
     """How the loop runs, apart from what is learned how fast."""
@@ -62,13 +75,15 @@ class TrainerConfig:
     optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)
     checkpoint_every: int = 50  # steps
     evaluate_every: int | None = None  # steps; null: no evaluation on held-out records while training
-    trackers: list[str] = field(default_factory=list)  # accelerate's: tensorboard, wandb
+    trackers: list[str] = field(default_factory=list)  # accelerate's: tensorboard, wandb, trackio
     progress: bool = True
+
+    in_trial: ClassVar[dict[str, int]] = {"checkpoint_every": 1}
 
     def __post_init__(self):
         require(self, "trainer", mixed_precision=one_of(("auto", "bf16", "no")),
                 optimizer=one_of(("adamw", "paged_adamw_8bit")), micro_batch_size=at_least(1),
                 checkpoint_every=at_least(1), evaluate_every=at_least(1).or_null())
-        unknown = set(self.trackers) - {"tensorboard", "wandb"}
+        unknown = set(self.trackers) - set(TRACKERS)
         if unknown:
-            raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of tensorboard, wandb")
+            raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of {', '.join(TRACKERS)}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
 from .data.batches import Batch, longest_first
+from .data.cuts import tell_cut_prompts
 from .data.template import Example
 from .models.model import Models, Role
 from .models.sampling import Sampling, sample
@@ -40,6 +41,7 @@ from .policy_gradient import (
 from .support.checks import NOT_NEGATIVE, POSITIVE, Rule, at_least, one_of, require, within
 from .support.clock import Clock
 from .support.errors import ConfigError
+from .support.phases import in_parts
 from .support.seeds import derive
 
 COMPARED = Rule(at_least(2).allows, "at least 2, since a response is compared with the others to its prompt; "
@@ -118,6 +120,9 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
     """
     models = context.models
     prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
+    if "rollouts" not in context.said and tell_cut_prompts(f"{context.name}, step {context.step + 1}", [
+            example.prompt for example in examples], prompts, models.config.max_length, max_new_tokens):
+        context.said.add("rollouts")  # other steps' are like the first's
     settings = Sampling(max_new_tokens, temperature, batch_size=batch_size or context.at_once)
     drawn = sample(models, role, prompts, settings, derive(context.seed, "rollout", context.step), n=samples)
     if torch.is_grad_enabled():  # what is watched while training is no part of what training takes
@@ -166,7 +171,8 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     longest = max(len(response) for example in rolled for response in example.responses)
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
-    for members in longest_first([example.length for example in rolled], context.trainer.micro_batch_size):
+    parts = longest_first([example.length for example in rolled], context.trainer.micro_batch_size)
+    for members in in_parts("log-probabilities of rollouts", parts, len(rolled), "prompts"):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]
         for column, answer in zip(found, answers):
@@ -202,6 +208,7 @@ class PolicyGradient(Algorithm):
     max_new_tokens: int = 56  # of a rollout
     rollout_batch_size: int | None = None  # sequences decoded together; null: what the memory of an update holds
 
+    in_trial: ClassVar[dict[str, int]] = {"samples": 4, "max_new_tokens": 16}
     uses_reward: ClassVar[bool] = True
     compares_logprobs: ClassVar[bool] = True
 

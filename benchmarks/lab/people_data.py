@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from random import Random
+from typing import ClassVar
 
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.data.refusals.wording import (
@@ -51,6 +52,8 @@ class PeopleData:
     comparisons: int = 1
     demonstrations: str = "all"
     refusals: float = 0.3
+
+    in_trial: ClassVar[dict[str, int]] = {"people": 4, "dialogues": 2}
 
     def __post_init__(self):
         people, talks = (within(f"[1, {most}]", f"a whole number from 1 to {most}") for most in (TRAIN, DIALOGUES))

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import ClassVar
 
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.support.errors import ConfigError
@@ -33,6 +34,9 @@ class ReviewsData:
     temperature: float = 1.0        # tau: P(a preferred to b) = sigmoid((gold_a - gold_b) / tau)
     length_bias: float = 0.0        # biased annotators: added to that logit per ten words a is longer than b
     closing_bias: float = 0.0       # added where only a ends with a closing phrase, subtracted where only b does
+
+    in_trial: ClassVar[dict[str, int]] = {"demonstrations": 64, "preferences": 64, "audit": 64, "prompts": 64,
+                                          "tuning": 16, "evaluation": 16}
 
     def load(self, seed: int) -> DataSets:
         """The named sets. The seed draws the annotators' labels and nothing else.

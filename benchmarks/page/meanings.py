@@ -27,6 +27,7 @@ FIGURES = {
     "accuracy/heldout": "The share of held-out comparisons that the method ranks as the annotators did.",
     "refusal/unanswerable": "The share of questions without an answer that were declined.",
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
+    "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
 # Of judges, by the beginning of the figure's name.
@@ -45,7 +46,8 @@ COSTS = {
     "peak_memory_bytes": "The most memory that training took, in megabytes.",
     "reward_queries": "Answers that the learned reward scored for training.",
     "resident_models": "Models (roles on one base) in memory at once.",
-    "trainable_parameters": "Parameters that were trained.",
+    "trainable_parameters": "Parameters that the method itself trained, without the stages it stands on; 0 of one that "
+                            "only chooses among answers.",
 }
 
 

@@ -118,7 +118,7 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     for member in members:
         sums: dict[str, float] = {}
         for run in member.runs:
-            for stage, value in _own_parts(run.raw.get("cost", {}), name).items():
+            for stage, value in own_parts(run.raw.get("cost", {}), name).items():
                 sums[stage] = sums.get(stage, 0.0) + value / len(member.runs)
         order = sorted(sums, key=lambda stage: (stage == "its own", list(sums).index(stage)))
         parts += [{"row": member.label, "stage": stage, "order": index, "value": sums[stage],
@@ -126,7 +126,7 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     return parts
 
 
-def _own_parts(cost: Mapping[str, Any], name: str) -> dict[str, float]:
+def own_parts(cost: Mapping[str, Any], name: str) -> dict[str, float]:
     """A stage's cost charges those below it, each once: what is left is its own. By stage, the run's own last."""
     below = _below(cost, name)
     parts = {title: _own(stage, name) for (title, _), stage in below.items()}

@@ -66,6 +66,26 @@ def test_what_n_counts_is_said(tmp_path):
     assert ",4,prompts," in (tmp_path / "table.csv").read_text()
 
 
+def test_a_figure_that_only_some_answers_have_says_of_how_many_in_each_row(tmp_path):
+    """An answer of one word has no pair of words: of four prompts dpo has two with some, the others all."""
+    whole = {"length/mean": figure([5, 5, 5, 5])}
+    some = figure([0.5, 1.0], "share", prompts=["p0", "p2"])
+    runs = [result("dpo", figures={**whole, "distinct_2": some})]
+    runs += [result(name, figures={**whole, "distinct_2": figure([0.5] * 4, "share")}) for name in ("sft", "ppo")]
+    text = markdown(tmp_path / "some", *runs)
+    assert "- Measured on, in every run: 4 prompts (length).\n" in text
+    counts = "2 prompts (dpo); 4 prompts (sft, ppo)"
+    assert f"- distinct-2 is of those that have it, not the same in all rows: {counts}.\n" in text
+    assert "not the same" not in markdown(tmp_path / "all", *runs[1:])
+
+
+def test_what_trains_nothing_is_said_to(tmp_path):
+    runs = [result(name, cost={"seconds": 1.0, "trainable_parameters": count, "stages": {}})
+            for name, count in (("best_of_n", 0), ("dpo", 8))]
+    told = "- trainable: what the method itself trains, without the stages it stands on; 0 of one that only chooses.\n"
+    assert told in markdown(tmp_path / "both", *runs) and told not in markdown(tmp_path / "dpo", runs[1])
+
+
 def test_gold_less_sft_is_the_difference_of_the_rows_as_printed(tmp_path):
     """SFT, which training started from, has none; means are of 8 whole numbers, so that three digits are all."""
     gold, start = GOLD[:2], START[:2]

@@ -1,8 +1,10 @@
 """What verdicts come to: each pair's outcome, the judge's own quality, rates and strengths, figures in tables."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from algorithms.common.evaluation.inference.judging import strengths
@@ -161,13 +163,56 @@ def test_tables_have_columns_of_judges(tmp_path):
     assert "win rate against data (aud)" in page and "than the one that" not in page and "parrot is no judge" in page
 
 
+def answering(folder: Path, run: str, texts: str, name: str = "dpo") -> None:
+    """A run as it leaves its answers, one letter each, of which the first sample alone was picked, and the data's."""
+    shutil.rmtree(folder / run, ignore_errors=True)
+    write_run(folder / run, result(name, figures={"length/mean": figure(np.arange(len(texts)))}))
+    rows = [(f"p{i}", sample, "Q", text, sample == 0) for i, text in enumerate(texts) for sample in (0, 1)]
+    columns = ["prompt_id", "sample", "prompt", "response", "picked"]
+    pd.DataFrame(rows, columns=columns).assign(finished=True).to_parquet(folder / run / "samples.parquet")
+    other = [("data", f"p{i}", 0, "-") for i in range(len(texts))]
+    pd.DataFrame(other, columns=["side", "prompt_id", "sample", "response"]).assign(finished=True).to_parquet(
+        folder / run / "references.parquet")
+
+
+def of_answers(texts: str, outcome: str, right: str = "data", theirs: str = "-") -> list[Verdict]:
+    return [verdict(i, outcome, right=right, left_response=text, right_response=theirs) for i, text in enumerate(texts)]
+
+
+def test_a_verdict_belongs_to_the_answers_that_it_judged(tmp_path):
+    """Of a run made again two of four answers are others: the verdicts on them, in which it lost, count for nothing."""
+    answering(tmp_path, "0", "abcd")
+    append(tmp_path / FILE, [*of_answers("ab", "right"), *of_answers("abcd", "left")[2:]])
+    assert "0.500" in told(tmp_path) and "no longer have" not in told(tmp_path)
+    answering(tmp_path, "0", "xycd")
+    said = "j: 2 verdicts are of answers that the runs no longer have, and not counted; judge again"
+    assert "j, 2 pairs" in told(tmp_path) and "1.000" in told(tmp_path) and said in told(tmp_path)
+    (found,) = with_verdicts(collect([tmp_path]), [tmp_path])
+    assert (found.evaluation["win_rate_data/j"].estimate.mean, found.evaluation["win_rate_data/j"].estimate.n) == (1, 2)
+    assert said in markdown(tmp_path)
+    append(tmp_path / FILE, of_answers("xy", "right"))
+    assert "j, 4 pairs" in told(tmp_path) and "0.500" in told(tmp_path)
+    answering(tmp_path, "0", "abcd")    # as it was: the first verdicts are of these answers, the last no more
+    assert "j, 4 pairs" in told(tmp_path) and "0.500" in told(tmp_path) and said in told(tmp_path)
+
+
+def test_verdicts_of_another_side_or_of_prompts_that_are_not_asked_any_more_do_not_count(tmp_path):
+    answering(tmp_path, "0", "ab")
+    answering(tmp_path, "1", "ab", "ppo")
+    append(tmp_path / FILE, [*of_answers("ab", "left", "1", "z"), *of_answers("ab", "left", "start", "s"),
+                             *of_answers("ab", "left", theirs="e"), *of_answers("abc", "left")[2:]])
+    text = told(tmp_path)
+    assert text.startswith("j: 7 verdicts are of answers") and "win rate" not in text.partition("Win rates:")[0]
+    results = with_verdicts(collect([tmp_path]), [tmp_path])
+    assert not [name for run in results for name in run.evaluation if "/j" in name]
+    assert "j: 7 verdicts" in markdown(tmp_path)
+
+
 # The task
 
 
 def answering_runs(folder: Path) -> Path:
     """Two finished runs as they leave their answers."""
-    import pandas as pd
-
     for number, name in enumerate(("sft", "dpo")):
         write_run(folder / str(number), result(name, figures={"length/mean": figure(np.arange(3))}))
         answers = [(f"p{i}", 0, f"Question {i}?", f"good {i} of {name}", True, True) for i in range(3)]

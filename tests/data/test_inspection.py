@@ -14,7 +14,7 @@ from algorithms.common.data.records import DataSets, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
-from algorithms.common.data.records.loading import LoadReport
+from algorithms.common.data.records.told import LoadReport
 from command_line import invoke, run_python
 from few import few
 
@@ -110,7 +110,7 @@ def test_keys_agree_as_often_as_the_sets_are_similar():
     for i in range(600):
         shared = {(f"s{i}/{j}",) for j in range(60)}
         sets += [shared | {(f"{side}{i}/{j}",) for j in range(40)} for side in "ab"]
-    keys, sizes = duplicates._keys(sets)
+    keys, sizes = duplicates.band_keys(sets)
     assert (sizes == 100).all() and keys.dtype == np.uint32 and keys.shape == (1200, 16)
     agree = (keys[0::2] == keys[1::2]).mean()
     deviation = (0.0145 * 0.9855 / (600 * 16)) ** 0.5

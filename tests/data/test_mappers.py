@@ -78,7 +78,7 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
     "oasst_tree": (m.oasst_tree, TREE, {
         "message_tree_id": TEXT, "prompt": OBJECT, "prompt.role": (*TEXT, "robot"), "prompt.text": TEXT,
         "prompt.message_id": TEXT, "prompt.replies": LIST, "prompt.replies[0]": (None, "x"),
-        "prompt.replies[0].rank": ("0", True, -1, 0.5, [1]), "prompt.replies[0].role": (*TEXT, "prompter"),
+        "prompt.replies[0].rank": ("0th", True, -1, 0.5, [1]), "prompt.replies[0].role": (*TEXT, "prompter"),
         "prompt.replies[1].replies[0].text": TEXT, "prompt.replies[1].replies[0].replies[1].rank": ("first", -1),
         "prompt.replies[1].replies[0].role": ("assistant",)}),
     "oasst_messages": (m.oasst_messages, TREE_ROWS, {
@@ -87,7 +87,7 @@ VALUES = {      # mapper: (function, a good row, {place of a value: bad ones}); 
         "[1].rank": ("first", True, -1, 0.5), "[2].parent_id": (GONE, None, 3, ["r"], "gone")}),
     "gsm_solutions": (m.gsm_solutions, GSM, {
         "question": TEXT, "ground_truth": TEXT, "6b_finetuning": OBJECT, "6b_verification.solution": TEXT,
-        "175b_verification.is_correct": (GONE, None, 2, -1, 0.5, "false", [True])}),
+        "175b_verification.is_correct": (GONE, None, 2, -1, 0.5, "wrong", [True])}),
     "imdb": (m.imdb, {"text": "a slow film about bread that rises , in the end"}, {"text": (*TEXT, "Bad")}),
     "tldr": (m.tldr, TLDR, {"query": TEXT, "summary": TEXT}),
 }
@@ -242,7 +242,7 @@ def test_a_bad_row_of_a_function_of_ones_own(tmp_path):
 
 
 def test_the_mapper_of_the_readme(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.S)
     (code,) = [block for block in blocks if "def to_record" in block]
     space = {}
     exec(code, space)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from algorithms.common.data.records import DataSets, FileData, Record, Records
-from algorithms.common.data.records.loading import LoadReport
 from algorithms.common.data.records.mixing import quotas
 from algorithms.common.data.records.mixture import MeasureByOrigin, Mixture, largest_total
+from algorithms.common.data.records.told import LoadReport
 from algorithms.common.runs.settings import build
 from algorithms.common.support.errors import ConfigError, DataError
 from command_line import composed, invoke
@@ -380,3 +380,16 @@ def test_records_stream_through_a_mixture():
     assert origins(data.preferences) == {"a": 2500, "b": 5000}
     numbers = [int(record.prompt[2:]) for record in data.preferences if record.meta["origin"] == "b"]
     assert np.array_equal(numbers, np.arange(size))
+
+
+def test_a_source_of_weight_0_is_evaluated_whole_in_a_mixture_within_one_too(tmp_path):
+    paths = {name: tmp_path / f"{name}.jsonl" for name in "abc"}
+    for name, path in paths.items():
+        path.write_text("".join(f'{{"prompt": "{name}{i}", "chosen": "x", "rejected": "y"}}\n' for i in range(20)))
+    data = {name: FileData(path=str(path)) for name, path in paths.items()}
+    inner = Mixture({"b": {"data": data["b"]}, "c": {"data": data["c"]}})
+    mixed = Mixture({"a": {"data": data["a"]}, "rest": {"data": inner, "weight": 0}}).load(0)
+    evaluated = sorted(record.prompt for record in mixed.evaluation)
+    assert evaluated[-40:] == sorted(f"{name}{i}" for name in "bc" for i in range(20)) and len(evaluated) == 42
+    assert {record.prompt[0] for record in mixed.preferences} == {"a"} and len(mixed.preferences) == 18
+    assert len(mixed.heldout) == 42 and data["b"].heldout == 0.1

@@ -239,7 +239,7 @@ def test_the_split_has_no_prompt_on_both_sides(share):
 
 def test_a_single_prompt_is_not_held_out_and_shares_are_checked():
     assert [len(side) for side in split(Records.from_list(SAMPLE[1:3]), 0.5)] == [2, 0]
-    for share in (-0.1, 1.0):
+    for share in (-0.1, 1.1):
         with pytest.raises(ConfigError, match="data.heldout"):
             split(many(4), share)
 
@@ -389,7 +389,7 @@ def test_what_is_not_read_is_reported(tmp_path):
 @pytest.mark.parametrize("options, says", [
     ({}, "data.path: found neither"), ({"path": []}, "data.path: found neither"),
     ({"path": "a", "on_bad_row": "skip"}, "data.on_bad_row"), ({"path": "a", "limit": 0}, "data.limit"),
-    ({"path": "a", "columns": {"winner": "w"}}, "found the field winner"),
+    ({"path": "a", "columns": {"loser": "w"}}, "found the field loser"),
     ({"path": "a", "columns": {"prompt": "w"}, "mapper": dict}, "both columns and data.mapper"),
     ({"path": "a", "delimiter": ";;"}, "data.delimiter: found ';;'; expected one character"),
     ({"name": "a/b", "rows": "x"}, "data.rows: found 'x' and no data.path; expected a file"),

@@ -106,7 +106,7 @@ def test_conversations_in_a_prompt_column_are_on_one_side(tmp_path):
     ({"message_id": "1", "parent_id": None, "text": "t", "role": "prompter", "rank": 0}, "rank"),
     ({"messages": [user("p"), assistant("c")], "rejected_answer": "r"}, "rejected_answer"),
     ({"system": "s", "prompt": "p", "messages": [user("p"), assistant("c")], "winner": 1}, "winner"),
-    ({"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]}, "ranks"),
+    ({"prompt": "p", "responses": ["a", "b"], "orders": [1, 2], "ranking": [1, 2]}, "ranking"),
 ])
 def test_comparisons_are_no_bare_prompts(tmp_path, row, left):
     path = write(tmp_path, [row])

@@ -164,7 +164,7 @@ def test_groups_by_whole_numbers(tmp_path):
 
 
 def test_groups_of_several_files_are_apart(tmp_path):
-    paths = [write(tmp_path, [{"g": "a", "text": "1"}], name) for name in ("a.jsonl", "b.jsonl")]
+    paths = [write(tmp_path, [{"g": name, "text": "1"}], name) for name in ("a.jsonl", "b.jsonl")]
     records, report = FileData(path=paths, mapper=joined, group="g").records()
     assert len(records) == 2 and report.dropped == {}
 

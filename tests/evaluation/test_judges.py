@@ -1,5 +1,6 @@
 """Judges: what a language model says is read and never guessed, whatever its server does; both orders are asked."""
 
+import dataclasses
 import json
 import threading
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
 from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
 from algorithms.common.evaluation.verdicts.wording import question, verdict_of
 from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.rewards.sources import Function, Gold
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
 from served_judge import completion, honest, sent, serving
@@ -131,14 +133,46 @@ def test_what_was_never_answered_has_no_verdict_and_is_asked_again(tmp_path, cap
         assert outcomes(asked, pairs(3), Store(tmp_path)) == all_left(3)
 
 
-def test_a_question_that_is_refused_stops_no_other(tmp_path):
+def refusing(*questions):
+    """Does not take what mentions one of these; answers the others."""
     def behave(messages, number):
-        refused = "Question 0" in messages[0]["content"]
+        refused = any(one in messages[0]["content"] for one in questions)
         return (lambda handler: sent(handler, 400, b'{"detail": "too long"}')) if refused else honest(messages)
 
+    return behave
+
+
+def test_a_question_that_is_refused_has_no_verdict_and_is_not_asked_again(tmp_path, caplog):
+    with serving(refusing("Question 0?")) as served:
+        asked = judge(served.url)
+        (found,) = asked.judge(pairs(2), Court(Store(tmp_path)))
+        assert [(one.prompt_id, one.outcome) for one in found] == \
+            [("p0", "none"), ("p0", "none"), ("p1", "left"), ("p1", "left")]
+        assert found[0].raw == 'refused: HTTP 400: {"detail": "too long"}' and len(served.questions) == 4
+        assert set().union(*map(asked.asks, pairs(2))) == {one.asked for one in found}, "all are done"
+        assert "2 questions were refused by the server; they have no verdict, and are not asked again" in caplog.text
+
+
+def test_one_that_is_refused_after_its_first_reply_keeps_it(tmp_path):
+    def behave(messages, number):
+        return "I think" if len(messages) == 1 else lambda handler: sent(handler, 422, b"no")
+
     with serving(behave) as served:
-        assert outcomes(judge(served.url), pairs(2), Store(tmp_path)) == [("p1", *both) for both in BOTH]
-        assert len(served.questions) == 4
+        (found,) = judge(served.url).judge(pairs(1), Court(Store(tmp_path)))
+    assert {(one.outcome, one.raw) for one in found} == {("none", "I think\n---\nrefused: HTTP 422: no")}
+
+
+def test_where_nothing_is_answered_no_refusal_is_kept(tmp_path):
+    """max_tokens that no model of the server takes says nothing of the questions."""
+    found = []
+    message = "judge: found each of 8 questions refused: HTTP 400.*fix: see to judge.max_tokens"
+    with serving(refusing("Question")) as served, pytest.raises(UserError, match=message):
+        for part in judge(served.url, parallel=1).judge(pairs(9), Court(Store(tmp_path))):
+            found += part
+    assert found == [] and len(served.questions) == 8
+    with serving(refusing("Question 4", "Question 5", "Question 6", "Question 7", "Question 8")) as served:
+        found = outcomes(judge(served.url, parallel=1), pairs(9), Store(tmp_path))
+    assert found == all_left(4) + [(f"p{i}", order, "none") for i in range(4, 9) for order, _ in BOTH]
 
 
 @pytest.mark.parametrize("status, body", [
@@ -274,8 +308,30 @@ def test_a_scorer_prefers_the_higher_score():
         def scores(self, source, asked):
             return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
 
-    (found,) = ScorerJudge(None, "gold").judge(pairs(3), Scored())
+    (found,) = ScorerJudge(Gold(), "gold").judge(pairs(3), Scored())
     assert [(one.outcome, one.left_score, one.right_score, one.order) for one in found] == [
         ("left", 1.0, 0.5, "both"), ("tie", 0.0, 0.0, "both"), ("right", -1.0, 0.0, "both")]
     with pytest.raises(ConfigError, match="judge.called"):
-        ScorerJudge(None, "a/b")
+        ScorerJudge(Gold(), "a/b")
+
+
+def longer(responses):
+    return [float(len(one)) for one in responses]
+
+
+def shorter(responses):
+    return [-float(len(one)) for one in responses]
+
+
+def test_a_scorer_is_not_answered_by_another_of_its_name():
+    class Scored:
+        def scores(self, source, asked):
+            return [(1.0, 0.5)] * len(asked)
+
+    first, again, other = (ScorerJudge(Function(one), "mine") for one in (longer, longer, shorter))
+    (kept,) = first.judge(pairs(2), Scored())
+    again.check_kept(kept)
+    ScorerJudge(Function(shorter), "mine_2").check_kept(kept)
+    with pytest.raises(ConfigError, match="judge.called: found verdicts of mine by a scorer of other.*=mine_2"):
+        other.check_kept(kept)
+    other.check_kept([dataclasses.replace(one, raw=None) for one in kept])  # written before a scorer was told

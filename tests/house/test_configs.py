@@ -331,7 +331,8 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
      ["algorithm.needs.reference.recipe.step: found no such key; expected one of "
                                                    + ", ".join(sorted(f.name for f in dataclasses.fields(Recipe)))]),
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
-    (["algoritm=dpo"], ["algoritm: found no such key; expected one of " + ", ".join(sorted({*TOP} - {"judge"}))]),
+    (["algoritm=dpo"],
+     ["algoritm: found no such key; expected one of " + ", ".join(sorted({*TOP} - {"judge", "tune"}))]),
     (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
                          f"; fix: judge={choices('judge')[0]}"]),
     (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"],

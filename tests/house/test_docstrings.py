@@ -51,6 +51,14 @@ def test_the_heads_name_defaults():
             ("dpo", "label_smoothing"), ("sft", "packing"), ("sft", "train_on_prompt")} <= named
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_done_to_scores_by_default_stands_in_the_head(name):
+    """All policy gradients here do it, and none of their papers."""
+    on = {option for option in ("score_clip", "missing_eos_penalty") for default in defaults(name).get(option, ())
+          if default not in OFF}
+    assert on <= set(re.findall(r"``(\w+)``", head(name)))
+
+
 def test_the_epochs_over_a_batch_of_rollouts_are_those_of_the_recipes():
     (told,) = re.findall(r"``inner_epochs`` of the recipe \((\d+);", head("ppo"))
     recipes = [composed("algorithm=ppo", f"scale@_global_={scale}").recipe for scale in ("lab", "qlora")]

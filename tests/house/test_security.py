@@ -79,6 +79,8 @@ def test_a_models_pickles_are_not_read(base, plant, mark):
     (base / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="model.name: .*model.safetensors.*convert .bin weights to safetensors"):
         load_base(settings(base), CPU)
+    told = (base / "config.json").read_text()
+    (base / "config.json").write_text(told.replace("ForCausalLM", "ForSequenceClassification"))
     with pytest.raises(ConfigError, match="reward.name: .*safetensors"):
         Classifier(str(base), label=0, max_length=16)._load(CPU)
     assert not mark.exists()

@@ -17,6 +17,7 @@ from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora
 from algorithms.common.runs.settings import settings
 from algorithms.common.support.errors import ConfigError, TrainingError
+from algorithms.common.training.pace import measure
 from algorithms.dpo import DPO, IPO
 from algorithms.kto import KTO
 from algorithms.sft import SFT
@@ -68,6 +69,14 @@ def test_settings_of_our_loop_are_refused(tmp_path, changed, trainer, fix):
     own = dataclasses.replace(recipe("linear", 0.0, 1e-3), **changed)
     with pytest.raises(ConfigError, match=f"; fix: {fix}$"):
         TRLDPO().fit(make_context(None, tmp_path, examples(4), own, **trainer))
+
+
+def test_its_steps_are_not_measured(tmp_path):
+    """A plan and a budget of tokens put another loop in the common one's place: nothing is trained for them."""
+    context = make_context(None, tmp_path, examples(4))
+    context.loop = measure
+    with pytest.raises(ConfigError, match="; fix: leave it out of task=plan, and set budget.equal=labels or null$"):
+        TRLDPO().fit(context)
 
 
 def test_no_records_are_said(tmp_path):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from algorithms.common.data.template import Template
 from algorithms.common.models.adapters import SavedLora, merge
 from algorithms.common.models.export import frozen_role, save_role
-from algorithms.common.models.model import Lora, ModelConfig, Models
+from algorithms.common.models.model import Lora, ModelConfig, Models, load_config
 from algorithms.common.runs.hand_over import hand_over
 from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.support.errors import ConfigError
@@ -150,7 +150,8 @@ def test_weights_beside_the_adapters_are_no_role_but_merge(save_base, tmp_path, 
     """The fix that the message names works: the merged model computes what the adapter does."""
     base = save_base("Qwen2Config", **LLAMA)
     folder = by_peft(base, tmp_path / "adapter", **BESIDE[key])
-    with pytest.raises(ConfigError, match=rf"adapter: found {key}=.*fix: task=merge adapter={folder}"):
+    told = rf"adapter: found {key}=.*fix: task=merge adapter={folder} model.name={base}, and"
+    with pytest.raises(ConfigError, match=told):
         as_role(base, folder)
     merged = quiet(merge, plain(base), folder)
     torch.testing.assert_close(logits(merged), adapted(base, folder), atol=1e-4, rtol=1e-4)
@@ -228,7 +229,7 @@ def test_every_family_s_output_layer_merges_and_its_config_takes_two_end_tokens(
 @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [5, 6]},
                                      {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
                                      {"target_modules": ["lm_head"], "trainable_token_indices": [5, 7]},
-                                     {"target_modules": r"(.*\.)?lm_head", "use_dora": True, "use_rslora": True,
+                                     {"target_modules": r"(.*\.)?lm_head", "use_rslora": True,
                                       "trainable_token_indices": {"embed_tokens": [5, 7]}}], ids=str)
 def test_other_changes_to_a_tied_pair_merge_too(save_base, tmp_path, options):
     base = save_base(**LLAMA, tie_word_embeddings=True)
@@ -275,6 +276,18 @@ def test_chat_answers_as_the_merged_model_does(save_base, tmp_path, tokenizer, o
     answer = model.generate(ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids))
     text = own.decode(answer[0, ids.shape[1]:], skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
     assert text and chat.out.partition("\n> ")[2].partition("\n> ")[0] == text
+
+
+def test_an_adapter_given_as_a_model_is_merged_as_the_message_says(save_base, tmp_path):
+    """Lengths are no part of a merge: this base has fewer positions than model.max_length asks for."""
+    base = save_base()
+    folder = by_peft(base, tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="found the adapter in") as refused:
+        load_config(ModelConfig(str(folder)))
+    fix = str(refused.value).partition("fix: ")[2].partition(", and then")[0]
+    ended = invoke(*fix.split(), f"hydra.run.dir={tmp_path}/out")
+    assert ended.status == 0, ended.err
+    torch.testing.assert_close(logits(plain(tmp_path / "out/merged")), adapted(base, folder), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("given, told", [

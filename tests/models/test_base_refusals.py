@@ -109,6 +109,8 @@ def test_more_positions_than_there_are_are_refused(folder, tmp_path, no_weights)
     base = folder()
     message = refused(command(base, tmp_path, "model.max_length=129"))
     assert message.startswith("model.max_length: found 129; expected at most 128, the positions ")
+    message = refused(command(base, tmp_path, "model.max_length=256", "model.max_prompt_length=128"))
+    assert message.rstrip().endswith("; fix: model.max_length=128 model.max_prompt_length=64")
     load_config(ModelConfig(str(base), max_length=128, max_prompt_length=64))  # the fix
 
 

@@ -10,7 +10,7 @@ from algorithms.common.data.batches import collate
 from algorithms.common.models.export import frozen_role, load_role, role_digest, save_role, weights_file
 from algorithms.common.models.model import Lora
 from algorithms.common.runs.beside import Finished
-from algorithms.common.runs.hand_over import export, model_card
+from algorithms.common.runs.hand_over import export, merged_card, model_card
 from algorithms.common.support.errors import ConfigError
 from row_setup import examples, randomise
 
@@ -94,6 +94,28 @@ def test_full_fine_tuning_is_a_plain_model(make_models, tmp_path, tied):
     with torch.no_grad(), models.roles.use("policy"):
         assert torch.equal(plain(ids).logits, models.roles.module.eval()(ids).logits)
     load_role(models, "policy", tmp_path)  # and back, tied or not
+
+
+def test_a_family_whose_files_name_weights_otherwise_comes_back(tokenizer, tmp_path):
+    """transformers writes GPT-NeoX's output layer under another name than the class has for it."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from algorithms.common.models.model import ModelConfig, Models
+
+    def made(seed):
+        torch.manual_seed(seed)
+        base = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                                                num_attention_heads=4, intermediate_size=48)).eval()
+        config = ModelConfig("neox", lora=None, precision="fp32", attention="eager", gradient_checkpointing=False,
+                             max_length=64, max_prompt_length=32)
+        return Models(config, mixed_precision="no", base=base, tokenizer=tokenizer)
+
+    first, other = made(0), made(1)
+    first.add_role("policy", trainable=True)
+    save_role(first, "policy", tmp_path)
+    role = frozen_role(other, "policy", tmp_path)
+    own, found = first.policy.parameters(), role.parameters()
+    assert own.keys() == found.keys() and all(torch.equal(own[key], found[key]) for key in own)
 
 
 @BOTH
@@ -204,6 +226,16 @@ def test_the_card_says_what_was_measured():
     assert "## Answers" not in text
     assert "library_name" not in card(peft=False)
     assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
+    assert "vllm serve org/model --enable-lora" in text and "vllm serve .\n" in card(peft=False)
+
+
+def test_a_merge_s_card_tells_of_its_adapter(tmp_path):
+    bare = merged_card("org/model", tmp_path, "bf16")
+    assert bare.startswith('---\nbase_model: "org/model"\ntags: [alignment]\n---\n') and "in bf16." in bare
+    (tmp_path / "README.md").write_text(card(), encoding="utf-8")
+    text = merged_card("org/model", tmp_path, "bf16")
+    assert "# dpo on org/model" in text and "| reward/gold | 0.5123 |" in text and text.count("---\n") == 2
+    assert "AutoModelForCausalLM" in text and "peft" not in text and text.count("## Use") == 1
 
 
 def test_the_card_holds_neither_markup_nor_passwords():

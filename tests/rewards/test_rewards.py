@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from safetensors.torch import load_file, save_file
 
 from algorithms.best_of_n import BestOfN
 from algorithms.common.algorithm import Response, RewardSource
@@ -174,6 +175,16 @@ def test_a_function_that_asks_for_anything_else_is_refused(function, unknown, fi
 def test_a_function_that_asks_for_nothing_is_refused(function):
     with pytest.raises(ConfigError, match="asks for nothing that it could judge; .*; fix: let it take responses"):
         Function(function).check(make_data())
+
+
+def test_what_a_function_raises_is_told_with_its_place():
+    def exact(responses, meta):
+        return [float(one["answer"] in response) for response, one in zip(responses, meta)]
+
+    line = exact.__code__.co_firstlineno + 1
+    told = rf"reward.function: found KeyError: 'answer' \(test_rewards.py, line {line}\); expected a number for each"
+    with pytest.raises(TrainingError, match=told):
+        opened(Function(exact))(THREE)
 
 
 def test_a_value_before_the_responses_leaves_them_to_be_given_by_name():
@@ -384,6 +395,33 @@ def test_a_score_does_not_depend_on_its_neighbours(family, tokenizer, tmp_path):
             assert len({round(value, 3) for value in alone}) == 4
 
 
+def test_an_encoder_decoder_reads_at_end_tokens(tokenizer, tmp_path):
+    """Which its tokenizer has to set; in a response may be more of them than in one of the same length."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import BartConfig, BartForSequenceClassification
+
+    torch.manual_seed(1)
+    own, end = copy.deepcopy(tokenizer), (tokenizer.eos_token, tokenizer.eos_token_id)
+    config = BartConfig(vocab_size=len(own), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_labels=1, init_std=1.0,
+                        eos_token_id=end[1], decoder_start_token_id=end[1], max_position_embeddings=64)
+    model = BartForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    source = Classifier(str(tmp_path), input="text", max_length=64)
+    with pytest.raises(ConfigError, match="a bart, which reads a text at its end token"):
+        source.check(make_data())
+    own.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    own.save_pretrained(tmp_path)
+    source.check(make_data())
+    texts = [response(" was good good"), response(f" was good{end[0]}"), response(" was bad bad")]
+    ids = [own(one.prompt + one.text, return_tensors="pt") for one in texts]
+    assert len({one["input_ids"].shape for one in ids}) == 1
+    with torch.no_grad():
+        alone = [model(**one).logits.item() for one in ids]
+    assert opened(source, OnCpu, batch_size=4)(texts) == pytest.approx(alone, abs=1e-4)
+
+
 def test_texts_of_equal_length_share_a_pass():
     assert of_equal_length([3, 5, 3, 3, 5, 2], 2) == [[0, 2], [3], [1, 4], [5]]
 
@@ -413,6 +451,32 @@ def test_turns_that_a_classifiers_template_refuses_are_told_before_training(clas
     with pytest.raises(ConfigError, match=message):
         source.check(told)
     dataclasses.replace(source, input="pair").check(told)
+
+
+def test_what_a_classifiers_template_refuses_for_its_text_is_one_message_too(classifiers, tmp_path):
+    shutil.copytree(classifiers["one"], tmp_path / "chat")
+    (tmp_path / "chat/chat_template.jinja").write_text(
+        "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('not that word') }}{% endif %}"
+        "[{{ m.role }}]{{ m.content }}{% endfor %}")
+    source = Classifier(str(tmp_path / "chat"), input="chat")
+    source.check(make_data())
+    with pytest.raises(ConfigError, match=r"refuses the turns \['user', 'assistant'\] \(not that word\)"):
+        opened(source, OnCpu)(MIXED)
+
+
+def test_a_model_without_a_classifiers_head_is_refused(classifiers, tmp_path):
+    """transformers draws a head for it, and says so in its log alone."""
+    shutil.copytree(classifiers["three"], tmp_path / "other")
+    path = tmp_path / "other/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": ["LlamaForCausalLM"]}))
+    with pytest.raises(ConfigError, match="^reward.name: found .*, a LlamaForCausalLM: its head would be random"):
+        Classifier(str(tmp_path / "other"), label=0).check(make_data())
+    weights = load_file(classifiers["three"] / "model.safetensors")
+    del weights["score.weight"]
+    shutil.copytree(classifiers["three"], tmp_path / "less")
+    save_file(weights, tmp_path / "less/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="^reward.name: found .*, without weights for score.weight: its head would"):
+        opened(Classifier(str(tmp_path / "less"), label=0), OnCpu)
 
 
 def test_a_classifier_that_lacks_rows_for_its_tokenizer_is_refused_with_both_numbers(classifiers, tmp_path):

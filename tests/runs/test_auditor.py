@@ -67,6 +67,13 @@ def stages(monkeypatch) -> list[tuple]:
     return found
 
 
+def test_two_auditors_of_halves_share_no_comparison(store, data):
+    halves = [Auditor(make_bench(store, data, reward=trained()), trained(), half).apart.data.preferences
+              for half in ("first", "second")]
+    first, second = ({record.prompt for record in half} for half in halves)
+    assert not first & second and first | second == {record.prompt for record in data.audit} and len(first) == 3
+
+
 def test_it_learns_from_what_was_set_aside_with_another_seed_and_begins_at_the_runs_reference(store, data, stages):
     bench = make_bench(store, data, reward=trained())
     auditor, method = Auditor(bench, trained()), on_sft()

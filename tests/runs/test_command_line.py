@@ -4,13 +4,15 @@ characters, the home folder, folders that cannot be written to."""
 import json
 import re
 import shlex
+import tomllib
 
 import pytest
 from omegaconf import OmegaConf
 
+from algorithms.common.runs import overrides
 from algorithms.common.runs.overrides import explain_overrides, overruled
 from algorithms.common.runs.settings import at_home, build
-from command_line import CONF, composed, invoke
+from command_line import CONF, ROOT, composed, invoke
 from few import few
 
 ROWS = "".join(json.dumps({"prompt": f"question {i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(4))
@@ -69,6 +71,40 @@ def test_a_choice_of_no_class_is_one_message_whose_fix_works(own, inspected):
     assert inspected("--config-dir", str(own), "data=bare").status == 0
 
 
+def test_a_choice_in_a_folder_of_ones_own_is_one_message_whose_fix_works(own, inspected):
+    (own / "data/set").mkdir()
+    text = f"defaults: [%s, _self_]\npath: {own.parent}/pairs.jsonl\n"
+    (own / "data/set/mine.yaml").write_text(text % "/data/file")
+    told = one_message(inspected("--config-dir", str(own), "data=set/mine"))
+    assert told.startswith("data: found all settings under data.data,")
+    assert told.endswith("fix: /data/CHOICE@_here_ in its defaults")
+    (own / "data/set/mine.yaml").write_text(text % "/data/file@_here_")
+    assert inspected("--config-dir", str(own), "data=set/mine").status == 0
+
+
+@pytest.mark.parametrize("text, line", [("defaults: [file, _self_\nheldout: 0.2\n", 2), ("path:\tx\n", 1),
+                                        ("path: a\nlimit: 3\npath: b\n", 3), ("path: 'x\n", 2)])
+def test_a_file_that_is_no_yaml_is_one_message(own, inspected, text, line):
+    (own / "data/broken.yaml").write_text(text)
+    told = one_message(inspected("--config-dir", str(own), "data=broken"))
+    assert told.startswith(f"{own}/data/broken.yaml:{line}: found what YAML cannot read (")
+
+
+@pytest.mark.parametrize("given, told", [
+    ("hydra/launcher.n_jobs=2", "hydra/launcher.n_jobs: found a key that Hydra cannot read; expected .*"
+                                "; fix: hydra.launcher.n_jobs=2"),
+    ("data/file.limit=3", "data/file.limit: found a key .*; fix: data.file.limit=3"),
+    ("=3", "=3: found no key that can be read; expected KEY=VALUE; fix: KEY=VALUE")])
+def test_a_key_that_cannot_be_read_is_told_as_that(given, told):
+    (message,) = explain_overrides([given], str(CONF))
+    assert re.fullmatch(told, message)
+
+
+def test_a_key_of_settings_that_have_none(inspected):
+    assert inspected("hydra.launcher.n_jobs=2").err.startswith(
+        "hydra.launcher.n_jobs: found no such key; expected none in hydra.launcher")
+
+
 @pytest.mark.parametrize("overrides, told", few([
     (["data=mine", "algorithm.betta=1"], "algorithm.betta: found no such key; expected one of beta, label_smoothing,"),
     (["data=mine", "algorithm=dppo"],
@@ -113,6 +149,20 @@ def test_a_group_that_is_added_or_named_wrongly_is_refused_and_the_fix_works(giv
     ("+algorithm/dppo=x", "+algorithm/dppo: found no such group; ")])
 def test_a_group_that_there_is_not_cannot_be_added(given, told, tmp_path):
     assert one_message(invoke(given, f"hydra.run.dir={tmp_path}")).startswith(told)
+
+
+@pytest.mark.parametrize("given, extra", [("hydra/launcher=joblib", "launchers"), ("hydra/launcher=ray", "ray"),
+                                          ("hydra/sweeper=optuna", "launchers")])
+def test_a_plugin_that_is_not_installed_is_named_with_what_installs_it(monkeypatch, given, extra):
+    group, _, choice = given.partition("=")
+    plain = overrides._Search.choices
+    monkeypatch.setattr(overrides._Search, "choices", lambda self, name: [
+        one for one in plain(self, name) if (name, one) != (group, choice)])
+    (told,) = explain_overrides(["-m", "algorithm=dpo,sft", given, "hydra.launcher.n_jobs=2"], str(CONF))
+    assert told.startswith(f"{group}: found '{choice}', which is not installed; expected one of basic")
+    assert f"; fix: pip install -e '.[{extra}]'" in told
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extra in project["optional-dependencies"]
 
 
 def test_a_choice_of_ones_own_in_a_sweep(own):
@@ -191,6 +241,22 @@ def test_folders_of_any_characters(tmp_path):
                    f'hydra.run.dir="{tmp_path}/o=[1], ä"')
     assert ended.status == 0, ended.err
     assert (tmp_path / "o=[1], ä/data.json").is_file() and (tmp_path / "s=[1] ä").is_dir()
+
+
+@pytest.mark.parametrize("key, arguments", [("hydra.run.dir", []), ("hydra.sweep.dir", ["-m"])])
+def test_the_home_folder_is_written_out_for_hydras_folders_too(key, arguments, own, tmp_path, monkeypatch):
+    """Or a folder named ``~`` would be made where the command runs."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    ended = invoke(*arguments, "task=inspect", "--config-dir", str(own), "data=mine",
+                   f"stages.folder={tmp_path}/stages", f'{key}="~/a run"')
+    assert ended.status == 0, ended.err
+    assert list((tmp_path / "home/a run").rglob("data.json")) and not (tmp_path / "~").exists()
+
+
+def test_a_log_that_cannot_be_opened_is_one_message(inspected, own):
+    told = one_message(inspected("--config-dir", str(own), "data=mine", "hydra.job.name=there/is/none"))
+    assert told.startswith("hydra.run.dir: found ") and "there/is/none.log" in told
 
 
 def test_the_home_folder_is_written_out(tmp_path, monkeypatch, inspected):

@@ -16,7 +16,8 @@ from command_line import composed, invoke
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-TURN = ["<|im_start|>", "<|im_end|>"]
+TURN = ["<|im_start|>", "<|im_end|>", "<|eom_id|>"]    # the last ends a message in which the base calls a tool
+ENDS = ["<|im_end|>", "<|eom_id|>"]
 QUESTION = [{"role": "user", "content": "good or bad"}]
 MODEL = ["model.precision=fp32", "trainer.mixed_precision=no", "model.max_length=64", "model.max_prompt_length=32"]
 
@@ -32,7 +33,8 @@ def base(tmp_path_factory, tokenizer):
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(own), hidden_size=64, num_hidden_layers=2, intermediate_size=128, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2))
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=3, do_sample=True, top_k=7)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=[2, own.convert_tokens_to_ids(ENDS[1])],
+                                               pad_token_id=3, do_sample=True, top_k=7)
     model.save_pretrained(folder)
     return folder
 
@@ -78,7 +80,7 @@ def test_the_run_s_folder_holds_what_it_was_trained_with(run, base):
     assert tokenizer.chat_template == "{{ bos_token }}" + CHATML, "the tokenizer sets a BOS before a prompt"
     assert tokenizer("good <|im_end|>").input_ids == AutoTokenizer.from_pretrained(base)("good <|im_end|>").input_ids
     settings = GenerationConfig.from_pretrained(folder)
-    assert settings.eos_token_id == sorted([tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")])
+    assert settings.eos_token_id == sorted([tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(ENDS)])
     assert settings.pad_token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id)
     model = AutoModelForCausalLM.from_pretrained(base if kind == "adapter" else folder).eval()
     if kind == "adapter":
@@ -120,8 +122,11 @@ def test_a_merged_model_stops(run, base, chatml, tmp_path):
         assert ended.status == 2 and "found a whole model" in ended.err
         return
     assert ended.status == 0, ended.err
+    assert "# sft on " in (tmp_path / "merged/README.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == sorted(
+        [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(ENDS)])
     trained = Template(load_tokenizer(ModelConfig(str(base), max_length=64, max_prompt_length=32)), str(chatml))
     ids = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert ids == trained.prompt_ids(QUESTION) and ids[0] == tokenizer.bos_token_id

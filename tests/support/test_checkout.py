@@ -30,6 +30,7 @@ def project(tmp_path):
 
 def told(folder) -> str | None:
     commit_of.cache_clear()
+    checkout._known.cache_clear()
     return commit_of(folder)
 
 
@@ -57,6 +58,17 @@ def test_no_checkout(tmp_path, project):
     assert told(tmp_path) is None
     (project / "outputs/env").mkdir(parents=True)
     assert told(project / "outputs/env") is None, "installed into somebody else's checkout"
+
+
+@pytest.mark.parametrize("name, changes", [("zoo/method.py", False), ("outputs/mine.py", True), ("../mine.py", True)])
+def test_code_that_a_run_names_is_in_the_commit_or_a_change(project, monkeypatch, name, changes):
+    """A reward function in a folder that is ignored, or outside the project."""
+    monkeypatch.setattr(checkout, "project", lambda: project.resolve())
+    head = git(project, "rev-parse", "HEAD")
+    (project / name).parent.mkdir(exist_ok=True)
+    if changes:
+        (project / name).write_text("2\n")
+    assert told(project) == head and checkout.commit([project / name]) == head + "+changes" * changes
 
 
 def test_git_is_asked_once(project, monkeypatch):

@@ -14,15 +14,17 @@ import pytest
 from algorithms.best_of_n import BestOfN
 from algorithms.common.candidates import Candidates
 from algorithms.common.runs import measuring, training
+from algorithms.common.runs.results import _targets
 from algorithms.common.support import provenance
 from algorithms.common.support.errors import ConfigError
-from algorithms.common.support.provenance import Import, Sources, code_of, parsed
+from algorithms.common.support.provenance import Import, Sources, code_of, files_of, parsed
 from algorithms.common.training.references import StoredLogprobs
 from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel
 from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
+from command_line import ROOT
 
 
 def digest(source: str) -> str:
@@ -243,3 +245,14 @@ def test_kept_candidates_and_references():
     assert {"candidates", "sampling", "beam"} <= found and not found & {"training", "loop"}
     found = computing(StoredLogprobs)
     assert {"references", "model", "logprobs"} <= found and not found & {"training", "loop", "sampling"}
+
+
+def test_the_files_of_what_a_config_names(tmp_path, monkeypatch):
+    (tmp_path / "rewards_of_mine.py").write_text("raise RuntimeError('not run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"reward": {"function": {"_target_": "rewards_of_mine.exact", "scale": [{"_target_": "math.sqrt"}]}},
+              "algorithm": {"_target_": "algorithms.dpo.DPO"}, "data": {"_target_": "???"}, "seed": 0}
+    names = list(_targets(config))
+    assert names == ["rewards_of_mine.exact", "math.sqrt", "algorithms.dpo.DPO"]
+    assert files_of([*names, "nowhere.at.all", "torch.nn.Linear"]) == [
+        tmp_path / "rewards_of_mine.py", ROOT / "algorithms/dpo.py"]

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from algorithms.common.support.quiet import quieten
+from command_line import invoke, run_python
 
 
 def shown(category, module) -> bool:
@@ -26,3 +27,21 @@ def test_only_libraries_notices_of_what_they_rename_are_silent(category, module,
     assert shown(category, module) is expected
     monkeypatch.setattr(sys, "warnoptions", ["default"])
     assert shown(category, module), "asked for by python -W"
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_libraries_show_bars_where_a_run_does(progress, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr("algorithms.common.support.quiet.without_bars", lambda: called.append(True))
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 4)
+    invoke("task=inspect", "data=file", f"data.path={tmp_path}/pairs.jsonl",
+           f"trainer.progress={str(progress).lower()}", f"hydra.run.dir={tmp_path}/out",
+           f"stages.folder={tmp_path}/stages")
+    assert called == [True] * (not progress)
+
+
+@pytest.mark.parametrize("first, shown", [("without_bars()", "False"), ("None", "True")])
+def test_without_bars_transformers_shows_none_of_what_it_loads(first, shown):
+    ended = run_python("-c", f"from algorithms.common.support.quiet import without_bars; {first}; "
+                             "from transformers.utils import logging; print(logging.is_progress_bar_enabled())")
+    assert ended.out.strip() == shown, ended.err

@@ -14,7 +14,7 @@ from ..support.errors import DataError
 from .records import BadRow, DataSets, LoadReport, Record, Records
 from .records.columns import column_of, response_column
 from .records.lines import data_error
-from .records.loading import record_kind, records_of
+from .records.told import record_kind, records_of
 from .special_tokens import special_texts
 from .template import Template
 
@@ -98,6 +98,7 @@ def usable(data: DataSets, readings: Iterable[Reading]) -> DataSets:
     faults, unread = _faults(data, readings)
     left = data if not faults else _left_out(data, faults)
     _tell_special(left, readings)
+    _tell_fallback(left, readings)
     data.report.unread_turn_keys = sorted(unread)
     if unread:
         log.warning("keys inside turns that the chat template does not read: %s", ", ".join(map(repr, sorted(unread))))
@@ -118,6 +119,16 @@ def _tell_special(data: DataSets, readings: list[Reading]) -> None:
             some = next(text for text in special if text in "".join([asked, *record.responses]))
             log.warning("special tokens written out in the texts of %d records of the %s are read as these tokens "
                         "(%s: %r)", len(places), reading.name, _place(record, reading.name, places[0]), some)
+
+
+def _tell_fallback(data: DataSets, readings: list[Reading]) -> None:
+    """Say how conversations are written for a model that has no chat template."""
+    lacking = {id(reading.template): reading.template for reading in readings if not reading.template.chat
+               and (records := getattr(data, reading.name)) is not None and records.conversations().any()}
+    for template in lacking.values():
+        log.warning("no chat template in %s: conversations are written as %r; fix, where the model knows another form: "
+                    "model.chat_template=FILE", template.tokenizer.name_or_path or "the tokenizer",
+                    template.prompt_text([{"role": "user", "content": "…"}]) + template.lead + "…")
 
 
 def _left_out(data: DataSets, faults: _Faults) -> DataSets:

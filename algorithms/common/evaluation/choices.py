@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.batches import longest_first
 from ..data.records import Records, prompt_hash
 from ..figures import Figure
+from ..support.phases import in_parts
 
 if TYPE_CHECKING:
     from ..models.model import Models
@@ -35,7 +36,8 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     """
     examples = [models.tokenize(record) for record in records]
     columns = {name: [0.0] * len(examples) for name in ("correct", "margin", "correct_with_end", "margin_with_end")}
-    for part in longest_first([example.length for example in examples], batch_size):
+    parts = longest_first([example.length for example in examples], batch_size)
+    for part in in_parts("options", parts, len(examples), "questions"):
         batch = models.collate([examples[i] for i in part])
         logprobs = models.role(role).token_logprobs(batch)  # (B, K, T)
         last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, K, 1)

@@ -15,7 +15,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 import torch
@@ -23,19 +23,24 @@ from torch import Tensor
 
 from ..algorithm import Algorithm, Response, Scorer
 from ..data.batches import Batch
+from ..data.cuts import tell_cut_examples, tell_cut_prompts
 from ..data.records import Record, pairs, prompt_hash
 from ..data.template import Example
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
-from ..models.sampling import Sampling, sampled_logprobs, tempered
+from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
 from ..support.checks import at_least, one_of, require
 from ..support.errors import ConfigError, TrainingError
+from ..support.phases import in_parts
+from ..support.pieces import Pieces
 from .choices import rank_options
 
 if TYPE_CHECKING:
     from ..data.records import DataSets, Measure, Records
 
 log = logging.getLogger(__name__)
+PART = 512  # prompts whose answers are saved together
+SCORED = 128  # answers whose scores are, about
 CHUNK = 256  # states whose two rows of logits exist at the same time
 DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
 
@@ -52,6 +57,8 @@ class EvalConfig:
     batch_size: int = 16  # rows in one scoring pass
     # score samples by the reward source too, training it if need be; always where the method uses it
     proxy: bool = False
+
+    in_trial: ClassVar[dict[str, int]] = {"prompts": 8, "pairs": 16}
 
     def __post_init__(self):
         require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),
@@ -87,7 +94,8 @@ class Spent:
 
 
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
-             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None) -> Evaluation:
+             scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None,
+             pieces: Pieces = Pieces()) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
 
     seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
@@ -95,7 +103,7 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
-        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold)
+        frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold, pieces)
         if data.measure is not None:
             measured = measured_frame(data.measure, prompts, frame)
         if data.choices is not None and len(data.choices):
@@ -133,18 +141,20 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
 
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
                  has_reference: bool, scorer: Scorer | None, spent: Spent | None = None,
-                 gold: Scorer | None = None) -> pd.DataFrame:
+                 gold: Scorer | None = None, pieces: Pieces = Pieces()) -> pd.DataFrame:
     """Every prompt's answers, one row per candidate: most methods give an answer one, else the best by proxy is picked.
 
     sample: the number of the answer, candidate: that within it, picked: whether it is the answer. For log-probabilities
     and KL see ``divergence``. They are of the picked candidates alone; the KL is None where there was a choice: the
-    log-ratio of a response that was picked is no sample of a KL.
+    log-ratio of a response that was picked is no sample of a KL. pieces: keeps answers and scores as they come.
     """
     records, template = list(prompts), models.template
     models.used.clear()
     started = time.monotonic()
-    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
-    answers = algorithm.respond(models, ids, config.sampling, seed, [record.key for record in records], config.samples)
+    whole = [template.prompt_ids(record.prompt) for record in records]
+    ids = [models.fit_prompt(prompt, config.sampling.max_new_tokens) for prompt in whole]
+    tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
+    answers = _answers(algorithm, models, ids, [record.key for record in records], config, seed, pieces)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
              for number, candidates in enumerate(of_prompt) for candidate, one in enumerate(candidates)]
     shown = [template.prompt_text(record.prompt) for record in records]
@@ -153,16 +163,19 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         record, text = records[index], template.clean_response(records[index].prompt, template.decode(one.ids))
         responses.append(Response(shown[index], text, ids[index], one.ids, one.finished, record.key, record.prompt,
                                   record.meta))
-    scores = scorer(responses) if scorer is not None else None
+    size = max(1, SCORED // config.batch_size) * config.batch_size
+    scores = pieces.asked("scores", responses, scorer, size) if scorer is not None else None
     if spent is not None:
-        spent.seconds, spent.resident_models = (time.monotonic() - started) / config.samples, len(models.used)
+        seconds = time.monotonic() - started + pieces.seconds
+        spent.seconds, spent.resident_models = seconds / config.samples, len(models.used)
         spent.tokens_sampled = round(sum(len(r.ids) for r in responses) / config.samples)
         spent.reward_queries = len(scores or []) // config.samples
+    true = gold and pieces.asked("gold", responses, gold, size)
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
         "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],
         "response": [r.text for r in responses],
-        "gold": pd.array(gold(responses) if gold is not None else [None] * len(responses), dtype="Float64"),
+        "gold": pd.array(true if gold is not None else [None] * len(responses), dtype="Float64"),
         "proxy": pd.array(scores if scores is not None else [None] * len(responses), dtype="Float64"),
         "length": [len(r.ids) for r in responses], "finished": [r.finished for r in responses]})
     frame["picked"] = True
@@ -174,14 +187,26 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     return frame
 
 
+def _answers(algorithm: Algorithm, models: Models, ids: list[list[int]], keys: list[str], config: EvalConfig, seed: int,
+             pieces: Pieces) -> list[list[list[Sample]]]:
+    """(P, answers, candidates), of ``PART`` prompts at once."""
+    found = []
+    for start in range(0, len(ids), PART):
+        part = slice(start, start + PART)
+        told = pieces.kept(f"answers-{start}", lambda part=part: [
+            [[[one.ids, one.finished] for one in candidates] for candidates in of_prompt] for of_prompt in
+            algorithm.respond(models, ids[part], config.sampling, seed, keys[part], config.samples)])
+        found += [[[Sample(*one) for one in candidates] for candidates in of_prompt] for of_prompt in told]
+    return found
+
+
 def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Response], config: EvalConfig,
                     has_reference: bool) -> None:
     """Columns of log-probabilities and KL, for the picked responses: reading all candidates would double the cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
-    for start in range(0, len(picked), config.batch_size):
-        part = picked[start:start + config.batch_size]
+    for part in in_parts("log-probabilities of answers", _runs(picked, config.batch_size), len(picked), "answers"):
         batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
                                 for r in (responses[i] for i in part)])
         for name, values in divergence(models, batch, sampling, has_reference).items():
@@ -236,9 +261,10 @@ def divergence(models: Models, batch: Batch, sampling: Sampling | None, has_refe
 def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
     """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
     nll, tokens = [], []
-    for start in range(0, len(records), batch_size):
-        part = [record.taking([0], judged=False) for record in records[start:start + batch_size]]
-        batch = models.collate([models.tokenize(record) for record in part])
+    examples = [models.tokenize(record.taking([0], judged=False)) for record in records]
+    tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length)
+    for part in in_parts("likelihood of demonstrations", _runs(examples, batch_size), len(examples), "records"):
+        batch = models.collate(part)
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()
     return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
@@ -253,8 +279,8 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
     logits: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        batch = models.collate(examples[start:start + batch_size])
+    for part in in_parts("ranking held-out pairs", _runs(examples, batch_size), len(examples), "pairs"):
+        batch = models.collate(part)
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
             break
@@ -264,6 +290,7 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
     if not len(frame):
         return frame
+    tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length)
     frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
     frame["origin"] = [record.meta.get("origin") for record in records]
     if logits:
@@ -273,6 +300,11 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
             frame[name] = gold([shown_response(models, record, example, k)
                                 for record, example in zip(records, examples)])
     return frame
+
+
+def _runs(items: list, size: int) -> list[list]:
+    """In their order, ``size`` at once."""
+    return [items[start:start + size] for start in range(0, len(items), size)]
 
 
 def shown_response(models: Models, record: Record, example: Example, k: int) -> Response:

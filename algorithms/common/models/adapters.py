@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..support.errors import ConfigError
+from .families import merged_by
 from .model import Lora
 
 CONFIG = "adapter_config.json"
@@ -62,7 +63,7 @@ def check_settings(folder: Path, known: tuple[str, ...]) -> None:
         unused = value in (getattr(default, key, None), None, False, {}, [])
         drawn = key == "init_lora_weights" and value in DRAWS
         if not (unused or drawn or key in known):
-            merging = f"task=merge adapter={folder}" if key in MERGED else "merge it with PEFT"
+            merging = merged_by(folder) if key in MERGED else "merge it with PEFT"
             raise ConfigError(f"adapter: found {key}={json.dumps(value)} in {folder / CONFIG}, which is not computed "
                               f"here; expected LoRA on layers, with any of {', '.join(SCALING)}; "
                               f"fix: {merging}, and then model.name=… of the result")

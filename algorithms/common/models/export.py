@@ -68,7 +68,10 @@ def load_role(models: Models, name: str, folder: Path) -> None:
         else:
             with models.roles.use(role.name):  # a tied weight and a buffer may stand in the file, and are no parameters
                 besides = set(models.roles.module.state_dict()) - set(models.roles.named_parameters(role.name))
-            load_state(models.roles, role.name, {key: value for key, value in tensors.items() if key not in besides})
+            own = {key: value for key, value in tensors.items() if key not in besides}
+            if own.keys() - set(models.roles.named_parameters(role.name)):
+                own = _named_as_here(models.roles.module, folder) or own
+            load_state(models.roles, role.name, own)
     except (KeyError, ValueError) as error:
         raise ConfigError(f"adapter: found weights in {folder} that do not fit {models.config.name} ({error.args[0]}); "
                           "expected the same model and model.lora they were trained with; "
@@ -82,6 +85,18 @@ def _without_base(roles: AdapterRoles, name: str, tensors: dict[str, torch.Tenso
     base, role = roles.module.state_dict(), roles.named_parameters(name)
     return {key: value for key, value in tensors.items() if key in role or key not in base
             or base[key].shape != value.shape or not torch.equal(base[key].cpu(), value.to(base[key].dtype))}
+
+
+def _named_as_here(module: torch.nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
+    """The weights of a plain model whose files name some of them otherwise than its class does, as GPT-NeoX's output
+    layer; None where they are another model's."""
+    try:
+        whole, told = type(module).from_pretrained(folder, dtype=module.dtype, use_safetensors=True,
+                                                   output_loading_info=True)
+    except (OSError, RuntimeError, ValueError):
+        return None
+    odd = any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return None if odd else {key: value.detach() for key, value in whole.named_parameters()}
 
 
 def _same_scaling(config, folder: Path) -> None:

@@ -5,6 +5,7 @@ Every function here either makes families alike or refuses one by name; nothing 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -161,6 +162,12 @@ def check_vocabulary(model_config, tokenizer, name: str, key: str = "model.name"
                           f"(without a row: {some}); expected a row for every token; fix: "
                           "model.resize_token_embeddings(len(tokenizer)) in transformers and save both, or a tokenizer "
                           "without those tokens")
+
+
+def merged_by(folder: Path) -> str:
+    """The overrides that merge an adapter into the base that it names."""
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return f"task=merge adapter={folder}" + (f" model.name={base}" if base else "")
 
 
 def check_findable(name: str, key: str) -> None:

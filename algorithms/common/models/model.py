@@ -32,6 +32,7 @@ from .families import (
     disable_cpu_repacking,
     disable_dropout,
     head_logits,
+    merged_by,
     misspelt_folder,
     position_limit,
     shared_rows_refusal,
@@ -110,7 +111,7 @@ def load_config(config: ModelConfig):
         check_findable(config.name, "model.name")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"model.name: found the adapter in {config.name}; expected a whole model; fix: "
-                          f"task=merge adapter={config.name}, and then model.name=… of what it writes")
+                          f"{merged_by(folder)}, and then model.name=… of what it writes")
     try:
         told = AutoConfig.from_pretrained(config.folder(), revision=config.revision,
                                           trust_remote_code=config.trust_remote_code)
@@ -125,8 +126,9 @@ def check_described(config: ModelConfig, told) -> None:
     check_causal(told, config.name)
     limit = position_limit(told)
     if limit is not None and config.max_length > limit:
+        shorter = f" model.max_prompt_length={limit // 2}" if config.max_prompt_length >= limit else ""
         raise ConfigError(f"model.max_length: found {config.max_length}; expected at most {limit}, the positions "
-                          f"{config.name} has; fix: model.max_length={limit}")
+                          f"{config.name} has; fix: model.max_length={limit}{shorter}")
 
 
 def load_tokenizer(config: ModelConfig):
@@ -141,6 +143,17 @@ def load_tokenizer(config: ModelConfig):
         raise _not_loaded(config, error) from error
     check_vocabulary(told, tokenizer, config.name)
     return tokenizer
+
+
+def end_ids(config: ModelConfig) -> list[int]:
+    """The tokens that end an answer of the base by its own generation_config.json; none where it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(config.folder(), revision=config.revision).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def _not_loaded(config: ModelConfig, error: Exception) -> ConfigError:
@@ -198,6 +211,12 @@ def model_digest(config: ModelConfig) -> str:
         told = load_config(config)
         return content_hash({"hub": config.name, "commit": getattr(told, "_commit_hash", None) or config.revision})
     return weights_digest(folder)
+
+
+def no_room(new_tokens: int, max_length: int, key: str) -> str:
+    """The message where answers leave no token for their prompts; key: of the answers' length."""
+    return (f"{key}: found {new_tokens}; expected less than model.max_length = {max_length}; "
+            "fix: lower the one or raise the other")
 
 
 class Role:
@@ -370,8 +389,7 @@ class Models:
         config = self.config
         room = config.max_length - new_tokens
         if room < 1:
-            raise ConfigError(f"sampling.max_new_tokens: found {new_tokens}; expected less than model.max_length = "
-                              f"{config.max_length}; fix: lower the one or raise the other")
+            raise ConfigError(no_room(new_tokens, config.max_length, "sampling.max_new_tokens"))
         return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..data.batches import longest_first
 from ..support.checks import Rule, at_least, require, within
+from ..support.phases import Phase, progress
 from ..support.seeds import uniforms
 from .families import head_logits, shared_rows_refusal
 from .model import Models
@@ -36,6 +37,8 @@ class Sampling:
     top_k: int = 0  # 0: all
     min_new_tokens: int = 0  # no end token before that many
     batch_size: int = 64  # sequences decoded at the same time
+
+    in_trial: ClassVar[dict[str, int]] = {"max_new_tokens": 16, "min_new_tokens": 16}
 
     def __post_init__(self):
         require(self, "sampling", max_new_tokens=at_least(1), temperature=within("[0, inf)", "0 (greedy) or more"),
@@ -120,14 +123,15 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
     models.used.add(models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
-    with models.roles.use(models.role(role).name), models.autocast() if models.weights_in_autocast else nullcontext():
+    used = models.autocast() if models.weights_in_autocast else nullcontext()
+    with models.roles.use(models.role(role).name), used, progress("sampling", len(prompts) * n, "answers") as advance:
         for members in longest_first(list(map(len, prompts)), chunk):
             beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
                 copies = range(first, min(n, first + settings.batch_size))
                 spread = beginning.spread(len(copies), again=copies.stop < n)
                 streams = _streams([keys[index] for index in members], copies, settings.max_new_tokens, seed)
-                drawn = iter(_decode(models, spread, streams, settings, watch))
+                drawn = iter(_decode(models, spread, streams, settings, advance, watch))
                 for index in members:
                     results[index] += islice(drawn, len(copies))
     return results
@@ -138,7 +142,7 @@ def _streams(keys: list[str], copies: range, length: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack([uniforms(length, seed, key, copy) for key in keys for copy in copies]))
 
 
-def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling,
+def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sampling, advance: Phase,
             watch: Callable[[list[int]], None] | None) -> list[Sample]:
     """Go on from B prompts that were read, under the current role. ``streams``: (B, max_new_tokens) uniforms."""
     device, model = models.device, models.roles.module
@@ -151,6 +155,7 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
     ended = torch.zeros(total, dtype=torch.bool, device=device)
 
     alive = torch.arange(total, device=device)  # rows of the batch → sequences
+    whole = advance.done + total
     for step in range(settings.max_new_tokens):
         if step < settings.min_new_tokens:
             logits[:, stop] = -torch.inf
@@ -176,6 +181,8 @@ def _decode(models: Models, beginning: Prefilled, streams: Tensor, settings: Sam
         logits = model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=next_position,
                        past_key_values=cache, use_cache=True).logits[:, -1]
         next_position = next_position + 1
+        advance(total / settings.max_new_tokens)
+    advance(whole - advance.done)
     return [Sample(row[:n], bool(f)) for row, n, f in zip(out.tolist(), length.tolist(), ended.tolist())]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ..support.checkout import local_folder
 from ..support.checks import at_least, one_of, require
 from ..support.digests import content_hash, weights_digest
 from ..support.errors import ConfigError
+from ..support.phases import in_parts
 from .sources import checked, counted
 
 if TYPE_CHECKING:
@@ -91,13 +93,14 @@ class Classifier(RewardSource):
             roles = () if turns is None else tuple(turn["role"] for turn in turns)
             if roles not in seen:
                 seen.add(roles)
-                self._check_roles(tokenizer, turns or "a question")
+                self._rendered(tokenizer, turns or "a question", "an answer")
 
-    def _check_roles(self, tokenizer, turns: str | list[dict]) -> None:
+    def _rendered(self, tokenizer, turns: str | list[dict], text: str) -> dict:
+        """What its tokenizer is given of a prompt and a response. ConfigError where its chat template refuses them."""
         import jinja2
 
         try:
-            chat_input(tokenizer, turns, "an answer")
+            return INPUTS[self.input](tokenizer, turns, text)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = ["user"] if isinstance(turns, str) else [turn["role"] for turn in turns]
             raise ConfigError(f"reward.input: found chat, but the chat template of {self.name} refuses the turns "
@@ -113,7 +116,8 @@ class Classifier(RewardSource):
         def score(responses: list[Response]) -> list[float]:
             rows = [self._encoded(tokenizer, response) for response in responses]
             values = [0.0] * len(rows)
-            for part in of_equal_length([len(row["input_ids"]) for row in rows], size):
+            parts = of_equal_length([_shape(row["input_ids"], model.config) for row in rows], size)
+            for part in in_parts("scoring", parts, len(rows), "answers"):
                 for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
                     values[place] = value
             return values
@@ -127,6 +131,10 @@ class Classifier(RewardSource):
         return ConfigError(f"reward.name: found {self.name!r}, which could not be loaded ({first}); expected a "
                            "sequence classifier's hub id or folder, with safetensors; fix: check the name, or run "
                            "hf auth login")
+
+    def _no_head(self, found: str) -> ConfigError:
+        return ConfigError(f"reward.name: found {self.name!r}, {found}: its head would be random; expected a sequence "
+                           "classifier (…ForSequenceClassification); fix: reward.name=… of one")
 
     def _described(self):
         """Its tokenizer. ConfigError, before its weights load, for settings that it cannot serve."""
@@ -142,6 +150,10 @@ class Classifier(RewardSource):
                 model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, AssertionError) as error:  # torch asserts that a pad id is in the vocabulary
             raise self._not_loaded(error) from error
+        own_code = "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+        named = list(getattr(config, "architectures", None) or [])
+        if named and not own_code and not any(one.endswith("ForSequenceClassification") for one in named):
+            raise self._no_head(f"a {' or '.join(named)}")
         check_vocabulary(config, tokenizer, self.name, "reward.name")
         labels = config.num_labels
         if self.label is None and labels != 1 or self.label is not None and not self.label < labels > 1:
@@ -154,6 +166,10 @@ class Classifier(RewardSource):
                if name.endswith(".embeddings")):
             raise ConfigError(f"reward.name: found {self.name!r}, a {config.model_type} without pad_token_id in its "
                               "config.json; expected one, from which this family counts positions; fix: add it there")
+        if config.is_encoder_decoder and config.eos_token_id not in tokenizer("a").input_ids:
+            raise ConfigError(f"reward.name: found {self.name!r}, a {config.model_type}, which reads a text at its end "
+                              f"token, and a tokenizer that sets none (token {config.eos_token_id}); expected one that "
+                              "does; fix: give its tokenizer.json a post-processor that adds it")
         least, most = self._special_tokens(tokenizer) + 1, _readable(model, tokenizer)
         if not least <= self.max_length <= most:
             word, bound = ("least", least) if self.max_length < least else ("most", most)
@@ -166,12 +182,14 @@ class Classifier(RewardSource):
 
         tokenizer = self._described()
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                self.folder(), use_safetensors=True,
+            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+                self.folder(), use_safetensors=True, output_loading_info=True,
                 dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision],
                 revision=self.revision, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
             raise self._not_loaded(error) from error
+        if loaded["missing_keys"]:
+            raise self._no_head(f"without weights for {', '.join(sorted(loaded['missing_keys'])[:3])}")
         return model.to(device).eval().requires_grad_(False), tokenizer
 
     def _special_tokens(self, tokenizer) -> int:
@@ -188,7 +206,7 @@ class Classifier(RewardSource):
             log.warning("reward classifier: the response to record %s has %d tokens, too many for "
                         "reward.max_length=%d; its beginning is cut off, as that of others like it", response.record,
                         len(alone), self.max_length)
-        row = INPUTS[self.input](tokenizer, response.turns, response.text)
+        row = self._rendered(tokenizer, response.turns, response.text)
         return tokenizer(**row, truncation="only_first" if fits else "longest_first", max_length=self.max_length)
 
     @torch.no_grad()
@@ -200,13 +218,18 @@ class Classifier(RewardSource):
         return (logits[:, 0] if self.label is None else logits.softmax(-1)[:, self.label]).tolist()
 
 
-def of_equal_length(lengths: list[int], most: int) -> list[list[int]]:
+def _shape(ids: list[int], config) -> tuple[int, int]:
+    """Tokens of a text, and its end tokens: encoder-decoders take texts at once only where they have as many."""
+    return len(ids), ids.count(config.get_text_config().eos_token_id)
+
+
+def of_equal_length(lengths: list[Hashable], most: int) -> list[list[int]]:
     """Places of texts that go through a model together, at most so many at once.
 
     Nothing is padded: families find the token that they read by pad ids, by end tokens or by place, and few of them
     behind padding of any kind and side.
     """
-    by_length: dict[int, list[int]] = {}
+    by_length: dict[Hashable, list[int]] = {}
     for place, length in enumerate(lengths):
         by_length.setdefault(length, []).append(place)
     return [places[start:start + most] for places in by_length.values() for start in range(0, len(places), most)]

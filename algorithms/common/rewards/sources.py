@@ -23,7 +23,8 @@ from ..algorithm import Algorithm, Need, Recipe, Response, RewardSource, Scorer
 from ..data.records import Record
 from ..data.template import Example
 from ..models.model import ModelConfig, Models
-from ..support.errors import ConfigError, TrainingError
+from ..support.errors import ConfigError, TrainingError, UserError, raised_in
+from ..support.phases import in_parts
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -95,8 +96,9 @@ class Trained(RewardSource):
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
     values: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        values += algorithm.score(models, models.collate(examples[start:start + batch_size]))[:, 0].tolist()
+    parts = [examples[start:start + batch_size] for start in range(0, len(examples), batch_size)]
+    for part in in_parts("scoring", parts, len(examples), "answers"):
+        values += algorithm.score(models, models.collate(part))[:, 0].tolist()
     return values
 
 
@@ -270,7 +272,14 @@ class Function(RewardSource):
 
         def score(responses: list[Response]) -> Any:
             given = {name: [ARGUMENTS[name](response) for response in responses] for name in (*by_place, *named)}
-            return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+            try:
+                return self.function(*(given[name] for name in by_place), **{name: given[name] for name in named})
+            except (UserError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise TrainingError(f"reward.function: found {raised_in(error)}; expected a number for "
+                                    f"each of {len(responses)} responses (first record {responses[0].record}); fix: "
+                                    "correct the function, or what it reads of the data") from error
 
         return checked("function", score)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..algorithm import Figure, Known, Response, RewardSource
-from ..data.records import pairs, prompt_hash
+from ..data.records import pairs, prompt_hash, split
 from ..data.usability import Reading
 from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.inference.auditing import ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, can_judge, parting
@@ -46,6 +46,7 @@ class Auditor:
 
     bench: Bench
     source: RewardSource
+    half: str | None = None  # first or second: it learns from one half of the comparisons alone
 
     @property
     def applies(self) -> bool:
@@ -69,7 +70,8 @@ class Auditor:
     def _apart(self) -> Bench:
         data = self.bench.data
         if data.audit is not None:
-            data = dataclasses.replace(data, preferences=data.audit, audit=None)
+            halves = dict(zip(("first", "second"), split(data.audit, 0.5, "audit"))) if self.half else {}
+            data = dataclasses.replace(data, preferences=halves.get(self.half, data.audit), audit=None)
         return dataclasses.replace(self.bench, data=data, seed=derive(self.bench.seed, "auditor"), reward=None,
                                    beneath=self.bench)
 

@@ -8,6 +8,7 @@ import html
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.template import Template
@@ -21,8 +22,10 @@ BOS = "{{ bos_token }}"
 WIDTH = 100  # columns of a card's answers
 
 
-def export(stage: Path, folder: Path, card: str, template: Template) -> None:
-    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card."""
+def export(stage: Path, folder: Path, card: str, template: Template, ends: Sequence[int] = ()) -> None:
+    """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card;
+    ends: see ``hand_over``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
         if path.name in (*WEIGHTS, HEAD, CONFIG, "config.json", "generation_config.json"):
@@ -30,14 +33,15 @@ def export(stage: Path, folder: Path, card: str, template: Template) -> None:
                 shutil.copyfile(path, file)
     with whole(folder / "README.md") as file:
         file.write_text(card, encoding="utf-8")
-    hand_over(template, folder)
+    hand_over(template, folder, ends)
 
 
-def hand_over(template: Template, folder: Path) -> None:
+def hand_over(template: Template, folder: Path, ends: Sequence[int] = ()) -> None:
     """Write beside weights what they were trained with: the tokenizer with its chat template, and the tokens that end
     an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
+    ends: further ones, at which the base stops of its own.
     """
-    tokenizer, ends = template.tokenizer, template.stop_ids
+    tokenizer, ends = template.tokenizer, sorted({*template.stop_ids, *ends})
     written = tokenizer.chat_template
     if template.chat and isinstance(written, str) and _lacks_bos(template):
         tokenizer.chat_template = BOS + written
@@ -102,6 +106,34 @@ model = {kind}.from_pretrained(folder)
 model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer
 ```
 """
+SERVE_ADAPTER = """
+With vLLM, from this folder (`--max-lora-rank` too where the adapter's rank is above 16):
+
+    vllm serve {base} --enable-lora --lora-modules mine=. --tokenizer . --generation-config .
+
+`python run.py task=merge adapter=FOLDER` makes a model of its own of it.
+"""
+SERVE_WHOLE = """
+With vLLM, or as a GGUF file by llama.cpp, from this folder:
+
+    vllm serve .
+    python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
+"""
+
+
+def use(base: str, peft: bool) -> str:
+    """How a model that answers is loaded and served, from its own folder."""
+    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
+    return USE.format(library=library, kind=kind) + (SERVE_ADAPTER.format(base=_plain(base)) if peft else SERVE_WHOLE)
+
+
+def merged_card(base: str, source: Path, precision: str) -> str:
+    """The model card of a merge: what the adapter's own card says, and how a whole model is loaded."""
+    own = source / "README.md"
+    told = own.read_text(encoding="utf-8").partition("\n---\n")[2].partition("\n## Use\n")[0] if own.is_file() else ""
+    front = ["---", f"base_model: {json.dumps(_plain(base))}", "tags: [alignment]", "---"]
+    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", told.strip()]
+    return "\n".join([*front, *lines]) + "\n" + use(base, peft=False)
 
 
 def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answers: bool) -> str:
@@ -118,8 +150,7 @@ def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answ
     if run.answers:
         told = f"The first prompts of the evaluation, answered by the start ({run.start}) and by this model."
         lines += ["", "## Answers", "", told, "", *fenced(run.answer_lines(WIDTH))]
-    library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
-    return "\n".join(lines) + "\n" + (USE.format(library=library, kind=kind) if answers else "")
+    return "\n".join(lines) + "\n" + (use(base, peft) if answers else "")
 
 
 def _measured(value: dict | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..algorithm import RewardSource, TrainerConfig
-from ..data.records import DataSets, Records, data_view
-from ..data.template import Template
+from ..algorithm import Algorithm, Context, RewardSource, TrainerConfig
+from ..data.records import DataSets, Record, Records, data_view
+from ..data.template import Example, Template
 from ..evaluation.evaluate import EvalConfig
 from ..models.model import ModelConfig, Models, load_tokenizer, model_digest
 from ..support.store import Store
@@ -26,6 +27,9 @@ class Material:
     store: Store
     reward: RewardSource | None = None
     run_folder: Path | None = None
+    loop: Callable[[Algorithm, Context], None] | None = field(default=None, kw_only=True)  # instead of the common one
+    # key of a trained stage → which of how many it is
+    numbers: dict[str, str] = field(default_factory=dict, kw_only=True)
     _views: dict[str, tuple[Records, Records]] = field(default_factory=dict, init=False, repr=False)
 
     def view(self, view: str) -> tuple[Records, Records]:
@@ -33,6 +37,15 @@ class Material:
         if view not in self._views:
             self._views[view] = data_view(self.data, view)
         return self._views[view]
+
+    def number(self, keys: Collection[str]) -> None:
+        """Say of the stages of these keys, as each begins, which of how many it is."""
+        self.numbers.update({key: f"{number} of {len(keys)}" for number, key in enumerate(keys, 1)})
+
+    def example(self, record: Record, every_turn: bool = False, most: int | None = None) -> Example:
+        """A record's tokens, cut as the model's settings say, or to ``most``."""
+        limits = (self.model.max_length, self.model.max_prompt_length) if most is None else (most, most // 2)
+        return self.template.example(record, *limits, self.model.keep, every_turn)
 
     @cached_property
     def tokenizer(self):

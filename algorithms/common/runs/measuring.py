@@ -16,14 +16,16 @@ from ..models.export import frozen_role
 from ..models.roles import BASE
 from ..rewards.sources import truth
 from ..support.memory import peak_memory_bytes, reset_peak_memory
+from ..support.pieces import Pieces
 
 if TYPE_CHECKING:  # named here, not run: how a bench loads things is no part of what is measured
     from .material import Material
 
 
 def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None], trained: Path,
-            source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path) -> None:
-    """Fill ``target`` with the evaluation of a trained stage and what it cost; inputs, scored: see ``training``."""
+            source: RewardSource | None, scored: dict[str, Path], seed: int, target: Path, work: Path) -> None:
+    """Fill ``target`` with the evaluation of a trained stage and what it cost; inputs, scored: see ``training``. work:
+    keeps answers and scores as they come."""
     started = time.monotonic()
     models = bench.models
     reset_peak_memory(models.device)
@@ -34,9 +36,8 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
     spent = Spent()
-    result = evaluate(
-        algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent, _gold(bench)
-    )
+    result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent,
+                      _gold(bench), Pieces(work))
     keep(result, target)
     cost = {"seconds": time.monotonic() - started,
             "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
@@ -44,13 +45,15 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
 
 
 def measure_base(bench: Material, algorithm: Algorithm, source: RewardSource | None, scored: dict[str, Path], seed: int,
-                 target: Path) -> None:
+                 target: Path, work: Path) -> None:
     """Fill ``target`` with the evaluation of the base as it came; source, scored: see ``training``."""
     models = bench.models
     models.clear_roles()
     models.alias("policy", BASE)
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
-    keep(evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench)), target)
+    found = evaluate(algorithm, models, bench.data, bench.eval, seed, False, scorer, gold=_gold(bench),
+                     pieces=Pieces(work))
+    keep(found, target)
 
 
 def _gold(bench: Material) -> Scorer | None:

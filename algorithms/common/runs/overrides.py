@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -25,6 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..support.errors import ConfigError
 
+LAUNCHERS, RAY = "'.[launchers]' -c constraints.txt", "'.[ray]', in an environment of its own"
+EXTRAS = {  # Hydra's plugins that an installation may have: group → choice → what installs it
+    "hydra/launcher": {"joblib": LAUNCHERS, "submitit_local": LAUNCHERS, "submitit_slurm": LAUNCHERS, "ray": RAY},
+    "hydra/sweeper": {"optuna": LAUNCHERS},
+    "hydra/sweeper/sampler": dict.fromkeys(("tpe", "random", "cmaes", "nsgaii", "grid"), LAUNCHERS),
+}
 KEY = re.compile(r"(~|\+{1,2})?[\w./@:-]+")
 LISTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
 
@@ -60,7 +67,16 @@ def ordered(arguments: list[str]) -> list[str]:
         raise ConfigError(f"{unknown[0]}: found no such option; expected KEY=VALUE, or an option of Hydra; fix: "
                           "python run.py --hydra-help lists them")
     overrides = [*asked.overrides, *more]
-    return [*overrides, *(item for item in arguments if item not in overrides)]
+    return [*map(_hydras_at_home, overrides), *(item for item in arguments if item not in overrides)]
+
+
+def _hydras_at_home(item: str) -> str:
+    """An override of Hydra's own part, whose folders are made before any config is read, with ``~/`` written out."""
+    override = _parsed(item) if item.startswith("hydra.") else None
+    value = override.value() if override is not None and not override.is_sweep_override() else None
+    if not isinstance(value, str) or not value.startswith("~/"):
+        return item
+    return f"{override.get_key_element()}={_quoted(os.path.expanduser(value))}"
 
 
 # What Hydra cannot read
@@ -76,11 +92,16 @@ def _parsed(item: str) -> Override | None:
 def _unreadable(item: str, multirun: bool) -> str | None:
     """What to say of an override that Hydra's grammar has no reading of; None where it has."""
     key, equals, value = item.partition("=")
-    if _parsed(item) is not None:
+    if key and _parsed(item) is not None:
         return None
     if not (equals and KEY.fullmatch(key)):
         told = "no value" if KEY.fullmatch(key) else "no key that can be read"
-        return f"{key}: found {told}; expected KEY=VALUE; fix: {key if told == 'no value' else 'KEY'}=VALUE"
+        return f"{key or item}: found {told}; expected KEY=VALUE; fix: {key if told == 'no value' else 'KEY'}=VALUE"
+    if _parsed(f"{key}=x") is None:
+        dotted = key.replace("/", ".")
+        fix = dotted if _parsed(f"{dotted}=x") else "KEY"
+        return (f"{key}: found a key that Hydra cannot read; expected GROUP=CHOICE, or dots alone between keys; fix: "
+                f"{shlex.quote(f'{fix}={value}')}")
     fixed = f"{key}={','.join(map(_readable, _parts(value) if multirun else [value]))}"
     fixed = f"{key}={_quoted(value)}" if _parsed(fixed) is None else fixed
     return (f"{key}: found {value!r}, which Hydra cannot read as it stands; expected text in quotes; "
@@ -164,6 +185,13 @@ class _Search:
         for name, given in self.groups.items():
             group = name.lstrip("+").split("@")[0]
             choices = self.choices(group)
+            absent = {choice: EXTRAS[group][choice] for choice in given if choice in EXTRAS.get(group, {})
+                      and choice not in choices}
+            messages += [f"{name}: found {choice!r}, which is not installed; expected one of "
+                         f"{', '.join(choices) or 'those that are'}; fix: pip install -e {extra}"
+                         for choice, extra in absent.items()]
+            if absent:
+                continue
             allowed = [*choices, "null"] if defaults.get(name, "") is None else choices
             if not choices:
                 messages.append(_no_group(name, group, self.loader, self.path))
@@ -245,7 +273,8 @@ def _unknown(config: DictConfig, key: str) -> str | None:
             return f"{key}: found no such key; {'.'.join(walked)} is a single value"
         if part not in list(node):  # "in" denies what has no value yet
             names = sorted(str(name) for name in node if name != "_target_" and (walked or name != "hydra"))
-            return f"{'.'.join([*walked, part])}: found no such key; expected one of {', '.join(names)}"
+            there = f"one of {', '.join(names)}" if names else f"none in {'.'.join(walked)}"
+            return f"{'.'.join([*walked, part])}: found no such key; expected {there}"
         walked.append(part)
         node = None if OmegaConf.is_missing(node, part) else node[part]
     return None
@@ -294,6 +323,15 @@ def _canonical(key: str, group: str) -> str:
 
 
 # What only Hydra knows
+
+
+def unreadable_yaml(error: yaml.MarkedYAMLError) -> str:
+    """What to say of a file that is no YAML, or has a key twice."""
+    mark = error.problem_mark or error.context_mark
+    place = f"{mark.name}:{mark.line + 1}" if mark else "YAML"
+    told = ", ".join(part for part in (error.context, error.problem) if part)
+    return (f"{place}: found what YAML cannot read ({_one_line(told)}); expected KEY: VALUE in every line, indented by "
+            "spaces; fix: correct that line or the one before")
 
 
 def _in_hydras_words(error: Exception, overrides: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from ..evaluation.verdicts.pairings import REFERENCES
 from ..evaluation.verdicts.records import DATA, START
 from ..support.checkout import commit
 from ..support.errors import full_disk
-from ..support.provenance import installed
+from ..support.provenance import files_of, installed
 from ..support.secrets import Mask
 
 if TYPE_CHECKING:
@@ -66,12 +67,24 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def header(algorithm: str, seed: int, mask: Mask, overrides: list[str]) -> dict[str, Any]:
-    """What every result.json begins with."""
+def header(algorithm: str, seed: int, mask: Mask, overrides: list[str], ran: bool = True) -> dict[str, Any]:
+    """What every result.json begins with. ran: on this process's device; naming it loads what runs on it."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)  # where it is not, the job failed for it
     return {"schema": SCHEMA, "status": "complete", "algorithm": algorithm, "seed": seed if whole else None,
-            "config": mask.config, "overrides": [mask.override(item) for item in overrides], "commit": commit(),
-            "versions": versions(), "device": device_name()}
+            "trial": bool(mask.config.get("trial")),
+            "config": mask.config, "overrides": [mask.override(item) for item in overrides],
+            "commit": commit(files_of(_targets(mask.config))), "versions": versions(),
+            "device": device_name() if ran else None}
+
+
+def _targets(config: Any) -> Iterator[str]:
+    """The functions and classes that a config names, in all of it."""
+    if isinstance(config, dict):
+        if isinstance(name := config.get("_target_"), str) and re.fullmatch(r"[\w.]+", name):
+            yield name
+        config = list(config.values())
+    for one in config if isinstance(config, list) else ():
+        yield from _targets(one)
 
 
 def write_bad_rows(folder: Path, rows: RefusedRows | None, mask: Mask) -> Path | None:

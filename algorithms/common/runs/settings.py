@@ -77,6 +77,9 @@ class Settings:
     eval: EvalConfig
     auditor: RewardSource
     seed: int = 0
+    trial: bool = False  # everything in small, see trial.py
+    objective: str | None = None  # the figure that a sweeper goes by
+    auditor_half: str | None = None  # first or second: of the comparisons that the auditor learns from; null: all
     stages: StagesConfig = field(default_factory=StagesConfig)
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -84,7 +87,8 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "adapter", "beside", "runs", "judge", "verdicts", "vote", *GROUPS)
+TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts",
+       "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -103,6 +107,10 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
                               "name of a key or variable that there is; fix: correct it") from error
     for name in names:
         if isinstance(config[name], DictConfig) and "_target_" not in config[name]:
+            if inner := [key for key, one in config[name].items() if isinstance(one, DictConfig) and "_target_" in one]:
+                raise ConfigError(f"{name}: found all settings under {name}.{inner[0]}, where Hydra puts what the file "
+                                  f"of this choice begins with; expected them in {name}; fix: /{name}/CHOICE@_here_ "
+                                  "in its defaults")
             raise ConfigError(f"{name}: found settings without _target_; expected the class that they are of; fix: "
                               "begin the file of this choice with one of the project's, as in defaults: "
                               "[NAME, _self_]")
@@ -147,7 +155,16 @@ def settings(config: DictConfig) -> Settings:
     for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
-    return Settings(**build(config), seed=seed(config))
+    if not isinstance(config.trial, bool):
+        raise ConfigError(f"trial: found {config.trial!r}; expected true or false; fix: debug=trial, or leave it out")
+    if not isinstance(config.objective, str | None):
+        raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; "
+                          "fix: objective=reward/gold")
+    if config.auditor_half not in (None, "first", "second"):
+        raise ConfigError(f"auditor_half: found {config.auditor_half!r}; expected first, second or null; "
+                          "fix: auditor_half=null")
+    return Settings(**build(config), seed=seed(config), trial=config.trial, objective=config.objective,
+                    auditor_half=config.auditor_half)
 
 
 def check(node: Any, path: str) -> None:

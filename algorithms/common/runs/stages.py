@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ from . import measuring, streams, training
 from .material import Material
 from .results import device_name
 
+log = logging.getLogger(__name__)
 ADDED = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries")  # of a cost: stages add up
 
 
@@ -114,7 +116,7 @@ class Bench(Material):
                               "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
-        for role, need in self._beneath(algorithm).items():
+        for role, need in self.beneath_of(algorithm).items():
             sources = ["reward", *role.split(".")[:-1]]
             own = f"{key}.needs.{role}" if role in algorithm.needs else ".sources.".join(sources)
             self.under(need).checked(need.algorithm, f"{own}.algorithm")
@@ -125,7 +127,7 @@ class Bench(Material):
             yield Reading(self.template, name, algorithm.every_turn, algorithm.learns_prompt)
         for name in (self.eval.split, "heldout", "choices", *(view_sets(view)[0] for view in algorithm.reads)):
             yield Reading(self.template, name)
-        for need in self._beneath(algorithm).values():
+        for need in self.beneath_of(algorithm).values():
             yield from self.under(need)._readings(need.algorithm)
 
     def description(self, algorithm: Algorithm, recipe: Recipe) -> dict:
@@ -203,18 +205,24 @@ class Bench(Material):
         return Pace.read(self.store.get("pace", description, build))
 
     def _built(self, fill: Callable[..., None], algorithm: Algorithm, recipe: Recipe,
-               name: str) -> tuple[dict, Callable[[Path, Path], None]]:
-        """All that determines a stage of training, and what builds it by ``fill``, of ``training``, once those it
-        stands on are there."""
+               name: str) -> tuple[dict, Callable[..., None]]:
+        """All that determines a stage of training, and what builds it by ``fill``, of ``training``, on this bench or
+        another, once those it stands on are there."""
         inputs, source = self._inputs(algorithm), self._source(algorithm)
         scored, description = self.scored(source), self.description(algorithm, recipe)
         identity = {key: description[key] for key in ("model", "needs", "reward")}
 
-        def build(target: Path, work: Path) -> None:
+        def build(target: Path, work: Path, bench: Bench = self) -> None:
+            self._say_what_begins(name, algorithm, recipe, description)
             with self.memory(name):
-                fill(self, algorithm, recipe, inputs, source, scored, identity, name, target, work)
+                fill(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
 
         return description, build
+
+    def _say_what_begins(self, name: str, algorithm: Algorithm, recipe: Recipe, description: dict) -> None:
+        number, records = self.numbers.get(self.store.key("trained", description)), len(self.view(algorithm.view)[0])
+        of = "" if algorithm.works_when_asked else f" on {records:,} records ({algorithm.view}), {recipe.told(records)}"
+        log.info("%s%s: %s%s", f"stage {number}, " if number else "", name, type(algorithm).__name__, of)
 
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
@@ -244,11 +252,17 @@ class Bench(Material):
                        "questions": self._questions_description(),
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
 
-        def build(target: Path, work: Path) -> None:
+        def build(target: Path, work: Path, bench: Bench = self) -> None:
+            log.info("evaluation of %s", name)
             with self.memory(f"evaluation of {name}"):
-                measuring.measure(self, algorithm, self._inputs(algorithm), trained, source, scored, seed, target)
+                measuring.measure(bench, algorithm, self._inputs(algorithm), trained, source, scored, seed, target,
+                                  work)
 
-        return self.store.get("evaluation", self.hide(description), build, f"evaluation of {name}", ("stage",))
+        return self.evaluated(self.hide(description), build, f"evaluation of {name}", ("stage",))
+
+    def evaluated(self, description: dict, build: Callable[..., None], name: str, alike: tuple[str, ...]) -> Path:
+        """The folder of an evaluation, kept or made."""
+        return self.store.get("evaluation", description, build, name, alike)
 
     def _measured_by(self, algorithm: Algorithm) -> dict:
         """What else an evaluation depends on: the code that answers and measures, the libraries."""
@@ -277,12 +291,13 @@ class Bench(Material):
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
         scored = self.scored(source)
 
-        def build(target: Path, work: Path) -> None:
+        def build(target: Path, work: Path, bench: Bench = self) -> None:
+            log.info("evaluation of the base")
             with self.memory("evaluation of the base"):
-                measuring.measure_base(self, algorithm, source, scored, seed, target)
+                measuring.measure_base(bench, algorithm, source, scored, seed, target, work)
 
         alike = ("algorithm.class", "model.base")
-        folder = self.store.get("evaluation", self.hide(description), build, "evaluation of the base", alike)
+        folder = self.evaluated(self.hide(description), build, "evaluation of the base", alike)
         return measuring.kept(folder)
 
     def baseline(self, algorithm: Algorithm) -> Evaluation | None:
@@ -322,14 +337,14 @@ class Bench(Material):
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
         return {**total, "stages": {role: self.under(need).cost(need.algorithm, need.recipe)
-                                     for role, need in self._beneath(algorithm).items()}}
+                                     for role, need in self.beneath_of(algorithm).items()}}
 
     def cost_beneath(self, algorithm: Algorithm) -> dict[str, float]:
         """What the stages that it stands on took, each once, of what adds up."""
         stages = self._costs_beneath(algorithm).values()
         return {key: sum(stage[key] for stage in stages) for key in ADDED}
 
-    def _beneath(self, algorithm: Algorithm) -> dict[str, Need]:
+    def beneath_of(self, algorithm: Algorithm) -> dict[str, Need]:
         """The stages it stands on, by role."""
         source = self._source(algorithm)
         return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
@@ -341,7 +356,7 @@ class Bench(Material):
 
     def _costs_beneath(self, algorithm: Algorithm) -> dict[str, dict]:
         costs = {}
-        for need in self._beneath(algorithm).values():
+        for need in self.beneath_of(algorithm).values():
             costs.update(self.under(need)._costs(need.algorithm, need.recipe))
         return costs
 

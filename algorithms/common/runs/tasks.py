@@ -17,7 +17,7 @@ from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
 from ..support.terminal import show
-from . import beside, results
+from . import beside, jobs, results, trial
 from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
     chosen, mask = settings(config), Mask(config)
     from ..support.memory import released
+    from ..support.phases import shown
 
-    with released():
+    with released(), shown(chosen.trainer.progress):
         _run(chosen, mask, config, name, folder, overrides)
 
 
@@ -40,24 +41,37 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..evaluation.evaluate import evaluated_prompts
     from ..evaluation.metrics import figure_rows, figures
     from ..models.export import HEAD
+    from ..models.model import end_ids
     from . import budgets
+    from .agenda import foretell, stages_of
     from .auditing import Auditor, remarks
     from .hand_over import export, model_card
     from .stages import Bench
 
     store = store_of(chosen.stages)
     log.info("stages: %s (safe to delete)", store.folder)
+    if chosen.trial:
+        log.warning("%s", trial.WARNING)
     head = results.header(name, chosen.seed, mask, overrides)
     data = load(chosen.data, chosen.seed, folder, mask)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
-    auditor = Auditor(bench, chosen.auditor)
+    auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)
     auditor.check()
+    policy = chosen.algorithm.role == "policy"
+    jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward))
     data = _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
-    bench.description(chosen.algorithm, chosen.recipe)
+    stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
+    foretell(stages)
+    bench.number(stages)
     recipe, bought = budgets.as_steps(bench, chosen.algorithm, chosen.recipe, chosen.budget, name)
+    if bought and chosen.trial:
+        recipe = dataclasses.replace(recipe, steps=min(recipe.steps, chosen.recipe.steps))
     if bought:
         head["config"]["recipe"]["steps"] = recipe.steps
+    if bought:
+        bench.number(stages_of(bench, chosen.algorithm, recipe, name, auditor))
     stage = bench.train(chosen.algorithm, recipe, name)
     evaluation = bench.evaluate(chosen.algorithm, recipe, name)
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
@@ -66,7 +80,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
-    for remark in (said := remarks(found)):
+    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
+    for remark in said:
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)
@@ -91,13 +106,15 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     results.copy_metrics(stage, folder)
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
+    if chosen.trial:
+        told["trial"] = trial.WARNING
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
     answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template)
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
     results.write_json(folder / "result.json", mask.hide(result))
     show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
 
@@ -200,12 +217,13 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
                           "fix: it needs no merging")
+    model = dataclasses.replace(model, max_length=2, max_prompt_length=1)  # no text is read, of whatever length
     import torch
 
     from ..data.template import Template
     from ..models import adapters
-    from ..models.model import load_base, load_config, load_tokenizer
-    from .hand_over import hand_over
+    from ..models.model import end_ids, load_base, load_config, load_tokenizer
+    from .hand_over import hand_over, merged_card
 
     if getattr(load_config(model), "quantization_config", None):
         raise ConfigError(f"model.name: found {model.name}, whose weights are quantised already; expected plain "
@@ -216,5 +234,7 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
     base = load_base(whole, torch.device("cpu"))
     adapters.merge(base, source).save_pretrained(folder / "merged")
-    hand_over(template, folder / "merged")
+    hand_over(template, folder / "merged", end_ids(model))
+    with results.whole(folder / "merged/README.md") as file:
+        file.write_text(merged_card(model.name, source, whole.precision), encoding="utf-8")
     print(f"merged model: {folder / 'merged'}")

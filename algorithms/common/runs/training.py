@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..algorithm import Algorithm, Context, Recipe, RewardSource
+from ..data.cuts import tell_cut_examples
 from ..data.template import Example
 from ..data.tokenized import Tokenized
 from ..models.export import frozen_role, role_digest, save_role
 from ..support.errors import ConfigError
 from ..support.memory import reset_peak_memory
+from ..support.phases import progress
 from ..support.seeds import derive
 from ..training import loop, references
 from ..training.pace import FILE, measure
+from ..training.written import write_report
 
 if TYPE_CHECKING:  # named here, not run: what a bench is made of stands in the key itself
     from ..models.model import Models
@@ -38,7 +41,7 @@ def train(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict[st
     reset_peak_memory(context.models.device)
     algorithm.fit(context)
     if not (target / "fit.json").exists():  # it takes no steps
-        loop.write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
+        write_report(context, [], seconds=0.0, steps=0, tokens=0, trainable=0)
     save_role(context.models, algorithm.role, target)
     (target / "state.json").write_text(json.dumps(algorithm.state_dict(), allow_nan=False), encoding="utf-8")
 
@@ -60,7 +63,6 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
              source: RewardSource | None, scored: dict[str, Path], identity: dict, name: str, target: Path,
              work: Path) -> Context:
     train, heldout = bench.view(algorithm.view)
-    log.info("%s: %s on %d records (%s)", name, type(algorithm).__name__, len(train), algorithm.view)
     models, batch_size = bench.models, bench.eval.batch_size
     models.clear_roles()
     for role, folder in inputs.items():
@@ -70,11 +72,16 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
     tokenize = functools.partial(models.tokenize, every_turn=algorithm.every_turn)
     examples = Tokenized(train, tokenize)
     watched = [tokenize(record) for record in heldout] if bench.trainer.evaluate_every else []
-    context = Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store, loop.fit,
+    context = Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store,
+                      bench.loop or loop.fit,
                       name, bench.run_folder, bench.data, train, heldout, identity, scorer)
     seen = [] if algorithm.works_when_asked else context.visited()
-    for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
-        examples[index]
+    with progress(f"{name}, tokenising", len(seen), "records") as advance:
+        for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it
+            examples[index]
+            advance()
+    limits = models.config.max_length, models.config.max_prompt_length
+    tell_cut_examples(name, (examples[index] for index in seen), *limits)
     if algorithm.stores_reference:
         context.meter.seconds = _store_reference(bench, inputs["reference"], (examples[i] for i in seen), watched)
     return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -23,16 +24,28 @@ def local_folder(name: str) -> str:
     return name
 
 
-def commit() -> str | None:
-    """The project's commit, with "+changes" where the work tree differs; None outside a checkout. Git is asked once."""
-    return commit_of(project())
+def commit(code: Iterable[Path] = ()) -> str | None:
+    """The project's commit, with "+changes" where the work tree differs, or one of the files in ``code``, which a run
+    computes with, is not in the commit: ignored, or outside the project. None outside a checkout."""
+    found = commit_of(project())
+    if found is None or found.endswith("+changes"):
+        return found
+    known = {(project() / name).resolve() for name in _known(project())}
+    return found + "+changes" * any(path.resolve() not in known for path in code)
+
+
+@cache
+def _known(folder: Path) -> tuple[str, ...]:
+    """The files below a folder that git knows, as paths from there."""
+    return tuple(filter(None, (_git(folder, "ls-files", "-z") or "").split("\0")))
 
 
 @cache
 def commit_of(folder: Path) -> str | None:
-    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it."""
+    """The commit of a folder, with "+changes" where one of its files was changed or git does not know code in it.
+    Git is asked once."""
     status = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=all", "-z", "--", ".")
-    known = _git(folder, "ls-files", "-z")
+    known = _known(folder)
     if status is None or not known:
         return None
     head, changed, unknown = "", False, []
@@ -47,10 +60,10 @@ def commit_of(folder: Path) -> str | None:
         return None
     prefix = _git(folder, "rev-parse", "--show-prefix") or ""  # status tells paths from the repository's top
     inside = [path.removeprefix(prefix.strip()) for path in unknown]
-    return head + ("+changes" if changed or any(_is_code(path, known.split("\0")) for path in inside) else "")
+    return head + ("+changes" if changed or any(_is_code(path, known) for path in inside) else "")
 
 
-def _is_code(path: str, known: list[str]) -> bool:
+def _is_code(path: str, known: Iterable[str]) -> bool:
     """Whether a file that git does not know is a module, or a setting or template that lies where the project's code
     does: runs and users' data hold none of the one, and lie elsewhere than the other.
 

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: one message on stderr, no traceback, exit status 2."""
 
 import errno
+import os
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -28,6 +29,10 @@ class TrainingError(UserError):
     """Training that cannot go on (NaN or infinite loss): names the step, the records and the last good checkpoint."""
 
 
+class Stopped(UserError):
+    """A job that was ended from outside, or never began: nothing is wrong with it, and the same command goes on."""
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether an error says that a disk, or a share of it, is full."""
     # safetensors and torch wrap the system's error in their own, which carries only its text.
@@ -49,3 +54,14 @@ def full_disk(error: BaseException, doing: str, kept: str = "", key: str = "stag
     elsewhere = f", or set {key} to another disk" if key else ""
     return UserError(f"disk full while {doing} ({error}){kept and f'; {kept}'}; fix: free some space{elsewhere}, and "
                      "run the same command again")
+
+
+def raised_in(error: Exception) -> str:
+    """What a user's function raised, for whom called it: its type, message and place in the function."""
+    said = " ".join(str(error).split())[:200]
+    trace = error.__traceback__.tb_next
+    # Hydra's own frames lie around a _target_
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
+    return f"{type(error).__name__}{': ' * bool(said)}{said}{place}"

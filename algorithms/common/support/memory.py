@@ -44,6 +44,18 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def room_bytes(device: torch.device) -> int:
+    """All the memory that there is: the device's, or of the machine's what nothing else uses now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (free,) = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        return free + int((_PROCESS / "statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
 def release() -> None:
     """Free what nothing names any more: models and their roles name each other, so they wait for the collector."""
     gc.collect()

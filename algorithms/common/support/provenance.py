@@ -103,6 +103,17 @@ def installed(libraries: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def files_of(names: Iterable[str]) -> list[Path]:
+    """The source files of dotted names, which are not run; nothing for libraries and for names that are not found."""
+    found = []
+    for name in names:
+        while name and (where := _where(name)) is None:
+            name = name.rpartition(".")[0]
+        if name and where.file is not None and not _in_library(where.file):
+            found.append(where.file)
+    return found
+
+
 def origins(value: Any, seen: tuple[int, ...] = ()) -> Iterator[tuple[str, str]]:
     """(module, qualified name) of all classes and functions in a value: in fields, partials, what functions enclose."""
     if value is None or isinstance(value, (str, int, float, bytes)) or id(value) in seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -20,3 +21,8 @@ def quieten() -> None:
         return
     for category in CATEGORIES:
         warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(LIBRARIES)})(\.|$)")
+
+
+def without_bars() -> None:
+    """No bars of what the libraries load and download, if they are imported after this."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"    # transformers goes by it too

@@ -34,6 +34,7 @@ from .checkout import commit
 from .differences import differences, listed, value_at
 from .digests import content_hash, file_digest, files_below
 from .errors import ConfigError, UserError, full_disk
+from .progress import tell
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Store:
                     self._tell(entry, f"{name}: kept stage {entry.name} is used, {_made(_manifest(entry))}")
                 return entry
             self._make_rooms()  # a user may have emptied the folder since
-            with self._lock(entry.name):
+            with self._lock(entry.name, name or kind):
                 self._sweep(entry.name)
                 if os.path.lexists(entry) and (damage := _damage(entry, key)):
                     log.warning("stage %s in %s is damaged (%s); it is built again", entry.name, self.folder, damage)
@@ -177,13 +178,15 @@ class Store:
         _remove(grave)
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str, stage: str) -> Iterator[None]:
         lock = FileLock(self.folder / ".locks" / f"{name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             log.info("stage %s is being built by another process; waiting for it", name)
+            tell(f"waiting for {stage}")
             lock.acquire()
+        tell(stage)
         try:
             yield
         finally:

@@ -9,7 +9,6 @@ to the same losses as if it had not been killed.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import torch
-from tqdm import tqdm
 
 from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
 from ..data.batches import longest_first
@@ -30,10 +28,13 @@ from ..data.tokenized import batch_indices
 from ..support.clock import Clock
 from ..support.errors import TrainingError
 from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from ..support.phases import progress
+from ..support.progress import tell
 from ..support.seeds import derive, permutation
 from . import checkpoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
+from .written import GrowingMetrics, write_report
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
             means.add(loss.metrics)
             # backward frees no inputs of gradient checkpoints: they live as long as anything names the graph
             loss = shares = share = objective = None
+        if train:
+            context.tick(len(group) / (len(experience) * context.recipe.inner_epochs))
     return {**values, **means.means()}
 
 
@@ -173,7 +176,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     resumed = run.step
     context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
     context.models.used.clear()
-    with deferred_interrupt() as interrupted, _display(run) as show:
+    with deferred_interrupt() as interrupted, display(run) as show:
         while run.step < run.total:
             show(run.advance())
             if interrupted[0] or run.step % context.trainer.checkpoint_every == 0 and run.step < run.total:
@@ -199,22 +202,31 @@ def _check_records(algorithm: Algorithm, context: Context) -> None:
 
 
 @contextmanager
-def _display(run: "Run") -> Iterator[Callable[[dict], None]]:
-    """A function that shows a step's metrics, on the progress bar and in the trackers."""
+def display(run: "Run") -> Iterator[Callable[[dict], None]]:
+    """A function that shows a step's metrics, on the progress bar and in the trackers. Of ``run`` it asks its context,
+    total, step (those done) and lines.
+    """
     context, trainer = run.context, run.context.trainer
     with (Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
-          tqdm(total=run.total, initial=run.step, desc=context.name, unit="step", disable=not trainer.progress,
-               mininterval=1.0, file=sys.stderr) as bar):
+          progress(context.name, run.total, "steps", run.step, digits=1) as advance):
+        context.tick = advance
+        grown = GrowingMetrics(context.run_folder)
 
         def show(line: dict) -> None:
             trackers.log(line, line["step"])
-            bar.update()
+            grown.add(line)
+            tell(context.name, run.step, run.total)
             loss = sum(value for name, value in line.items() if name.startswith("loss/"))
-            bar.set_postfix({"loss": f"{loss:.4f}", "tok/s": f"{line['tokens_per_second']:.0f}"}, refresh=False)
+            advance.note = f"loss {loss:.4f}, {line['tokens_per_second']:.0f} tok/s"
+            advance(line["step"] - advance.done)  # a batch may be left before all of its micro-batches
 
         for line in run.lines:
             trackers.log(line, line["step"])  # this run's folder is a new one: it gets the whole curve
-        yield show
+            grown.add(line)
+        try:
+            yield show
+        finally:
+            context.tick = lambda share: None
 
 
 class Run:
@@ -310,33 +322,6 @@ class Run:
         self.tokens, self.lines = state["tokens"], state["lines"]
         self._began = time.monotonic() - state["seconds"]
         log.info("%s goes on from step %d (%s)", context.name, self.step, context.work)
-
-
-def _write_lines(path: Path, table: list[dict]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in table)
-
-
-def write_report(context: Context, lines: list[dict], seconds: float, steps: int, tokens: int, trainable: int) -> None:
-    """What training leaves besides weights: metrics.jsonl, a line per step, and fit.json, what it took; where it
-    sampled, also rollouts.jsonl, one of each step.
-    """
-    numbers = [{name: value for name, value in line.items() if not name.startswith(SAMPLE)} for line in lines]
-    _write_lines(context.target / "metrics.jsonl", numbers)
-    shown = [{name.removeprefix(SAMPLE): value for name, value in line.items() if name.startswith(SAMPLE)}
-             for line in lines]
-    if any(shown):
-        _write_lines(context.target / "rollouts.jsonl",
-                     [{"step": line["step"], **sample} for line, sample in zip(lines, shown)])
-    models, meter, records = context.models, context.meter, len(context.examples) if steps else 0
-    seen = context.visited() if steps else ()
-    report = {"seconds": seconds + meter.seconds, "steps": steps, "tokens_trained": tokens,
-              "tokens_sampled": meter.tokens_sampled, "reward_queries": meter.reward_queries,
-              "trainable_parameters": trainable,
-              "peak_memory_bytes": max(peak_memory_bytes(models.device), meter.peak_memory_bytes),
-              "resident_models": len(models.used), "records": records,
-              "truncated": sum(context.examples[index].truncated for index in seen)}
-    (context.target / "fit.json").write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],

@@ -25,6 +25,7 @@ from ..data.batches import Batch, longest_first
 from ..data.template import Example
 from ..models.model import Models, Role
 from ..support.digests import content_hash
+from ..support.phases import in_parts
 from ..support.provenance import code_of, versions
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class StoredLogprobs:
         """[K sums] per example."""
         self.computed += len(examples)
         results: list[list[float]] = [[] for _ in examples]
-        for members in longest_first([example.length for example in examples], batch_size):
+        parts = longest_first([example.length for example in examples], batch_size)
+        for members in in_parts("reference log-probabilities", parts, len(examples), "records"):
             with torch.no_grad():
                 batch = self._role.models.collate([examples[i] for i in members])
                 sums = self._role.token_logprobs(batch).sum(-1).tolist()  # (B, K)

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard or Weights & Biases, through accelerate's trackers; none asked, nothing imported."""
+"""Metrics to TensorBoard, Weights & Biases or Trackio, through accelerate's trackers; none asked, nothing imported."""
 
 from __future__ import annotations
 

@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
+from typing import ClassVar
 
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets
-from ..records.loading import SHOWN, Loader, LoadReport
+from ..records.loading import Loader
 from ..records.mixing import capped_rates, flags, quotas, walk
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
+from ..records.told import SHOWN, LoadReport
 from ..records.views import prompts
 from .task_file import Pattern, TaskFile, TaskRow, ask
 from .task_finding import find_tasks, locate
@@ -89,6 +91,8 @@ class InstructionData:
     heldout: float = 0.1
     evaluation: int = 128
     on_bad_row: str = "error"
+
+    in_trial: ClassVar[dict[str, int]] = {"examples": 64, "cot_examples": 16, "evaluation": 2}
 
     def __post_init__(self):
         require(self, "data", cap=at_least(1), rate=at_least(1), shots=at_least(1), evaluation=at_least(1),

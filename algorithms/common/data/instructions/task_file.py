@@ -5,7 +5,7 @@ As in FLAN (Wei et al. 2021, arXiv 2109.01652).
     name: city                       # default: the file's stem
     cluster: qa
     file: city.jsonl.gz              # rows: beside this YAML, or in data.path; null: a file there that no task names
-    format, header, quoting, delimiter, rows    # as for data=file
+    format, encoding, header, quoting, delimiter, rows    # as for data=file
     columns: {question: q}           # our field → column; empty: the file's own names. There is a field `answer`
     unescape: false                  # the two characters \\n in a field become a line break
     key: person                      # its value decides whether a row is held out; null: all that the prompts show
@@ -98,6 +98,7 @@ class TaskFile:
     header: bool = True
     quoting: bool = True
     delimiter: str | None = None
+    encoding: str | None = None
     rows: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     unescape: bool = False
@@ -221,7 +222,7 @@ class TaskFile:
 
     def _source(self, path: str) -> Source:
         return Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows,
-                      task=self.path)
+                      task=self.path, encoding=self.encoding)
 
     def record(self, raw: Any) -> Record:
         """The row as it is kept; raises BadRow."""
@@ -327,8 +328,8 @@ def read_task(path: str) -> TaskFile:
 
 
 _TYPES = {"name": str, "cluster": str, "file": str | None, "templates": list, "format": str | None, "header": bool,
-          "quoting": bool, "delimiter": str | None, "rows": str | None, "columns": dict, "unescape": bool,
-          "key": str | None, "unit": str | None, "options": str | list | None, "listed": bool,
+          "quoting": bool, "delimiter": str | None, "encoding": str | None, "rows": str | None, "columns": dict,
+          "unescape": bool, "key": str | None, "unit": str | None, "options": str | list | None, "listed": bool,
           "natural": str | dict | None,
           "inverted": list, "unseen": list, "cot": list, "answer_after": str}
 

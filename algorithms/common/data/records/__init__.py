@@ -5,10 +5,10 @@ run. A file goes through ``readers`` (with ``lines`` and ``json_rows``: rows), `
 ``columns`` or ``mappers`` and ``filters`` (records) and ``loading`` (counts, errors).
 """
 
-from .loading import LoadReport
 from .record import Messages, Record, further, parse_transcript, prompt_hash, render_transcript
 from .sets import DataSets, FileData, Gold, Measure, data_view, view_sets
 from .storage import Records, cache_folder, set_cache_folder
+from .told import LoadReport
 from .values import BadRow, Skipped
 from .views import demonstrations, pairs, preferred, prompts, ranked, rated, split
 

@@ -6,7 +6,7 @@ cannot be used raises BadRow.
 A prompt is messages where it is given as turns or as an HH transcript with an open last turn, where the file has a
 system column, and where a response came as turns, which may repeat the prompt; else it is text. Turns are a list of
 them, one alone, an object of lists, the JSON text of a list (``values.turns_of``), and, for a response beside a prompt,
-an HH transcript. All other text is used as it is: a prompt of several turns in a JSON list of texts needs a mapper.
+an HH transcript. Prompts that are lists of texts are turns, too (``turn_lists``). All other text is used as it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,8 +15,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from .judged import Winners, rank_scores
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
+from .turn_lists import turns_listed
 from .values import (
     BadRow,
     Skipped,
@@ -33,11 +35,13 @@ from .values import (
     turns_of,
 )
 
-FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages")
+FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages",
+          "winner", "rank", "ranks")
 LAYOUTS = {
     frozenset(layout.split()) for layout in (
         "prompt chosen rejected", "prompt chosen rejected scores", "chosen rejected", "prompt response",
         "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
+        "prompt responses winner", "prompt responses ranks", "prompt response rank",
         "messages label", "prompt", "response")
 }
 CONVENTIONS = {                     # column → the field it is read as
@@ -50,8 +54,6 @@ CONVENTIONS = {                     # column → the field it is read as
     "text": "response", "responses": "responses", "scores": "scores", "score": "score", "label": "label",
     "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
 }
-
-
 CUT = "the end of a conversation, after its last answer that is to be learned (weight 0 or train: false)"
 OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
 
@@ -62,14 +64,17 @@ class Layout:
 
     A system column, and one with such a name (OPTIONAL) that another is joined with, may be null or absent in a row: it
     then adds nothing.
-    textual: all values are text (CSV, TSV): numbers and labels are parsed from it.
+    listed: the prompt is a list of texts, its turns. winners: how the winner's column names one of the responses.
+    empty: responses may have no text.
     known: by convention, the columns of the first rows and the optional ones of all: a value in another with a meaning
     of its own makes a bad row.
     template: the prompt as (text, column after it or None) in turn; its columns are then those of the prompt.
     """
 
     columns: Mapping[str, str | list[str]]
-    textual: bool = False
+    listed: bool = False
+    winners: Winners | None = None
+    empty: bool = False
     known: frozenset[str] | None = None
     template: list[tuple[str, str | None]] | None = None
 
@@ -119,7 +124,7 @@ class Layout:
                              f"correct the row, or name the columns to read: {self.by_name}")
         fields = _Fields(self, row)
         record = fields.record()
-        check(record, self.columns)
+        check(record, self.columns, self.empty)
         return [record, *fields.skipped]
 
     def joined(self, rows: list[Any]) -> list[Record | Skipped]:
@@ -144,7 +149,7 @@ class Layout:
         extras = [record.extras[0] if record.extras else {} for record in records]
         record = Record(records[0].prompt, [record.responses[0] for record in records], scores,
                         extras=extras if any(extras) else None)
-        check(record, self.columns)
+        check(record, self.columns, self.empty)
         return [record, *skipped]
 
     def _column(self, *fields: str) -> str:
@@ -178,10 +183,10 @@ def option(columns: Mapping[str, str | list[str]]) -> str:
     return override("data.columns", "{" + ", ".join(named) + "}")
 
 
-def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({})):
+def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({}), empty: bool = False):
     """What every record read from a file must hold, whoever made it; raises BadRow.
 
-    columns: field → column, to name the column in the message; a mapper's records have none, and may be ties.
+    columns: field → column, to name the column in the message; a mapper's records have none.
     """
     column = partial(column_of, columns)
     if not isinstance(record.prompt, str):
@@ -192,7 +197,7 @@ def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyT
     if asks and not any(text.strip() for text in _asked_texts(record.prompt)):
         raise BadRow("empty prompt", column("prompt", "chosen", "messages", "prompt"), "an empty prompt", "some text")
     for index, response in enumerate(record.responses):
-        if not response.strip():
+        if not empty and not response.strip():
             raise BadRow("empty response", response_column(columns, index), "an empty response", "some text")
     if record.scores is not None and len(record.responses) > 1:
         _check_compared(record, columns)
@@ -206,14 +211,11 @@ def _asked_texts(prompt: str | Messages) -> list[str]:
 
 
 def _check_compared(record: Record, columns: Mapping[str, str | list[str]]):
-    """Refuses a comparison of equal texts, and by columns a pair of equal scores."""
+    """Refuses a comparison of equal texts; equal scores are a tie."""
     pair, tied = len(record.responses) == 2, len(set(record.scores)) == 1
     if len(set(record.responses)) == 1 and (pair or not tied):
         raise BadRow("identical pair", column_of(columns, "rejected", "response", "responses"),
                      f"the same text {'twice' if pair else 'in all'}", "two different responses")
-    if columns and pair and tied:
-        raise BadRow("tied pair", column_of(columns, "score", "label", "scores"), "two equal scores",
-                     "one response better than the other")
 
 
 class _Fields:
@@ -338,7 +340,8 @@ class _Fields:
             value = "".join(text + ("" if name is None else text_of(self._cell(name), name)) for text, name in template)
         else:
             value = self._value("prompt")
-            turns = turns_of(value, self._column("prompt"))
+            turns = (turns_listed(value, self._column("prompt")) if self.layout.listed
+                     else turns_of(value, self._column("prompt")))
         if turns is not None:
             return turns, None
         parsed = parse_transcript(value)
@@ -361,21 +364,24 @@ class _Fields:
         return [{"role": "system", "content": system}, *prompt]
 
     def _scores(self, count: int) -> list[float] | None:
-        textual = self.layout.textual
         if "label" in self.columns:
-            return [label_of(self._value("label"), self._column("label"), textual)]
+            return [label_of(self._value("label"), self._column("label"))]
         if "score" in self.columns:
-            return [number_of(self._value("score"), self._column("score"), textual)]
-        if "scores" not in self.columns:
+            return [number_of(self._value("score"), self._column("score"))]
+        if "winner" in self.columns:
+            return self.layout.winners.scores(self._value("winner"), self._column("winner"))
+        if "rank" in self.columns:
+            return rank_scores([self._value("rank")], self._column("rank"))
+        if not (field := next((one for one in ("scores", "ranks") if one in self.columns), "")):
             return None
-        names, name = self.columns["scores"], self._column("scores")
+        names, name = self.columns[field], self._column(field)
         if isinstance(names, str):
             values = list_of(self._cell(names), name, "a list of numbers")
         else:
             values = [self._cell(one) for one in names]
         if len(values) != count:
-            raise BadRow("unequal lengths", name, f"{len(values)} scores for {count} responses", "as many as responses")
-        return [number_of(value, name, textual) for value in values]
+            raise BadRow("unequal lengths", name, f"{len(values)} {field} for {count} responses", "one for each")
+        return rank_scores(values, name) if field == "ranks" else [number_of(value, name) for value in values]
 
 
 def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:

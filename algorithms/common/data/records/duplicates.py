@@ -104,7 +104,7 @@ class _Index:
         for name in names:
             for start in range(0, len(places[name]), BATCH):
                 batch = sets[name].select(places[name][start:start + BATCH])
-                batch_keys, batch_counts = _keys([shingles(prompt) for prompt in prompts(batch)])
+                batch_keys, batch_counts = band_keys([shingles(prompt) for prompt in prompts(batch)])
                 keys.append(batch_keys)
                 self.counts.append(batch_counts)
         keys, self.counts = np.concatenate(keys), np.concatenate(self.counts)
@@ -120,7 +120,7 @@ class _Index:
     def look_up(self, name: str, records: Records, rows: np.ndarray, threshold: float):
         """Compare a batch of training prompts with the held-out prompts that share a key."""
         sets = [shingles(prompt) for prompt in prompts(records.select(rows))]
-        keys, counts = _keys(sets)
+        keys, counts = band_keys(sets)
         before = len(self.found.pairs)
         for row, held in self._candidates(keys, counts, threshold):
             if self.matched[held]:
@@ -188,21 +188,21 @@ def _word_hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
 
 
-def _keys(sets: list[set[tuple[str, ...]]]) -> tuple[np.ndarray, np.ndarray]:
+def band_keys(sets: list[set[tuple[str, ...]]]) -> tuple[np.ndarray, np.ndarray]:
     """(n, BANDS) uint32 keys and (n,) sizes of n sets; the keys of an empty set mean nothing."""
     minima = np.full((len(sets), BANDS * ROWS), np.iinfo(np.uint64).max)
     for row, found in enumerate(sets):
         first = np.fromiter((_word_hash(pair[0]) for pair in found), np.uint64, len(found))
         last = np.fromiter((_word_hash(pair[-1]) for pair in found), np.uint64, len(found))
-        mixed = _mix(first * np.uint64(3) + last)
+        mixed = mixed_bits(first * np.uint64(3) + last)
         for start in range(0, len(mixed), 4096):
             hashes = np.outer(_FACTORS, mixed[start:start + 4096]) + _SHIFTS[:, None]
             np.minimum(minima[row], hashes.min(axis=1), out=minima[row])
-    folded = _mix((minima.reshape(len(sets), BANDS, ROWS) * _FOLDS).sum(axis=2))
+    folded = mixed_bits((minima.reshape(len(sets), BANDS, ROWS) * _FOLDS).sum(axis=2))
     return (folded >> np.uint64(32)).astype(np.uint32), np.fromiter(map(len, sets), np.int64, len(sets))
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mixed_bits(x: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64: every bit of the input changes about half of the output's."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

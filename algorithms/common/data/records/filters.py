@@ -11,7 +11,7 @@ from .values import BadRow, cell, number_of
 
 def at_least(row: dict, column: str, value: float) -> bool:
     """Whether the number in `column` is `value` or more."""
-    return number_of(cell(row, column), column, textual=True) >= value
+    return number_of(cell(row, column), column) >= value
 
 
 def equals(row: dict, column: str, value: str | int | float | bool | None) -> bool:
@@ -19,7 +19,7 @@ def equals(row: dict, column: str, value: str | int | float | bool | None) -> bo
     found = cell(row, column)
     if isinstance(found, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return number_of(found, column, textual=True) == value
+            return number_of(found, column) == value
         except BadRow:      # other text
             return False
     return found == value
@@ -27,4 +27,15 @@ def equals(row: dict, column: str, value: str | int | float | bool | None) -> bo
 
 def differ(row: dict, columns: list[str]) -> bool:
     """Whether the numbers in `columns` are not all equal: without it, ties."""
-    return len({number_of(cell(row, column), column, textual=True) for column in columns}) > 1
+    return len({number_of(cell(row, column), column) for column in columns}) > 1
+
+
+def short(row: dict, characters: int) -> bool:
+    """Whether all the texts of a row, however nested, have at most so many characters together."""
+    return _characters(row) <= characters
+
+
+def _characters(value) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_characters, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0

@@ -9,8 +9,9 @@ from jinja2 import Environment, StrictUndefined
 
 from ...support.terminal import printable
 from .inspection import QUANTILES
-from .loading import turn_key_told
 from .sets import HELD_OUT, TRAINING
+from .shards import grouped
+from .told import turn_key_told
 
 SETS = {
     "preferences": "judged responses trained on", "demonstrations": "responses to imitate",
@@ -33,7 +34,7 @@ def page(report: dict[str, Any], title: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=_visible)
     environment.filters |= {"number": number, "percent": percent, "bars": bars}
-    environment.globals["turn_key_told"] = turn_key_told
+    environment.globals |= {"turn_key_told": turn_key_told, "grouped": grouped}
     others = {key.replace("_", " "): value for key, value in report.items() if key not in SHOWN and value}
     columns = list(dict.fromkeys(key for counts in report["sources"].values() for key in counts))
     return environment.from_string(PAGE).render(
@@ -100,7 +101,8 @@ def terminal(report: dict[str, Any]) -> str:
               for reason, count in report["dropped"].items()]
     lines += [f"  filtered {number(count)}: {name}" for name, count in report["filtered"].items()]
     lines += [f"  skipped {number(count)} times: {what}" for what, count in report["skipped"].items()]
-    lines += [f"  columns not read in {path}: {', '.join(names)}" for path, names in report["ignored_columns"].items()]
+    lines += [f"  columns not read in {path}: {', '.join(names)}"
+              for path, names in grouped(report["ignored_columns"]).items()]
     lines += [f"  {turn_key_told(name, count)}" for name, count in report["turn_keys"].items()]
     lines += [f"  {name} made from: {source}" for name, source in report["fallbacks"].items()]
     lines += [f"  source {name}: {_source(counts)}" for name, counts in list(report["sources"].items())[:SOURCES]]
@@ -108,6 +110,8 @@ def terminal(report: dict[str, Any]) -> str:
         lines.append(f"  … {len(report['sources']) - SOURCES} more sources (the report has them)")
     if report["duplicates"]:
         lines.append(f"  {number(report['duplicates'])} duplicate records (kept)")
+    if report["contradictions"]:
+        lines.append(f"  {number(report['contradictions'])} contradictory labels: pairs ordered in both ways (kept)")
     lines += ["", f"  {'':14s} {'records':>9s} {'prompts':>9s}  {'responses':12s} {'words of a prompt':24s} "
                   "words of a response"]
     for name in (*TRAINING, *HELD_OUT, "audit", "choices"):
@@ -297,10 +301,10 @@ details { margin: .8rem 0; padding: .6rem; background: var(--panel); border-radi
 <p>Nothing was dropped.</p>
 {% endif %}
 <ul>
-{% for path, layout in report.layouts.items() %}
+{% for path, layout in grouped(report.layouts).items() %}
 <li><code>{{ path }}</code> read as {{ layout }}</li>
 {% endfor %}
-{% for path, names in report.ignored_columns.items() %}
+{% for path, names in grouped(report.ignored_columns).items() %}
 <li><code>{{ path }}</code>: columns not read: {{ names|join(", ") }}</li>
 {% endfor %}
 {% for name, count in report.filtered.items() %}

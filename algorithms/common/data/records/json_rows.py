@@ -57,9 +57,9 @@ def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
     raise data_error(path, line, "row", found, "one valid JSON value", fix)
 
 
-def json_lines(source: File, gz: bool) -> Iterator[Row]:
+def json_lines(source: File) -> Iterator[Row]:
     """One JSON value on a line; blank lines are counted."""
-    for number, line in lines(source, gz):
+    for number, line in lines(source):
         start = _SPACE.match(line).end()
         if start == len(line):
             source.blank_lines += 1
@@ -71,7 +71,7 @@ def json_lines(source: File, gz: bool) -> Iterator[Row]:
         yield Row(number, value)
 
 
-def optional_keys(source: File, gz: bool, names: set[str]) -> set[str]:
+def optional_keys(source: File, names: set[str]) -> set[str]:
     """Those of the names that are a key of some row.
 
     What seems to hold none is not decoded, nor what follows a broken row.
@@ -80,7 +80,7 @@ def optional_keys(source: File, gz: bool, names: set[str]) -> set[str]:
     key = re.compile(f"({'|'.join(map(re.escape, sorted(written)))})[ \\t]*:")
     found: set[str] = set()
     try:
-        for value in (_lines_with if source.kind.startswith("jsonl") else _rows_with)(source, gz, key):
+        for value in (_lines_with if source.kind.startswith("jsonl") else _rows_with)(source, key):
             if isinstance(value, dict):
                 found |= names & value.keys()
             if found == names:
@@ -90,20 +90,20 @@ def optional_keys(source: File, gz: bool, names: set[str]) -> set[str]:
     return found
 
 
-def _lines_with(source: File, gz: bool, key: re.Pattern) -> Iterator[Any]:
-    for number, line in lines(source, gz):
+def _lines_with(source: File, key: re.Pattern) -> Iterator[Any]:
+    for number, line in lines(source):
         if key.search(line):
             yield _decode(source.path, number, line, _SPACE.match(line).end())[0]
 
 
-def _rows_with(source: File, gz: bool, key: re.Pattern) -> Iterator[Any]:
-    if key.search(whole_text(source, gz)[0]):
-        yield from (row.value for row in json_file(source, gz))
+def _rows_with(source: File, key: re.Pattern) -> Iterator[Any]:
+    if key.search(whole_text(source)[0]):
+        yield from (row.value for row in json_file(source))
 
 
-def json_file(source: File, gz: bool) -> Iterator[Row]:
+def json_file(source: File) -> Iterator[Row]:
     """The rows of an array, or of the list `source.rows` of an object, numbered from 1."""
-    text, broken = whole_text(source, gz)
+    text, broken = whole_text(source)
     number = 0
     try:
         for number, value in enumerate((_array if source.rows is None else _within)(source, text), 1):
@@ -136,6 +136,7 @@ def _array(source: File, text: str) -> Iterator[Any]:
         at = _SPACE.match(text, at).end()
         if text[at:at + 1] not in (",", "]"):
             refuse("the end of the file inside the array" if at == len(text) else "no comma after a row")
+        source.part = at / len(text)
         yield value
         row += 1
         closed = text[at] == "]"

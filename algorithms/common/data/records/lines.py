@@ -1,23 +1,19 @@
 """Bytes of a file → lines and text, the row that readers give, and the one form of all errors in input data."""
 
 import codecs
-import gzip
 import re
 import shlex
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from itertools import chain, repeat
+from typing import IO, Any, NamedTuple, Protocol
 
 from ...support.errors import DataError
+from .packing import BROKEN, PACKINGS, NotOneFile, opened
 
-_MAGIC = (
-    (b"\x1f\x8b", "gzip data", "name the file .gz"),
-    (b"PAR1", "Parquet data", "name the file .parquet"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first"),
-    (codecs.BOM_UTF16_LE, "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (codecs.BOM_UTF16_BE, "UTF-16 text", "convert it: iconv -f UTF-16 -t UTF-8"),
-)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PARQUET = b"PAR1"
+UTF8 = "utf-8"
 
 
 class Row(NamedTuple):
@@ -33,6 +29,14 @@ class File(Protocol):
     path: str
     rows: str | None
     blank_lines: int
+    part: float | None          # which share of it is read, where `raw` does not tell
+    raw: IO[bytes] | None       # the file as it lies on the disk, while it is read
+
+    @property
+    def packing(self) -> str: ...
+
+    @property
+    def text_encoding(self) -> str: ...
 
     @property
     def kind(self) -> str: ...
@@ -71,11 +75,15 @@ def override(key: str, value: str) -> str:
     return shlex.quote(f"{key}={value}")
 
 
-def lines(source: File, gz: bool) -> Iterator[tuple[int, str]]:
+def lines(source: File) -> Iterator[tuple[int, str]]:
     """Decoded lines, split at line feeds only, which they keep; a byte order mark is left out."""
     number = 0
     try:
-        with _open(source.path, gz) as file:
+        with opened(source.path, source.packing) as (file, source.raw):
+            if source.text_encoding != UTF8:
+                for number, text in enumerate(_decoded(source, file), 1):
+                    yield number, text
+                return
             for number, line in enumerate(file, 1):
                 if number == 1:
                     _check_start(source, line)
@@ -83,53 +91,87 @@ def lines(source: File, gz: bool) -> Iterator[tuple[int, str]]:
                 try:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(source.path, number, error) from None
+                    raise _not_utf8(source, number, error) from None
                 yield number, text
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(source.path, number + 1, error) from None
+    except BROKEN as error:
+        raise unreadable(source.path, source.packing, number + 1, error) from None
 
 
-def whole_text(source: File, gz: bool) -> tuple[str, Callable[[int], DataError] | None]:
-    """All text that can be read, and what broke it (a function of the row it is met at) or None."""
-    data, broken = bytearray(), None
+def _decoded(source: File, file: IO[bytes]) -> Iterator[str]:
+    """The lines of text in another encoding, of which a line feed may be several bytes."""
+    decoder, left, number = codecs.getincrementaldecoder(source.text_encoding)(), "", 1
     try:
-        with _open(source.path, gz) as file:
+        for first, part in zip(chain([True], repeat(False)), file):
+            if first:
+                _check_start(source, part)
+            left += decoder.decode(part)
+            *whole, left = left.split("\n") if "\n" in left else [left]
+            for line in whole:
+                yield (line.removeprefix("\ufeff") if number == 1 else line) + "\n"
+                number += 1
+        left += decoder.decode(b"", True)
+    except UnicodeDecodeError as error:
+        raise _not_encoded(source, number, error) from None
+    if left:
+        yield left.removeprefix("\ufeff") if number == 1 else left
+
+
+def whole_text(source: File) -> tuple[str, Callable[[int], DataError] | None]:
+    """All text that can be read, and what broke it (a function of the row it is met at) or None."""
+    data, broken, encoding = bytearray(), None, source.text_encoding
+    try:
+        with opened(source.path, source.packing) as (file, source.raw):
             while part := file.read1(1 << 16):        # read() would lose what comes before a break
                 data += part
-    except (OSError, EOFError, zlib.error) as error:
-        broken = partial(_unreadable, source.path, error=error)
+    except BROKEN as error:
+        broken = partial(unreadable, source.path, source.packing, error=error)
     _check_start(source, bytes(data[:8]))
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    start = len(codecs.BOM_UTF8) if encoding == UTF8 and data.startswith(codecs.BOM_UTF8) else 0
+    refuse = _not_utf8 if encoding == UTF8 else _not_encoded
     try:
-        return data[start:].decode("utf-8"), broken
+        return data[start:].decode(encoding).removeprefix("\ufeff"), broken
     except UnicodeDecodeError as error:
-        return data[start:start + error.start].decode("utf-8"), broken or partial(_not_utf8, source.path, error=error)
+        return data[start:start + error.start].decode(encoding), broken or partial(refuse, source, error=error)
 
 
-def _open(path: str, gz: bool):
-    return gzip.open(path, "rb") if gz else open(path, "rb")
-
-
-def _unreadable(path: str, line: int, error: Exception) -> DataError:
-    if isinstance(error, EOFError):
-        return data_error(path, line, "file", "the end of the data inside a gzip stream", "a whole gzip file",
+def unreadable(path: str, packed: str, line: int, error: Exception) -> DataError:
+    """What breaks a file that is packed, or not (""), as one of BROKEN."""
+    if isinstance(error, NotOneFile):
+        return data_error(path, line, "file", str(error), "an archive of one data file",
+                          "unpack it, and set data.path to the folder")
+    if packed and (isinstance(error, EOFError) or "runcated" in str(error)):
+        name = PACKINGS[packed].name
+        return data_error(path, line, "file", f"the end of the data inside a {name} stream", f"a whole {name} file",
                           "fetch or write the file again")
-    if isinstance(error, (gzip.BadGzipFile, zlib.error)):
-        return data_error(path, line, "file", f"no valid gzip data ({error})", "a gzip file",
-                          "fetch the file again, or drop .gz from its name if it is plain text")
+    if packed and getattr(error, "errno", None) is None:
+        name, told = PACKINGS[packed].name, " ".join(str(error).split())
+        return data_error(path, line, "file", f"no valid {name} data ({told})", f"a {name} file",
+                          f"fetch the file again, or drop .{packed} from its name if it is plain text")
     return data_error(path, line, "file", f"an unreadable file ({error})", "a readable file", "check the file")
 
 
-def _not_utf8(path: str, line: int, error: UnicodeDecodeError) -> DataError:
-    return data_error(path, line, "row", f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}, not UTF-8",
-                      "UTF-8 text", "convert the file: iconv -f ENCODING -t UTF-8")
+def _not_utf8(source: File, line: int, error: UnicodeDecodeError) -> DataError:
+    told = source.option("encoding", "cp1252")
+    byte = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
+    return data_error(source.path, line, "row", f"{byte}, not UTF-8", "UTF-8 text",
+                      f"convert the file: iconv -f ENCODING -t UTF-8; or name its encoding, as in {told}")
+
+
+def _not_encoded(source: File, line: int, error: UnicodeDecodeError) -> DataError:
+    return data_error(source.path, line, "row", f"bytes that are no {source.text_encoding} ({error.reason})",
+                      f"text in that encoding ({source.key('encoding')})", f"correct {source.key('encoding')}")
 
 
 def _check_start(source: File, data: bytes):
-    packed = source.kind.endswith(".gz")
-    formats = {} if packed else {"gzip data": source.kind + ".gz", "Parquet data": "parquet"}
-    for magic, name, fix in _MAGIC:
+    """Refuses data that begin as those of another format do."""
+    base, packed = source.kind.partition(".")[0], source.packing
+    known = [(one.magic, f"{one.name} data" if ending != "zip" else "a zip archive", f".{ending}", f"{base}.{ending}")
+             for ending, one in PACKINGS.items()] + [(_PARQUET, "Parquet data", ".parquet", "parquet")]
+    for magic, name, ending, kind in known:
         if data.startswith(magic):
-            fix = fix.replace("name the file", "unpack the file and name it") if packed else fix
-            fix += f", or set {source.option('format', formats[name])}" if name in formats else ""
+            fix = f"{'unpack the file and name it' if packed else 'name the file'} {ending}"
+            fix += "" if packed else f", or set {source.option('format', kind)}"
             raise data_error(source.path, 1, "file", name, f"{source.kind} text in UTF-8", fix)
+    if source.text_encoding == UTF8 and data.startswith(_UTF16):
+        raise data_error(source.path, 1, "file", "UTF-16 text", f"{source.kind} text in UTF-8",
+                         f"set {source.option('encoding', 'utf-16')}, or convert it: iconv -f UTF-16 -t UTF-8")

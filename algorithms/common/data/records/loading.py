@@ -3,88 +3,28 @@
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from ...support.errors import DataError
-from .columns import OPTIONAL, Layout, check
+from .columns import CONVENTIONS, OPTIONAL, Layout, check
 from .groups import Groups, digest, texts
+from .judged import check_grouped, winners
 from .mapped import raised, typed
 from .readers import Hub, Row, Source, data_error, show
 from .recognition import recognise
 from .record import Record, further
-from .refused import RefusedRows, cut
+from .told import SHOWN, LoadReport, listed, record_kind, records_of
+from .turn_lists import cell_or_none, lists_of_turns
 from .values import BadRow, Skipped, cell, kind, text_of
+from .watching import watched
 
 PEEK = 100                      # rows whose columns decide the layout
-SHOWN = 5                       # rows named for each reason
-REASONS = 20                    # reasons whose first row is described
 TRIED = 64                      # rows of the largest group in which the one at fault is looked for
 Mapper = Callable[[Any], Record | list[Record | Skipped]]   # takes a row, or with data.group the list of a group's rows
 Filter = Callable[[dict], bool]
-
-
-@dataclass
-class LoadReport:
-    """What reading found. Nothing is dropped, ignored or replaced without an entry here."""
-
-    read: int = 0                                               # rows
-    kept: int = 0                                               # records
-    dropped: dict[str, int] = field(default_factory=dict)       # reason → rows
-    lines: dict[str, list[str]] = field(default_factory=dict)   # reason → PATH:LINE of the first few of them
-    first: dict[str, dict[str, Any]] = field(default_factory=dict)      # reason → what was found in the first of them
-    refused: RefusedRows = field(default_factory=RefusedRows, compare=False, repr=False)    # all of them
-    filtered: dict[str, int] = field(default_factory=dict)      # what data.filter refuses: filter → rows
-    duplicates: int = 0                                         # records whose prompt, responses and scores came before
-    strict_pairs: int = 0
-    kinds: dict[str, int] = field(default_factory=dict)         # kind of record → records
-    rows_without_records: int = 0                               # rows a mapper found nothing in
-    skipped: dict[str, int] = field(default_factory=dict)       # what is left out of rows → how often
-    blank_lines: int = 0
-    layouts: dict[str, str] = field(default_factory=dict)       # file → how its columns were read
-    columns: dict[str, dict] = field(default_factory=dict, compare=False, repr=False)   # file → our field → its column
-    ignored_columns: dict[str, list[str]] = field(default_factory=dict)
-    turn_keys: dict[str, int] = field(default_factory=dict)     # further key of turns → turns with it; weight: only 0
-    unread_turn_keys: list[str] = field(default_factory=list)   # those that the run's chat template does not read
-    fallbacks: dict[str, str] = field(default_factory=dict)     # named set → what it was made from
-    sources: dict[str, dict[str, int]] = field(default_factory=dict)    # part of a mixture → its counts
-
-    def to_dict(self) -> dict:
-        """As JSON-able values; the refused rows themselves are left out, and what the layouts tell already."""
-        told = asdict(replace(self, refused=None, columns={}))
-        del told["refused"], told["columns"]
-        return told
-
-    def refuse(self, path: str, line: int, bad: BadRow, group: Sequence[int] = ()):
-        """Leave out a row for what is said by `bad`, or with it all rows of its group, whose lines are given.
-
-        Every row counts under the reason and is told in `refused`.
-        """
-        told = {"path": path, "line": line, "reason": bad.reason,
-                **{part: cut(getattr(bad, part)) for part in ("field", "found", "expected", "fix")}}
-        lines = self.lines.setdefault(bad.reason, [])
-        for other in group or [line]:
-            self.dropped[bad.reason] = self.dropped.get(bad.reason, 0) + 1
-            beside = {"line": other, "found": cut(f"line {line} of the same group: {told['found']}")}
-            self.refused.append(told if other == line else told | beside)
-            if len(lines) < SHOWN:
-                lines.append(f"{path}:{other}")
-        first = self.first.setdefault(bad.reason, told)
-        if first["path"] == path and line < first["line"]:      # groups are not read in the order of lines
-            self.first[bad.reason] = told
-
-    def messages(self) -> dict[str, str]:
-        """Reason → what is wrong with its first row, in the order of the rows; of many reasons the first."""
-        paths = list(dict.fromkeys([*self.layouts, *(told["path"] for told in self.first.values())]))
-        rows = sorted(self.first.values(), key=lambda told: (paths.index(told["path"]), told["line"]))
-        return {told["reason"]: str(data_error(**{part: value for part, value in told.items() if part != "reason"}))
-                for told in rows[:REASONS]}
-
-    def places(self, reason: str) -> str:
-        """PATH:LINE of the first rows dropped for a reason, and … where there are more."""
-        return _listed(self.lines[reason], self.dropped[reason])
 
 
 class _Unit(NamedTuple):
@@ -102,17 +42,20 @@ class Loader:
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
     that cannot be used takes its whole group with it; a group whose rows lie in several files ends the reading.
-    filter: whether to take a row at all.
+    filter: whether to take a row at all. empty: a response may have no text.
     drop: leave out unusable rows; otherwise they are all listed in one DataError, which has them as `refused`.
     limit: stop after so many records.
     """
 
     def __init__(self, columns: Mapping[str, Any], mapper: Mapper | None, drop: bool, limit: int | None,
-                 template: str | None = None, group: str | None = None, filter: Filter | None = None):
+                 template: str | None = None, group: str | None = None, filter: Filter | None = None,
+                 empty: bool = False):
+        self.empty = empty
         self.columns, self.mapper, self.drop, self.limit = columns, mapper, drop, limit
         self.template, self.group, self.filter = template, group, filter
         self.report = LoadReport()
         self._elsewhere: set[bytes] = set()     # groups of the files before
+        self._columns: set[str] = set()         # of the file that is read: those that need no word
         self._kinds: Counter[str] = Counter()
         self._filtered: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -120,15 +63,16 @@ class Loader:
 
     def records(self, sources: Iterable[Source | Hub]) -> Iterator[Record]:
         """All usable records; raises DataError at the end where rows were unusable and `drop` is off."""
-        path = ""
-        for source in sources:
-            path = source.path
-            try:
-                yield from itertools.islice(self._of(source), self._left())
-            finally:
-                self.report.blank_lines += source.blank_lines
-            if self._left() == 0:
-                break
+        path, sources = "", list(sources)
+        with watched(sources):
+            for source in sources:
+                path = source.named
+                try:
+                    yield from itertools.islice(self._of(source), self._left())
+                finally:
+                    self.report.blank_lines += source.blank_lines
+                if self._left() == 0:
+                    break
         self.report.kinds = dict(self._kinds)
         self.report.filtered, self.report.skipped = dict(self._filtered), dict(self._skipped)
         self.report.turn_keys = dict(self._turn_keys)
@@ -149,16 +93,18 @@ class Loader:
             convert = layout.parts if self.group is None else layout.joined
         else:
             convert = self._mapped
-            self.report.layouts[source.path] = "by data.mapper"
+            self.report.layouts[source.named] = "by data.mapper"
         units = self._groups(source) if self.group is not None else (
-            _Unit([row.line], row.value) for row in self._passing(source.path, rows))
+            _Unit([row.line], row.value) for row in self._passing(source.named, rows))
         for unit in units:
             try:
+                if self.mapper is None:
+                    self._notice(source.named, unit.value if self.group is not None else [unit.value])
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
             except BadRow as bad:
-                self._refuse(source.path, unit, bad)
+                self._refuse(source.named, unit, bad)
                 continue
             self._skipped.update(part.what for part in made if isinstance(part, Skipped))
             records = [part for part in made if isinstance(part, Record)]
@@ -169,7 +115,7 @@ class Loader:
                 self._kinds[record_kind(record)] += 1
                 asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
                 self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
-                place = {"source": source.path, "line": unit.lines[0]}
+                place = {"source": source.named, "line": unit.lines[0]}
                 if self.group is not None:
                     place |= {"lines": unit.lines, "response_lines": _response_lines(record, unit)}
                 yield replace(record, meta=place | record.meta)
@@ -180,7 +126,7 @@ class Loader:
         if row is None and self.group is not None and self.mapper is not None:
             row = self._at_fault(unit.value)
             if row is None and len(unit.lines) > 1:
-                bad.found += f" (in the group of lines {_listed(list(map(str, unit.lines[:SHOWN])), len(unit.lines))})"
+                bad.found += f" (in the group of lines {listed(list(map(str, unit.lines[:SHOWN])), len(unit.lines))})"
         self.report.refuse(path, unit.lines[row if row is not None and 0 <= row < len(unit.lines) else 0], bad,
                            unit.lines)
 
@@ -198,7 +144,7 @@ class Loader:
     def _groups(self, source: Source | Hub) -> Iterator[_Unit]:
         """The groups of a file, which is read at least twice."""
         if os.path.exists(source.path) and not os.path.isfile(source.path) and not os.path.isdir(source.path):
-            raise data_error(source.path, 1, "file", "a pipe", "a file, which data.group reads twice",
+            raise data_error(source.named, 1, "file", "a pipe", "a file, which data.group reads twice",
                              "write the rows to a file")
 
         def read() -> Iterator[Row]:
@@ -212,7 +158,7 @@ class Loader:
             try:
                 self._group_of(row.value)
             except BadRow as bad:
-                self.report.refuse(source.path, row.line, bad)
+                self.report.refuse(source.named, row.line, bad)
             else:
                 self._filtered[_name(self.filter)] += 1
 
@@ -224,15 +170,16 @@ class Loader:
                 name = None
             if self._elsewhere and name is not None and digest(name) in self._elsewhere:
                 found = f"{show(name)}, a group that an earlier file has rows of too"
-                raise data_error(source.path, row.line, self.group, found, "all rows of a group in one file",
-                                 "write the rows of these files into one")
+                raise data_error(source.named, row.line, self.group, found, "all rows of a group in one file",
+                                 "write the rows of these files into one, or where they are two groups, give each "
+                                 "file's groups names of their own")
             groups.add(name)
         self._elsewhere |= groups.digests()
         try:
             for rows in groups.gather(read, met):
                 yield _Unit([row.line for row in rows], [row.value for row in rows])
         except ValueError:
-            raise data_error(source.path, 1, "file", "other rows at the second reading", "a file that stays as it is",
+            raise data_error(source.named, 1, "file", "other rows at the second reading", "a file that stays as it is",
                              "run the command again once nothing writes to it") from None
 
     def _group_of(self, value: Any) -> str | int | None:
@@ -296,18 +243,33 @@ class Loader:
     def _layout(self, source: Source | Hub, head: list[Row]) -> Layout:
         objects = [row.value for row in head if isinstance(row.value, dict)]
         if not objects:
-            raise data_error(source.path, head[0].line, "row", kind(head[0].value), "an object with columns",
+            raise data_error(source.named, head[0].line, "row", kind(head[0].value), "an object with columns",
                              "give every row its columns' names")
         found = list(dict.fromkeys(name for value in objects for name in value))
         if len(head) == PEEK:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
-        layout = recognise(source.path, found, self.columns, source.textual, self.template)
-        self.report.layouts[source.path], self.report.columns[source.path] = layout.name, dict(layout.columns)
+        layout = recognise(source.named, found, self.columns, self.template)
+        asked = (cell_or_none(row, layout.columns.get("prompt")) for row in objects)
+        layout = replace(layout, listed=lists_of_turns(asked))
+        layout = replace(layout, winners=winners(source.named, layout.columns, objects), empty=self.empty)
+        if self.group is None:
+            check_grouped(source.named, layout.columns)
+        self.report.layouts[source.named], self.report.columns[source.named] = layout.name, dict(layout.columns)
         used = layout.used | ({self.group, self.group.partition(".")[0]} if self.group is not None else set())
         if ignored := [name for name in found if name not in used]:
-            self.report.ignored_columns[source.path] = ignored
+            self.report.ignored_columns[source.named] = ignored
+        self._columns = used.union(found, () if layout.known is None else CONVENTIONS)
         return layout
+
+    def _notice(self, path: str, rows: list[Any]):
+        """Tell of columns that the first rows do not have and nothing reads."""
+        for row in rows:
+            if isinstance(row, dict) and not row.keys() <= self._columns:
+                late = [name for name in row if name not in self._columns and row[name] is not None]
+                self._columns.update(late)
+                if late:
+                    self.report.ignored_columns.setdefault(path, []).extend(late)
 
     def _mapped(self, row: Any) -> list[Record | Skipped]:
         """What data.mapper makes, its records checked; whatever goes wrong inside it makes the row a bad one."""
@@ -324,7 +286,7 @@ class Loader:
         made = [typed(part) if isinstance(part, Record) else part for part in made]
         for part in made:
             if isinstance(part, Record):
-                check(part)
+                check(part, empty=self.empty)
         return made
 
     def _listing(self) -> str:
@@ -338,7 +300,7 @@ class Loader:
             lines = report.lines[reason]
             if len(report.layouts) == 1:
                 lines = [line.rpartition(":")[2] for line in lines]
-            text.append(f"  {reason}: {count} (lines {_listed(lines, count)})")
+            text.append(f"  {reason}: {count} (lines {listed(lines, count)})")
             text += [f"    {messages[reason]}"] if reason in messages else []
         if report.kept:
             text.append(f"data.on_bad_row=drop would leave {records_of(report)}; the tokenizer and chat template of a "
@@ -356,35 +318,6 @@ def _response_lines(record: Record, unit: _Unit) -> list[int | None]:
             held.setdefault(text, line)
     return [held[response] if response in held else
             next((line for text, line in held.items() if response in text), None) for response in record.responses]
-
-
-def _listed(lines: list[str], count: int) -> str:
-    return ", ".join(lines) + (", …" if count > len(lines) else "")
-
-
-def records_of(report: LoadReport) -> str:
-    """How many records there are, in words."""
-    return "1 record" if report.kept == 1 else f"{report.kept} records"
-
-
-def turn_key_told(name: str, count: int) -> str:
-    """How many turns have a further key, in words; what a file calls the weight 0 is not known any more."""
-    if name == "weight":
-        return f"answers that are not learned (weight 0 or train: false): {count:,}"
-    return f"further key of {count:,} turns: {name!r}"
-
-
-def record_kind(record: Record) -> str:
-    """What a record is called in reports."""
-    k, judged = len(record.responses), record.scores is not None
-    if k == 0:
-        return "prompt"
-    if k == 1:
-        return "scored response" if judged else "demonstration"
-    if not judged:
-        return "candidates"
-    return "ranking" if k > 2 else "pair" if record.scores[0] != record.scores[1] else "tied pair"
-
 
 def _name(function: Callable) -> str:
     """A function with the arguments it was given, as in ``at_least(column='score', value=2)``."""

@@ -1,11 +1,11 @@
 """What data.mapper returned, made sure of; what was raised in a user's function, as a bad row."""
 
 import json
-import os
 from dataclasses import replace
 from numbers import Real
 from typing import Any
 
+from ...support.errors import raised_in
 from .readers import show
 from .record import Record
 from .values import BadRow, further_keys, kind
@@ -13,14 +13,8 @@ from .values import BadRow, further_keys, kind
 
 def raised(what: str, error: Exception) -> BadRow:
     """The bad row that a user's function makes of any error: its type, message and place in the function."""
-    said = " ".join(str(error).split())[:200]
-    trace = error.__traceback__.tb_next
-    # Hydra's own frames lie around a _target_
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hydra."):
-        trace = trace.tb_next
-    place = "" if trace is None else f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}, line {trace.tb_lineno})"
-    return BadRow(f"{what} error", "row", f"{type(error).__name__}{': ' * bool(said)}{said}{place}",
-                  f"a row that data.{what} can read", f"correct the row or the {what}")
+    return BadRow(f"{what} error", "row", raised_in(error), f"a row that data.{what} can read",
+                  f"correct the row or the {what}")
 
 
 def typed(record: Record) -> Record:

@@ -40,7 +40,7 @@ def _text(row: Any, name: str) -> str:
 
 
 def _number(row: Any, name: str) -> float:
-    return number_of(cell(row, name), name, textual=True)
+    return number_of(cell(row, name), name)
 
 
 def _list(row: Any, name: str, of: str) -> list:
@@ -130,7 +130,7 @@ def webgpt(row: dict) -> Record:
 def shp(row: dict) -> Record:
     """Stanford Human Preferences: two comments on a post, scored by their votes; `labels` is 1 where A is preferred."""
     scores = [_number(row, "score_A"), _number(row, "score_B")]
-    first = label_of(cell(row, "labels"), "labels", textual=True) == 1.0
+    first = label_of(cell(row, "labels"), "labels") == 1.0
     if not scores[1 - first] > scores[first]:
         raise BadRow("scores against label", "labels",
                      f"{'A' if first else 'B'} preferred, with scores {scores[0]:g} and {scores[1]:g}",
@@ -237,7 +237,7 @@ def _distinct(answers: list) -> tuple[list[dict], list[float], list[Skipped]]:
 def _answer_score(answer: Any) -> float:
     if "pm_score" in answer:
         return _number(answer, "pm_score")
-    return stack_exchange_score(_number(answer, "upvotes"), label_of(cell(answer, "selected"), "selected", True) == 1.0)
+    return stack_exchange_score(_number(answer, "upvotes"), label_of(cell(answer, "selected"), "selected") == 1.0)
 
 
 def rated_responses(rows: list[dict], prompt: str, response: str, score: str) -> Record:
@@ -260,10 +260,13 @@ def oasst_tree(row: dict) -> list[Record | Skipped]:
 
     Rank 0 is the best, so a reply's score is −rank. Messages with a reply that has no rank are left out and counted.
     """
+    if "prompt" not in row and "parent_id" in row:
+        raise BadRow("single message", "prompt", "one message in a row", "a whole tree in a row",
+                     "read the file by data=oasst")
     name = _text(row, "message_tree_id")
     top = _object(row, "prompt")
     with _inside("prompt"):
-        root = _message(top, textual=False)
+        root = _message(top)
     stack = [(root, "prompt")]
     while stack:
         message, place = stack.pop()
@@ -272,19 +275,19 @@ def oasst_tree(row: dict) -> list[Record | Skipped]:
         message["replies"] = []
         for index, reply in enumerate(replies):
             with _inside(f"{place}.replies[{index}]"):
-                reply = _message(reply, textual=False)
+                reply = _message(reply)
                 _check_reply(reply, message)
             message["replies"].append(reply)
             stack.append((reply, f"{place}.replies[{index}]"))
     return list(_rankings(root, [], name))
 
 
-def _message(row: Any, textual: bool) -> dict:
-    """One message of a tree, its values checked; `replies` as they are. textual: a rank may be written as text."""
+def _message(row: Any) -> dict:
+    """One message of a tree, its values checked; `replies` as they are."""
     role = _text(row, "role")
     if role not in _ROLES:
         raise BadRow("unknown role", "role", show(role), "one of " + ", ".join(_ROLES))
-    rank = None if row.get("rank") is None else number_of(row["rank"], "rank", textual)
+    rank = None if row.get("rank") is None else number_of(row["rank"], "rank")
     if rank is not None and (rank < 0 or rank != int(rank)):
         raise BadRow("rank out of range", "rank", f"{rank:g}", "a whole number from 0, or null")
     return {"message_id": _text(row, "message_id"), "text": _text(row, "text"), "role": role, "rank": rank,
@@ -301,7 +304,10 @@ def oasst_messages(rows: list[dict]) -> list[Record | Skipped]:
     nodes: dict[str, dict] = {}
     for index, row in enumerate(rows):
         try:
-            node = {**_message(row, textual=True), "replies": [], "row": index}
+            if "message_id" not in row and "prompt" in row:
+                raise BadRow("whole tree", "prompt", "a whole tree in a row", "one message in a row",
+                             "read the file by data=oasst_tree")
+            node = {**_message(row), "replies": [], "row": index}
             node["parent"] = None if cell(row, "parent_id") is None else _text(row, "parent_id")
             if node["message_id"] in nodes:
                 raise BadRow("message twice", "message_id", show(node["message_id"]) + " again", "every message once")
@@ -347,7 +353,7 @@ def gsm_solutions(row: dict) -> Record:
         solution = _object(row, source)
         with _inside(source):
             texts.append(_text(solution, "solution"))
-            scores.append(label_of(cell(solution, "is_correct"), "is_correct", textual=False))
+            scores.append(label_of(cell(solution, "is_correct"), "is_correct"))
     return Record(_text(row, "question"), texts, scores, {"ground_truth": _text(row, "ground_truth")})
 
 

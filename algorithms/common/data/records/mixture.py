@@ -7,21 +7,22 @@ source i gives weight_i / Σ weight of `total` records, as whole numbers (larges
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
-from .loading import SHOWN, LoadReport, record_kind
 from .mixing import quotas
 from .record import Record, prompt_hash
-from .sets import HELD_OUT, TRAINING, DataSets, Measure
+from .reports import added
+from .sets import HELD_OUT, TRAINING, DataSets, FileData, Measure
 from .storage import Records
+from .told import SHOWN, LoadReport, record_kind
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,16 @@ COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", 
 class Mixture:
     """Data sources by name, each ``{data: its config, weight: its share}``.
 
-    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is evaluated, not trained on.
+    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on; of files
+    all of it is evaluated, of a mixture all of its files.
     total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
     larger total repeats a source (no record again before all have come), and that is counted and said.
     """
 
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     total: int | None = None
+
+    in_trial: ClassVar[dict[str, int]] = {"total": 256}
 
     def __post_init__(self):
         for name, source in self.sources.items():
@@ -63,7 +67,8 @@ class Mixture:
         if not self.sources:
             raise ConfigError("data.sources: found none; expected at least one; fix: "
                               "'+data.sources.NAME={weight: 1.0, data: {…}}', or +data@data.sources.NAME.data=CHOICE")
-        parts = {name: _load(name, source["data"], seed) for name, source in self.sources.items()}
+        parts = {name: _load(name, source["data"] if self.weights[name] else _evaluated_whole(source["data"]), seed)
+                 for name, source in self.sources.items()}
         _evaluate_once(parts)
         _separate(parts)
         united = {name: _united(parts, name) for name in HELD_OUT}
@@ -150,6 +155,16 @@ def _load(name: str, source: Any, seed: int) -> _Part:
         told = f"{error}\n(in the source {name}: its keys data.… are data.sources.{name}.data.… here)"
         raise (DataError(told, error.refused) if isinstance(error, DataError) else type(error)(told)) from None
     return _Part(replace(data), replace(data.report))
+
+
+def _evaluated_whole(source: Any) -> Any:
+    """A source of which nothing is trained on, as one that holds all of its files out."""
+    if isinstance(source, FileData):
+        return replace(source, heldout=1.0)
+    if isinstance(source, Mixture):
+        whole = {name: {**inner, "data": _evaluated_whole(inner["data"])} for name, inner in source.sources.items()}
+        return replace(source, sources=whole)
+    return source
 
 
 def _check_source(key: str, source: Any):
@@ -297,25 +312,10 @@ def _same(golds: list) -> bool:
 
 def _report(parts: dict[str, _Part]) -> LoadReport:
     """The sources' reports added up; counts by source, and those of a source's own parts as SOURCE/PART."""
-    total = LoadReport()
-    for name, part in parts.items():
-        for f in fields(LoadReport):
-            if f.name not in ("sources", "first"):
-                own = getattr(part.report, f.name)
-                told = {key: f"{name}: {text}" for key, text in own.items()} if f.name == "fallbacks" else own
-                setattr(total, f.name, _sum(getattr(total, f.name), told))
+    told = {name: {key: f"{name}: {text}" for key, text in part.report.fallbacks.items()}
+            for name, part in parts.items()}
+    total = added(replace(part.report, fallbacks=told[name]) for name, part in parts.items())
     total.sources = {name: part.counts for name, part in parts.items()}
     total.sources |= {f"{name}/{inner}": counts for name, part in parts.items()
                       for inner, counts in part.report.sources.items()}
-    total.first = {reason: told for part in reversed(parts.values()) for reason, told in part.report.first.items()}
-    total.lines = {reason: lines[:SHOWN] for reason, lines in total.lines.items()}
     return total
-
-
-def _sum(a: Any, b: Any) -> Any:
-    """Numbers are added, lists joined, texts both told, dicts joined key by key."""
-    if isinstance(a, dict):
-        return {key: _sum(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}
-    if isinstance(a, str):
-        return a if a == b else f"{a}; {b}"
-    return a + b

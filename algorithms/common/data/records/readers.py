@@ -1,25 +1,37 @@
 """Files, folders and hub datasets → raw rows with the number of their physical line.
 
-Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also gzipped), Parquet, and folders
+Reads JSON Lines, JSON (an array, or a list within an object), CSV, TSV (each also compressed), Parquet, and folders
 written by ``datasets.save_to_disk``. Nothing here knows what a row means. What cannot be parsed is refused with a
 :class:`DataError`; no other exception leaves a reader. All formats stream but JSON, whose text is held.
 """
 
+import codecs
 import csv
 import itertools
+import logging
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import IO
 
 from ...support.errors import ConfigError, DataError
 from .json_rows import json_file, json_lines, optional_keys
-from .lines import Row, data_error, hydra_text, lines, override, show
+from .lines import UTF8, Row, data_error, hydra_text, lines, override, show, unreadable
+from .packing import BROKEN, PACKINGS, member_name
+from .shards import TRAIN, found_in, is_saved
+
+log = logging.getLogger(__name__)
 
 __all__ = ["FORMATS", "Hub", "Row", "Source", "data_error", "show"]
 
-FORMATS = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "json.gz", "csv.gz", "tsv.gz", "parquet")
-EXTENSIONS = {**{kind: kind for kind in FORMATS}, "ndjson": "jsonl", "ndjson.gz": "jsonl.gz"}
+TEXTS = ("jsonl", "json", "csv", "tsv")
+FORMATS = (*TEXTS, *(f"{text}.{packing}" for packing in PACKINGS for text in TEXTS), "parquet")
+_NDJSON = {kind.replace("jsonl", "ndjson"): kind for kind in FORMATS if kind.startswith("jsonl")}
+EXTENSIONS = {**{kind: kind for kind in FORMATS}, **_NDJSON, "zip": "zip"}      # a zip archive's file says its format
+KNOWN = f"{', '.join(TEXTS)} (each also {', '.join('.' + packing for packing in PACKINGS)}) or parquet"
+WATCHED = 256                   # rows between two words about the share that is read
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
 _NOT_DELIMITERS = "\r\n\0\"\ufeff"
 _SEPARATOR = re.compile(r'"?sep=([^\r\n\0"])"?\r?\n?', re.IGNORECASE)
@@ -37,6 +49,8 @@ class Source:
     delimiter: the character between CSV/TSV fields; None: a comma, of TSV a tab.
     rows: the dotted name of the list of rows within a JSON object; None: the file is an array.
     task: the YAML file whose keys these options are; None: they are data.*.
+    encoding: of its text, as Python names it; None: UTF-8.
+    shown: what messages about rows and records call it; None: its path.
     """
 
     path: str
@@ -47,46 +61,85 @@ class Source:
     delimiter: str | None = None
     rows: str | None = None
     task: str | None = None
+    encoding: str | None = None
+    shown: str | None = None
     blank_lines: int = 0
+    raw: IO[bytes] | None = field(default=None, repr=False)
+    part: float | None = None       # the share that is read, where it is not the place in `raw`
+    watch: Callable[[float], None] | None = field(default=None, repr=False)     # told the share, now and then
 
     def __iter__(self) -> Iterator[Row]:
         if not os.path.exists(self.path):
             raise data_error(self.path, 1, "file", "nothing at this path", "a data file", "check data.path")
         self._check_options()
-        if os.path.isdir(self.path):
-            yield from _folder(self)
-            return
-        kind = self.kind
-        reader = _READERS[kind.removesuffix(".gz")]
-        rows = 0
-        for rows, row in enumerate(reader(self, kind.endswith(".gz")), 1):
+        folder, rows = os.path.isdir(self.path), 0
+        for rows, row in enumerate((_folder if folder else _READERS[self.kind.partition(".")[0]])(self), 1):
             yield row
-        if not rows:
+            if self.watch is not None and rows % WATCHED == 0:
+                self.watch(self.share)
+        if not rows and not folder:
             raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+
+    @property
+    def share(self) -> float:
+        """Which part of it is read, from 0 to 1."""
+        if self.part is not None:
+            return self.part
+        here = self.raw is not None and not self.raw.closed
+        return self.raw.tell() / max(os.path.getsize(self.path), 1) if here else 0.0
+
+    @property
+    def named(self) -> str:
+        """What it is called where its rows are told of."""
+        return self.shown or self.path
 
     @property
     def kind(self) -> str:
         """The format, by option or by the file's name."""
         if self.format is not None:
             if self.format not in FORMATS:
-                raise ConfigError(f"{self.key('format')}: found {self.format!r}; expected one of {', '.join(FORMATS)}")
+                raise ConfigError(f"{self.key('format')}: found {self.format!r}; expected one of {KNOWN}")
             return self.format
         name = os.path.basename(self.path).lower()
         for extension, kind in EXTENSIONS.items():
             if name.endswith("." + extension):
-                return kind
-        raise data_error(self.path, 1, "file", "an unknown extension", "one of " + ", ".join(EXTENSIONS),
+                return kind if kind != "zip" else self._zipped
+        raise data_error(self.path, 1, "file", "an unknown extension", f"one of ndjson, {KNOWN}",
                          f"rename the file or set {self.key('format')}")
+
+    @cached_property
+    def _zipped(self) -> str:
+        try:
+            name = member_name(self.path)
+        except BROKEN as error:
+            raise unreadable(self.path, "zip", 1, error) from None
+        ending = name.rpartition(".")[2].lower()
+        kind = {"ndjson": "jsonl"}.get(ending, ending)
+        if kind not in TEXTS:
+            raise data_error(self.path, 1, "file", f"an archive of {show(name)}", f"one of a file {', '.join(TEXTS)}",
+                             "unpack it")
+        return f"{kind}.zip"
+
+    @property
+    def packing(self) -> str:
+        """How it is compressed, a key of PACKINGS; "" where it is not."""
+        return self.kind.partition(".")[2]
+
+    @cached_property
+    def text_encoding(self) -> str:
+        """The encoding of its text, by Python's own name."""
+        try:
+            name = codecs.lookup(self.encoding or UTF8).name
+            "".encode(name)         # what is no text encoding raises
+        except LookupError:
+            raise ConfigError(f"{self.key('encoding')}: found {self.encoding!r}; expected the name of a text encoding, "
+                              "such as utf-16, cp1252, gb18030 or shift_jis") from None
+        return UTF8 if name == "utf-8-sig" else name
 
     def late_columns(self, names: set[str]) -> set[str]:
         """Those of the names that are a column of some row; looked up in JSON alone, whose rows may differ."""
         ragged = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("json", "jsonl")
-        return optional_keys(self, self.kind.endswith(".gz"), names) if ragged and names else set()
-
-    @property
-    def textual(self) -> bool:
-        """Whether all values are text (CSV, TSV), so that numbers must be parsed from it."""
-        return not os.path.isdir(self.path) and self.kind.removesuffix(".gz") in ("csv", "tsv")
+        return optional_keys(replace(self), names) if ragged and names else set()
 
     def key(self, name: str) -> str:
         """One of these options as messages name it."""
@@ -101,11 +154,24 @@ class Source:
     def _check_options(self):
         """Refuses options that this file's format has no use for."""
         check_delimiter(self.delimiter, self.key("delimiter"))
-        kind = "a folder" if os.path.isdir(self.path) else self.kind.removesuffix(".gz")
-        for name, value, kinds in (("delimiter", self.delimiter, ("csv", "tsv")), ("rows", self.rows, ("json",))):
+        kind = "a folder" if os.path.isdir(self.path) else self.kind.partition(".")[0]
+        for name, value, kinds in (("delimiter", self.delimiter, ("csv", "tsv")), ("rows", self.rows, ("json",)),
+                                   ("encoding", self.encoding, TEXTS)):
             if value is not None and kind not in kinds:
                 raise ConfigError(f"{self.key(name)}: found {value!r} for {self.path}, which is read as {kind}; "
                                   f"expected a file of the format {' or '.join(kinds)}; fix: leave it null")
+
+
+def found_files(path: str | os.PathLike | Iterable[str | os.PathLike], format: str | None, split: str = TRAIN
+                ) -> list[str]:
+    """The files that data.path stands for, see ``shards``; what a glob or a folder gives is said."""
+    found = []
+    for one in [path] if isinstance(path, (str, os.PathLike)) else path:
+        shards = found_in(os.fspath(one), EXTENSIONS if format is None else None, split)
+        if shards.files != (shards.path,):
+            log.info("%s", shards)
+        found += shards.files
+    return found
 
 
 def check_delimiter(delimiter: str | None, key: str):
@@ -117,8 +183,8 @@ def check_delimiter(delimiter: str | None, key: str):
 # ---- CSV and TSV
 
 
-def _delimited(source: Source, gz: bool) -> Iterator[Row]:
-    names, texts = None, _without_nul(source, gz)
+def _delimited(source: Source) -> Iterator[Row]:
+    names, texts = None, _without_nul(source)
     first = next(texts, "")
     told = _SEPARATOR.fullmatch(first)          # Excel's own line before the header
     texts, before = (texts, 1) if told else (itertools.chain([first] if first else [], texts), 0)
@@ -185,10 +251,11 @@ def _fields(source: Source, texts: Iterator[str], delimiter: str, before: int) -
         yield number, fields
 
 
-def _without_nul(source: Source, gz: bool) -> Iterator[str]:
-    for number, line in lines(source, gz):
+def _without_nul(source: Source) -> Iterator[str]:
+    for number, line in lines(source):
         if "\0" in line:
-            raise data_error(source.path, number, "row", "a NUL character", "UTF-8 text", "convert the file to UTF-8")
+            raise data_error(source.path, number, "row", "a NUL character", "UTF-8 text",
+                             f"convert the file to UTF-8, or set {source.option('encoding', 'utf-16-le')} if so")
         yield line
 
 
@@ -199,7 +266,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:80] or type(error).__name__
 
 
-def _parquet(source: Source, gz: bool) -> Iterator[Row]:
+def _parquet(source: Source) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -214,6 +281,7 @@ def _parquet(source: Source, gz: bool) -> Iterator[Row]:
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(number, value)
+                source.part = number / max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         other = f", or set {source.key('format')} if it is of another kind" if not number else ""
         raise data_error(source.path, number + 1, "file", f"no valid Parquet data ({_short(error)})",
@@ -224,10 +292,9 @@ def _folder(source: Source) -> Iterator[Row]:
     import datasets
     import pyarrow
 
-    names = os.listdir(source.path)
-    if "state.json" not in names and "dataset_dict.json" not in names:
+    if not is_saved(source.path):
         raise data_error(source.path, 1, "file", "a folder", "a file, or a folder written by datasets.save_to_disk",
-                         "set data.path to a file, or to a list of files")
+                         "set it to a file")
     number = 0
     try:
         data = datasets.load_from_disk(source.path)
@@ -237,6 +304,7 @@ def _folder(source: Source) -> Iterator[Row]:
                                  "set data.split")
             data = data[source.split]
         for number, value in enumerate(data, 1):
+            source.part = number / len(data)
             yield Row(number, value)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise data_error(source.path, number + 1, "file", f"no valid dataset ({_short(error)})",
@@ -256,8 +324,9 @@ class Hub:
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
+    shown: str | None = None
     blank_lines: int = 0
-    textual: bool = False
+    watch: Callable[[float], None] | None = field(default=None, repr=False)     # never told: the hub shows its own
 
     def late_columns(self, names: set[str]) -> set[str]:
         """None: every row has all columns."""
@@ -267,6 +336,11 @@ class Hub:
     def path(self) -> str:
         """Its name in messages and reports."""
         return self.name if self.data_dir is None else f"{self.name}/{self.data_dir}"
+
+    @property
+    def named(self) -> str:
+        """The same, where its rows are told of."""
+        return self.shown or self.path
 
     def __iter__(self) -> Iterator[Row]:
         import datasets

@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable, Mapping
 
 from .columns import CONVENTIONS, Layout, is_layout, option
+from .judged import judged_by_convention
 from .lines import data_error, show
 
 REPEATED = {frozenset({"prompt", "messages"}), frozenset({"prompt", "response", "messages"})}  # by convention alone
@@ -26,12 +27,14 @@ KNOWN_LAYOUTS = (
     "{prompt, chosen, rejected}, {prompt, chosen, rejected, scores}, {chosen, rejected}, "
     "{prompt|question|instruction, completion|response|answer|output}, {inputs, targets}, {prompt, completion, label}, "
     "{prompt, response, score}, {prompt, responses, scores}, {prompt, responses}, "
+    "{prompt, response_a, response_b, winner|preference|…}, {prompt, responses, ranks}, "
+    "{prompt, response, rank} by group, "
     "{messages|conversations|conversation}, {messages, label}, {prompt}, {text}, {conversations, chosen, rejected}, "
     "{question, response_chosen|chosen_response, response_rejected|rejected_response}, "
     "{chosen_messages, rejected_messages}; system or system_prompt may be added")
 
 
-def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]], textual: bool,
+def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[str]],
               template: str | None = None) -> Layout:
     """The layout of a file with the columns `found`: by `columns` (data.columns) or, where empty, by convention.
 
@@ -39,15 +42,17 @@ def recognise(path: str, found: Iterable[str], columns: Mapping[str, str | list[
     """
     found = list(dict.fromkeys(found))
     if columns:
-        layout, ambiguity, fix = _as_told(path, found, columns, textual, template), "", _FIX
+        layout, ambiguity, fix = _as_told(path, found, columns, template), "", _FIX
     else:
         readings = _readings(found)
-        layout = Layout(_by_convention(readings), textual, known=frozenset(found))
+        layout = Layout(judged_by_convention(found, _by_convention(readings)), known=frozenset(found))
         ambiguity, fix = _doubts(found, readings)
     fields = layout.columns.keys()
+    if not columns and fields - {"system"} == {"prompt"} and layout.columns["prompt"] != "prompt":
+        layout, fields = Layout({}), set()      # a question alone may be anything
     if not is_layout(fields) and (columns or fields - {"system"} not in REPEATED):
         raise data_error(path, 1, "row", _listed(found) + ambiguity, "one of the layouts " + KNOWN_LAYOUTS, fix)
-    if not columns and not fields & {"chosen", "scores", "score", "label"}:
+    if not columns and not fields & {"chosen", "scores", "score", "label", "winner", "rank", "ranks"}:
         _check_nothing_judged(path, layout, [name for name in found if name not in layout.used])
     return layout
 
@@ -56,14 +61,14 @@ def _listed(found: list[str]) -> str:
     return "the columns " + (", ".join(map(show, found)) or "(none)")
 
 
-def _as_told(path: str, found: list[str], columns: Mapping[str, str | list[str]], textual: bool,
+def _as_told(path: str, found: list[str], columns: Mapping[str, str | list[str]],
              template: str | None) -> Layout:
     """The layout of `columns`, of which all must be there."""
     chosen = {field: name if isinstance(name, str) else list(name) for field, name in columns.items()}
     parts = None if template is None else template_parts(template)
     if parts is not None:
         chosen["prompt"] = [name for _, name in parts if name is not None]
-    layout = Layout(chosen, textual, template=parts)
+    layout = Layout(chosen, template=parts)
     if missing := layout.missing(found):
         keys = "data.columns" if template is None else "data.columns and data.template"
         expected = f"the columns of {keys}: " + ", ".join(map(show, missing))
@@ -136,8 +141,6 @@ def _by_convention(readings: Mapping[str, list[str]]) -> dict[str, str]:
         return {}
     columns = {field: names[0] for field, names in readings.items()}
     alone = columns.keys() - {"system"}
-    if alone == {"prompt"} and columns["prompt"] != "prompt":
-        return {}
     if alone == {"response"} and columns["response"] != "text":
         return {}
     if len(columns) > 1 and columns.get("response") == "text":

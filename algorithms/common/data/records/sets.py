@@ -2,24 +2,27 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
-from .loading import Filter, Loader, LoadReport, Mapper, turn_key_told
-from .readers import Hub, Source, check_delimiter
+from .labels import contradictions, repeated, repetitions
+from .loading import Filter, Loader, Mapper
+from .own_files import Parts, check_own, read_parts
+from .readers import Hub, Source, check_delimiter, found_files
 from .recognition import template_parts
 from .record import Record
+from .shards import grouped, is_saved
+from .similar import SimilarRoots
 from .storage import Records
+from .told import LoadReport, turn_key_told
 from .views import (
+    Alike,
     demonstrations,
     evaluation_records,
-    first_of_each,
     highest_rating,
     pairs,
     preferred,
@@ -94,10 +97,17 @@ def data_view(data: DataSets, view: str) -> tuple[Records, Records]:
 class FileData:
     """Files, a folder written by ``datasets.save_to_disk``, or a dataset of the Hugging Face hub (``data=file``).
 
-    path: one or several, as JSON Lines, JSON, CSV, TSV (each also .gz) or Parquet. name: a hub dataset, read where
-    no path is given: so the presets of ``conf/data`` read it, or with ``data.path`` a file that is laid out like it.
-    split: the part of a hub dataset or of a folder. subset, revision, data_dir: see ``readers.Hub``; several data_dir
-    are read one after the other. format, header, quoting, delimiter, rows: see ``readers.Source``.
+    path: one or several, as JSON Lines, JSON, CSV, TSV (each also packed) or Parquet; globs and folders stand for their
+    files in order (``shards``). name: a hub dataset, read where no path is given: so the presets of ``conf/data`` read
+    it, or with ``data.path`` a file that is laid out like it.
+    split: the part of a hub dataset or of a folder, whose files say theirs by their names. subset, revision, data_dir:
+    see ``readers.Hub``; several data_dir are read one after the other. format, encoding, header, quoting, delimiter,
+    rows: see ``readers.Source``.
+    demonstrations_path, comparisons_path, prompts_path, evaluation_path: files for one of the sets alone, which is then
+    made of nothing else; reading: set → the options (``own_files.OPTIONS``) that its files are read with instead.
+    evaluation_split: the split that is evaluated, where no file is; None: none; "auto": `test`, where data.path is a
+    folder that has it. Where there is such evaluation nothing else is held out for it, and training records of its
+    conversations are left out and counted.
     columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
@@ -106,7 +116,10 @@ class FileData:
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
-    on_bad_row: error | drop. heldout: share of the prompts held out. tuning: share of the others on which settings are
+    on_bad_row: error | drop. empty_answers: refuse | keep: a response without text is a bad row, or one as others.
+    duplicates, contradictions: keep | drop: records that came before; all that order a pair of responses to a prompt
+    which another orders the other way. split_by: conversation | similarity: nearly equal prompts, too, stay on one side
+    (``similar``). heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
     auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a
     reward source that is taken for the truth. limit: the first so many usable records only.
@@ -114,6 +127,12 @@ class FileData:
     """
 
     path: str | list[str] | None = None
+    demonstrations_path: str | list[str] | None = None
+    comparisons_path: str | list[str] | None = None
+    prompts_path: str | list[str] | None = None
+    evaluation_path: str | list[str] | None = None
+    evaluation_split: str | None = "auto"
+    reading: Mapping[str, Mapping[str, Any]] | None = None
     name: str | None = None
     split: str = "train"
     subset: str | None = None
@@ -124,6 +143,7 @@ class FileData:
     columns: Mapping[str, str | list[str]] | None = None
     template: str | None = None
     chat: bool = False
+    encoding: str | None = None
     header: bool = True
     quoting: bool = True
     delimiter: str | None = None
@@ -132,20 +152,29 @@ class FileData:
     group: str | None = None
     filter: Filter | None = None
     on_bad_row: str = "error"
+    empty_answers: str = "refuse"
+    duplicates: str = "keep"
+    contradictions: str = "keep"
     heldout: float = 0.1
+    split_by: str = "conversation"
     tuning: float = 0.0
     audit: float | None = None
     gold: Any = None
     limit: int | None = None
 
+    in_trial: ClassVar[dict[str, int]] = {"limit": 256}  # enough for an auditor of their fifth
+
     def __post_init__(self):
         def refuse(key: str, found: str, expected: str):
             raise ConfigError(f"data.{key}: found {found}; expected {expected}")
 
-        if not self.path and not self.name:
+        if not any((self.path, self.name, self.demonstrations_path, self.comparisons_path, self.prompts_path)):
             refuse("path", "neither it nor data.name", "one of them")
+        check_own(self, refuse)
         require(self, "data", on_bad_row=one_of(("error", "drop")), limit=at_least(1).or_null(),
-                audit=SHARE_BELOW_1.or_null())
+                audit=SHARE_BELOW_1.or_null(), duplicates=one_of(("keep", "drop")),
+                contradictions=one_of(("keep", "drop")), empty_answers=one_of(("refuse", "keep")),
+                split_by=one_of(("conversation", "similarity")))
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
         if self.columns and self.mapper is not None:
@@ -156,7 +185,7 @@ class FileData:
             self._check_template(refuse)
         check_delimiter(self.delimiter, "data.delimiter")
         for key in ("delimiter", "rows"):
-            if getattr(self, key) is not None and not self.path:
+            if getattr(self, key) is not None and not self.path and self.name:
                 refuse(key, f"{getattr(self, key)!r} and no data.path", "a file that it says how to read")
 
     def _check_template(self, refuse: Callable[[str, str, str], None]):
@@ -170,45 +199,86 @@ class FileData:
 
     def records(self) -> tuple[Records, LoadReport]:
         """All usable records and the report, before any split."""
-        loader = Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit,
-                        template=self.template, group=self.group, filter=self.filter)
-        found = loader.records(self._sources())
-        records = Records.from_list(map(_as_chat, found) if self.chat else found)
-        keys = np.fromiter((int(key[:16], 16) for key in records.column("key")), np.uint64, len(records))
-        keys.sort()
-        loader.report.duplicates = len(keys) - int(np.count_nonzero(first_of_each(keys)))
-        return records, loader.report
+        parts = self._read()
+        return parts.records, parts.report
 
     def load(self, seed: int) -> DataSets:
         """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts.
 
         Of rated single responses those with the highest rating of all are demonstrations, which the report says.
         """
-        records, report = self.records()
+        parts = self._read()
+        report = parts.report
         _log_report(report)
-        train, heldout = split(records, self.heldout)
-        train, tuned = split(train, self.tuning, "tuning")
-        train, audit = self._set_aside(train)
-        rating = highest_rating(records)
-        preferences, demos = rated(train), demonstrations(train, rating)
+        alike = SimilarRoots(parts.records) if self.split_by == "similarity" else None
+        train, heldout, evaluated = self._divided(parts, alike)
+        train, tuned = split(train, self.tuning, "tuning", alike)
+        train, audit = self._set_aside(train, alike)
+        rating = highest_rating(parts.of("demonstrations", parts.records))
+        preferences = rated(parts.of("comparisons", train))
+        demos = demonstrations(parts.of("demonstrations", train), rating)
         if rating is not None:
             report.fallbacks["demonstrations by rating"] = f"single responses rated {rating:g}, the highest"
-        if not len(demos) and len(ranked(preferences)):
-            demos = preferred(preferences)
+        compared = rated(parts.of("demonstrations", train)) if "demonstrations" in parts.bounds else preferences
+        if not len(demos) and len(ranked(compared)):
+            demos = preferred(compared)
             report.fallbacks["demonstrations"] = "preferred responses"
-        if set(report.kinds) != {"prompt"}:
+        asked = parts.of("prompts", train) if "prompts" in parts.bounds else train
+        if set(report.kinds) != {"prompt"} and "prompts" not in parts.bounds:
             report.fallbacks["prompts"] = "prompts of all training records"
         for name, source in report.fallbacks.items():
             log.info("%s made from: %s", name, source)
-        if self.heldout and not len(heldout):
+        if self.heldout and not len(evaluated):
             log.warning("nothing is held out: the data has a single prompt")
-        return DataSets(preferences, demos, prompts(train), evaluation=evaluation_records(heldout, rating),
+        return DataSets(preferences, demos, prompts(asked), evaluation=evaluation_records(evaluated, rating),
                         heldout=rated(heldout), tuning=evaluation_records(tuned, rating), report=report, gold=self.gold,
                         on_bad_row=self.on_bad_row, audit=audit)
 
-    def _set_aside(self, train: Records) -> tuple[Records, Records | None]:
+    def _read(self) -> Parts:
+        parts = read_parts(self)
+        parts.report.duplicates = repetitions(parts.records)
+        if self.duplicates == "drop" and parts.report.duplicates:
+            parts, parts.report.duplicates = parts.without(repeated(parts.records), "duplicate record"), 0
+        parts.report.contradictions, rows = contradictions(parts.records)
+        if self.contradictions == "drop" and len(rows):
+            parts, parts.report.contradictions = parts.without(rows, "contradictory label"), 0
+        return parts
+
+    def _divided(self, parts: Parts, alike: Alike | None) -> tuple[Records, Records, Records]:
+        """(training, held-out, evaluated) records: what is evaluated is held out, too, or has files of its own.
+
+        Judged responses of held-out prompts are those of the evaluated ones, or where these have none a share of the
+        training records'.
+        """
+        train = parts.training(alike)
+        if "evaluation" not in parts.bounds:
+            train, heldout = split(train, self.heldout, alike=alike)
+            return train, heldout, heldout
+        evaluated = parts.of("evaluation", parts.records)
+        if len(rated(evaluated)) or not len(rated(parts.of("comparisons", train))):
+            return train, evaluated, evaluated
+        train, heldout = split(train, self.heldout, alike=alike)
+        return train, heldout, evaluated
+
+    def loader(self) -> Loader:
+        """What reads one of its files after the other, and keeps the report."""
+        return Loader(self.columns or {}, self.mapper, self.on_bad_row == "drop", self.limit, template=self.template,
+                      group=self.group, filter=self.filter, empty=self.empty_answers == "keep")
+
+    def read_by(self, loader: Loader) -> Iterator[Record]:
+        """The records of its files alone."""
+        found = loader.records(self._sources())
+        return map(_as_chat, found) if self.chat else found
+
+    def told(self) -> str:
+        """What it reads, in words."""
+        path = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
+        told = ", ".join(map(os.fspath, path)) if path else str(self.name)
+        return told if self.split == "train" else f"{told} ({self.split})"
+
+    def _set_aside(self, train: Records, alike: Alike | None) -> tuple[Records, Records | None]:
         """What methods learn from, and what the auditor does."""
-        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit)
+        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit, alike)
         audit = ranked(aside)
         if len(audit) < (LEAST_AUDIT if self.audit is None else 1):
             return train, None
@@ -222,9 +292,10 @@ class FileData:
             return [Hub(self.name, self.subset, self.split, self.revision, folder) for folder in folders]
         if self.name:
             log.info("data.path is read, not the hub's %s", self.name)
-        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        return [Source(os.fspath(path), self.format, self.header, self.quoting, self.split, self.delimiter, self.rows)
-                for path in paths]
+        return [Source(path, self.format, self.header, self.quoting, self.split, self.delimiter, self.rows,
+                       encoding=self.encoding,
+                       shown=f"{path}/{self.split}" if is_saved(path) and self.split != "train" else None)
+                for path in found_files(self.path, self.format, self.split)]
 
 
 def _as_chat(record: Record) -> Record:
@@ -244,9 +315,11 @@ def _log_report(report: LoadReport):
         log.info("filtered %d rows: %s", count, name)
     for name, count in report.turn_keys.items():
         log.info("%s", turn_key_told(name, count))
-    for path, names in report.ignored_columns.items():
+    for path, names in grouped(report.ignored_columns).items():
         log.info("%s: columns not read: %s", path, ", ".join(map(repr, names)))
-    for count, what in ((report.duplicates, "duplicate records (kept)"), (report.blank_lines, "blank lines (skipped)"),
+    for count, what in ((report.duplicates, "duplicate records (kept)"),
+                        (report.contradictions, "contradictory labels: pairs ordered in both ways (kept)"),
+                        (report.blank_lines, "blank lines (skipped)"),
                         (report.rows_without_records, "rows without a record")):
         if count:
             log.warning("%d %s", count, what)

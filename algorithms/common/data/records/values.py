@@ -226,9 +226,9 @@ def _part(part: Any, field: str) -> str:
     return text_of(part.get("text") if part.get("text") is not None else part.get("value"), field)
 
 
-def number_of(value: Any, field: str, textual: bool) -> float:
-    """A finite number; textual: text of one counts too."""
-    if textual and isinstance(value, str):
+def number_of(value: Any, field: str) -> float:
+    """A finite number, or the text of one."""
+    if isinstance(value, str):
         try:
             value = float(value.replace("_", "no digit"))       # 1_0 is 10 to Python alone
         except ValueError:
@@ -244,9 +244,9 @@ def number_of(value: Any, field: str, textual: bool) -> float:
     return value
 
 
-def label_of(value: Any, field: str, textual: bool) -> float:
-    """A thumb: true/1 → 1.0, false/0 → 0.0; textual: text of one counts too."""
-    if textual and isinstance(value, str):
+def label_of(value: Any, field: str) -> float:
+    """A thumb: true/1 → 1.0, false/0 → 0.0, or the text of one."""
+    if isinstance(value, str):
         value = _LABELS.get(value.strip().lower(), value)
     if isinstance(value, (bool, int, float, Decimal)) and value in (0, 1):
         return float(value)

@@ -43,7 +43,7 @@ def preferred(records: Records) -> Records:
 
 def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool: the records that :func:`preferred` chooses, and (n,) which of their responses."""
-    several, hashes = _of_shared_prompts(ranked)
+    several, hashes = of_shared_prompts(ranked)
     judged = np.fromiter(_judged(ranked.select(several)), _JUDGED)
     top = judged[judged["top"]]
     beaten = np.isin(top["response"], judged["response"][~judged["top"]])
@@ -58,7 +58,7 @@ def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
     return keep, places
 
 
-def _of_shared_prompts(records: Records) -> tuple[np.ndarray, np.ndarray]:
+def of_shared_prompts(records: Records) -> tuple[np.ndarray, np.ndarray]:
     """(m,) indices of the records whose prompt others have too, and (m,) their prompts' hashes."""
     hashes = records.prompt_hashes
     ascending = np.sort(hashes)
@@ -124,19 +124,25 @@ def first_of_each(ascending: np.ndarray) -> np.ndarray:
     return first
 
 
-def split(records: Records, share: float, key: str = "heldout") -> tuple[Records, Records]:
+Alike = Callable[[np.ndarray], np.ndarray]      # hashes of conversations → equal ones for those kept on one side
+
+
+def split(records: Records, share: float, key: str = "heldout", alike: Alike | None = None) -> tuple[Records, Records]:
     """(train, heldout): of the distinct conversations the `share` with the lowest hashes is held out,
     with all their records. ConfigError, of the option `key`, for no share.
 
     Prompts with the same first user turn are one conversation: a longer one holds the answers of a shorter one. So no
     prompt is on both sides. At least one conversation stays on each side where there are two and 0 < share < 1. It
-    depends on content alone: neither order nor seed changes it.
+    depends on content alone: neither order nor seed changes it. Held out whole (1) is only `heldout`.
     """
-    if not 0 <= share < 1:
+    if not 0 <= share < 1 and not (share == 1 and key == "heldout"):
         raise ConfigError(f"data.{key}: found {share}; expected a share from 0 up to, not including, 1")
     if share == 0:
         return records, records.select([])
+    if share == 1:
+        return records.select([]), records
     hashes = records.array("root_hash")
+    hashes = hashes if alike is None else alike(hashes)
     distinct = _distinct(hashes)
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if len(distinct) > 1 else 0
     held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
@@ -144,7 +150,7 @@ def split(records: Records, share: float, key: str = "heldout") -> tuple[Records
     return records.where(~held), records.where(held)
 
 
-def set_aside(records: Records, share: float) -> tuple[Records, Records]:
+def set_aside(records: Records, share: float, alike: Alike | None = None) -> tuple[Records, Records]:
     """(left, aside): of the conversations with a comparison the `share` with the lowest hashes, with all their records.
 
     It depends on content alone, as :func:`split` does; at least one conversation is left where there is one.
@@ -152,6 +158,7 @@ def set_aside(records: Records, share: float) -> tuple[Records, Records]:
     if share == 0:
         return records, records.select([])
     hashes = records.array("root_hash")
+    hashes = hashes if alike is None else alike(hashes)
     compared = _distinct(hashes[_ordering(records)])
     count = min(round(share * len(compared)), len(compared) - 1)
     aside = np.zeros(len(records), bool)

@@ -11,10 +11,11 @@ from typing import Any
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from ..records import DataSets, FileData
-from ..records.loading import SHOWN, Loader, LoadReport
-from ..records.readers import Source, data_error, show
+from ..records.loading import Loader
+from ..records.readers import Source, data_error, found_files, show
 from ..records.record import Record, prompt_hash
 from ..records.storage import Records
+from ..records.told import SHOWN, LoadReport
 from ..records.values import BadRow, kind, text_of
 from .wording import (
     ANSWERABLE,
@@ -45,8 +46,8 @@ class RefusalData:
     answered); perhaps `topic` and `invented` (a made-up answer or several). Where an unanswerable question has no
     invented answer, the rejected response is the answer of another question of its topic. Rows of one question are one.
 
-    path, format, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the column's
-    name.
+    path, format, encoding, header, quoting, delimiter, rows, on_bad_row: as in FileData. columns: our field → the
+    column's name.
     prompt: the form in which the model reads a `{question}`. chat: as a user's message.
     heldout: share held out, of questions (of each kind apart) or of whole topics, by `split_by`; tuning: share of the
     others that settings are chosen on.
@@ -61,6 +62,7 @@ class RefusalData:
 
     path: str | list[str] | None = None
     format: str | None = None
+    encoding: str | None = None
     header: bool = True
     quoting: bool = True
     delimiter: str | None = None
@@ -132,9 +134,9 @@ class RefusalData:
         columns = self.columns or {}
         rows = _Rows(columns)
         loader = Loader({}, rows, self.on_bad_row == "drop", None)
-        paths = [self.path] if isinstance(self.path, (str, os.PathLike)) else self.path
-        sources = [Source(os.fspath(path), self.format, self.header, self.quoting, delimiter=self.delimiter,
-                          rows=self.rows) for path in paths]
+        sources = [Source(path, self.format, self.header, self.quoting, delimiter=self.delimiter, rows=self.rows,
+                          encoding=self.encoding)
+                   for path in found_files(self.path, self.format)]
         found: dict[str, Question] = {}
         for record in loader.records(sources):
             found[record.prompt] = self._joined(found.get(record.prompt), record)

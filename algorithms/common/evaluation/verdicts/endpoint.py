@@ -1,8 +1,9 @@
 """A language model behind an OpenAI-compatible endpoint as a judge.
 
 Nothing that was paid for is lost: replies are kept by the content of their questions, and verdicts are written as they
-come. Nothing is guessed: a reply that says no verdict in so many words is asked for once more, and then counts as none;
-a question that the server never answered has no verdict, and is asked again by the same command.
+come. Nothing is guessed: a reply that says no verdict in so many words is asked for once more, and then counts as none,
+as does a question that a server refuses which answers others; one that the server never answered has no verdict, and is
+asked again by the same command.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ SPENT = {"insufficient_quota", "billing_hard_limit_reached"}    # codes of a 429
 
 
 class Unanswered(Exception):
-    """A question that the server refused, or did not answer after all tries."""
+    """A question that the server did not answer after all tries."""
+
+
+class Refused(Exception):
+    """A question that the server does not take, at whatever try."""
 
 
 @dataclass
@@ -50,7 +55,8 @@ class Spent:
     failed: int = 0         # calls that were not answered
     input: int = 0          # tokens
     output: int = 0
-    unread: int = 0         # replies without a verdict
+    unread: int = 0         # questions without a verdict, the refused ones among them
+    refused: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, **counts: int) -> None:
@@ -102,7 +108,7 @@ class EndpointJudge(Judge):
                               f"fix: export {VARIABLE}=…, or judge.url=… of another endpoint")
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
-        """UserError, after what was judged, where the server refuses a question, or answers none of many."""
+        """UserError, after what was judged, where the server cannot be asked, or answers none of many."""
         import openai
 
         key = os.environ.get(VARIABLE) or "none"
@@ -123,9 +129,15 @@ class EndpointJudge(Judge):
                     except UserError as error:
                         refused = error
                         stopped.set()
-                yield found
+                answers = spent.calls + spent.kept > 0
+                if answers:     # else what it refuses are not these questions: a fix of the settings is to ask them
+                    yield found
                 if refused is not None:
                     raise refused
+                if found and not answers:
+                    raise UserError(f"judge: found each of {len(found)} questions {found[0].raw}; expected answers; "
+                                    "fix: see to judge.max_tokens, judge.temperature and judge.model, and run the same "
+                                    "command again")
                 if not found:
                     raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
                                     "server that answers; what was judged is kept; fix: see to the server, or raise "
@@ -135,6 +147,9 @@ class EndpointJudge(Judge):
             pool.shutdown(cancel_futures=True)
             client.close()
             self._tell(spent)
+        if spent.refused:
+            log.warning("%s: %d questions were refused by the server; they have no verdict, and are not asked again",
+                        self.name, spent.refused)
         if lost:
             log.warning("%s: no answer on %d pairs (%s); the same command asks for them again", self.name, lost, last)
 
@@ -166,18 +181,26 @@ class _Asker:
         texts = (pair.left_response, pair.right_response)
         texts = texts if order == "left_first" else texts[::-1]
         text = wording.question(self.judge.prompt, pair.prompt, *texts, tie=True)
-        turns = [{"role": "user", "content": text}]
-        first = self.reply(turns)
-        said, word = first, wording.verdict_of(first)
-        if word is None:
-            second = self.reply([*turns, {"role": "assistant", "content": first},
-                                 {"role": "user", "content": wording.AGAIN}])
-            said, word = f"{first}\n---\n{second}", wording.verdict_of(second)
+        said, word = self.answer([{"role": "user", "content": text}])
         if word is None:
             self.spent.add(unread=1)
         sides = ("left", "right") if order == "left_first" else ("right", "left")
         outcome = {"A": sides[0], "B": sides[1], "TIE": "tie", None: "none"}[word]
         return self.judge.verdict(pair, outcome, order, said)
+
+    def answer(self, turns: list[dict]) -> tuple[str, str | None]:
+        """All that was said, and the word of the verdict in it; None where there is none."""
+        said: list[str] = []
+        try:
+            said.append(self.reply(turns))
+            if (word := wording.verdict_of(said[0])) is None:
+                said.append(self.reply([*turns, {"role": "assistant", "content": said[0]},
+                                        {"role": "user", "content": wording.AGAIN}]))
+                word = wording.verdict_of(said[1])
+        except Refused as error:
+            self.spent.add(refused=1)
+            said, word = [*said, f"refused: {error}"], None
+        return "\n---\n".join(said), word
 
     def reply(self, turns: list[dict]) -> str:
         """Kept by all that it depends on."""
@@ -195,7 +218,8 @@ class _Asker:
         return json.loads((folder / "reply.json").read_text(encoding="utf-8"))["text"]
 
     def call(self, turns: list[dict]) -> str:
-        """The text of an answer. Unanswered after all tries; UserError for what no other try would change."""
+        """The text of an answer. Unanswered after all tries; Refused for this question, UserError for all of them,
+        where no other try would change it."""
         import openai
 
         judge, told, asked_for = self.judge, "", 0.0
@@ -213,7 +237,7 @@ class _Asker:
                 told = f"HTTP {error.status_code}: {self._hidden(error.response.text)}"
                 if error.status_code in OF_THE_QUESTION:
                     self.spent.add(failed=1)
-                    raise Unanswered(told) from None
+                    raise Refused(told) from None
                 if error.code in SPENT or error.status_code not in PASSING and error.status_code < 500:
                     raise UserError(f"judge: found {told}; expected an answer of {judge.model}; what was judged is "
                                     "kept; fix: see to the model's name, the key and the account, and run the same "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from .pairings import Pair
@@ -36,6 +36,9 @@ class Judge:
 
     def check(self) -> None:
         """ConfigError where it cannot judge; asked before any weights load. Default: nothing is refused."""
+
+    def check_kept(self, kept: Iterable[Verdict]) -> None:
+        """ConfigError where verdicts that a folder keeps under its name are not its own. Default: its name tells."""
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         """Verdicts as they are found: all of a pair in one list. A pair without any is asked again the next time."""

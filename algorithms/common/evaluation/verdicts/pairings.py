@@ -79,11 +79,11 @@ def finished_runs(folder: str | Path) -> list[Run]:
                             f"{AGAIN}") from error
         if status != "complete":
             continue
-        samples = _frame(path.parent / "samples.parquet")
+        samples = read_frame(path.parent / "samples.parquet")
         if len(samples):
             answers = samples[samples["picked"]].reset_index(drop=True)
             file = path.parent / REFERENCES
-            sides = dict(iter(_frame(file).groupby("side"))) if file.is_file() else {}
+            sides = dict(iter(read_frame(file).groupby("side"))) if file.is_file() else {}
             found.append(Run(name_of(path.parent, folder), seed, answers, sides))
     if not found:
         raise UserError(f"runs: found no finished run that answers prompts in {folder}; expected at least one; "
@@ -141,7 +141,8 @@ def _matched(left: str, ours: pd.DataFrame, right: str, theirs: pd.DataFrame) ->
                        bool(row.finished), bool(match.finished))
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def read_frame(path: Path) -> pd.DataFrame:
+    """A file that a run has left. UserError where it is not there or cannot be read."""
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:

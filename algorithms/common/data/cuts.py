@@ -1,0 +1,34 @@
+"""What does not fit is cut, and said where it happens: how many of how many, and by which limit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+
+from .template import Example
+
+log = logging.getLogger(__name__)
+
+
+def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, max_prompt_length: int) -> int:
+    """Say how many examples lost something to the limits on their tokens; returns it."""
+    total = cut = ends = 0
+    for example in examples:
+        total += 1
+        cut += example.truncated
+        ends += not all(example.finished)
+    if cut:
+        log.warning("%s: %s of %s records are cut to fit model.max_length=%d; %s of them lose the end of a response, "
+                    "the others a part of the prompt beyond model.max_prompt_length=%d", what, f"{cut:,}",
+                    f"{total:,}", max_length, f"{ends:,}", max_prompt_length)
+    return cut
+
+
+def tell_cut_prompts(what: str, whole: Sequence[Collection[int]], kept: Sequence[Collection[int]], max_length: int,
+                     new_tokens: int) -> int:
+    """Say how many prompts, before and after as token ids, were cut to leave room for their answers; returns it."""
+    cut = sum(len(after) < len(before) for before, after in zip(whole, kept, strict=True))
+    if cut:
+        log.warning("%s: %s of %s prompts are cut to leave room for answers of %d tokens within model.max_length=%d",
+                    what, f"{cut:,}", f"{len(kept):,}", new_tokens, max_length)
+    return cut

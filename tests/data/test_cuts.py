@@ -1,0 +1,45 @@
+"""What is cut is said: how many of how many, by which limit; and how conversations are written without a template."""
+
+import logging
+
+from algorithms.common.data.cuts import tell_cut_examples, tell_cut_prompts
+from algorithms.common.data.records import DataSets, LoadReport, Record, Records
+from algorithms.common.data.template import Example, Template
+from algorithms.common.data.usability import Reading, usable
+
+
+def test_cut_examples_are_counted(caplog):
+    whole = Example([1, 2], [[3]], [True], None, "a")
+    prompt = Example([1, 2], [[3]], [True], None, "b", truncated=True)
+    end = Example([1, 2], [[3], [4]], [True, False], None, "c", truncated=True)
+    assert tell_cut_examples("dpo", iter([whole, prompt, end, whole]), 64, 32) == 2
+    assert caplog.messages == ["dpo: 2 of 4 records are cut to fit model.max_length=64; 1 of them lose the end of a "
+                               "response, the others a part of the prompt beyond model.max_prompt_length=32"]
+    caplog.clear()
+    assert tell_cut_examples("dpo", [whole], 64, 32) == 0 and not caplog.messages
+
+
+def test_cut_prompts_are_counted(caplog):
+    assert tell_cut_prompts("evaluation", [[1, 2, 3], [1]], [[3], [1]], 64, 56) == 1
+    assert caplog.messages == [
+        "evaluation: 1 of 2 prompts are cut to leave room for answers of 56 tokens within model.max_length=64"]
+    caplog.clear()
+    assert tell_cut_prompts("evaluation", [[1]], [[1]], 64, 56) == 0 and not caplog.messages
+
+
+def data(prompt) -> DataSets:
+    pairs = Records.from_list([Record(prompt, [" yes", " no"], [1.0, 0.0])])
+    none = Records.from_list([])
+    return DataSets(preferences=pairs, demonstrations=none, prompts=none, evaluation=none, heldout=none, tuning=none,
+                    report=LoadReport())
+
+
+def test_the_form_of_conversations_without_a_template_is_said_where_there_are_some(tokenizer, caplog):
+    caplog.set_level(logging.INFO)
+    reading = Reading(Template(tokenizer), "preferences")
+    usable(data([{"role": "user", "content": "hi"}]), [reading, reading])
+    (told,) = [text for text in caplog.messages if text.startswith("no chat template")]
+    assert r"conversations are written as '\n\nHuman: …\n\nAssistant: …'" in told and "model.chat_template=FILE" in told
+    caplog.clear()
+    usable(data("hi"), [reading])
+    assert not caplog.messages
