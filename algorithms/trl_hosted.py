@@ -96,9 +96,9 @@ class Hosted(Algorithm):
     def fit(self, context: Context) -> None:
         recipe, models = context.recipe, context.models
         if context.loop is not common:  # a rehearsal, or a few steps to find a pace
-            raise ConfigError(f"algorithm: found {type(self).__name__}, whose steps TRL takes; expected a method of the "
-                              "common loop, of which alone a few steps can be measured; fix: leave it out of task=plan, "
-                              "and set budget.equal=labels or null")
+            raise ConfigError(f"algorithm: found {type(self).__name__}, whose steps TRL takes; expected a method of "
+                              "the common loop, of which alone a few steps can be measured; fix: leave it out of "
+                              "task=plan, and set budget.equal=labels or null")
         for key, found, expected in (("trainer.evaluate_every", context.trainer.evaluate_every, "null"),
                                      ("recipe.minibatch_size", recipe.minibatch_size, "null"),
                                      ("recipe.inner_epochs", recipe.inner_epochs, 1)):
