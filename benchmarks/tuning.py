@@ -125,6 +125,8 @@ class Trial:
 
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Tune every method, run the best of each with all seeds, report."""
+    if config.get("tune") is None:
+        raise ConfigError("tune: found no choice of what is tried; expected one, as conf/tune/lab.yaml; fix: tune=lab")
     tuning: Tuning = build(config, ("tune",))["tune"]
     state = HydraConfig.get()
     if swept := OmegaConf.select(state, "sweeper.params"):
@@ -232,9 +234,8 @@ def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
         told = OmegaConf.create()
         for key, value in values.items():
             OmegaConf.update(told, key, value)
-        text = f"# @package _global_\n{OmegaConf.to_yaml(told)}"
-        (group / f"settings{number}.yaml").write_text(text, encoding="utf-8")
-    names = ",".join(f"settings{number}" for number in range(len(settings)))  # a choice may not be a bare number
+        (group / f"trial{number}.yaml").write_text(f"# @package _global_\n{OmegaConf.to_yaml(told)}", encoding="utf-8")
+    names = ",".join(f"trial{number}" for number in range(len(settings)))  # a number alone is no choice for Hydra
     return [f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
 
 

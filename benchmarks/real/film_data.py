@@ -38,7 +38,9 @@ CUTS = (0.3, 0.7)
 
 @dataclass
 class FilmReviews:
-    """Sizes of the sets, which are disjoint by film or by review; a larger set extends a smaller one.
+    """Sizes of the sets; a larger one extends a smaller one. Training, tuning and evaluation are of different films.
+    Prompts are of reviews that are no demonstrations. What people compared may be demonstrated too, but of no film that
+    the auditor learns from.
 
     compared: samples | people, see above. temperature: of the annotators of samples, P(a over b) = sigmoid((gold_a −
     gold_b) / temperature); people's labels are as they are. path: a file of reviews laid out like the package's; model,
@@ -53,7 +55,7 @@ class FilmReviews:
     prompts: int = 512
     tuning: int = 64
     evaluation: int = 256
-    temperature: float = 0.5
+    temperature: float = 1.0
     path: str | None = None
     model: str | None = None
     head: str | None = None
@@ -70,8 +72,10 @@ class FilmReviews:
         train, tuning, unseen = (films.short(split[name]) for name in ("train", "tuning", "evaluation"))
         first, second = (round(cut * len(train)) for cut in CUTS)
         pairs = COMPARED[self.compared](self, split, seed)
+        aside = {record.prompt for record in pairs["audit"]}  # of what people compared, a film's heading
+        shown = [one for one in train[:first] if films.heading(one.film) not in aside]
         sets = {
-            **pairs, "demonstrations": [_shown(one) for one in self._some("demonstrations", train[:first])],
+            **pairs, "demonstrations": [_shown(one) for one in self._some("demonstrations", shown)],
             "prompts": [Record(one.prompt, []) for one in self._some("prompts", train[second:])],
             "tuning": [_shown(one) for one in self._some("tuning", tuning)],
             "evaluation": [_shown(one) for one in self._some("evaluation", unseen)],
@@ -122,8 +126,9 @@ class FilmReviews:
         learned = self._some("preferences", train)
         taken = {fresh.film for fresh, _ in learned}
         aside = self._some("audit", [pair for pair in train[::-1] if pair[0].film not in taken])
+        heldout = sorted(films.same_film(split["evaluation"]), key=lambda pair: pair[0].number)  # of many films at once
         return {"preferences": list(map(_compared, learned)), "audit": list(map(_compared, aside)),
-                "heldout": list(map(_compared, films.same_film(split["evaluation"])))}
+                "heldout": list(map(_compared, heldout))}
 
 
 COMPARED = {"samples": FilmReviews.labelled_samples, "people": FilmReviews.human_pairs}

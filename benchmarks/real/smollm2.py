@@ -59,6 +59,8 @@ def made() -> Path:
     source = packaged()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
+        for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():  # by another process meanwhile
             log.info("%s (Apache-2.0): written once to %s, half a gigabyte", NAME, folder)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -117,7 +117,9 @@ def test_people_prefer_the_fresh_review_and_no_film_is_the_methods_and_the_audit
     fresh = {one.text: one.fresh for part in films.reviews(data().path).values() for one in part}
     for record in (*sets.preferences, *sets.heldout):
         assert [fresh[one.strip()] for one in record.responses] == [True, False] and record.scores == [1.0, 0.0]
-    assert not {one.prompt for one in sets.preferences} & {one.prompt for one in sets.audit}
+    asides = {one.prompt for one in sets.audit}
+    assert asides and not {one.prompt for one in sets.preferences} & asides
+    assert not [one for one in sets.demonstrations if any(one.prompt.startswith(aside) for aside in asides)]
 
 
 @pytest.mark.parametrize("key", ["demonstrations", "prompts", "evaluation", "preferences", "audit"])

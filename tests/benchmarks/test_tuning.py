@@ -67,9 +67,11 @@ def test_random_trials_are_as_many_as_asked_and_the_same_each_time(tmp_path):
         arguments = search(tuned(), "dpo", folder)
         jobs = job_overrides("-m", *(one for one in arguments if not one.startswith(("hydra.", "+drawn"))))
         assert len(jobs) == 1 and "eval.split=tuning" in arguments and "seed=1000" in arguments
-        assert "+drawn=settings0,settings1,settings2,settings3,settings4" in arguments
+        assert "+drawn=trial0,trial1,trial2,trial3,trial4" in arguments
         files = sorted((folder / "conf" / "drawn").glob("*.yaml"))
         drawn.append([OmegaConf.to_container(OmegaConf.load(path)) for path in files])
+        first = [one.replace(",trial1,trial2,trial3,trial4", "") for one in arguments]
+        assert composed(*first).algorithm.beta == drawn[-1][0]["algorithm"]["beta"]  # as a choice that Hydra reads
     assert drawn[0] == drawn[1] and len({one["algorithm"]["beta"] for one in drawn[0]}) == 5
     assert search(tuned(seed=7), "dpo", tmp_path / "c") != search(tuned(), "dpo", tmp_path / "a")
 
@@ -103,8 +105,8 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
     tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
     assert [name for name, _ in sweeps] == ["short", "full"]
-    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=settings0,settings1" in sweeps[1][1]
-    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"settings{number}.yaml") for number in (0, 1)]
+    assert "recipe.epochs=0.5" in sweeps[0][1] and "+drawn=trial0,trial1" in sweeps[1][1]
+    kept = [OmegaConf.load(tmp_path / "full" / "conf" / "drawn" / f"trial{number}.yaml") for number in (0, 1)]
     assert [one.algorithm.beta for one in kept] == [0.5, 0.4]  # the best two of five
     assert sum(trial.cost["seconds"] for trial in tried) == 5 * 2 + 2 * 8 and len(full) == 2
 
@@ -195,6 +197,11 @@ def test_drawn_settings_stand_above_an_experiment(tmp_path):
 def test_tuning_refuses_what_no_trial_could_be_judged_by_before_the_first(tmp_path, given, told):
     ended = invoke("task=tune", "tune=lab", *given, f"hydra.run.dir={tmp_path}")
     assert ended.status == 2 and re.match(told, ended.err.strip())
+
+
+def test_tuning_nothing_is_refused(tmp_path):
+    ended = invoke("task=tune", f"hydra.run.dir={tmp_path}")
+    assert ended.status == 2 and ended.err.startswith("tune: found no choice") and ended.err.endswith("fix: tune=lab\n")
 
 
 def test_trials_are_no_rows_of_the_table_above_them(tmp_path):
