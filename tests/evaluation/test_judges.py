@@ -344,6 +344,15 @@ def test_a_scorer_is_not_answered_by_another_of_its_name():
     judge.check_kept([dataclasses.replace(one, raw=None) for one in kept], other)  # written before a scorer was told
 
 
+def test_a_local_judge_that_cannot_be_read_is_told_by_its_own_keys(monkeypatch):
+    def refused(config):
+        raise ConfigError("model.name: found x; expected one with model.safetensors; fix: model.name=…")
+
+    monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.model_digest", refused)
+    with pytest.raises(ConfigError, match="^judge.model.name: .* with model.safetensors; fix: judge.model.name=…$"):
+        LocalJudge(ModelConfig("some/model", precision="bf16", lora=None)).name
+
+
 def test_language_models_that_may_differ_have_names_that_do(tmp_path):
     names = []
     for number in range(2):

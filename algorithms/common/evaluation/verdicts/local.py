@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,7 +108,7 @@ class LocalJudge(Judge):
         try:
             return read(self.model, *options)
         except ConfigError as error:    # of a model; this one stands beneath judge
-            raise ConfigError(str(error).replace("model.", "judge.model.")) from error
+            raise ConfigError(re.sub(r"\bmodel\.(?!safetensors)", "judge.model.", str(error))) from error
 
     def _questions(self, pair: Pair) -> list[str]:
         """One for each order."""
