@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from algorithms.common.data.records import sets
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.crossed import mean_squares
+from benchmarks.comparison_tables import TO_BE_SCORED
 from benchmarks.report import ReportError, collect, main, table
 from benchmarks.tables import print_table, write
 from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
@@ -154,6 +156,11 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
     assert "difference in nats per token" in markdown(tmp_path / "d", *runs(likelihood))
     nothing = made(tmp_path / "e", *runs(length))
     assert nothing.words.startswith("Nothing was compared.") and not nothing.pairs
+
+
+def test_the_way_out_names_the_comparisons_that_an_auditor_is_set_aside_from():
+    least = round(sets.LEAST_AUDIT / sets.AUDIT)
+    assert f"fewer than {least} no auditor" in TO_BE_SCORED
 
 
 def test_one_score_that_not_all_rows_have_does_not_say_whose_answers_are_better(tmp_path):
