@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(config: DictConfig) -> float | None:
-    """A run, or a job of a sweep: that one never raises, and returns the figure that a sweeper goes by."""
+    """A run, or a job of a sweep: that one never raises, and returns the figure that a sweeper which asks goes by."""
     state = HydraConfig.get()
     folder = Path(state.runtime.output_dir)
     if state.mode != RunMode.MULTIRUN:
@@ -48,7 +48,8 @@ def main(config: DictConfig) -> float | None:
         config.trainer.progress = False  # bars of jobs beside each other are none; benchmarks.watch shows them all
         if (how := jobs.apart(job)) and not jobs.ended(folder):
             lost(Stopped(f"{how}; the same command goes on from its last checkpoint"), ran=False)
-    return jobs.objective(folder, config.objective) if state.runtime.choices["task"] == "run" else None
+    asked = state.runtime.choices["task"] == "run" and state.runtime.choices["hydra/sweeper"] != "basic"
+    return jobs.objective(folder, config.objective) if asked else None
 
 
 def swept(config: DictConfig, folder: Path, number: int) -> None:
@@ -71,7 +72,7 @@ def work(config: DictConfig) -> None:
         for told in overruled(state.runtime.choices, folders, overrides):
             logging.getLogger("run").warning("%s", told)
         at_home(config)
-        if not config.trainer.progress:
+        if not (config.trainer.progress and sys.stderr.isatty()):  # in a file bars are lines without end
             without_bars()
         if config.trial:
             shrink(config)

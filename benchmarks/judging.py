@@ -4,12 +4,14 @@ table."""
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from algorithms.common.evaluation.verdicts import FILE, append, finished_runs, read
-from algorithms.common.runs.judging import Court, as_run
+from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
+from algorithms.common.runs.judging import Court, as_run, check_gold
 from algorithms.common.runs.settings import build
 from algorithms.common.runs.tasks import store_of
 from algorithms.common.support.errors import ConfigError, UserError
@@ -35,6 +37,8 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
         results = collect([target])
     except ReportError as error:
         raise UserError(str(error)) from error
+    if isinstance(parts["judge"], ScorerJudge) and not any(one.lstrip("+~").startswith("data") for one in overrides):
+        check_gold(parts["judge"].source, any("reward/gold" in result.evaluation for result in results))
     kept = read(target / FILE)
     court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
                   {run.name: run.seed for run in runs})
@@ -47,4 +51,5 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
         for found in parts["judge"].verdicts(open_pairs, court):
             append(target / FILE, [verdict for verdict in found if verdict.asked not in done])
     finally:  # also where the judge gave up: what it said is kept
-        print(f"\n{verdict_table(read(target / FILE), results, target)}\n\nverdicts: {target / FILE}")
+        if sys.exc_info()[0] is None or read(target / FILE):
+            print(f"\n{verdict_table(read(target / FILE), results, target)}\n\nverdicts: {target / FILE}")

@@ -43,7 +43,8 @@ class Recipe:
         """What is learned how fast, in words."""
         walked = self.total_records(records)
         steps, passes = -(-walked // self.batch_size), walked / max(records, 1)
-        return (f"lr {self.lr:g} ({self.schedule}), {steps:,} step{'' if steps == 1 else 's'} of {self.batch_size:,}, "
+        return (f"lr {self.lr:g} ({self.schedule}), {steps:,} step{'' if steps == 1 else 's'}, "
+                f"{self.batch_size:,} record{'' if self.batch_size == 1 else 's'} each, "
                 f"{passes:.3g} epoch{'' if passes == 1 else 's'}")
 
     def factor(self, step: int, total: int) -> float:

@@ -249,6 +249,8 @@ def test_the_task_judges_finished_runs_once(tmp_path):
     ([], "runs: found none; expected the folder of finished runs; fix: runs=multirun/…"),
     (["runs=RUNS"], "judge: found none; expected a judge; fix: judge=local judge.model.name=FOLDER"),
     (["runs=RUNS", "judge=scorer", "verdicts.against=start"], "verdicts.against: found start, but no answers"),
+    (["runs=RUNS", "judge=scorer"], "judge.source: found gold, and runs on data that has no gold reward; expected a "
+     "source that can score their answers; fix: reward@judge.source=classifier judge.source.name=…, or judge=auditor"),
     (["runs=nowhere", "judge=scorer"], "runs: found no folder nowhere"),
     (["runs=RUNS", "judge=scorer", "verdicts.against=me"], "verdicts.against: found 'me'; expected one of start, data"),
     (["runs=RUNS", "judge=local"], "judge.model.name: found no value; expected")])
@@ -257,4 +259,4 @@ def test_what_the_task_lacks_is_said(given, message, tmp_path):
     given = [one.replace("RUNS", str(folder)) for one in given]
     ended = invoke("task=judge", *given, f"hydra.run.dir={tmp_path / 'out'}")
     assert ended.status == 2 and ended.err.startswith(message)
-    assert not (folder / FILE).exists()
+    assert not (folder / FILE).exists() and not ended.out.count("No verdicts")

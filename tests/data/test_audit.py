@@ -9,6 +9,7 @@ import pytest
 from algorithms.common.data.records import DataSets, FileData, LoadReport, Records
 from algorithms.common.data.records.mixture import Mixture
 from algorithms.common.data.records.record import Record
+from algorithms.common.rewards.sources import Function
 from algorithms.common.support.errors import ConfigError
 from benchmarks.lab.reviews_data import ReviewsData
 
@@ -57,10 +58,20 @@ def test_single_responses_to_a_prompt_that_is_set_aside_go_with_it(tmp_path):
 
 
 @pytest.mark.parametrize("count, aside", [(540, 0), (570, 103)])
-def test_by_default_a_fifth_where_that_is_a_hundred_comparisons(tmp_path, count, aside):
+def test_by_default_a_fifth_where_that_is_a_hundred_comparisons(tmp_path, caplog, count, aside):
     data = FileData(file(tmp_path, count)).load(0)  # .9 · 540 · .2 = 97; .9 · 570 · .2 = 102.6
+    assert [text for text in caplog.messages if text.startswith("no auditor")] == [] if aside else [
+        "no auditor: a fifth would be 97 comparisons, fewer than 100; without another judge nothing but what methods "
+        "learn from will score answers; fix: data.audit=0.3"]
     assert (0 if data.audit is None else len(data.audit)) == aside
     assert len(data.preferences) == round(0.9 * count) - aside
+
+
+@pytest.mark.parametrize("settings", [{"audit": 0.3}, {"audit": 0.0}, {"gold": Function(len)}])
+def test_no_auditor_is_missed_where_one_was_named_or_the_truth_is_known(tmp_path, caplog, settings):
+    data = FileData(file(tmp_path, 40), **settings).load(0)  # round(.3 · 36) = 11
+    assert (0 if data.audit is None else len(data.audit)) == (11 if settings.get("audit") else 0)
+    assert "no auditor" not in caplog.text
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])

@@ -16,7 +16,7 @@ from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
 from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
 from algorithms.common.evaluation.verdicts.wording import question, verdict_of
 from algorithms.common.models.model import Lora, ModelConfig
-from algorithms.common.rewards.sources import Gold
+from algorithms.common.rewards.sources import Function, Gold, Trained
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
 from served_judge import completion, honest, sent, serving
@@ -320,6 +320,8 @@ def test_a_scorer_prefers_the_higher_score():
         ("left", 1.0, 0.5, "both"), ("tie", 0.0, 0.0, "both"), ("right", -1.0, 0.0, "both")]
     with pytest.raises(ConfigError, match="judge.called"):
         ScorerJudge(Gold(), "a/b")
+    assert (ScorerJudge(Gold()).name, ScorerJudge(Function(len)).name) == ("gold", "function")
+    assert ScorerJudge(Trained(None, None)).name == "trained" and ScorerJudge(Gold(), "truth").name == "truth"
 
 
 def test_a_scorer_is_not_answered_by_another_of_its_name():

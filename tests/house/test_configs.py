@@ -322,27 +322,46 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("overrides, messages", [
-    (["algorithm.betta=1"], ["algorithm.betta: found no such key; expected one of beta, label_smoothing, "
-                               "length_normalized, needs, sft_coef, view"]),
-    (["algorithm=dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
+    (["algorithm.betta=1"], ["algorithm.betta: found no such key; did you mean beta? expected one of beta, "
+                             "label_smoothing, length_normalized, needs, sft_coef, view"]),
+    (["algorithm=dppo"], [f"algorithm: found 'dppo'; did you mean ppo? expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
     (["experiment=nothing"], [f"experiment: found 'nothing'; expected one of {', '.join(choices('experiment'))}"]),
     (["algorithm.needs.reference.recipe.step=1"],
-     ["algorithm.needs.reference.recipe.step: found no such key; expected one of "
+     ["algorithm.needs.reference.recipe.step: found no such key; did you mean steps? expected one of "
                                                    + ", ".join(sorted(f.name for f in dataclasses.fields(Recipe)))]),
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
     (["algoritm=dpo"],
-     ["algoritm: found no such key; expected one of " + ", ".join(sorted({*TOP} - {"judge", "tune"}))]),
+     ["algoritm: found no such key; did you mean algorithm? expected one of "
+      + ", ".join(sorted({*TOP} - {"judge", "tune"}))]),
+    (["data=fil"], [f"data: found 'fil'; did you mean file? expected one of {', '.join(choices('data'))}"]),
+    (["experiment=compar"],
+     [f"experiment: found 'compar'; did you mean compare? expected one of {', '.join(choices('experiment'))}"]),
     (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
                          f"; fix: judge={choices('judge')[0]}"]),
     (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"],
      ["algorithm.beta: found no such key; expected one of needs, packing, "
                                                          "train_on_prompt, turns, view (with algorithm=sft)"]),
-    (["-m", "algorithm=dpo,dppo"], [f"algorithm: found 'dppo'; expected one of {', '.join(ALGORITHMS)}"]),
+    (["-m", "algorithm=dpo,dppo"],
+     [f"algorithm: found 'dppo'; did you mean ppo? expected one of {', '.join(ALGORITHMS)}"]),
 ])
 def test_overrides_are_explained(overrides, messages):
     assert explain_overrides(overrides, str(CONF)) == messages
+
+
+@pytest.mark.parametrize("overrides", [["data.path=x.jsonl"], ["data=people", "data.path=x.jsonl"]])
+def test_a_key_of_files_is_said_to_need_them(overrides):
+    (told,) = explain_overrides(overrides, str(CONF))
+    assert told.startswith("data.path: found no such key;") and told.endswith("; fix: data=file data.path=…")
+    assert explain_overrides(["data=file", "data.path=x.jsonl"], str(CONF)) == []
+    assert "data=file" not in explain_overrides(["data.pth=x.jsonl"], str(CONF))[0]
+
+
+def test_several_values_for_one_run_are_said_to_be_a_sweep_first():
+    error = ValueError("Ambiguous value for argument 'algorithm=sft,dpo'")
+    (told,) = explain_overrides(["algorithm=sft,dpo"], str(CONF), error)
+    assert told.startswith("algorithm: found several values, 'sft,dpo', for one run; expected one; fix: -m for a run")
 
 
 @pytest.mark.parametrize("overrides", [

@@ -52,8 +52,8 @@ def test_a_batch_larger_than_the_data_and_steps_beyond_it_are_said(bench, caplog
     (first, *_) = told(bench, DPO(), Recipe(lr=1e-3, batch_size=16), caplog)
     assert first.startswith("recipe.batch_size: found 16, more than the 10 records of the view pairs that the method")
     (first, *_) = told(bench, DPO(), Recipe(lr=1e-3, batch_size=4, steps=10), caplog)
-    assert first == ("recipe.steps: found 10 steps of 4, which go through the 10 records of the view pairs 4 times; "
-                     "recipe.steps=3 is once")
+    assert first == ("recipe.steps: found 10 steps, 4 records each, which go through the 10 records of the view pairs "
+                     "4 times; recipe.steps=3 is once")
     needs = {"reference": Need(SFT(), Recipe(lr=1e-3, batch_size=11))}
     (first, *_) = told(bench, DPO(needs=needs), RECIPE, caplog)
     assert first.startswith("algorithm.needs.reference.recipe.batch_size: found 11")
@@ -61,8 +61,8 @@ def test_a_batch_larger_than_the_data_and_steps_beyond_it_are_said(bench, caplog
 
 def test_usual_settings_are_only_counted(bench, caplog):
     assert told(bench, on_sft(), Recipe(lr=1e-3, batch_size=5, steps=2), caplog, "dpo") == [
-        "algorithm.needs.reference.recipe.steps: found 3 steps of 4, which go through the 10 records of the view "
-        "demonstrations 1.2 times; algorithm.needs.reference.recipe.steps=3 is once",
+        "algorithm.needs.reference.recipe.steps: found 3 steps, 4 records each, which go through the 10 records of the "
+        "view demonstrations 1.2 times; algorithm.needs.reference.recipe.steps=3 is once",
         "stages: reference, dpo (2 in all, 0 kept)"]
 
 
@@ -90,8 +90,9 @@ def test_a_stage_says_its_recipe_and_number_as_it_begins_and_what_it_cuts(tmp_pa
     bench.train(algorithm, recipe, "dpo")
     begins = [text for text in caplog.messages if text.startswith("stage ")]
     assert begins == [
-        "stage 1 of 2, reference: SFT on 10 records (demonstrations), lr 0.01 (linear), 3 steps of 4, 1.2 epochs",
-        "stage 2 of 2, dpo: DPO on 10 records (pairs), lr 0.01 (linear), 1 step of 4, 0.4 epochs"]
+        "stage 1 of 2, reference: SFT on 10 records (demonstrations), lr 0.01 (linear), 3 steps, 4 records each, "
+        "1.2 epochs",
+        "stage 2 of 2, dpo: DPO on 10 records (pairs), lr 0.01 (linear), 1 step, 4 records each, 0.4 epochs"]
     found = list(stages_of(bench, algorithm, recipe, "dpo").values())
     assert [one.kept for one in found] == [True, True]
     cut = [text for text in caplog.messages if "records are cut to fit model.max_length=12" in text]

@@ -385,6 +385,14 @@ def test_the_objective_is_the_mean_of_a_figure(tmp_path):
     assert jobs.objective(tmp_path, None) is None and jobs.objective(tmp_path / "nothing", None) is None
 
 
+def test_a_sweeper_that_tries_every_value_asks_for_no_objective(tmp_path, monkeypatch):
+    ran, asked = [], []
+    monkeypatch.setattr("algorithms.common.runs.tasks.run", lambda config, *given: ran.append(config.seed))
+    monkeypatch.setattr(jobs, "objective", lambda *given: asked.append(given))
+    invoke("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert ran == [0, 1] and asked == []
+
+
 @pytest.mark.parametrize("name, gold, audited, proxy, fix", [
     ("reward/gold", False, True, True, "data=reviews"), ("win_rate/auditor", True, False, True, "data.audit=0.2"),
     ("reward/proxy", True, True, False, "eval.proxy=true")])

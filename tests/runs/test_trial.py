@@ -54,7 +54,9 @@ def test_every_stage_of_every_algorithm_shrinks_to_settings_that_can_be_run(algo
 def test_what_is_smaller_already_stays_and_what_is_not_set_becomes_so_much():
     config = shrunk("eval.prompts=3", "recipe.steps=1", "data=file", "data.path=x.jsonl", "debug=trial")
     assert (config.eval.prompts, config.recipe.steps, config.recipe.batch_size) == (3, 1, 4)
-    assert config.data.limit == 256 and shrunk("data=file", "data.path=x", "data.limit=9").data.limit == 9
+    assert (config.data.limit, config.data.audit) == (256, 0.2)
+    assert shrunk("data=file", "data.path=x", "data.limit=9").data.limit == 9
+    assert shrunk("data=file", "data.path=x", "data.audit=0").data.audit == 0, "none, where none is wanted"
     assert shrunk("algorithm=ppo").algorithm.max_new_tokens == 16, "also what it takes from another key"
     assert list(shrunk("data=tasks", "model=tiny_tasks").data.study.clusters) == ["qa"]
     assert shrunk("data=mixture").data.total == 256
@@ -92,6 +94,7 @@ def test_the_smoke_experiment_takes_any_data_and_leaves_a_trial(tmp_path):
                    f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
     assert ended.status == 0, ended.err
     result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["auditor"]["labels"] == 7, "round(.2 · 36): the auditor is tried, too"
     assert result["trial"] is True and result["config"]["recipe"]["steps"] == 2
     assert "its figures say nothing of the method" in ended.out
     assert "- trial: trial: every stage takes a few steps" in (tmp_path / "run/README.md").read_text()

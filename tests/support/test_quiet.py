@@ -1,5 +1,6 @@
 """Libraries' notices to programmers are not shown; the user's own, and what says that something is wrong, are."""
 
+import io
 import sys
 import warnings
 
@@ -29,15 +30,16 @@ def test_only_libraries_notices_of_what_they_rename_are_silent(category, module,
     assert shown(category, module), "asked for by python -W"
 
 
-@pytest.mark.parametrize("progress", [True, False])
-def test_libraries_show_bars_where_a_run_does(progress, tmp_path, monkeypatch):
+@pytest.mark.parametrize("progress, terminal", [(True, True), (True, False), (False, True)])
+def test_libraries_show_bars_where_a_run_does(progress, terminal, tmp_path, monkeypatch):
     called = []
+    monkeypatch.setattr("io.StringIO", type("Stream", (io.StringIO,), {"isatty": lambda stream: terminal}))
     monkeypatch.setattr("algorithms.common.support.quiet.without_bars", lambda: called.append(True))
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 4)
     invoke("task=inspect", "data=file", f"data.path={tmp_path}/pairs.jsonl",
            f"trainer.progress={str(progress).lower()}", f"hydra.run.dir={tmp_path}/out",
            f"stages.folder={tmp_path}/stages")
-    assert called == [True] * (not progress)
+    assert called == [True] * (not (progress and terminal))
 
 
 @pytest.mark.parametrize("first, shown", [("without_bars()", "False"), ("None", "True")])

@@ -206,7 +206,8 @@ def check_independent(
     try:
         source.check(data)
     except ConfigError as error:
-        raise ConfigError(re.sub(r"\breward(?=[.:=])", key, str(error))) from error
+        told = re.sub(r"\breward(?==)", f"reward@{key}", str(error))
+        raise ConfigError(re.sub(r"\breward(?=[.:])", key, told)) from error
 
 
 # What a function may ask for by name: a list with one of these for each response.

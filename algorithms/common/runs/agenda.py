@@ -68,8 +68,8 @@ class Stage:
             yield (f"{self.key}.batch_size: found {size:,}, more than the {of} that {self.name} learns from; "
                    f"expected fewer, or a step is all of them; fix: {self.key}.batch_size={max(1, self.records // 8)}")
         elif self.recipe.steps is not None and walked > self.records:
-            yield (f"{self.key}.steps: found {self.recipe.steps:,} steps of {size:,}, which go through the {of} "
-                   f"{walked / self.records:.3g} times; {self.key}.steps={-(-self.records // size)} is once")
+            yield (f"{self.key}.steps: found {self.recipe.steps:,} steps, {size:,} records each, which go through the "
+                   f"{of} {walked / self.records:.3g} times; {self.key}.steps={-(-self.records // size)} is once")
         if not self.kept and all(example.truncated for example in self.examples(LOOKED_AT)):
             yield self._all_cut()
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ..algorithm import Response, RewardSource
 from ..evaluation.verdicts import Pair
-from ..rewards.sources import retokenized
+from ..rewards.sources import Gold, check_independent, retokenized
 from ..support.digests import content_hash
 from ..support.errors import ConfigError
 from ..support.secrets import MASK, Mask
@@ -98,6 +98,14 @@ class Court:
         return found
 
 
+def check_gold(source: RewardSource, known: bool) -> None:
+    """ConfigError for a judge by the gold reward where the runs' data has none."""
+    if not known and any(isinstance(part, Gold) for part in source.parts):
+        raise ConfigError("judge.source: found gold, and runs on data that has no gold reward; expected a source that "
+                          "can score their answers; fix: reward@judge.source=classifier judge.source.name=…, or "
+                          "judge=auditor")
+
+
 def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair], half: str | None = None
            ) -> list[tuple[float, float]]:
     """Of both answers of each pair. ConfigError where the data does not hold the pairs' prompts.
@@ -105,7 +113,8 @@ def scores(bench: Bench, source: RewardSource, pairs: Sequence[Pair], half: str 
     A source that must be trained learns what the auditor does, of a half of the comparisons where it did, and is
     refused where it cannot judge.
     """
-    source.check(bench.data)
+    check_gold(source, bench.data.gold is not None)
+    check_independent(source, None, bench.data, "judge.source")
     records = {record.key: record for name in ("evaluation", "tuning") for record in getattr(bench.data, name)}
     if unknown := [pair.prompt_id for pair in pairs if pair.prompt_id not in records]:
         raise ConfigError(f"data: found no prompt {unknown[0]}, which the runs answered, nor {len(unknown) - 1:,} "

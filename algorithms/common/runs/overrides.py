@@ -5,6 +5,7 @@ Groups and choices are looked for where Hydra looks: in ``conf``, ``--config-dir
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import re
@@ -114,8 +115,8 @@ def _several(item: str) -> str | None:
         return None
     key, _, value = item.partition("=")
     listed, text = shlex.quote(f"{key}=[{value}]"), shlex.quote(f"{key}={_quoted(value)}")
-    return (f"{key}: found several values, {value!r}, for one run; expected one; fix: {text} for one text, {listed} "
-            "for a list, or -m for a run of each")
+    return (f"{key}: found several values, {value!r}, for one run; expected one; fix: -m for a run of each, {text} "
+            f"for one text, or {listed} for a list")
 
 
 def _readable(value: str) -> str:
@@ -196,7 +197,7 @@ class _Search:
             if not choices:
                 messages.append(_no_group(name, group, self.loader, self.path))
                 continue
-            messages += [f"{name}: found {choice!r}; expected one of {', '.join(choices)}"
+            messages += [f"{name}: found {choice!r}; {_meant(choice, choices)}expected one of {', '.join(choices)}"
                          for choice in given if choice not in allowed]
         return messages
 
@@ -213,7 +214,7 @@ class _Search:
             chosen = [f"{name}={choice}" for name, choice in zip(groups, combination)]
             config = compose("config", [*self.path, *self.others, *chosen], return_hydra_config=True)
             if found := [message for key in self.keys if (message := self._unchosen(config, key) or
-                                                          _unknown(config, key))]:
+                                                          self._absent(config, key))]:
                 several = any(len(choices) > 1 for choices in groups.values())
                 return [f"{message} (with {' '.join(chosen)})" if several else message for message in found]
         return []
@@ -225,6 +226,18 @@ class _Search:
             return None
         choices = self.choices(group)
         return f"{key}: found no {group} chosen; expected one of {', '.join(choices)}; fix: {group}={choices[0]}"
+
+    def _absent(self, config: DictConfig, key: str) -> str | None:
+        """What to say of a key that the config does not have, a key of files too; None where it does."""
+        told, files = _unknown(config, key), "data=file"
+        if told and key.startswith("data.") and _unknown(compose("config", [*self.path, files]), key) is None:
+            return f"{told}; fix: {files} {key}=…"
+        return told
+
+
+def _meant(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1, 0.75)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _no_group(name: str, group: str, loader: ConfigLoader, path: list[str]) -> str:
@@ -274,7 +287,7 @@ def _unknown(config: DictConfig, key: str) -> str | None:
         if part not in list(node):  # "in" denies what has no value yet
             names = sorted(str(name) for name in node if name != "_target_" and (walked or name != "hydra"))
             there = f"one of {', '.join(names)}" if names else f"none in {'.'.join(walked)}"
-            return f"{'.'.join([*walked, part])}: found no such key; expected {there}"
+            return f"{'.'.join([*walked, part])}: found no such key; {_meant(part, names)}expected {there}"
         walked.append(part)
         node = None if OmegaConf.is_missing(node, part) else node[part]
     return None

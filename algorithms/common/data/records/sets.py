@@ -121,8 +121,8 @@ class FileData:
     which another orders the other way. split_by: conversation | similarity: nearly equal prompts, too, stay on one side
     (``similar``). heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
-    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none. gold: a
-    reward source that is taken for the truth. limit: the first so many usable records only.
+    auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none, and that is
+    said. gold: a reward source that is taken for the truth. limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -162,7 +162,7 @@ class FileData:
     gold: Any = None
     limit: int | None = None
 
-    in_trial: ClassVar[dict[str, int]] = {"limit": 256}  # enough for an auditor of their fifth
+    in_trial: ClassVar[dict[str, float]] = {"limit": 256, "audit": AUDIT}  # named, so an auditor of however few
 
     def __post_init__(self):
         def refuse(key: str, found: str, expected: str):
@@ -282,6 +282,10 @@ class FileData:
         left, aside = set_aside(train, share, alike, parts.of("comparisons", train))
         audit = ranked(parts.of("comparisons", aside))
         if len(audit) < (LEAST_AUDIT if self.audit is None else 1):
+            if self.audit is None and len(audit) and self.gold is None:
+                log.warning("no auditor: a fifth would be %d comparisons, fewer than %d; without another judge nothing "
+                            "but what methods learn from will score answers; fix: data.audit=0.3", len(audit),
+                            LEAST_AUDIT)
             return train, None
         log.info("set aside for the auditor: %d of %d records, %d of them comparisons; no method learns from them "
                  "(data.audit)", len(aside), len(train), len(audit))

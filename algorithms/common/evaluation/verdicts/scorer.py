@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,11 @@ class ScorerJudge(Judge):
     """
 
     source: RewardSource
-    called: str         # its name in tables
+    called: str | None = None   # its name in tables; None: the source's
 
     def __post_init__(self):
+        if self.called is None:
+            self.called = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self.source).__name__).lower()
         if not self.called or "/" in self.called:
             raise ConfigError(f"judge.called: found {self.called!r}; expected a name without /, for tables; "
                               "fix: judge.called=NAME")
