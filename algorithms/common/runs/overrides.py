@@ -236,8 +236,10 @@ class _Search:
 
 
 def _meant(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1, 0.75)
-    return f"did you mean {near[0]}? " if near else ""
+    folder = "".join(name.rpartition("/")[:2])  # what two names have in common by it makes them no nearer
+    beside = [one.removeprefix(folder) for one in names if one.startswith(folder)]
+    near = difflib.get_close_matches(name.removeprefix(folder), beside, 1, 0.75)
+    return f"did you mean {folder}{near[0]}? " if near else ""
 
 
 def _no_group(name: str, group: str, loader: ConfigLoader, path: list[str]) -> str:

@@ -148,7 +148,7 @@ class _Part:
 
 
 def _load(name: str, source: Any, seed: int) -> _Part:
-    log.info("source %s:", name)
+    log.info("source %s (its keys data.… are data.sources.%s.data.… here):", name, name)
     try:
         data = source.load(seed)
     except UserError as error:
