@@ -22,7 +22,7 @@ from . import budgets
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .audited import SCORE, judges, of_auditor, unable
 from .results_read import ROWS, ReportError, Result
-from .tables import PairRow, Row
+from .tables import PairRow, Row, of_differences
 
 SCORE_MARGIN = 0.1  # standard deviations of one answer of the start model: scores are practically equal, by default
 # What a table may be compared by: the name or its beginning, in words, and whether less is better.
@@ -40,6 +40,10 @@ COMPARABLE = {
     "perplexity/": ("perplexity", True),
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
+TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "
+                "default), or a judge: task=judge")
+TO_BE_BELIEVED = "more comparisons in data.audit and data.heldout, or another judge (judge=…)"
+DECLARED = "declared"   # why a table is compared by what a configuration or the command line names
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
@@ -105,6 +109,7 @@ class Compared:
     pairs: list[PairRow]
     best: str | None                # the row that was shown to be better than every other
     notes: list[str]
+    unknown: bool = False           # nothing says whose answers are better
 
 
 def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared,
@@ -123,12 +128,29 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     if why and not figure:  # what could have been compared by cannot be believed
         comparison = replace(comparison, methods=tuple(member.label for member in members))
     budget = budget if comparison.methods else None
-    words = paragraph(comparison, words_of(figure)[0], budget, _costs(taking or members), runs)
-    words = f"This data cannot tell which row is better: {why}. {words}" if why and not figure else words
-    if comparison.pairs and figure == "reward/proxy":
-        words = f"Whose answers are better is not known: {OWN_SCORE}. {words}"
-    best = comparison.best if len(taking) == len(members) else None
-    return Compared(figure if pairs else None, words, pairs, best, notes)
+    told = words_of(figure)[0]
+    if unit := of_differences(figure):
+        told = f"{told}, compared in {unit}"
+        notes += [f"A difference of 0.01 {unit} is a perplexity that is 1 % higher."] if pairs else []
+    words = paragraph(comparison, told, budget, _costs(taking or members), runs)
+    unknown = f"This data cannot tell which row is better: {why}. Fix: {TO_BE_BELIEVED}." if why and not figure else \
+        _unscored(members, figure, why) if comparison.pairs else ""
+    words = f"{unknown} {words}" if unknown else words
+    best = comparison.best if len(taking) == len(members) and not unknown else None
+    return Compared(figure if pairs else None, words, pairs, best, notes, bool(unknown))
+
+
+def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
+    """That what rows are compared by says nothing of answers, and what would; empty where it does, or was declared."""
+    names = {name for member in members for run in member.runs for name in run.evaluation}
+    ranks = figure == "accuracy/heldout" and "length/mean" in names     # reward models give no answers
+    if figure != "reward/proxy" and (why == DECLARED or figure != "perplexity/heldout" and not ranks):
+        return ""
+    doubt = _doubt(members)
+    own = OWN_SCORE if "reward/proxy" in names else "nothing scored them"
+    reason = own if figure == "reward/proxy" else doubt or own
+    return (f"The data cannot tell whose answers are better: {reason}. "
+            f"Fix: {TO_BE_BELIEVED if doubt else TO_BE_SCORED}.")
 
 
 def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
@@ -175,7 +197,7 @@ def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, f
 def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None, str]:
     """The figure to compare by, and why; None where nothing can be believed that could be compared by, and why not."""
     having: dict[str, int] = {}
-    doubt = next((unable(runs) for member in members if (runs := member.having(SCORE)) and not judges(runs)), "")
+    doubt = _doubt(members)
     for member in members:
         figures = {name: one.kind for run in member.runs for name, one in run.evaluation.items()}
         for name in (name for name, kind in figures.items() if kind in ROWS):
@@ -186,7 +208,7 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
             told = ", of which neither more nor less is better" if declared in having else ""
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
                               "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
-        return (None, doubt) if doubt and of_auditor(declared) else (declared, "declared")
+        return (None, doubt) if doubt and of_auditor(declared) else (declared, DECLARED)
     for least in (2, 1):
         for start, why in DEFAULTS.items():
             for name, count in having.items():
@@ -195,6 +217,11 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
                     return (None, f"{doubt}; methods that were trained on the proxy reward are favoured by it") \
                         if doubt and name == "reward/proxy" else (name, why)
     return None, doubt
+
+
+def _doubt(members: Sequence[Member]) -> str:
+    """Why the auditor of some row cannot be believed; empty where all can."""
+    return next((unable(runs) for member in members if (runs := member.having(SCORE)) and not judges(runs)), "")
 
 
 def words_of(figure: str | None) -> tuple[str, bool]:
@@ -277,8 +304,8 @@ def _costs(members: Iterable[Member]) -> Costs | None:
 
 
 def _ended(member: Member) -> Runs:
-    diverged = sum(result.diverged for result in member.lost)
-    return Runs(len(member.runs) + len(member.lost), len(member.lost) - diverged, diverged)
+    failed, diverged = member.row.failed, member.row.diverged
+    return Runs(len(member.runs) + failed + diverged, failed, diverged)
 
 
 def budget_words(results: Sequence[Result]) -> str | None:

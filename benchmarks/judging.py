@@ -40,13 +40,13 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     if isinstance(parts["judge"], ScorerJudge) and not any(one.lstrip("+~").startswith("data") for one in overrides):
         check_gold(parts["judge"].source, any("reward/gold" in result.evaluation for result in results))
     kept = read(target / FILE)
-    parts["judge"].check_kept(kept)
+    court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
+                  {run.name: run.seed for run in runs})
+    parts["judge"].check_kept(kept, court)
     done = {verdict.asked for verdict in kept}
     open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
     log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
              len(pairs) - len(open_pairs))
-    court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
-                  {run.name: run.seed for run in runs})
     try:
         for found in parts["judge"].verdicts(open_pairs, court):
             append(target / FILE, [verdict for verdict in found if verdict.asked not in done])

@@ -27,7 +27,7 @@ from . import budgets
 from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
-from .results_read import ROWS, ReportError, Result, collect, marks
+from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect, marks
 from .starts import start_rows
 from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
@@ -67,15 +67,31 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
-    words = f"{TRIAL} {words}" if any(result.trial for result in results) else words
+    words = f"{TRIAL} {_unmarked(words, results)}" if any(result.trial for result in results) else words
+    words = f"{told} {words}" if (told := _stopped(results)) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
-    made = Table(rows, [], words, found.pairs, found.figure, found.best)
+    made = Table(rows, [], words, found.pairs, found.figure, found.best, found.unknown)
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
                   *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
                   *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
                   *_losses(members)]
     return made
+
+
+def _unmarked(words: str, results: Sequence[Result]) -> str:
+    """Sentences of rows that are all trials, without the mark of each."""
+    if not all(result.trial for result in results):
+        return words
+    return words.replace(" (debug=trial)", "").replace(", debug=trial)", ")")
+
+
+def _stopped(results: Sequence[Result]) -> str:
+    """How far a sweep came that was ended from outside; empty for any other."""
+    lost = [f"{count} {how}" for how in (STOPPED, UNBEGUN) if (count := sum(run.stopped == how for run in results))]
+    finished = sum(run.status == "complete" for run in results)
+    return (f"Stopped: {finished} of {len(results)} runs finished ({', '.join(lost)}); the same command goes on."
+            if lost else "")
 
 
 class TableCallback(Callback):
@@ -161,7 +177,8 @@ def _of_setting(algorithm: str, settings: dict[str, str], runs: Sequence[Result]
     if complete or lost:
         row = Row(algorithm, settings, tuple(run.seed for run in complete))
         row.diverged = sum(run.diverged for run in lost)
-        row.failed = len(lost) - row.diverged
+        row.stopped, row.unbegun = (sum(run.stopped == how for run in lost) for how in (STOPPED, UNBEGUN))
+        row.failed = len(lost) - row.diverged - row.stopped - row.unbegun
         row.errors = [f"{_origin(run)}: {run.error}" for run in lost]
         yield Member(row, complete, lost)
 
@@ -229,8 +246,13 @@ def _origin(result: Result) -> str:
 
 
 def _losses(members: Sequence[Member]) -> list[str]:
-    return [f"{member.label}, {_origin(run)}: {'diverged' if run.diverged else 'failed'}: {_cut(plain(run.error))}."
-            for member in members for run in member.lost]
+    return [f"{member.label}, {_origin(run)}: {_lost(run)}." for member in members for run in member.lost]
+
+
+def _lost(run: Result) -> str:
+    told = _cut(plain(run.error.removeprefix("Stopped: ") if run.stopped else run.error))
+    how = run.stopped or ("diverged" if run.diverged else "failed")
+    return told if run.stopped and told.startswith(how) else f"{how}: {told}"
 
 
 def _marked(made: Table) -> list[str]:

@@ -26,6 +26,7 @@ SWEEP, MARK = "sweep.json", "job.json"      # the jobs that a sweep was asked fo
 COLUMNS = ("figure", "prompt_id", "numerator", "denominator")
 ROWS = ("mean", "share", "perplexity")      # kinds of figures that are made of rows of figures.parquet
 KINDS = (*ROWS, "constant", "resampled")
+STOPPED, UNBEGUN = "stopped", "not started"    # a job that the same command goes on with
 _DIVERGED = re.compile(r"\bnot finite\b|\bno finite\b|\bNaN\b")     # what TrainingError says of numbers
 
 
@@ -54,6 +55,7 @@ class Result:
     error: str | None = None
     trial: bool = False                         # every stage was shrunk: its figures say nothing of the method
     diverged: bool = False                      # failed, since training gave numbers that are not finite
+    stopped: str = ""                           # how a run that is lost without being at fault ended: STOPPED | UNBEGUN
     evaluation: dict[str, Figure] = field(default_factory=dict)
     start: tuple[str, str] | None = None        # sft or base, and which: the model that training began with
     before: dict[str, Figure] = field(default_factory=dict)  # evaluation of that model
@@ -113,16 +115,19 @@ def _read(path: Path) -> Result:
     status = get("status", str)
     if status not in ("complete", "failed"):
         raise ReportError(f"{path}: status: found {status!r}; expected 'complete' or 'failed'")
-    error, diverged = None, False
+    error, diverged, stopped = None, False, ""
     if status == "failed":
         get = _Fields(path, raw, optional=("evaluation", "cost", "data", "budget", "overrides", "seed"))
         told = _Fields(path, get("error", dict), "error.")
         kind, message = told("type", str), told("message", str)
+        if kind == "Stopped":
+            stopped = UNBEGUN if message.startswith(UNBEGUN) else STOPPED
         error = " ".join(f"{kind}: {message}".split())
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
     return Result(
-        folder=path.parent, status=status, error=error, diverged=diverged, algorithm=get("algorithm", str),
-        seed=get("seed", int), trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
+        folder=path.parent, status=status, error=error, diverged=diverged, stopped=stopped,
+        algorithm=get("algorithm", str), seed=get("seed", int),
+        trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
         evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
         start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
@@ -315,7 +320,8 @@ def _never_begun(path: Path) -> list[Result]:
         if asked["task"] != "run":
             return []
         return [Result(path.parent / f"{job['num']}", "failed", str(job["algorithm"]), _seed(str(job["seed"])),
-                       _overrides(path, job["overrides"]), error="not started: the sweep did not come to it")
+                       _overrides(path, job["overrides"]), error=f"{UNBEGUN}: the sweep did not come to it",
+                       stopped=UNBEGUN)
                 for job in asked["jobs"] if job["num"] not in begun]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ReportError(f"{path}: found no list of a sweep's jobs ({error!r}); {AGAIN}") from error

@@ -78,6 +78,8 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)
     failed: int = 0                             # runs that ended with an error
     diverged: int = 0                           # of whose training no finite numbers came
+    stopped: int = 0                            # runs that were ended from outside
+    unbegun: int = 0                            # runs that never began
     errors: list[str] = field(default_factory=list)
     start: bool = False                         # no method of the table: what some of its rows started from
 
@@ -91,10 +93,19 @@ class Row:
     @property
     def runs(self) -> str:
         """`3`, or `3 of 5 (1 failed, 1 diverged)`: none is averaged away."""
-        lost = ((self.failed, "failed"), (self.diverged, "diverged"))
-        told = ", ".join(f"{count} {how}" for count, how in lost if count)
-        complete, total = len(self.seeds), len(self.seeds) + self.failed + self.diverged
-        return f"{complete} of {total} ({told})" if told else str(complete)
+        told = ", ".join(f"{count} {how}" for how, count in self.lost.items())
+        return f"{len(self.seeds)} of {self.total} ({told})" if told else str(len(self.seeds))
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many runs ended how, of those that were not finished."""
+        ended = {"failed": self.failed, "diverged": self.diverged, "stopped": self.stopped, "not started": self.unbegun}
+        return {how: count for how, count in ended.items() if count}
+
+    @property
+    def total(self) -> int:
+        """Its runs, finished or not."""
+        return len(self.seeds) + sum(self.lost.values())
 
 
 @dataclass
@@ -118,6 +129,7 @@ class Table:
     pairs: list[PairRow] = field(default_factory=list)
     figure: str | None = None                           # the metric of the pairs
     best: str | None = None                             # label of the row that was shown to be better than every other
+    unknown: bool = False                               # nothing says whose answers are better
 
     @property
     def metrics(self) -> list[str]:
@@ -177,6 +189,11 @@ def title(name: str) -> tuple[str, int]:
     return METRICS.get(name, (plain(name), 3))
 
 
+def of_differences(figure: str | None) -> str:
+    """The unit of a figure's differences, where it is not the figure's own; else empty."""
+    return "nats per token" if (figure or "").startswith("perplexity/") else ""
+
+
 def aligned(header: Sequence[str], rows: Sequence[Sequence[tuple[str, ...]]], texts: int = 0) -> str:
     """Cells of lines below a header, as text; the first column and the last `texts` of them begin at the left."""
     return "\n".join(_aligned(_Block(list(header), [list(row) for row in rows], texts)))
@@ -214,7 +231,7 @@ def _blocks(table: Table) -> list[_Block]:
 
 def _pairs(table: Table) -> _Block:
     told, digits = title(table.figure)
-    told, digits = ("nats per token", 3) if told == "perplexity" else (told, digits)
+    told, digits = (of_differences(table.figure), 3) if of_differences(table.figure) else (told, digits)
     settled = any(row.settled for row in table.pairs)
     header = ["pair", f"difference in {told}", "p (Holm)", "finding", *["to settle it"] * settled]
     block = _Block(header, [], 1 + settled)
@@ -284,9 +301,9 @@ def _csv(table: Table) -> str:
     writer.writerow(["kind", "algorithm", *map(plain, settings), *figures, *table.costs, *ended, *pair])
     for row in table.rows:
         numbers = [part for name in table.metrics for part in _parts(row.estimates.get(name))]
-        lost = row.failed + row.diverged
-        status = "complete" if not lost else "partial" if row.seeds else "failed"
-        told = [len(row.seeds) + lost, row.failed, row.diverged, _seeds(row.seeds), status,
+        status = "complete" if not row.lost else "partial" if row.seeds else \
+            "failed" if row.failed or row.diverged else next(iter(row.lost))
+        told = [row.total, row.failed, row.diverged, _seeds(row.seeds), status,
                 "best" if table.best == row.label else "", plain("; ".join(row.errors))]
         own = [plain(row.settings.get(key, "")) for key in settings]
         costs = [row.costs.get(name, "") for name in table.costs]

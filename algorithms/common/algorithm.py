@@ -109,6 +109,10 @@ class Response:
         """The prompt for whoever renders it anew: plain text or messages."""
         return self.prompt if self.source is None else self.source
 
+    def length(self) -> int:
+        """Tokens of the prompt and the response."""
+        return len(self.prompt_ids) + len(self.ids)
+
 
 Scorer = Callable[[list[Response]], list[float]]  # one finite number each
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -30,13 +31,13 @@ from .support.checks import Rule, at_least, one_of, require
 from .support.digests import content_hash
 from .support.errors import ConfigError, TrainingError
 from .support.memory import peak_memory_bytes, release, reset_peak_memory
-from .support.pieces import Pieces
+from .support.pieces import Pieces, write_whole
 from .support.provenance import code_of, versions
 from .support.seeds import derive
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose candidates are saved together: what a kill loses
-SCORED = 128  # candidates whose scores are
+SCORED = 128  # candidates whose scores are saved together
 _TURN = re.compile(r"\n\n(Human|Assistant):")  # the plain transcript's marks
 
 
@@ -287,7 +288,7 @@ class Candidates:
             if not part.whole:
                 began = time.monotonic()
                 draws = draws or self._open(context)
-                pieces = Pieces(work)
+                pieces = Pieces(work, lambda: peak_memory_bytes(context.models.device))
                 frame, cost = self._made(context, draws, part.start, prompts[part.start:part.start + PART], pieces)
                 part.save(frame, {**cost, "seconds": time.monotonic() - began + pieces.seconds})
         costs = [part.cost() for part in parts]
@@ -326,7 +327,7 @@ class Candidates:
         given = {name: [one for of_prompt in found for one in of_prompt] for name, found in drawn.items()}
         return frame, {"tokens_sampled": sum(one.sampled for found in given.values() for one in found),
                        "reward_queries": queries, "drawn": {name: len(found) for name, found in given.items()},
-                       "peak_memory_bytes": peak_memory_bytes(models.device)}
+                       "peak_memory_bytes": max([peak_memory_bytes(models.device), *pieces.noted])}
 
     def _distinct(self, template: Template, number: int, prompt: Prompt, candidates: dict[str, list[Candidate]]
                   ) -> list[dict]:
@@ -355,7 +356,7 @@ class Candidates:
                                     "fix: algorithm.view=ranked, or scores=reward")
             return 0
         asked = [_judged(context.models.template, prompts[row.prompt], row) for row in frame.itertuples()]
-        frame["score"] = pieces.asked(name, asked, context.reward, SCORED)
+        frame["score"] = pieces.asked(name, asked, context.reward, SCORED, Response.length)
         return len(frame)
 
 
@@ -376,10 +377,11 @@ class _Part:
         return self.cost_file.is_file()
 
     def save(self, frame: pd.DataFrame, cost: dict) -> None:
-        frame.to_parquet(self.rows_file, index=False)
-        temporary = self.cost_file.with_suffix(".writing")
-        temporary.write_text(json.dumps(cost), encoding="utf-8")
-        temporary.replace(self.cost_file)  # last: it says that the part is whole
+        with open(self.rows_file, "wb") as file:
+            frame.to_parquet(file, index=False)
+            file.flush()
+            os.fsync(file.fileno())
+        write_whole(self.cost_file, json.dumps(cost))  # last: it says that the part is whole
 
     def frame(self) -> pd.DataFrame:
         return pd.read_parquet(self.rows_file)

@@ -14,7 +14,7 @@ from algorithms.common.evaluation.inference.wording import listed, number
 
 from ..comparison_tables import Member, words_of
 from ..results_read import Result
-from ..tables import COSTS, Alarm, PairRow, Row, Table, amount, figure_cell, interval, plain, title
+from ..tables import COSTS, Alarm, PairRow, Row, Table, amount, figure_cell, interval, of_differences, plain, title
 from . import charts, meanings, runs
 
 HERE = Path(__file__).parent
@@ -42,7 +42,9 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
     models, data = runs.subject(complete)
     shared, own = runs.settings(members)
     drawn = [member for member in members if member.runs]
-    score = (table.figure or "").removeprefix("reward/").removeprefix("score/").removesuffix("_minus_sft")
+    score = (table.figure or "").removeprefix("reward/").removeprefix("score/").removesuffix("_minus_sft") \
+        or "gold"
+    asked = runs.answers(drawn, score)
     page = environment.get_template("page.html.j2").render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script), hash=_hash(script),
         models=models, data=data, rows=_labels(table), methods=[member.label for member in members], table=table,
@@ -50,7 +52,8 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
         charts=_charts(table, drawn), columns=_columns(table), cells=_cells(table), matrix=_matrix(table),
         pairs=_sorted(table.pairs)[:PAIRS], more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
-        asked=runs.answers(members, score or "gold"), score=score or "gold", colours=charts.COLOURS,
+        asked=asked, score=score if any(one.spread for one in asked) else "", colours=charts.COLOURS,
+        unit=of_differences(table.figure),
         answering=[member.label for member in drawn[:runs.ANSWERED_BY]],
         commands={member.label: [runs.command(run) for run in [*member.runs, *member.lost]] for member in members},
         shared=shared, own=own)
@@ -141,16 +144,18 @@ def _best_of(row: Row) -> list[dict]:
 
 def _alarms(table: Table) -> list[str]:
     """What a reader must not miss."""
-    found = []
+    lost: dict[str, list[str]] = {}
     for row in table.rows:
-        lost = [f"{count} {how}" for count, how in ((row.failed, "failed"), (row.diverged, "diverged")) if count]
-        if lost:
-            found.append(f"{row.label}: {listed(lost)} of {len(row.seeds) + row.failed + row.diverged} runs; see the "
-                         "notes for why.")
-        ended = row.estimates.get("eos_rate")
-        if ended is not None and ended.mean < _UNFINISHED:
-            found.append(f"{row.label}: only {ended.mean:.0%} of the answers ended before the limit of their length; "
-                         "the others were judged as they were cut.")
+        if row.lost:
+            told = listed([f"{count} {how}" for how, count in row.lost.items()])
+            lost.setdefault(f"{told} of {row.total} runs", []).append(row.label)
+    found = [f"{listed(labels)}: {told}{' each' if len(labels) > 1 else ''}; see the notes for why."
+             for told, labels in lost.items()]
+    ended = {row.label: row.estimates["eos_rate"].mean for row in table.rows if "eos_rate" in row.estimates}
+    if cut := {label: share for label, share in ended.items() if share < _UNFINISHED}:
+        shares = " to ".join(dict.fromkeys(f"{choose(cut.values()):.0%}" for choose in (min, max)))
+        found.append(f"{listed(list(cut))}: only {shares} of the answers ended before the limit of their length; the "
+                     "others were judged as they were cut.")
     return found + [note for note in table.notes if isinstance(note, Alarm)]
 
 

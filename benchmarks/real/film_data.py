@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 from algorithms.common.data.records import DataSets, LoadReport, Record, Records
 from algorithms.common.support.checkout import local_folder
@@ -60,6 +61,9 @@ class FilmReviews:
     model: str | None = None
     head: str | None = None
     samples: str | None = None
+
+    in_trial: ClassVar[dict[str, int]] = {"demonstrations": 64, "preferences": 64, "audit": 64, "prompts": 64,
+                                          "tuning": 16, "evaluation": 16}
 
     def __post_init__(self):
         require(self, "data", compared=one_of(COMPARED), temperature=POSITIVE, demonstrations=at_least(1),

@@ -51,6 +51,7 @@ def test_an_auditor_that_cannot_judge_says_nothing(tmp_path, declared):
     found = made(tmp_path, *runs)
     assert found.figure is None and not found.pairs and found.best is None
     assert found.words.startswith("This data cannot tell which row is better: the auditor agrees with 0.545 [0.496, ")
+    assert "Fix: more comparisons in data.audit and data.heldout, or another judge (judge=…). " in found.words
     assert "better than" not in found.words and "The cheapest" in found.words or "cost 10 seconds" in found.words
     assert any("cannot judge, nothing is said by it" in note for note in found.notes)
 

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from algorithms.common.data.records import sets
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.crossed import mean_squares
+from benchmarks.comparison_tables import TO_BE_SCORED
 from benchmarks.report import ReportError, collect, main, table
 from benchmarks.tables import print_table, write
 from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
@@ -139,25 +141,47 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
     likelihood, length = ("perplexity/heldout", "perplexity"), ("length/mean", "mean")
     proxy = made(tmp_path / "a", *runs(likelihood, ("reward/proxy", "mean"), length))
     assert proxy.figure == "reward/proxy" and "By proxy reward" in proxy.words
-    assert proxy.words.startswith("Whose answers are better is not known: the only score is one that methods were "
-                                  "trained")
+    cannot = "The data cannot tell whose answers are better: "
+    assert proxy.words.startswith(f"{cannot}the only score is one that methods were trained on")
     assert any("methods that were trained on this score are favoured" in note for note in proxy.notes)
     judged = made(tmp_path / "b", *runs(("reward/proxy", "mean"), ("score/classifier", "mean")))
     assert judged.figure == "score/classifier"
     likely = made(tmp_path / "c", *runs(likelihood, length))
-    assert likely.figure == "perplexity/heldout" and "By perplexity (lower is better)" in likely.words
+    assert likely.figure == "perplexity/heldout" and likely.unknown and likely.best is None
+    assert likely.words.startswith(f"{cannot}nothing scored them. Fix: data.audit=0.3, ")
+    assert ", or a judge: task=judge. By perplexity, compared in nats per token (lower is better)" in likely.words
+    assert "A difference of 0.01 nats per token is a perplexity that is 1 % higher." in likely.notes
+    ranked = made(tmp_path / "f", *runs(("accuracy/heldout", "perplexity"), length))
+    assert ranked.words.startswith(cannot) and "By accuracy" in ranked.words
     assert "difference in nats per token" in markdown(tmp_path / "d", *runs(likelihood))
     nothing = made(tmp_path / "e", *runs(length))
     assert nothing.words.startswith("Nothing was compared.") and not nothing.pairs
+
+
+def test_the_way_out_names_the_comparisons_that_an_auditor_is_set_aside_from():
+    least = round(sets.LEAST_AUDIT / sets.AUDIT)
+    assert f"fewer than {least} no auditor" in TO_BE_SCORED
+
+
+def test_one_score_that_not_all_rows_have_does_not_say_whose_answers_are_better(tmp_path):
+    rng = np.random.default_rng(0)
+    runs = [result(name, figures={"perplexity/heldout": figure(rng.normal(2, 1, 6), "perplexity")}) for name in "ab"]
+    runs[0] = result("a", figures={**runs[0]["figures"], "reward/proxy": figure(rng.normal(0, 1, 6))})
+    found = made(tmp_path, *runs)
+    assert found.figure == "perplexity/heldout"
+    assert found.words.startswith("The data cannot tell whose answers are better: the only score is one that methods")
 
 
 def test_lower_perplexity_is_better(tmp_path):
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 30, 40).astype(float)
     nll = [tokens * (level + rng.normal(0, 0.05, (3, 40))) for level in (1.0, 1.5)]     # of 3 seeds each
-    runs = [seeded(name, {"perplexity/heldout": [figure(one, "perplexity", weights=tokens) for one in of]})
+    declared = {"report": {"figure": "perplexity/heldout", "family": "all", "margin": None}}
+    runs = [seeded(name, {"perplexity/heldout": [figure(one, "perplexity", weights=tokens) for one in of]},
+                   config=declared)
             for name, of in zip(("sft", "dpo"), nll)]
     found = made(tmp_path, *runs[0], *runs[1])
+    assert found.words.startswith("By perplexity"), "as was asked"
     assert found.best == "sft" and found.pairs[0].finding == "sft is better than dpo"
     assert found.pairs[0].difference.mean == pytest.approx(0.5, abs=0.02)
 

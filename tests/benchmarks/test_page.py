@@ -190,6 +190,30 @@ def test_partial_and_empty_results_have_a_page(tmp_path):
         assert "Which method answers best" in text and "Pair by pair" not in text
 
 
+def test_where_nothing_scored_answers_the_page_claims_no_score(tmp_path):
+    rng = np.random.default_rng(0)
+    save(tmp_path, *(result(name, figures={"perplexity/heldout": figure(rng.normal(2, 1, 6), "perplexity")})
+                     for name in ("dpo", "ipo")))
+    for place in "01":
+        samples(tmp_path / place, [("p0", "Q", "an answer", None, True)])
+    publish(collect([tmp_path]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Whose answers are better? The data cannot tell" in text and "Which method answers best" not in text
+    assert "to 1 prompts: read them" in text and "differs most" not in text and "largest disagreement" not in text
+    assert "perplexity differs from the column's, in nats per token, on" in text
+
+
+def test_rows_of_one_alarm_share_a_line(tmp_path):
+    cut = [result(name, figures={"eos_rate": figure(ended, "share")})
+           for name, ended in (("dpo", [1, 1, 0, 0]), ("ipo", [1, 0, 0, 0]), ("sft", [1] * 4))]
+    publish(collect([save(tmp_path, *cut, failed("ppo"), failed("rrhf"))]), tmp_path)
+    alarms = re.search(r'<div class="alarm".*?</div>', (tmp_path / "report.html").read_text(encoding="utf-8"), re.S)
+    assert re.findall("<li>(.*?)</li>", alarms[0]) == [
+        "ppo and rrhf: 1 failed of 1 runs each; see the notes for why.",
+        "dpo and ipo: only 25% to 50% of the answers ended before the limit of their length; the others were judged as "
+        "they were cut."]
+
+
 def many(folder, rows=80, seeds=5):
     """400 runs, each with samples."""
     generator = np.random.default_rng(0)

@@ -1,12 +1,14 @@
 """Reading what runs left: every file is checked, and what cannot be used is refused with its place."""
 
+import csv
 import json
 
 import pandas as pd
 import pytest
 
 from benchmarks.report import ReportError, collect, main, table
-from report_runs import GOLD, figure, known, result, save, write_run
+from benchmarks.tables import write
+from report_runs import GOLD, failed, figure, known, result, save, write_run
 
 
 def test_runs_are_found_at_any_depth_in_natural_order_and_once(tmp_path):
@@ -113,3 +115,27 @@ def test_a_job_killed_before_it_wrote_a_result_is_shown(tmp_path):
     made = table(collect([tmp_path]))
     assert [(row.label, row.runs) for row in made.rows] == [("dpo", "1"), ("ppo", "0 of 1 (1 failed)")]
     assert made.notes[-1] == "ppo, seed 7: failed: no result.json: the job was killed or is still running."
+
+
+def test_what_was_stopped_has_not_failed(tmp_path):
+    stopped = failed("ppo", 0, "stopped at step 3 of 9", kind="Stopped")
+    unbegun = failed("ppo", 1, "not started: the sweep was stopped before", kind="Stopped")
+    made = table(collect([save(tmp_path, result(), stopped, unbegun, failed("rrhf"))]))
+    assert made.words.startswith("Stopped: 1 of 4 runs finished (1 stopped, 1 not started); the same command goes on.")
+    assert "Of 1 run of rrhf, 1 failed" in made.words and "of ppo" not in made.words
+    assert [row.runs for row in made.rows] == ["1", "0 of 2 (1 stopped, 1 not started)", "0 of 1 (1 failed)"]
+    assert made.notes[-3:-1] == ["ppo, seed 0: stopped at step 3 of 9.",
+                                 "ppo, seed 1: not started: the sweep was stopped before."]
+    write(made, tmp_path)
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        told = [(row["algorithm"], row["status"], row["runs"], row["failed"]) for row in csv.DictReader(file)]
+    assert told == [("dpo", "complete", "1", "0"), ("ppo", "stopped", "2", "0"), ("rrhf", "failed", "1", "1")]
+
+
+def test_trials_are_said_once_where_all_rows_are_trials(tmp_path):
+    runs = [result(name, overrides=[f"algorithm.beta={beta}"], trial=True) for name, beta in (("dpo", 1), ("ipo", 2))]
+    made = table(collect([save(tmp_path / "a", *runs)]))
+    assert made.words.startswith("A trial: ") and made.words.count("debug=trial") == 1
+    assert "dpo (beta=1)" in made.words and made.rows[0].label == "dpo (beta=1, debug=trial)"
+    mixed = table(collect([save(tmp_path / "b", result(), result(trial=True))]))
+    assert "dpo (debug=trial)" in mixed.words, "where it tells rows apart"

@@ -105,6 +105,17 @@ def test_a_winner_by_named_columns_and_one_that_is_none(tmp_path):
         FileData(path=path, columns={"prompt": "q", "responses": ["left", "right"], "winner": "won"}).records()
 
 
+@pytest.mark.parametrize("won", [None, True, False, "", " "])
+def test_what_names_no_response_is_no_winner(tmp_path, won):
+    columns = {"prompt": "q", "responses": ["answer", "answer_b"], "winner": "w"}
+    rows = [{"q": "p", "answer": "x", "answer_b": "y", "w": one} for one in ("answer", "answer_b", won)]
+    path = write(tmp_path, rows)
+    data = FileData(path=path, columns=columns, on_bad_row="drop")
+    assert [record.scores for record in data.records()[0]] == [[1, 0], [0, 1]]
+    with pytest.raises(DataError, match=":3: w: found"):
+        FileData(path=path, columns=columns).records()
+
+
 @pytest.mark.parametrize("row", [
     {"prompt": "p", "responses": ["x", "y", "z"], "ranks": [2, "1", 3]},
     {"prompt": "p", "response_1": "x", "response_2": "y", "response_3": "z", "rank_1": 2, "rank_2": 1, "rank_3": 3}])

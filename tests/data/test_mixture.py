@@ -382,6 +382,17 @@ def test_records_stream_through_a_mixture():
     assert np.array_equal(numbers, np.arange(size))
 
 
+def test_a_source_of_weight_0_is_evaluated_on_its_own_evaluation_where_it_has_one(tmp_path):
+    for name, count in (("a", 20), ("b", 20), ("test", 3)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(
+            f'{{"prompt": "{name}{i}", "chosen": "x", "rejected": "y"}}\n' for i in range(count)))
+    own = FileData(path=str(tmp_path / "b.jsonl"), evaluation_path=str(tmp_path / "test.jsonl"))
+    mixed = Mixture({"a": {"data": FileData(path=str(tmp_path / "a.jsonl"), heldout=0.0)},
+                     "b": {"data": own, "weight": 0}}).load(0)
+    assert {record.prompt for record in mixed.evaluation} == {"test0", "test1", "test2"}
+    assert {record.prompt[0] for record in mixed.preferences} == {"a"}
+
+
 def test_a_source_of_weight_0_is_evaluated_whole_in_a_mixture_within_one_too(tmp_path):
     paths = {name: tmp_path / f"{name}.jsonl" for name in "abc"}
     for name, path in paths.items():

@@ -59,6 +59,21 @@ def test_comparisons_alone_are_demonstrations_and_prompts_too(tmp_path):
     assert asked(data.prompts) == ["c?"]
 
 
+def test_comparisons_of_another_sets_file_reach_no_set_of_comparisons(tmp_path):
+    own = [f"a{i}" for i in range(20)]
+    answers = compared(*own, folder=tmp_path, file="answers.jsonl")
+    data = FileData(comparisons_path=compared(*range(20), folder=tmp_path), demonstrations_path=answers, audit=0.5,
+                    heldout=0.2).load(0)
+    comparisons = set(names(*range(20)))
+    for records in (data.preferences, data.heldout, data.audit):
+        assert len(records) and set(asked(records)) <= comparisons
+    assert set(asked(data.demonstrations)) <= set(names(*own)) and set(asked(data.evaluation)) - comparisons
+    assert len(data.audit) == len(data.preferences), "half of the comparisons, whatever else the run reads"
+    alone = FileData(demonstrations_path=answers, heldout=0.2, audit=0.5).load(0)
+    assert not len(alone.preferences) and not len(alone.heldout) and alone.audit is None
+    assert len(alone.demonstrations) == 16 and len(alone.evaluation) == 4
+
+
 def test_evaluated_prompts_are_left_out_of_training_counted_and_said(tmp_path, caplog):
     data = FileData(path=compared("a", "b", "c", folder=tmp_path),
                     demonstrations_path=answered("c", "d", folder=tmp_path),

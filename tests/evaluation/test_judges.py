@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 import threading
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from algorithms.common.rewards.sources import Function, Gold, Trained
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
 from served_judge import completion, honest, sent, serving
+from stage_setup import LAB
 
 # What is said
 
@@ -213,7 +216,7 @@ def test_what_cannot_be_read_is_asked_for_once_more_and_then_counted(tmp_path, c
         asked = judge(served.url)
         (found,) = asked.judge(pairs(2), Court(Store(tmp_path)))
         assert [one.outcome for one in found] == ["none", "none", "left", "left"]
-        assert found[0].raw == "The better reply is\n---\nA good question" and found[0].judge == "m@v1"
+        assert found[0].raw == "The better reply is\n---\nA good question" and found[0].judge == asked.name
         assert len(served.questions) == 8 and "2 without a verdict" in caplog.text
 
 
@@ -262,6 +265,7 @@ def local(make_models, monkeypatch):
                     "max_prompt_length": max_length - 8, "gradient_checkpointing": False}
         models = make_models(lora=None, max_length=max_length, max_prompt_length=max_length - 8, positions=1024)
         monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.Models", lambda *given: models)
+        monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.model_digest", lambda config: "0" * 64)
         return LocalJudge(ModelConfig(**settings), **options), models
 
     return make
@@ -285,7 +289,7 @@ def test_a_local_judge_compares_the_letters_in_both_orders(local, tmp_path):
         a_wins = logits[0] > logits[1]
         assert abs(logits[0] - logits[1]) > 1e-3, "rounding decides nothing here"
         assert one.outcome == ("left" if a_wins == (one.order == "left_first") else "right")
-        assert one.judge == "random@v1" and one.raw.startswith("left 0.")
+        assert one.judge == asked.name and one.raw.startswith("left 0.")
 
 
 def test_a_question_that_does_not_fit_has_no_verdict(local, tmp_path, caplog):
@@ -305,6 +309,9 @@ def test_a_local_judge_learns_nothing():
 
 def test_a_scorer_prefers_the_higher_score():
     class Scored:
+        def identity(self, source, run):
+            return "00"
+
         def scores(self, source, asked):
             return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
 
@@ -313,27 +320,49 @@ def test_a_scorer_prefers_the_higher_score():
         ("left", 1.0, 0.5, "both"), ("tie", 0.0, 0.0, "both"), ("right", -1.0, 0.0, "both")]
     with pytest.raises(ConfigError, match="judge.called"):
         ScorerJudge(Gold(), "a/b")
-    assert (ScorerJudge(Gold()).name, ScorerJudge(Function(longer)).name) == ("gold", "function")
+    assert (ScorerJudge(Gold()).name, ScorerJudge(Function(len)).name) == ("gold", "function")
     assert ScorerJudge(Trained(None, None)).name == "trained" and ScorerJudge(Gold(), "truth").name == "truth"
-
-
-def longer(responses):
-    return [float(len(one)) for one in responses]
-
-
-def shorter(responses):
-    return [-float(len(one)) for one in responses]
 
 
 def test_a_scorer_is_not_answered_by_another_of_its_name():
     class Scored:
+        def __init__(self, told="one"):
+            self.told = told
+
+        def identity(self, source, run):
+            return self.told if run == "0" else None
+
         def scores(self, source, asked):
             return [(1.0, 0.5)] * len(asked)
 
-    first, again, other = (ScorerJudge(Function(one), "mine") for one in (longer, longer, shorter))
-    (kept,) = first.judge(pairs(2), Scored())
-    again.check_kept(kept)
-    ScorerJudge(Function(shorter), "mine_2").check_kept(kept)
+    judge = ScorerJudge(Gold(), "mine")
+    (kept,) = judge.judge(pairs(2), Scored())
+    judge.check_kept(kept, Scored())
+    judge.check_kept([dataclasses.replace(one, left="gone") for one in kept], Scored())
+    other = Scored("other")
+    ScorerJudge(Gold(), "mine_2").check_kept(kept, other)
     with pytest.raises(ConfigError, match="judge.called: found verdicts of mine by a scorer of other.*=mine_2"):
-        other.check_kept(kept)
-    other.check_kept([dataclasses.replace(one, raw=None) for one in kept])  # written before a scorer was told
+        judge.check_kept(kept, other)
+    judge.check_kept([dataclasses.replace(one, raw=None) for one in kept], other)  # written before a scorer was told
+
+
+def test_a_local_judge_that_cannot_be_read_is_told_by_its_own_keys(monkeypatch):
+    def refused(config):
+        raise ConfigError("model.name: found x; expected one with model.safetensors; fix: model.name=…")
+
+    monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.model_digest", refused)
+    with pytest.raises(ConfigError, match="^judge.model.name: .* with model.safetensors; fix: judge.model.name=…$"):
+        LocalJudge(ModelConfig("some/model", precision="bf16", lora=None)).name
+
+
+def test_language_models_that_may_differ_have_names_that_do(tmp_path):
+    names = []
+    for number in range(2):
+        folder = tmp_path / str(number) / "m"
+        shutil.copytree(LAB, folder)
+        names.append(LocalJudge(ModelConfig(str(folder), precision="bf16", lora=None)).name)
+        (folder / "model.safetensors").write_bytes(b"other weights")
+        names.append(LocalJudge(ModelConfig(str(folder), precision="bf16", lora=None)).name)
+    assert names[0] == names[2] != names[1] == names[3] and all(re.fullmatch("m-[0-9a-f]{6}@v1", one) for one in names)
+    told = [EndpointJudge(*given).name for given in (("a/m",), ("a/m",), ("b/m",), ("a/m", "http://here:1/v1"))]
+    assert told[0] == told[1] and len(set(told)) == 3

@@ -123,7 +123,8 @@ def test_the_hub_model_brings_its_scale_and_its_evaluation():
 
 
 @pytest.mark.parametrize("judge", choices("judge"))
-def test_every_judge_is_built_with_what_it_is_asked(judge):
+def test_every_judge_is_built_with_what_it_is_asked(judge, monkeypatch):
+    monkeypatch.setattr("algorithms.common.evaluation.verdicts.local.model_digest", lambda config: "0" * 64)
     parts = build(complete(f"judge={judge}"), ("judge", "verdicts"))
     assert isinstance(parts["judge"], Judge) and parts["judge"].name and "/" not in parts["judge"].name
     assert set(parts["judge"].orders) <= set(ORDERS) and parts["verdicts"] == Comparison()

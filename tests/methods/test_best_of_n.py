@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import time
 
 import numpy as np
 import pandas as pd
@@ -243,6 +244,32 @@ def test_nothing_is_trained_and_the_answers_are_paid(folder):
     assert cost["tokens_sampled"] == result.samples["length"].sum() and base["tokens_sampled"] == 0
     assert cost["tokens_trained"] == base["tokens_trained"] and cost["trainable_parameters"] == 0
     assert cost["seconds"] > base["seconds"] and cost["resident_models"] == 1
+
+
+GONE = []
+
+
+def judged(prompts, responses, finished):
+    if GONE:
+        raise RuntimeError("the gold scorer is gone")
+    return [float(len(text)) for text in responses]
+
+
+def test_an_evaluation_that_goes_on_costs_what_all_of_it_did(tmp_path, monkeypatch):
+    data = dataclasses.replace(make_data(), gold=judged)
+    first, again = (make_bench(Store(tmp_path), data, reward=Length()) for _ in range(2))
+    monkeypatch.setattr("algorithms.common.evaluation.evaluate.peak_memory_bytes", lambda device: 2**50)
+    GONE.append(True)
+    with pytest.raises(RuntimeError, match="the gold scorer is gone"):
+        first.evaluate(on_sft(5), RECIPE)
+    GONE.clear()
+    began = time.monotonic()
+    for path in tmp_path.rglob("answers-0.json"):
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps({**told, "seconds": 1000.0}))
+    cost = json.loads((again._evaluation(on_sft(5), RECIPE, "best") / "cost.json").read_text())
+    assert cost["answers"]["resident_models"] == 1 and cost["answers"]["peak_memory_bytes"] == 2**50
+    assert 1000 <= cost["answers"]["seconds"] <= cost["seconds"] < 1001 + time.monotonic() - began
 
 
 def test_the_best_is_picked_and_has_no_measured_kl(folder):

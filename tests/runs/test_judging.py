@@ -1,6 +1,8 @@
 """What runs leave to be compared with, and how a judge's source of rewards reads the answers of finished runs."""
 
+import dataclasses
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,15 +11,17 @@ from omegaconf import OmegaConf
 from algorithms.common.algorithm import RewardSource
 from algorithms.common.data.records import Record, Records
 from algorithms.common.evaluation.verdicts import Pair, finished_runs, pairings
+from algorithms.common.rewards.sources import Function, Trained
 from algorithms.common.runs import judging
 from algorithms.common.runs.judging import Court, as_run, scores
 from algorithms.common.runs.results import write_references
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
+from algorithms.reward_model import RewardModel
 from command_line import composed
 from letters import Letters
 from report_runs import result, write_run
-from stage_setup import make_bench, make_data
+from stage_setup import RECIPE, make_bench, make_data, model
 
 
 def test_what_a_run_leaves_to_be_compared_with(tmp_path):
@@ -101,6 +105,34 @@ def test_a_judge_that_is_trained_learns_of_the_half_that_the_runs_auditor_did(tm
     halves = composed("auditor_half=third")
     with pytest.raises(ConfigError, match="auditor_half: found 'third'; expected first, second or null"):
         Court(halves, Store(tmp_path), tmp_path, {"0": 0}).scores(Letters(), [Pair(record.key, "", "0", "", "s", "")])
+
+
+def longer(responses):
+    return [float(len(one)) for one in responses]
+
+
+def shorter(responses):
+    return [-float(len(one)) for one in responses]
+
+
+def test_a_judge_is_another_where_what_it_learned_from_or_stands_on_is(tmp_path, monkeypatch):
+    court = Court(composed(), Store(tmp_path), tmp_path, {"0": 5, "1": 5})
+    data = make_data()
+
+    def told(source, **changed):
+        audit = {"audit": changed.pop("audit", data.heldout)}
+        bench = make_bench(court.store, dataclasses.replace(data, **audit), **changed)
+        monkeypatch.setattr(Court, "bench", lambda court, number: bench)
+        return court.identity(source, "0")
+
+    trained = Trained(RewardModel(), RECIPE)
+    first = told(trained)
+    assert first == told(trained) == court.identity(trained, "1") and court.identity(trained, "gone") is None
+    assert first == told(trained, seed=3), "seeds have the same settings"
+    others = [told(trained, audit=data.preferences), told(trained, model=model(precision="bf16")),
+              told(Trained(RewardModel(), replace(RECIPE, steps=4))), told(Function(longer)), told(Function(shorter))]
+    assert len({first, *others}) == 6
+    assert told(Function(longer)) == told(Function(longer), model=model(precision="bf16"), audit=None)
 
 
 def test_the_runs_own_settings_are_read_again(tmp_path):

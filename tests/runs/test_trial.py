@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hydra.utils import get_object
@@ -11,7 +12,7 @@ from algorithms.common.runs.settings import settings
 from algorithms.common.runs.trial import shrink
 from benchmarks.report import table
 from benchmarks.results_read import collect
-from command_line import choices, composed, invoke
+from command_line import ROOT, choices, composed, invoke
 from report_runs import GOLD, method, save
 
 SMALL = ["model.lora.r=4", "trainer.progress=false"]
@@ -66,8 +67,19 @@ def test_what_cannot_be_read_is_left_for_its_own_check():
     assert config.recipe.steps == "abc" and config.algorithm.beta == 0.3
 
 
+# those of other names are one of these with other settings
+SOURCES = [name for name in choices("data")
+           if re.search("^_target_:", (ROOT / f"conf/data/{name}.yaml").read_text(), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_data_source_shrinks(name):
+    before, after = composed(f"data={name}").data, shrunk(f"data={name}").data
+    assert before != after, "in_trial of the source's class, or of one that it is made of, says how"
+
+
 @pytest.mark.parametrize("overrides", [[f"algorithm={name}"] for name in choices("algorithm")]
-                         + [[f"data={name}"] for name in ("reviews", "tasks", "people", "mixture")])
+                         + [[f"data={name}"] for name in SOURCES])
 def test_a_class_shrinks_its_own_fields_alone(overrides):
     for node, kind in objects(composed(*overrides)):
         if dataclasses.is_dataclass(kind):

@@ -27,6 +27,12 @@ ALIKE = '''
             return [float(of in ("a", "b", "c")) for _ in responses]
         return (lambda p, r: [2.0 for _ in r], lambda p, r: [3.0 for _ in r], score)[which]
 
+    def given(which):
+        return {"responses": lambda responses: [float(len(one)) for one in responses],
+                "prompts": lambda prompts: [float(len(one)) for one in prompts],
+                "by name": lambda responses, *, prompts: responses,
+                "by another name": lambda responses, *, meta: responses}[which]
+
     plus, minus = made(1.0), made(-1.0)
 
     class Weigher:
@@ -81,7 +87,8 @@ def alike(tmp_path, monkeypatch):
 @pytest.mark.parametrize("one, other", [
     ("up", "down"), ("plus", "minus"), ("heavy", "light"), ("Long.score", "Short.score"), ("plain", "negative"),
     ("made(1.0)", "made(-1.0)"), ("one_of(0)", "one_of(1)"), ("one_of(2)", "one_of(-1)"),
-    ("negated(plain)", "negated(up)")])
+    ("negated(plain)", "negated(up)"), ("given('responses')", "given('prompts')"),
+    ("given('by name')", "given('by another name')")])
 def test_two_functions_of_one_name_are_two(alike, one, other):
     module = vars(alike())
     first, second = (plain(functools.partial(eval(name, module))) for name in (one, other))

@@ -15,7 +15,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -31,6 +31,7 @@ from ..models.model import Models
 from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
 from ..support.checks import at_least, one_of, require
 from ..support.errors import ConfigError, TrainingError
+from ..support.memory import peak_memory_bytes
 from ..support.phases import in_parts
 from ..support.pieces import Pieces
 from .choices import rank_options
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PART = 512  # prompts whose answers are saved together
-SCORED = 128  # answers whose scores are, about
+SCORED = 128  # answers, about, whose scores are saved together
 CHUNK = 256  # states whose two rows of logits exist at the same time
 DIVERGENCE = ("logprob_policy", "logprob_reference", "kl_k1", "kl_exact")
 
@@ -93,12 +94,26 @@ class Spent:
     resident_models: int = 0
 
 
+def noted(models: Models) -> dict[str, Any]:
+    """What is noted beside each piece of an evaluation: the models that have computed since it began, and the memory.
+    """
+    roles = sorted(one for one in models.used if isinstance(one, str))
+    return {"roles": roles, "others": len(models.used) - len(roles),
+            "peak_memory_bytes": peak_memory_bytes(models.device)}
+
+
+def _resident(notes: list[dict[str, Any]]) -> int:
+    """How many models computed, in whichever processes."""
+    return len({role for note in notes for role in note["roles"]}) + max(note["others"] for note in notes)
+
+
 def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalConfig, seed: int, has_reference: bool,
              scorer: Scorer | None, spent: Spent | None = None, gold: Scorer | None = None,
              pieces: Pieces = Pieces()) -> Evaluation:
     """Answer, score and measure with the trained role and, where there is one, ``reference``. ``spent`` is filled in.
 
     seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
+    pieces: with ``noted`` beside each, where ``spent`` is to be that of all processes.
     """
     frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
     if algorithm.role == "policy":
@@ -164,13 +179,13 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
         responses.append(Response(shown[index], text, ids[index], one.ids, one.finished, record.key, record.prompt,
                                   record.meta))
     size = max(1, SCORED // config.batch_size) * config.batch_size
-    scores = pieces.asked("scores", responses, scorer, size) if scorer is not None else None
+    scores = pieces.asked("scores", responses, scorer, size, Response.length) if scorer is not None else None
     if spent is not None:
         seconds = time.monotonic() - started + pieces.seconds
-        spent.seconds, spent.resident_models = seconds / config.samples, len(models.used)
+        spent.seconds, spent.resident_models = seconds / config.samples, _resident([noted(models), *pieces.noted])
         spent.tokens_sampled = round(sum(len(r.ids) for r in responses) / config.samples)
         spent.reward_queries = len(scores or []) // config.samples
-    true = gold and pieces.asked("gold", responses, gold, size)
+    true = gold and pieces.asked("gold", responses, gold, size, Response.length)
     frame = pd.DataFrame({
         "prompt_id": [r.record for r in responses], "sample": [number for _, number, _, _ in drawn],
         "candidate": [candidate for _, _, candidate, _ in drawn], "prompt": [r.prompt for r in responses],

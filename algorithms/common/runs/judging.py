@@ -14,12 +14,14 @@ from omegaconf import DictConfig
 from ..algorithm import Response, RewardSource
 from ..evaluation.verdicts import Pair
 from ..rewards.sources import Gold, check_independent, retokenized
+from ..support.digests import content_hash
 from ..support.errors import ConfigError
 from ..support.secrets import MASK, Mask
 from ..support.store import Store
 from . import tasks
-from .auditing import court_of
+from .auditing import Auditor, court_of
 from .settings import auditor_half, build, seed
+from .streams import row_identity
 
 if TYPE_CHECKING:
     from .stages import Bench
@@ -74,6 +76,16 @@ class Court:
                 bench.__dict__["models"] = other.models
             self._benches[number] = bench
         return self._benches[number]
+
+    def identity(self, source: RewardSource, run: str) -> str | None:
+        """See ``verdicts.Court``: devices, libraries and seeds decide nothing, the code of the source does."""
+        if run not in self.seeds:
+            return None
+        bench = self.bench(self.seeds[run])
+        if source.needs():
+            bench = Auditor(bench, source, auditor_half(self.config)).apart
+        told = bench.source_description(source)
+        return content_hash({**row_identity({"reward": told}), "code": told["code"]})
 
     def scores(self, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
         """See ``verdicts.Court``: with each seed's own data."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..algorithm import Algorithm, RewardSource, Scorer
-from ..evaluation.evaluate import Evaluation, Spent, evaluate
+from ..evaluation.evaluate import Evaluation, Spent, evaluate, noted
 from ..models.export import frozen_role
 from ..models.roles import BASE
 from ..rewards.sources import truth
@@ -35,12 +35,13 @@ def measure(bench: Material, algorithm: Algorithm, inputs: dict[str, Path | None
     frozen_role(models, algorithm.role, trained)
     algorithm.load_state_dict(json.loads((trained / "state.json").read_text(encoding="utf-8")))
     scorer = source and source.load(models, scored, bench.data, bench.eval.batch_size)
-    spent = Spent()
+    spent, pieces = Spent(), Pieces(work, lambda: noted(models))
     result = evaluate(algorithm, models, bench.data, bench.eval, seed, "reference" in inputs, scorer, spent,
-                      _gold(bench), Pieces(work))
+                      _gold(bench), pieces)
     keep(result, target)
-    cost = {"seconds": time.monotonic() - started,
-            "answers": {**vars(spent), "peak_memory_bytes": peak_memory_bytes(models.device)}}
+    peak = max([peak_memory_bytes(models.device), *(note["peak_memory_bytes"] for note in pieces.noted)])
+    cost = {"seconds": time.monotonic() - started + pieces.seconds,
+            "answers": {**vars(spent), "peak_memory_bytes": peak}}
     (target / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
 
 

@@ -78,9 +78,10 @@ def _qualified(value: Any) -> str:
 
 
 def _compiled(code: types.CodeType, documentation: str | None) -> list:
-    """What code does, as JSON, but for its lines, its documentation, and the order of a set, which each process has
-    its own of."""
+    """What code does, and what its arguments are called, by which a scorer is given them: as JSON, but for its lines,
+    its documentation, and the order of a set, which each process has its own of."""
     constants = [_compiled(one, None) if isinstance(one, types.CodeType)
                  else sorted(map(repr, one)) if isinstance(one, frozenset) else repr(one)
                  for one in code.co_consts if documentation is None or one != documentation]
-    return [code.co_code.hex(), list(code.co_names), constants]
+    arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    return [code.co_code.hex(), code.co_exceptiontable.hex(), list(arguments), list(code.co_names), constants]

@@ -176,7 +176,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     resumed = run.step
     context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
     context.models.used.clear()
-    with deferred_interrupt() as interrupted, _display(run) as show:
+    with deferred_interrupt() as interrupted, display(run) as show:
         while run.step < run.total:
             show(run.advance())
             if interrupted[0] or run.step % context.trainer.checkpoint_every == 0 and run.step < run.total:
@@ -202,8 +202,10 @@ def _check_records(algorithm: Algorithm, context: Context) -> None:
 
 
 @contextmanager
-def _display(run: "Run") -> Iterator[Callable[[dict], None]]:
-    """A function that shows a step's metrics, on the progress bar and in the trackers."""
+def display(run: "Run") -> Iterator[Callable[[dict], None]]:
+    """A function that shows a step's metrics, on the progress bar and in the trackers. Of ``run`` it asks its context,
+    total, step (those done) and lines.
+    """
     context, trainer = run.context, run.context.trainer
     with (Trackers(trainer.trackers, context.run_folder, context.name) as trackers,
           progress(context.name, run.total, "steps", run.step, digits=1) as advance):

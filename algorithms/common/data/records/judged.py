@@ -29,7 +29,8 @@ class Winners:
 
     def scores(self, value: Any, field: str) -> list[float]:
         """1 for the winner and 0 for the others; of a tie ½ each. Raises BadRow."""
-        place = self.places.get(_name(value))
+        name = _name(value)
+        place = None if name is None else self.places.get(name)
         if place is None:
             raise BadRow("null" if value is None else "unknown choice", field, show(value),
                          "one of " + ", ".join(sorted(self.places)))
@@ -49,9 +50,10 @@ def winners(path: str, columns: Mapping[str, str | list[str]], rows: Iterable[di
                          "name them by data.columns: responses: [A, B], or use data.mapper")
     values, ends = (cell_or_none(row, column) for row in rows), _ends(responses)
     places = dict.fromkeys(_TIES, -1)
-    for index, names in enumerate(zip(map(str.lower, responses), ends)):
-        places |= dict.fromkeys((*names, f"model_{names[1]}", f"model {names[1]}"), index)
-    numbers = {int(name) for name in map(_name, values) if name.isdecimal()}
+    for index, (name, end) in enumerate(zip(map(str.lower, responses), ends)):
+        # the end of a name that another begins with is empty
+        places |= dict.fromkeys((name, *((end, f"model_{end}", f"model {end}") if end else ())), index)
+    numbers = {int(name) for name in map(_name, values) if name and name.isdecimal()}
     if numbers and not all(end.isdecimal() for end in ends):
         if (0 in numbers) == (len(responses) in numbers):
             raise data_error(path, 1, column, f"the numbers {', '.join(map(str, sorted(numbers)))} in the first rows, "
@@ -103,7 +105,8 @@ def _ends(names: list[str]) -> list[str]:
     return [name[len(os.path.commonprefix(names)):].lower() for name in names]
 
 
-def _name(value: Any) -> str:
+def _name(value: Any) -> str | None:
+    """As names are compared; None of what names nothing."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None or isinstance(value, bool) else str(value).strip().lower().removesuffix(".0")
+    return None if value is None or isinstance(value, bool) else str(value).strip().lower().removesuffix(".0")

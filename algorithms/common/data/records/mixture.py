@@ -34,8 +34,8 @@ COUNTS = ("read", "kept", "held_out_elsewhere", "evaluated_elsewhere", "drawn", 
 class Mixture:
     """Data sources by name, each ``{data: its config, weight: its share}``.
 
-    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on; of files
-    all of it is evaluated, of a mixture all of its files.
+    weight: not negative, 1 where it is left out; only ratios matter. A source of weight 0 is not trained on: of files
+    all of it is evaluated, or where they have such the files or the split that are; of a mixture all of its sources.
     total: records drawn of every training set; null: the most for which no source is repeated, min n_i / p_i. Only a
     larger total repeats a source (no record again before all have come), and that is counted and said.
     """
@@ -158,7 +158,8 @@ def _load(name: str, source: Any, seed: int) -> _Part:
 
 
 def _evaluated_whole(source: Any) -> Any:
-    """A source of which nothing is trained on, as one that holds all of its files out."""
+    """A source of which nothing is trained on, as one that holds all of its files out. What it evaluates of its own
+    (a file, a split) stays what is evaluated."""
     if isinstance(source, FileData):
         return replace(source, heldout=1.0)
     if isinstance(source, Mixture):

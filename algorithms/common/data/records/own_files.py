@@ -38,8 +38,10 @@ class Parts(NamedTuple):
     report: LoadReport
 
     def of(self, part: str, records: Records) -> Records:
-        """Those of a selection of the records that are of a part; of the rest where it has no file, else all."""
-        first, end = self.bounds.get(part) or self.bounds.get(REST) or (0, self.records.rows)
+        """Those of a selection of the records that are of a part: of its file, else of the rest; none where all files
+        are those of other sets. Comparisons show what to imitate, too."""
+        made_of = (part, REST, "comparisons") if part == "demonstrations" else (part, REST)
+        first, end = next((self.bounds[one] for one in made_of if one in self.bounds), (0, 0))
         if (first, end) == (0, self.records.rows):
             return records
         rows = np.arange(self.records.rows) if records.indices is None else records.indices

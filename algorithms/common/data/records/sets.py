@@ -213,7 +213,7 @@ class FileData:
         alike = SimilarRoots(parts.records) if self.split_by == "similarity" else None
         train, heldout, evaluated = self._divided(parts, alike)
         train, tuned = split(train, self.tuning, "tuning", alike)
-        train, audit = self._set_aside(train, alike)
+        train, audit = self._set_aside(parts, train, alike)
         rating = highest_rating(parts.of("demonstrations", parts.records))
         preferences = rated(parts.of("comparisons", train))
         demos = demonstrations(parts.of("demonstrations", train), rating)
@@ -253,12 +253,12 @@ class FileData:
         train = parts.training(alike)
         if "evaluation" not in parts.bounds:
             train, heldout = split(train, self.heldout, alike=alike)
-            return train, heldout, heldout
+            return train, parts.of("comparisons", heldout), heldout
         evaluated = parts.of("evaluation", parts.records)
         if len(rated(evaluated)) or not len(rated(parts.of("comparisons", train))):
             return train, evaluated, evaluated
         train, heldout = split(train, self.heldout, alike=alike)
-        return train, heldout, evaluated
+        return train, parts.of("comparisons", heldout), evaluated
 
     def loader(self) -> Loader:
         """What reads one of its files after the other, and keeps the report."""
@@ -276,10 +276,11 @@ class FileData:
         told = ", ".join(map(os.fspath, path)) if path else str(self.name)
         return told if self.split == "train" else f"{told} ({self.split})"
 
-    def _set_aside(self, train: Records, alike: Alike | None) -> tuple[Records, Records | None]:
+    def _set_aside(self, parts: Parts, train: Records, alike: Alike | None) -> tuple[Records, Records | None]:
         """What methods learn from, and what the auditor does."""
-        left, aside = set_aside(train, AUDIT if self.audit is None else self.audit, alike)
-        audit = ranked(aside)
+        share = AUDIT if self.audit is None else self.audit
+        left, aside = set_aside(train, share, alike, parts.of("comparisons", train))
+        audit = ranked(parts.of("comparisons", aside))
         if len(audit) < (LEAST_AUDIT if self.audit is None else 1):
             if self.audit is None and len(audit) and self.gold is None:
                 log.warning("no auditor: a fifth would be %d comparisons, fewer than %d; without another judge nothing "

@@ -150,16 +150,18 @@ def split(records: Records, share: float, key: str = "heldout", alike: Alike | N
     return records.where(~held), records.where(held)
 
 
-def set_aside(records: Records, share: float, alike: Alike | None = None) -> tuple[Records, Records]:
+def set_aside(records: Records, share: float, alike: Alike | None = None,
+              among: Records | None = None) -> tuple[Records, Records]:
     """(left, aside): of the conversations with a comparison the `share` with the lowest hashes, with all their records.
 
-    It depends on content alone, as :func:`split` does; at least one conversation is left where there is one.
+    among: those of the records whose comparisons count; None: all. It depends on content alone, as :func:`split` does;
+    at least one conversation is left where there is one.
     """
     if share == 0:
         return records, records.select([])
-    hashes = records.array("root_hash")
-    hashes = hashes if alike is None else alike(hashes)
-    compared = _distinct(hashes[_ordering(records)])
+    hashes = _roots(records, alike)
+    among = records if among is None else among
+    compared = _distinct((hashes if among is records else _roots(among, alike))[_ordering(among)])
     count = min(round(share * len(compared)), len(compared) - 1)
     aside = np.zeros(len(records), bool)
     if count > 0:
@@ -168,6 +170,11 @@ def set_aside(records: Records, share: float, alike: Alike | None = None) -> tup
         del low
     del hashes, compared
     return records.where(~aside), records.where(aside)
+
+
+def _roots(records: Records, alike: Alike | None) -> np.ndarray:
+    hashes = records.array("root_hash")
+    return hashes if alike is None else alike(hashes)
 
 
 def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> np.ndarray:

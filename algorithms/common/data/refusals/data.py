@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from ...support.checks import SHARE, SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
@@ -81,6 +81,8 @@ class RefusalData:
     pairs: str | None = None
     samples: int = 8
     threshold: float = 0.25
+
+    in_trial: ClassVar[dict[str, int]] = {"samples": 2}
 
     def __post_init__(self):
         require(self, "data", on_bad_row=one_of(("error", "drop")), split_by=one_of(("question", "topic")),

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from ...support.checks import at_least, one_of, require, within
+from ...support.digests import content_hash
 from ...support.errors import ConfigError, UserError
 from . import wording
 from .judge import Court, Judge, chunks
@@ -97,7 +98,12 @@ class EndpointJudge(Judge):
 
     @property
     def name(self) -> str:
-        return f"{Path(self.model).name}@{self.prompt}"
+        """Told apart by all that its replies depend on, besides the question."""
+        return f"{Path(self.model).name}-{content_hash(self.decides)[:6]}@{self.prompt}"
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        return {"url": self.url, "model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
 
     def check(self) -> None:
         if importlib.util.find_spec("openai") is None:
@@ -204,9 +210,7 @@ class _Asker:
 
     def reply(self, turns: list[dict]) -> str:
         """Kept by all that it depends on."""
-        judge, asked = self.judge, []
-        described = {"url": judge.url, "model": judge.model, "turns": turns, "max_tokens": judge.max_tokens,
-                     "temperature": judge.temperature}
+        described, asked = {**self.judge.decides, "turns": turns}, []
 
         def build(target: Path, work: Path) -> None:
             asked.append(True)

@@ -20,6 +20,10 @@ class Court(Protocol):
     seed: int
     mixed_precision: str    # auto | bf16 | no
 
+    def identity(self, source: RewardSource, run: str) -> str | None:
+        """Of all that decides how the source scores a run's answers, what it is trained on too; None for no run here.
+        """
+
     def scores(self, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
         """Of the left and the right answer of each pair, by a source that is trained first where it needs it."""
 
@@ -37,7 +41,7 @@ class Judge:
     def check(self) -> None:
         """ConfigError where it cannot judge; asked before any weights load. Default: nothing is refused."""
 
-    def check_kept(self, kept: Iterable[Verdict]) -> None:
+    def check_kept(self, kept: Iterable[Verdict], court: Court) -> None:
         """ConfigError where verdicts that a folder keeps under its name are not its own. Default: its name tells."""
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:

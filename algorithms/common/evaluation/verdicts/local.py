@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...data.records import Record
-from ...models.model import ModelConfig, Models
+from ...models.model import ModelConfig, Models, model_digest
 from ...models.roles import BASE
 from ...support.checks import at_least, one_of, require
+from ...support.digests import content_hash
 from ...support.errors import ConfigError
+from ...support.plain import plain
 from . import wording
 from .judge import Court, Judge, chunks
 from .pairings import Pair
@@ -56,9 +60,14 @@ class LocalJudge(Judge):
             raise ConfigError("judge.model.lora: found adapters; expected null: a judge learns nothing")
         self.model = dataclasses.replace(self.model, max_prompt_length=self.model.max_length - _LETTER)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        return f"{Path(self.model.name).name}@{self.prompt}"
+        """Told apart by what decides its verdicts: two models may lie in folders of one name."""
+        template = self.model.chat_template and Path(self.model.chat_template).read_text(encoding="utf-8")
+        decides = {"base": self._of_model(model_digest), "template": template,
+                   "arguments": plain(self.model.template_arguments), "precision": self.model.precision,
+                   "max_length": self.model.max_length}
+        return f"{Path(self.model.name).name}-{content_hash(decides)[:6]}@{self.prompt}"
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         models = self._models(court)
@@ -93,10 +102,13 @@ class LocalJudge(Judge):
                         long, self.model.max_length)
 
     def _models(self, court: Court) -> Models:
+        return self._of_model(Models, court.mixed_precision)
+
+    def _of_model(self, read: Callable[..., Any], *options: Any) -> Any:
         try:
-            return Models(self.model, court.mixed_precision)
+            return read(self.model, *options)
         except ConfigError as error:    # of a model; this one stands beneath judge
-            raise ConfigError(str(error).replace("model.", "judge.model.")) from error
+            raise ConfigError(re.sub(r"\bmodel\.(?!safetensors)", "judge.model.", str(error))) from error
 
     def _questions(self, pair: Pair) -> list[str]:
         """One for each order."""

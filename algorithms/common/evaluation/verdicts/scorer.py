@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from ...algorithm import RewardSource
-from ...support.digests import content_hash
 from ...support.errors import ConfigError
-from ...support.plain import plain
-from ...support.provenance import code_of
 from .judge import Court, Judge
 from .pairings import Pair
 from .records import Verdict
@@ -38,19 +34,21 @@ class ScorerJudge(Judge):
     def name(self) -> str:
         return self.called
 
-    def check_kept(self, kept: Iterable[Verdict]) -> None:
+    def check_kept(self, kept: Iterable[Verdict], court: Court) -> None:
         """ConfigError where verdicts of this name are those of another source, or of this one before an edit."""
-        if any(verdict.judge == self.name and verdict.raw not in (None, self._identity) for verdict in kept):
-            raise ConfigError(f"judge.called: found verdicts of {self.name} by a scorer of other settings, weights or "
-                              f"code; expected a name of its own for this one; fix: judge.called={self.name}_2")
+        told = {(one.left, one.raw) for one in kept if one.judge == self.name and one.raw is not None}
+        if any(raw != own for run, raw in told if (own := self._told(court, run)) is not None):
+            raise ConfigError(f"judge.called: found verdicts of {self.name} by a scorer of other settings, data, "
+                              "weights or code; expected a name of its own for this one; fix: "
+                              f"judge.called={self.name}_2")
 
-    @cached_property
-    def _identity(self) -> str:
-        settings = [plain(self.source), self.source.content(), code_of(self.source)]
-        return f"scorer {content_hash(settings)[:16]}"
+    def _told(self, court: Court, run: str) -> str | None:
+        identity = court.identity(self.source, run)
+        return identity and f"scorer {identity[:16]}"
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         scores = court.scores(self.source, pairs)
         outcomes = ["tie" if left == right else "left" if left > right else "right" for left, right in scores]
-        yield [self.verdict(pair, outcome, "both", self._identity, left_score=left, right_score=right)
+        told = {run: self._told(court, run) for run in {pair.left for pair in pairs}}
+        yield [self.verdict(pair, outcome, "both", told[pair.left], left_score=left, right_score=right)
                for pair, outcome, (left, right) in zip(pairs, outcomes, scores)]
