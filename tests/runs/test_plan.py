@@ -43,7 +43,8 @@ def test_a_plan_names_every_stage_and_keeps_nothing(tmp_path):
     for stage, count in (("reference", 32), ("dpo", 8)):
         assert re.search(rf"^{stage} +{count} +[\d,]+ +2 +0 +{took}", ended.out, re.M), ended.out
     for part in ("evaluation of dpo", "evaluation of reference", "starting, reading, loading", "in all"):
-        assert re.search(rf"^{part} .* ([\d.]+ s|[\d:]{{8}})", ended.out, re.M), ended.out  # a whole suite is one process
+        # hours and minutes where the process has run for long, as under a whole suite
+        assert re.search(rf"^{part} .* ([\d.]+ s|[\d:]{{8}})", ended.out, re.M), ended.out
     assert re.search(r"^money: [\d.]+ at 3600 an hour$", ended.out, re.M)
     assert not list((tmp_path / "stages").glob("*-*")), "the store has no entry"
     assert not list((tmp_path / "run").glob("*.parquet")) and not (tmp_path / "run/result.json").exists()
