@@ -156,7 +156,7 @@ def test_a_users_helper_is_edited(tmp_path, monkeypatch, edit):
         return result["evaluation"]["reward/proxy"]["mean"], ended.out + ended.err
 
     first, told = proxy("def measure(r):\n    return 1.0 + len(r)\n")
-    assert first >= 1 and "kept" not in told
+    assert first >= 1 and "kept stage" not in told
     same, told = proxy("def measure(r):  # characters\n    return 1.0 + len(r)\n")
     assert same == first and "ppo: kept stage trained-" in told and "evaluation of ppo: kept stage evaluation-" in told
     other, told = proxy("def measure(r):\n    return -1.0 - len(r)\n")

@@ -11,6 +11,7 @@ from algorithms.common.runs.planning import steps as steps_module
 from algorithms.common.runs.planning import task
 from algorithms.common.runs.planning.rows import Rows, spread
 from command_line import MICRO, MICRO_DPO, choices, invoke
+from contract import LAB
 from few import few
 
 
@@ -97,7 +98,11 @@ def test_kept_stages_are_told_and_a_micro_batch_that_does_not_fit(tmp_path, monk
 
 @pytest.mark.parametrize("algorithm", few(choices("algorithm"), ["ppo", "best_of_n"]))
 def test_every_method_can_be_planned(algorithm, tmp_path):
-    ended = invoke("task=plan", f"algorithm={algorithm}", *[one for one in MICRO if not one.startswith("recipe.")],
-                   "trial=true", f"stages.folder={tmp_path}/stages", f"hydra.run.dir={tmp_path}/run")
+    micro = [*LAB.get(algorithm, []), *(one for one in MICRO if not one.startswith("recipe."))]
+    ended = invoke("task=plan", f"algorithm={algorithm}", *micro, "trial=true", f"stages.folder={tmp_path}/stages",
+                   f"hydra.run.dir={tmp_path}/run")
+    if algorithm.startswith("trl_"):  # it takes its steps by itself
+        assert ended.status == 2 and "fix: leave it out of task=plan" in ended.err
+        return
     assert ended.status == 0, ended.err
     assert f"evaluation of {algorithm}" in ended.out and "in all" in ended.out
