@@ -1,42 +1,20 @@
 """Compressed files and other encodings are read as what they hold; broken ones are refused with a fix that works."""
 
-import bz2
 import gzip
-import io
 import json
-import lzma
-import zipfile
 
-import pyarrow as pa
 import pytest
 
 from algorithms.common.data.records import FileData
 from algorithms.common.data.records.readers import FORMATS, Row, Source
 from algorithms.common.support.errors import ConfigError, DataError
+from packed import PACK, zipped
 
 ROWS = [{"prompt": f"Frage {i}: café 你好 \u2028", "response": f"größer {i}"} for i in range(300)]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 CONTENTS = {"jsonl": JSONL, "json": json.dumps(ROWS).encode(),
             "csv": "prompt,response\n".encode() + "".join(f"{r['prompt']},{r['response']}\n" for r in ROWS).encode(),
             "tsv": "prompt\tresponse\n".encode() + "".join(f"{r['prompt']}\t{r['response']}\n" for r in ROWS).encode()}
-
-
-def zstandard(content):
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    return sink.getvalue().to_pybytes()
-
-
-def zipped(content, *names):
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names or ["rows.jsonl"]:
-            archive.writestr(name, content)
-    return sink.getvalue()
-
-
-PACK = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard, "zip": zipped}
 
 
 def write(folder, name, content):

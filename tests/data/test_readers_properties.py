@@ -1,7 +1,6 @@
 """Whatever bytes lie in a file, readers raise nothing but DataError; what a writer wrote, they give back."""
 
 import csv
-import gzip
 import io
 import json
 import random
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from algorithms.common.data.records import FileData, set_cache_folder
 from algorithms.common.data.records.readers import FORMATS, Source
 from algorithms.common.support.errors import DataError
+from packed import PACK
 
 pytestmark = pytest.mark.slow
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -47,11 +47,11 @@ def encode(rows, name):
         out = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), out)
         return out.getvalue()
-    kind = name.removesuffix(".gz")
+    kind, _, packing = name.partition(".")
     lines = [json.dumps(row, ensure_ascii=index % 2 == 0) for index, row in enumerate(rows)]
     data = {"jsonl": lambda: "\n".join(lines).encode(), "json": lambda: ("[" + ",\n".join(lines) + "]").encode(),
             "csv": lambda: table(rows, ","), "tsv": lambda: table(rows, "\t")}[kind]()
-    return gzip.compress(data) if name != kind else data
+    return PACK[packing](data) if packing else data
 
 
 def read(data, name, **options):
@@ -94,7 +94,7 @@ def test_parquet_round_trip(cells):
 def test_any_bytes_are_read_or_refused(name, data, options):
     read(data, name, **options)
     others = {"csv": {"delimiter": "|"}, "tsv": {"delimiter": ","}, "json": {"rows": "a.b"}}
-    read(data, name, **options, **others.get(name.removesuffix(".gz"), {}))
+    read(data, name, **options, **others.get(name.partition(".")[0], {}))
 
 
 @QUICK
