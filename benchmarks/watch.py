@@ -17,6 +17,7 @@ from pathlib import Path
 
 from algorithms.common.runs import jobs
 
+from .results_read import SWEEP
 from .tables import plain
 
 STATES = ("done", "failed", "running", "lost", "to come")
@@ -70,9 +71,9 @@ class Overview:
 def overview(folder: Path, now: float | None = None) -> Overview:
     """The state of the sweeps at or below a folder. FileNotFoundError where there is none."""
     found, now = Overview(), time.time() if now is None else now
-    paths = sorted(folder.rglob("sweep.json"))
+    paths = sorted(folder.rglob(SWEEP))
     if not paths:
-        raise FileNotFoundError(f"{folder}: found no sweep.json; expected the folder of a sweep that has begun; "
+        raise FileNotFoundError(f"{folder}: found no {SWEEP}; expected the folder of a sweep that has begun; "
                                 "fix: wait for it to begin, or name its hydra.sweep.dir")
     several = len(paths) > 1
     for path in paths:

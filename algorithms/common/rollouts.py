@@ -172,7 +172,7 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
     parts = longest_first([example.length for example in rolled], context.trainer.micro_batch_size)
-    for members in in_parts("log-probabilities of rollouts", parts, len(rolled), "prompts"):
+    for members in in_parts("log-probabilities of rollouts", parts, "prompts"):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]
         for column, answer in zip(found, answers):

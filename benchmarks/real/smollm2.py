@@ -106,7 +106,7 @@ def write(source: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     told = {"model": NAME, "license": "Apache-2.0", "package": f"{PACKAGE.replace('_', '-')} {VERSION}",
-            "file": source.name, "sha256": file_digest(source), "weights": "Q4_1, written out as float32"}
+            "file": source.name, "sha256": DIGEST, "weights": "Q4_1, written out as float32"}
     (folder / "source.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         os.utime(path, (MADE, MADE))

@@ -72,7 +72,7 @@ def test_on_a_terminal_it_is_a_bar_that_moves_by_parts(monkeypatch):
 def test_parts_are_counted_by_what_they_hold(clock, caplog):
     caplog.set_level(logging.INFO)
     seen = []
-    for part in in_parts("reference", [[1, 2, 3], [4]], 4, "records"):
+    for part in in_parts("reference", [[1, 2, 3], [4]], "records"):
         seen.append(part)
         clock.now += 31
     assert seen == [[1, 2, 3], [4]]

@@ -37,7 +37,7 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     examples = [models.tokenize(record) for record in records]
     columns = {name: [0.0] * len(examples) for name in ("correct", "margin", "correct_with_end", "margin_with_end")}
     parts = longest_first([example.length for example in examples], batch_size)
-    for part in in_parts("options", parts, len(examples), "questions"):
+    for part in in_parts("options", parts, "questions"):
         batch = models.collate([examples[i] for i in part])
         logprobs = models.role(role).token_logprobs(batch)  # (B, K, T)
         last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, K, 1)

@@ -32,7 +32,7 @@ from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
 from ..support.checks import at_least, one_of, require
 from ..support.errors import ConfigError, TrainingError
 from ..support.memory import peak_memory_bytes
-from ..support.phases import in_parts
+from ..support.phases import in_parts, parts_of
 from ..support.pieces import Pieces
 from .choices import rank_options
 
@@ -221,7 +221,7 @@ def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Respons
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
-    for part in in_parts("log-probabilities of answers", _runs(picked, config.batch_size), len(picked), "answers"):
+    for part in in_parts("log-probabilities of answers", parts_of(picked, config.batch_size), "answers"):
         batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
                                 for r in (responses[i] for i in part)])
         for name, values in divergence(models, batch, sampling, has_reference).items():
@@ -278,7 +278,7 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
     nll, tokens = [], []
     examples = [models.tokenize(record.taking([0], judged=False)) for record in records]
     tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length)
-    for part in in_parts("likelihood of demonstrations", _runs(examples, batch_size), len(examples), "records"):
+    for part in in_parts("likelihood of demonstrations", parts_of(examples, batch_size), "records"):
         batch = models.collate(part)
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
         tokens += batch.mask.sum((-1, -2)).tolist()
@@ -294,7 +294,7 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     examples = [models.tokenize(record) for record in records]
     rows: list[list[float]] = []
     logits: list[float] = []
-    for part in in_parts("ranking held-out pairs", _runs(examples, batch_size), len(examples), "pairs"):
+    for part in in_parts("ranking held-out pairs", parts_of(examples, batch_size), "pairs"):
         batch = models.collate(part)
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
@@ -315,11 +315,6 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
             frame[name] = gold([shown_response(models, record, example, k)
                                 for record, example in zip(records, examples)])
     return frame
-
-
-def _runs(items: list, size: int) -> list[list]:
-    """In their order, ``size`` at once."""
-    return [items[start:start + size] for start in range(0, len(items), size)]
 
 
 def shown_response(models: Models, record: Record, example: Example, k: int) -> Response:

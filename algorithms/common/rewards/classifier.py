@@ -117,7 +117,7 @@ class Classifier(RewardSource):
             rows = [self._encoded(tokenizer, response) for response in responses]
             values = [0.0] * len(rows)
             parts = of_equal_length([_shape(row["input_ids"], model.config) for row in rows], size)
-            for part in in_parts("scoring", parts, len(rows), "answers"):
+            for part in in_parts("scoring", parts, "answers"):
                 for place, value in zip(part, self._batch(model, [rows[place] for place in part])):
                     values[place] = value
             return values

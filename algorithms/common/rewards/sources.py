@@ -24,7 +24,7 @@ from ..data.records import Record
 from ..data.template import Example
 from ..models.model import ModelConfig, Models
 from ..support.errors import ConfigError, TrainingError, UserError, raised_in
-from ..support.phases import in_parts
+from ..support.phases import in_parts, parts_of
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -96,8 +96,7 @@ class Trained(RewardSource):
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
     values: list[float] = []
-    parts = [examples[start:start + batch_size] for start in range(0, len(examples), batch_size)]
-    for part in in_parts("scoring", parts, len(examples), "answers"):
+    for part in in_parts("scoring", parts_of(examples, batch_size), "answers"):
         values += algorithm.score(models, models.collate(part))[:, 0].tolist()
     return values
 

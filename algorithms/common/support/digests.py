@@ -39,13 +39,17 @@ def folder_digest(path: str | Path) -> str:
 
 def weights_digest(folder: Path) -> str:
     """Content identity of a model's folder: its files' bytes; where they are large, the weights' sizes and times."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if size < 2**28:
+    if bytes_below(folder) < 2**28:
         return folder_digest(folder)
     # reading tens of gigabytes at every start costs more than it protects
     return content_hash({path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
                          if path.suffix == ".safetensors" else file_digest(path)
                          for path in sorted(folder.rglob("*")) if path.is_file()})
+
+
+def bytes_below(folder: Path) -> int:
+    """The size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _check_json(obj: Any, where: str) -> None:

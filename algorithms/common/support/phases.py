@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -83,9 +83,14 @@ def shown(flag: bool) -> Iterator[None]:
         _shown.reset(token)
 
 
-def in_parts(what: str, parts: Iterable[Sized], total: float, unit: str) -> Iterator[Sized]:
+def parts_of(items: Sequence, size: int) -> list[Sequence]:
+    """In their order, ``size`` at once."""
+    return [items[start:start + size] for start in range(0, len(items), size)]
+
+
+def in_parts(what: str, parts: Collection[Sized], unit: str) -> Iterator[Sized]:
     """The parts one by one, as a phase of as many units as they have."""
-    with progress(what, total, unit) as advance:
+    with progress(what, sum(map(len, parts)), unit) as advance:
         for part in parts:
             yield part
             advance(len(part))

@@ -85,7 +85,7 @@ class StoredLogprobs:
         self.computed += len(examples)
         results: list[list[float]] = [[] for _ in examples]
         parts = longest_first([example.length for example in examples], batch_size)
-        for members in in_parts("reference log-probabilities", parts, len(examples), "records"):
+        for members in in_parts("reference log-probabilities", parts, "records"):
             with torch.no_grad():
                 batch = self._role.models.collate([examples[i] for i in members])
                 sums = self._role.token_logprobs(batch).sum(-1).tolist()  # (B, K)

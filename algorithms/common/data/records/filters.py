@@ -6,6 +6,7 @@ A filter takes one raw row (a dict) and says whether to read it. What it refuses
 arguments; a row that it cannot judge is a bad one. Numbers may be written as text, as in CSV.
 """
 
+from .groups import texts
 from .values import BadRow, cell, number_of
 
 
@@ -32,10 +33,4 @@ def differ(row: dict, columns: list[str]) -> bool:
 
 def short(row: dict, characters: int) -> bool:
     """Whether all the texts of a row, however nested, have at most so many characters together."""
-    return _characters(row) <= characters
-
-
-def _characters(value) -> int:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return sum(map(_characters, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0
+    return sum(map(len, texts(row))) <= characters

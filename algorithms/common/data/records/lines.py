@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, repeat
 from typing import IO, Any, NamedTuple, Protocol
 
 from ...support.errors import DataError
@@ -101,11 +100,10 @@ def _decoded(source: File, file: IO[bytes]) -> Iterator[str]:
     """The lines of text in another encoding, of which a line feed may be several bytes."""
     decoder, left, number = codecs.getincrementaldecoder(source.text_encoding)(), "", 1
     try:
-        for first, part in zip(chain([True], repeat(False)), file):
-            if first:
+        for place, part in enumerate(file):
+            if not place:
                 _check_start(source, part)
-            left += decoder.decode(part)
-            *whole, left = left.split("\n") if "\n" in left else [left]
+            *whole, left = (left + decoder.decode(part)).split("\n")
             for line in whole:
                 yield (line.removeprefix("\ufeff") if number == 1 else line) + "\n"
                 number += 1

@@ -62,7 +62,8 @@ def found_in(path: str, formats: Mapping[str, str] | None, split: str = TRAIN) -
     read = [file for one in matched for file in (parts[one].files if one in parts else [one] if one in known else [])]
     if not read:
         raise data_error(path, 1, "file", "no file that this pattern matches", "at least one", "check data.path")
-    return Shards(path, tuple(dict.fromkeys(read)), tuple(one for one in files if one not in set(read)))
+    found = dict.fromkeys(read)
+    return Shards(path, tuple(found), tuple(one for one in files if one not in found))
 
 
 def is_saved(path: str) -> bool:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -23,8 +24,9 @@ from urllib.parse import urlsplit
 from ...support.checks import at_least, one_of, require, within
 from ...support.digests import content_hash
 from ...support.errors import ConfigError, UserError
+from ...support.phases import parts_of
 from . import wording
-from .judge import Court, Judge, chunks
+from .judge import Court, Judge
 from .pairings import Pair
 from .records import Verdict
 
@@ -96,7 +98,7 @@ class EndpointJudge(Judge):
                                   "an endpoint without user and password, such as http://127.0.0.1:8000/v1; fix: the "
                                   f"key comes from the environment: export {VARIABLE}=…")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Told apart by all that its replies depend on, besides the question."""
         return f"{Path(self.model).name}-{content_hash(self.decides)[:6]}@{self.prompt}"
@@ -124,7 +126,7 @@ class EndpointJudge(Judge):
         asker = _Asker(self, client, court.store, spent, stopped, key)
         pool = ThreadPoolExecutor(self.parallel)
         try:
-            for part in chunks(pairs, 4 * self.parallel):
+            for part in parts_of(pairs, 4 * self.parallel):
                 asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
                 found, refused = [], None
                 for futures in asked:

@@ -67,8 +67,3 @@ class Judge:
     def asks(self, pair: Pair) -> set[tuple]:
         """The questions that it answers about a pair, as ``Verdict.asked`` names them."""
         return {self.verdict(pair, "tie", order).asked for order in self.orders}
-
-
-def chunks(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
-    for start in range(0, len(pairs), size):
-        yield pairs[start:start + size]

@@ -24,9 +24,10 @@ from ...models.roles import BASE
 from ...support.checks import at_least, one_of, require
 from ...support.digests import content_hash
 from ...support.errors import ConfigError
+from ...support.phases import parts_of
 from ...support.plain import plain
 from . import wording
-from .judge import Court, Judge, chunks
+from .judge import Court, Judge
 from .pairings import Pair
 from .records import Verdict
 
@@ -72,7 +73,7 @@ class LocalJudge(Judge):
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         models = self._models(court)
         long = 0
-        for part in chunks(pairs, self.batch_size):
+        for part in parts_of(pairs, self.batch_size):
             examples = [models.tokenize(Record(self._asked(models, text), LETTERS))
                         for pair in part for text in self._questions(pair)]
             fits = [not example.truncated for example in examples]

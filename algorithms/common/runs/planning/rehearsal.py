@@ -16,6 +16,7 @@ from pathlib import Path
 from ...algorithm import Algorithm, Recipe
 from ...data.records import Records, pairs
 from ...evaluation.evaluate import evaluated_prompts
+from ...support.digests import bytes_below
 from ...support.memory import peak_memory_bytes, reset_peak_memory
 from ...support.store import Store
 from .. import training
@@ -103,7 +104,7 @@ class Rehearsal(Bench):
         if not lengths:
             build(target, work, self)
             whole = Took.now() - began
-            return Part(name, "trained", whole, peak_memory_bytes(self.models.device), _bytes(target))
+            return Part(name, "trained", whole, peak_memory_bytes(self.models.device), bytes_below(target))
         rows = Rows.of(lengths, truncated, stage.records, recipe.batch_size, micro, recipe.total_records(stage.records),
                        self.seed)
         train, heldout = self.view(algorithm.view)
@@ -112,12 +113,12 @@ class Rehearsal(Bench):
         build(target, work, few)
         steps, whole = Steps.read(target), Took.now() - began
         if steps is None:  # it trains by itself
-            return Part(name, "trained", whole, peak_memory_bytes(self.models.device), _bytes(target))
+            return Part(name, "trained", whole, peak_memory_bytes(self.models.device), bytes_below(target))
         before = steps.begun - counted
         fit = json.loads((target / "fit.json").read_text(encoding="utf-8"))
         share = min(1.0, max(0.0, (fit["seconds"] - steps.whole.seconds) / max(before.seconds, 1e-9)))
         took = self._predicted(rows, steps, before, share, whole - before - steps.whole)
-        return Part(name, "trained", took, steps.memory, _bytes(target), rows.records, rows.tokens, rows.steps,
+        return Part(name, "trained", took, steps.memory, bytes_below(target), rows.records, rows.tokens, rows.steps,
                     rows.truncated, micro=micro, fits=steps.fits)
 
     def _predicted(self, rows: Rows, steps: Steps, before: Took, share: float, after: Took) -> Took:
@@ -135,7 +136,7 @@ class Rehearsal(Bench):
         build(target, work, self._with_prompts(prompts, count))
         took, times = Took.now() - began, len(prompts) / count
         return Part(name, "evaluation", took * times, peak_memory_bytes(self.models.device),
-                    int(_bytes(target) * times), records=len(prompts))
+                    int(bytes_below(target) * times), records=len(prompts))
 
     def _with_prompts(self, prompts: Records, count: int) -> Bench:
         """This bench with so many of the evaluated prompts, and as small a share of all else that is evaluated."""
@@ -153,7 +154,3 @@ class Rehearsal(Bench):
 def _read(folder: Path) -> Part:
     told = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return Part(**{**told, "took": Took(**told["took"])})
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

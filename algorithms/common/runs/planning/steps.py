@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from ...algorithm import Algorithm, Context
+from ...support.digests import bytes_below
 from ...support.memory import peak_memory_bytes, reset_peak_memory, room_bytes
 from ...training.loop import Run, evaluate_loss
 from ...training.written import write_report
@@ -102,7 +103,7 @@ def take(algorithm: Algorithm, context: Context, rows: Rows) -> None:
                 break
     watching, checkpoint = Took(), Took.now()
     run.checkpoint()
-    size = sum(path.stat().st_size for path in context.work.rglob("*") if path.is_file())
+    size = bytes_below(context.work)
     checkpoint = Took.now() - checkpoint
     if every:
         watching = Took.now()
