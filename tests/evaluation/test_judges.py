@@ -1,16 +1,15 @@
 """Judges: what a language model says is read and never guessed, whatever its server does; both orders are asked."""
 
 import dataclasses
-import json
 import re
 import shutil
-import threading
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from algorithms.common.evaluation.verdicts import Pair
+from algorithms.common.evaluation.verdicts.belief import Belief, belief, beliefs
 from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge, Spent
 from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
 from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
@@ -19,7 +18,7 @@ from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.rewards.sources import Function, Gold, Trained
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
-from served_judge import completion, honest, sent, serving
+from served_judge import FAULTS, busy, half_sentence, honest, sent, serving
 from stage_setup import LAB
 
 # What is said
@@ -36,6 +35,13 @@ from stage_setup import LAB
     ("The better reply is", None)])
 def test_a_verdict_is_read_where_it_is_said_in_so_many_words(said, verdict):
     assert verdict_of(said) == verdict
+
+
+@pytest.mark.parametrize("said, verdict", [
+    ("A", None), ("The better one is A", None), ("Answer: **B**", None), ("tie", None), ("A: A\n", "A"), ("B.", "B"),
+    ("A\n\nIt is", "A"), ("Reply B is better, since", "B"), ("A is better than B", None)])
+def test_the_last_word_of_a_reply_that_was_cut_is_no_verdict(said, verdict):
+    assert verdict_of(said, cut=True) == verdict
 
 
 def test_answers_cannot_write_the_question():
@@ -88,30 +94,6 @@ def test_a_good_server_is_asked_once_in_each_order_and_never_again(tmp_path, cap
         assert len(served.questions) == 18 and "0 calls answered, 0 failed, 18 replies kept" in caplog.text
         assert outcomes(judge(served.url, temperature=1.0), pairs(1), Store(tmp_path)) == all_left(1)
         assert len(served.questions) == 20, "another temperature is another question"
-
-
-def cut_body(handler):
-    sent(handler, 200, json.dumps(completion("A")).encode()[:40], length=500)
-    handler.close_connection = True
-
-
-def half_json(handler):
-    sent(handler, 200, json.dumps(completion("A")).encode()[:40])
-
-
-def cut_connection(handler):
-    handler.connection.close()
-
-
-def busy(handler):
-    sent(handler, 429, b'{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', [("Retry-After", "0.02")])
-
-
-FAULTS = {"429": busy, "500": lambda handler: sent(handler, 500, b"oops"), "cut body": cut_body, "half JSON": half_json,
-          "cut connection": cut_connection, "no completion": lambda handler: sent(handler, 200, b'{"object": "error"}'),
-          "no choice": lambda handler: sent(handler, 200, json.dumps(completion("A", choices=[])).encode()),
-          "a page": lambda handler: sent(handler, 200, b"<html>A</html>", [("Content-Type", "text/html")]),
-          "slow": lambda handler: threading.Event().wait(0.6)}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -220,6 +202,19 @@ def test_what_cannot_be_read_is_asked_for_once_more_and_then_counted(tmp_path, c
         assert len(served.questions) == 8 and "2 without a verdict" in caplog.text
 
 
+def test_half_a_sentence_is_asked_for_again(tmp_path):
+    """What the limit of tokens cut off: the whole sentence would have been "The better one is A or B, I cannot say"."""
+    def behave(messages, number):
+        return half_sentence if len(messages) == 1 else honest(messages)
+
+    with serving(behave) as served:
+        (found,) = judge(served.url).judge(pairs(1), Court(Store(tmp_path)))
+        assert [(one.outcome, one.raw) for one in found] == [("left", "The better one is A\n---\nA"),
+                                                            ("left", "The better one is A\n---\nB")]
+        (again,) = judge(served.url).judge(pairs(1), Court(Store(tmp_path)))
+        assert [one.raw for one in again] == [one.raw for one in found] and len(served.questions) == 4
+
+
 def test_a_judge_of_position_contradicts_itself(tmp_path):
     with serving(lambda messages, number: "A") as served:
         assert [one[2] for one in outcomes(judge(served.url), pairs(1), Store(tmp_path))] == ["left", "right"]
@@ -297,11 +292,17 @@ def test_a_question_that_does_not_fit_has_no_verdict(local, tmp_path, caplog):
     (found,) = asked.judge(pairs(1), Court(Store(tmp_path)))
     assert [one.outcome for one in found] == ["none", "none"] and "more than 60 tokens" in found[0].raw
     assert "2 questions had more than judge.model.max_length = 60" in caplog.text
+    assert all(asked.answered(one) for one in found), "it is as long as it was"
+    roomy, _ = local(max_length=600)
+    assert roomy.name == asked.name and not any(roomy.answered(one) for one in found)
+    (again,) = roomy.judge(pairs(1), Court(Store(tmp_path)))
+    assert {one.outcome for one in again} <= {"left", "right"} and all(asked.answered(one) for one in again)
 
 
 def test_a_local_judge_learns_nothing():
     with pytest.raises(ConfigError, match="judge.model.lora: found adapters"):
         LocalJudge(ModelConfig("m", lora=Lora()))
+    LocalJudge(ModelConfig("m", precision="nf4", lora=None))
 
 
 # Scores
@@ -311,6 +312,9 @@ def test_a_scorer_prefers_the_higher_score():
     class Scored:
         def identity(self, source, run):
             return "00"
+
+        def belief(self, source, run):
+            return None
 
         def scores(self, source, asked):
             return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
@@ -326,11 +330,14 @@ def test_a_scorer_prefers_the_higher_score():
 
 def test_a_scorer_is_not_answered_by_another_of_its_name():
     class Scored:
-        def __init__(self, told="one"):
-            self.told = told
+        def __init__(self, told="one", believed=None):
+            self.told, self.believed = told, believed
 
         def identity(self, source, run):
             return self.told if run == "0" else None
+
+        def belief(self, source, run):
+            return self.believed
 
         def scores(self, source, asked):
             return [(1.0, 0.5)] * len(asked)
@@ -344,6 +351,32 @@ def test_a_scorer_is_not_answered_by_another_of_its_name():
     with pytest.raises(ConfigError, match="judge.called: found verdicts of mine by a scorer of other.*=mine_2"):
         judge.check_kept(kept, other)
     judge.check_kept([dataclasses.replace(one, raw=None) for one in kept], other)  # written before a scorer was told
+    (kept,) = judge.judge(pairs(2), Scored(believed=Belief(64, 0.7, 0.6, 0.8, 256, True)))
+    judge.check_kept(kept, Scored(believed=Belief(64, 0.71, 0.61, 0.81, 512, True)))  # more is known of the same one
+
+
+def test_a_trained_scorer_tells_how_far_it_can_be_believed_and_gives_no_verdict_where_it_cannot_judge():
+    told = {"0": Belief(1024, 0.7651, 0.7256, 0.8, 1256, True), "1": Belief(64, 0.55, 0.549, 0.56, 300, False)}
+
+    class Scored:
+        def identity(self, source, run):
+            return "00"
+
+        def belief(self, source, run):
+            return told[run]
+
+        def scores(self, source, asked):
+            return [(1.0, 0.5) if pair.left == "0" else None for pair in asked]
+
+    judge = ScorerJudge(Gold(), "mine")
+    (found,) = judge.judge([dataclasses.replace(pair, left=run) for pair in pairs(2) for run in told], Scored())
+    assert [(one.outcome, one.left_score) for one in found] == [("left", 1.0), ("none", None)] * 2
+    assert [judge.answered(one) for one in found] == [True, False] * 2
+    assert beliefs(found) == {"mine": {"0": dataclasses.replace(told["0"], mean=0.765, low=0.726), "1": told["1"]}}
+    assert found[0].raw == ("scorer 00; learned from 1,024 comparisons, agrees with 0.765 [0.726, 0.800] of the "
+                            "comparisons to 1,256 held-out prompts")
+    assert found[1].raw.endswith("; it cannot judge")
+    assert belief("scorer 00") is None and belief(None) is None and belief("A, since B agrees with 0.7 [0.6") is None
 
 
 def test_a_local_judge_that_cannot_be_read_is_told_by_its_own_keys(monkeypatch):

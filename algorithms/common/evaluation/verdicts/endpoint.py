@@ -87,7 +87,8 @@ class EndpointJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1),
+        require(self, "judge", prompt=one_of(wording.QUESTIONS),
+                max_tokens=at_least(2),     # one letter and its end: what was cut there may be half a sentence
                 temperature=at_least(0).or_null(), parallel=at_least(1), tries=at_least(1), wait=at_least(0),
                 timeout=within("(0, inf]", "seconds, above 0"),
                 price_input=at_least(0).or_null(), price_output=at_least(0).or_null())
@@ -200,32 +201,36 @@ class _Asker:
         """All that was said, and the word of the verdict in it; None where there is none."""
         said: list[str] = []
         try:
-            said.append(self.reply(turns))
-            if (word := wording.verdict_of(said[0])) is None:
-                said.append(self.reply([*turns, {"role": "assistant", "content": said[0]},
-                                        {"role": "user", "content": wording.AGAIN}]))
-                word = wording.verdict_of(said[1])
+            text, cut = self.reply(turns)
+            said.append(text)
+            if (word := wording.verdict_of(text, cut)) is None:
+                again, cut = self.reply([*turns, {"role": "assistant", "content": text},
+                                         {"role": "user", "content": wording.AGAIN}])
+                said.append(again)
+                word = wording.verdict_of(again, cut)
         except Refused as error:
             self.spent.add(refused=1)
             said, word = [*said, f"refused: {error}"], None
         return "\n---\n".join(said), word
 
-    def reply(self, turns: list[dict]) -> str:
-        """Kept by all that it depends on."""
+    def reply(self, turns: list[dict]) -> tuple[str, bool]:
+        """The text of an answer, and whether it was cut at ``max_tokens``; kept by all that it depends on."""
         described, asked = {**self.judge.decides, "turns": turns}, []
 
         def build(target: Path, work: Path) -> None:
             asked.append(True)
-            (target / "reply.json").write_text(json.dumps({"text": self.call(turns)}), encoding="utf-8")
+            text, cut = self.call(turns)
+            (target / "reply.json").write_text(json.dumps({"text": text, "cut": cut}), encoding="utf-8")
 
         folder = self.store.get("reply", described, build)
         if not asked:
             self.spent.add(kept=1)
-        return json.loads((folder / "reply.json").read_text(encoding="utf-8"))["text"]
+        told = json.loads((folder / "reply.json").read_text(encoding="utf-8"))
+        return told["text"], told.get("cut", False)
 
-    def call(self, turns: list[dict]) -> str:
-        """The text of an answer. Unanswered after all tries; Refused for this question, UserError for all of them,
-        where no other try would change it."""
+    def call(self, turns: list[dict]) -> tuple[str, bool]:
+        """The text of an answer, and whether it was cut. Unanswered after all tries; Refused for this question,
+        UserError for all of them, where no other try would change it."""
         import openai
 
         judge, told, asked_for = self.judge, "", 0.0
@@ -238,7 +243,8 @@ class _Asker:
             asked_for = 0.0
             try:
                 answer = self.client.chat.completions.create(model=judge.model, messages=turns, **options)
-                text = answer.choices[0].message.content or ""
+                choice = answer.choices[0]
+                text, cut = choice.message.content or "", choice.finish_reason == "length"
             except openai.APIStatusError as error:
                 told = f"HTTP {error.status_code}: {self._hidden(error.response.text)}"
                 if error.status_code in OF_THE_QUESTION:
@@ -257,7 +263,7 @@ class _Asker:
                 usage = answer.usage
                 self.spent.add(calls=1, input=getattr(usage, "prompt_tokens", 0) or 0,
                                output=getattr(usage, "completion_tokens", 0) or 0)
-                return text
+                return text, cut
             self.spent.add(failed=1)
         raise Unanswered(told)
 
