@@ -1,6 +1,7 @@
 """``task=judge`` in a process of its own, killed again and again, with a server that fails in every way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def judging(folder, url):
     return subprocess.Popen(
         [sys.executable, "run.py", "task=judge", f"runs={folder}", "judge=openai", "judge.model=some/m",
          f"judge.url={url}", "verdicts.against=round_robin", "judge.wait=0.01", "judge.timeout=0.5", "judge.tries=8",
-         f"stages.folder={folder}/stages", f"hydra.run.dir={folder}/out"], cwd=ROOT, stdout=subprocess.PIPE,
+         f"stages.folder={folder}.stages", f"hydra.run.dir={folder}.out"], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
 
 
@@ -39,10 +40,12 @@ def better(messages):
 def test_nothing_is_lost_and_nothing_guessed(tmp_path):
     pytest.importorskip("openai", reason="the extra judge is not installed")
     names = ("one", "two")
-    leave_runs(tmp_path, PROMPTS, names,
+    leave_runs(tmp_path / "answers", PROMPTS, names,
                lambda name, number: f"{'good' if (name == 'one') == (number % 2 == 0) else 'bad'} {number}")
+    sweep = tmp_path / "sweep"
     for name in names:
-        write_run(tmp_path / name, result(name, figures={"length/mean": figure([1.0] * PROMPTS)}))
+        write_run(sweep / name, result(name, figures={"length/mean": figure([1.0] * PROMPTS)}))
+        shutil.copy(tmp_path / "answers" / name / "samples.parquet", sweep / name)
     random, answered = Random(0), Counter()
 
     def behave(messages, number):
@@ -55,17 +58,17 @@ def test_nothing_is_lost_and_nothing_guessed(tmp_path):
     counts = []
     with serving(behave) as served:
         for _ in range(2):
-            process = judging(tmp_path, served.url)
-            while process.poll() is None and len(read(tmp_path / FILE)) < 60 * (len(counts) + 1):
+            process = judging(sweep, served.url)
+            while process.poll() is None and len(read(sweep / FILE)) < 60 * (len(counts) + 1):
                 time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            counts.append(len(read(tmp_path / FILE)))
-        process = judging(tmp_path, served.url)
+            counts.append(len(read(sweep / FILE)))
+        process = judging(sweep, served.url)
         told = process.communicate(timeout=120)[0]
         assert process.returncode == 0, told
     assert 0 < counts[0] < counts[1] < 2 * PROMPTS, "both kills fell into the judging"
-    found = read(tmp_path / FILE)
+    found = read(sweep / FILE)
     assert len({one.asked for one in found}) == len(found) == 2 * PROMPTS, "nothing lost, nothing twice"
     for one in found:
         number = int(one.left_response.split()[1])
