@@ -21,9 +21,8 @@ from .aggregation import of_these_models
 from .results_read import Result
 from .tables import Alarm, interval
 
-
-CAVEAT = ("A bias that all annotators share is what an auditor cannot see. Intervals of a single seed take its auditor as "
-          "it is: one of other labels may rank rows that are close otherwise.")
+CAVEAT = ("A bias that all annotators share is what an auditor cannot see. Intervals of a single seed take its auditor "
+          "as it is: one of other labels may rank rows that are close otherwise.")
 
 
 class Rows(Protocol):

@@ -127,6 +127,21 @@ def refusing(*questions):
     return behave
 
 
+def test_a_server_that_comes_back_as_another_refuses_no_question(tmp_path):
+    """As one does that holds another model: the replies that are kept say nothing of what it answers."""
+    behave, found = [honest], []
+    with serving(lambda *asked: behave[-1](*asked)) as served:
+        asked = judge(served.url, parallel=1)
+        assert outcomes(asked, pairs(1), Store(tmp_path)) == all_left(1)
+        behave.append(refusing(""))
+        with pytest.raises(UserError, match="found each of 6 questions refused: HTTP 400.*what was judged is kept"):
+            for part in asked.judge(pairs(4), Court(Store(tmp_path))):
+                found += part
+        assert [(one.prompt_id, one.order, one.outcome) for one in found] == all_left(1)
+        behave.append(honest)
+        assert outcomes(asked, pairs(4), Store(tmp_path)) == all_left(4)
+
+
 def test_a_question_that_is_refused_has_no_verdict_and_is_not_asked_again(tmp_path, caplog):
     with serving(refusing("Question 0?")) as served:
         asked = judge(served.url)
@@ -151,10 +166,10 @@ def test_where_nothing_is_answered_no_refusal_is_kept(tmp_path):
     """max_tokens that no model of the server takes says nothing of the questions."""
     found = []
     message = "judge: found each of 8 questions refused: HTTP 400.*fix: see to judge.max_tokens"
-    with serving(refusing("Question")) as served, pytest.raises(UserError, match=message):
+    with serving(refusing("")) as served, pytest.raises(UserError, match=message):
         for part in judge(served.url, parallel=1).judge(pairs(9), Court(Store(tmp_path))):
             found += part
-    assert found == [] and len(served.questions) == 8
+    assert found == [] and len(served.questions) == 9, "and one that tells whether it answers any"
     with serving(refusing("Question 4", "Question 5", "Question 6", "Question 7", "Question 8")) as served:
         found = outcomes(judge(served.url, parallel=1), pairs(9), Store(tmp_path))
     assert found == all_left(4) + [(f"p{i}", order, "none") for i in range(4, 9) for order, _ in BOTH]

@@ -18,7 +18,7 @@ from served_judge import FAULTS, half_sentence, serving
 from vote_setup import leave_runs
 
 pytestmark = pytest.mark.slow
-PROMPTS = 60
+PROMPTS = 100
 
 
 def judging(folder, url):
@@ -59,7 +59,7 @@ def test_nothing_is_lost_and_nothing_guessed(tmp_path):
     with serving(behave) as served:
         for _ in range(2):
             process = judging(sweep, served.url)
-            while process.poll() is None and len(read(sweep / FILE)) < 60 * (len(counts) + 1):
+            while process.poll() is None and len(read(sweep / FILE)) < 50 * (len(counts) + 1):
                 time.sleep(0.05)
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ...support.checks import at_least, one_of, require, within
 from ...support.digests import content_hash
 from ...support.errors import ConfigError, UserError
-from ...support.phases import parts_of
+from ...support.phases import in_parts, parts_of
 from . import wording
 from .judge import Court, Judge
 from .pairings import Pair
@@ -39,6 +39,8 @@ LONGEST = 60.0                              # seconds, of one wait
 PASSING = {408, 409, 425, 429}              # statuses that another try may not meet; so are those from 500 on
 OF_THE_QUESTION = {400, 413, 422}           # such as one that is too long: the next question may be answered
 SPENT = {"insufficient_quota", "billing_hard_limit_reached"}    # codes of a 429 that no wait helps
+BETWEEN, REFUSED = "\n---\n", "refused: "   # in a verdict's raw: two replies; what a server said instead of one
+PROBE = "Write the letter A, and nothing else."    # tells a server that refuses a question from one that refuses all
 
 
 class Unanswered(Exception):
@@ -120,6 +122,7 @@ class EndpointJudge(Judge):
         """UserError, after what was judged, where the server cannot be asked, or answers none of many."""
         import openai
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)    # else it tells of every call
         key = os.environ.get(VARIABLE) or "none"
         client = openai.OpenAI(api_key=key, base_url=self.url or "https://api.openai.com/v1", max_retries=0,
                                timeout=self.timeout)
@@ -127,26 +130,29 @@ class EndpointJudge(Judge):
         asker = _Asker(self, client, court.store, spent, stopped, key)
         pool = ThreadPoolExecutor(self.parallel)
         try:
-            for part in parts_of(pairs, 4 * self.parallel):
+            for part in in_parts("judging", parts_of(pairs, 4 * self.parallel), "pairs"):
+                before, refusals = spent.calls, spent.refused
                 asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
-                found, refused = [], None
+                found, ended = [], None
                 for futures in asked:
                     try:
-                        found += [future.result() for future in futures]
+                        found.append([future.result() for future in futures])
                     except Unanswered as error:
                         lost, last = lost + 1, error
                     except UserError as error:
-                        refused = error
+                        ended = error
                         stopped.set()
-                answers = spent.calls + spent.kept > 0
-                if answers:     # else what it refuses are not these questions: a fix of the settings is to ask them
-                    yield found
-                if refused is not None:
-                    raise refused
-                if found and not answers:
-                    raise UserError(f"judge: found each of {len(found)} questions {found[0].raw}; expected answers; "
-                                    "fix: see to judge.max_tokens, judge.temperature and judge.model, and run the same "
-                                    "command again")
+                if spent.refused > refusals and spent.calls == before and (ended or not asker.takes(PROBE)):
+                    # it may be the settings that it refuses, or its model another one: a fix is to ask these again
+                    refused = [one for both in found for one in both if _refused(one)]
+                    found = [both for both in found if not any(map(_refused, both))]
+                    ended = ended or UserError(
+                        f"judge: found each of {len(refused)} questions {refused[0].raw}; expected answers; what was "
+                        "judged is kept; fix: see to judge.max_tokens, judge.temperature and judge.model, and run the "
+                        "same command again")
+                yield [one for both in found for one in both]
+                if ended is not None:
+                    raise ended
                 if not found:
                     raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
                                     "server that answers; what was judged is kept; fix: see to the server, or raise "
@@ -197,6 +203,14 @@ class _Asker:
         outcome = {"A": sides[0], "B": sides[1], "TIE": "tie", None: "none"}[word]
         return self.judge.verdict(pair, outcome, order, said)
 
+    def takes(self, question: str) -> bool:
+        """Whether the server answers a question."""
+        try:
+            self.call([{"role": "user", "content": question}])
+        except (Refused, Unanswered):
+            return False
+        return True
+
     def answer(self, turns: list[dict]) -> tuple[str, str | None]:
         """All that was said, and the word of the verdict in it; None where there is none."""
         said: list[str] = []
@@ -210,8 +224,8 @@ class _Asker:
                 word = wording.verdict_of(again, cut)
         except Refused as error:
             self.spent.add(refused=1)
-            said, word = [*said, f"refused: {error}"], None
-        return "\n---\n".join(said), word
+            said, word = [*said, f"{REFUSED}{error}"], None
+        return BETWEEN.join(said), word
 
     def reply(self, turns: list[dict]) -> tuple[str, bool]:
         """The text of an answer, and whether it was cut at ``max_tokens``; kept by all that it depends on."""
@@ -271,6 +285,10 @@ class _Asker:
         """A server's words, short and without the key, which some repeat."""
         text = " ".join((text if self.key == "none" else text.replace(self.key, "***")).split())
         return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+def _refused(one: Verdict) -> bool:
+    return one.outcome == "none" and one.raw.rpartition(BETWEEN)[2].startswith(REFUSED)
 
 
 def _seconds(header: str | None) -> float:

@@ -24,7 +24,7 @@ from ...models.roles import BASE
 from ...support.checks import at_least, one_of, require
 from ...support.digests import content_hash
 from ...support.errors import ConfigError
-from ...support.phases import parts_of
+from ...support.phases import in_parts, parts_of
 from ...support.plain import plain
 from . import wording
 from .judge import Court, Judge
@@ -79,7 +79,7 @@ class LocalJudge(Judge):
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         models = self._models(court)
         long = 0
-        for part in parts_of(pairs, self.batch_size):
+        for part in in_parts("judging", parts_of(pairs, self.batch_size), "pairs"):
             examples = [models.tokenize(Record(self._asked(models, text), LETTERS))
                         for pair in part for text in self._questions(pair)]
             fits = [not example.truncated for example in examples]
