@@ -190,7 +190,7 @@ def test_all_failed_is_still_a_table(tmp_path):
         "Of 1 run of dpo, 1 failed; it has no figures.\n\n"
         "| algorithm | runs |\n| :--- | ---: |\n| ppo | 0 of 1 (1 failed) |\n")
     assert "Held equal" not in texts["md"] and "interval" not in texts["md"]
-    told = "No run ended: both failed for one reason. x.jsonl:3: chosen: found none; fix: correct the row or drop it\n\n"
+    told = "No run ended: both failed for one reason. x.jsonl:3: chosen: found none; fix: correct the row or drop it"
     runs = [failed(name, message="x.jsonl:3: chosen: found none; fix: correct the row\nor drop it") for name in "ab"]
     assert written(tmp_path / "alike", *runs)["md"].startswith(told)
     assert "one reason" not in written(tmp_path / "some", *runs, SFT)["md"]
