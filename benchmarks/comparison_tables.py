@@ -41,7 +41,7 @@ COMPARABLE = {
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "
-                "default), or a judge: task=judge")
+                "default, and one of some dozens is often wrong: more comparisons are better), or a judge: task=judge")
 TO_BE_BELIEVED = "more comparisons in data.audit and data.heldout, or another judge (judge=…)"
 _MESSAGE = 700          # characters of what all runs failed for
 DECLARED = "declared"   # why a table is compared by what a configuration or the command line names
@@ -133,6 +133,7 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     if unit := of_differences(figure):
         told = f"{told}, compared in {unit}"
         notes += [f"A difference of 0.01 {unit} is a perplexity that is 1 % higher."] if pairs else []
+    told = f"{told} alone" if figure == "reward/proxy" else told
     words = paragraph(comparison, told, budget, _costs(taking or members), runs)
     unknown = f"This data cannot tell which row is better: {why}. Fix: {TO_BE_BELIEVED}." if why and not figure else \
         _unscored(members, figure, why) if comparison.pairs else ""
@@ -310,7 +311,8 @@ def _costs(members: Iterable[Member]) -> Costs | None:
     """Seconds where all rows have them, else tokens."""
     costs = {member.label: member.row.costs for member in members if member.runs}
     if costs and all("seconds" in cost for cost in costs.values()):
-        return Costs("seconds", {label: cost["seconds"] for label, cost in costs.items()})
+        money = {label: cost["money"] for label, cost in costs.items() if "money" in cost}
+        return Costs("seconds", {label: cost["seconds"] for label, cost in costs.items()}, money)
     tokens = {label: cost.get("tokens_trained", 0) + cost.get("tokens_sampled", 0) for label, cost in costs.items()
               if {"tokens_trained", "tokens_sampled"} & set(cost)}
     return Costs("tokens", tokens) if tokens else None
