@@ -131,7 +131,6 @@ class EndpointJudge(Judge):
         pool = ThreadPoolExecutor(self.parallel)
         try:
             for part in in_parts("judging", parts_of(pairs, 4 * self.parallel), "pairs"):
-                before, refusals = spent.calls, spent.refused
                 asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
                 found, ended = [], None
                 for futures in asked:
@@ -142,14 +141,14 @@ class EndpointJudge(Judge):
                     except UserError as error:
                         ended = error
                         stopped.set()
-                if spent.refused > refusals and spent.calls == before and (ended or not asker.takes(PROBE)):
+                refused = [one for both in found for one in both if _refused(one)]
+                if refused and (ended or not asker.takes(PROBE)):
                     # it may be the settings that it refuses, or its model another one: a fix is to ask these again
-                    refused = [one for both in found for one in both if _refused(one)]
                     found = [both for both in found if not any(map(_refused, both))]
                     ended = ended or UserError(
-                        f"judge: found each of {len(refused)} questions {refused[0].raw}; expected answers; what was "
-                        "judged is kept; fix: see to judge.max_tokens, judge.temperature and judge.model, and run the "
-                        "same command again")
+                        f"judge: found {len(refused)} questions {refused[0].raw}, and no answer to a short one; expected "
+                        "answers; what was judged is kept; fix: see to judge.max_tokens, judge.temperature and "
+                        "judge.model, and run the same command again")
                 yield [one for both in found for one in both]
                 if ended is not None:
                     raise ended
