@@ -166,7 +166,7 @@ def test_one_that_is_refused_after_its_first_reply_keeps_it(tmp_path):
 def test_where_nothing_is_answered_no_refusal_is_kept(tmp_path):
     """max_tokens that no model of the server takes says nothing of the questions."""
     found = []
-    message = "judge: found 8 questions refused: HTTP 400.*, and no answer to a short one; .*fix: see to judge.max_tokens"
+    message = "judge: found 8 questions refused: HTTP 400.*, and no answer to a short one; .*fix: see to judge.max_tok"
     with serving(refusing("")) as served, pytest.raises(UserError, match=message):
         for part in judge(served.url, parallel=1).judge(pairs(9), Court(Store(tmp_path))):
             found += part

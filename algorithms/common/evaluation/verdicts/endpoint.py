@@ -146,9 +146,9 @@ class EndpointJudge(Judge):
                     # it may be the settings that it refuses, or its model another one: a fix is to ask these again
                     found = [both for both in found if not any(map(_refused, both))]
                     ended = ended or UserError(
-                        f"judge: found {len(refused)} questions {refused[0].raw}, and no answer to a short one; expected "
-                        "answers; what was judged is kept; fix: see to judge.max_tokens, judge.temperature and "
-                        "judge.model, and run the same command again")
+                        f"judge: found {len(refused)} questions {refused[0].raw}, and no answer to a short one; "
+                        "expected answers; what was judged is kept; fix: see to judge.max_tokens, judge.temperature "
+                        "and judge.model, and run the same command again")
                 yield [one for both in found for one in both]
                 if ended is not None:
                     raise ended
