@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
-from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.evaluate import Evaluation, evaluated_prompts, evaluated_texts
 from ..evaluation.metrics import BASE, TRAINED, Against
 from ..models.model import ModelConfig, Models
 from ..models.precision import autocast_dtype, pick_device
@@ -250,7 +250,7 @@ class Bench(Material):
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
         description = {"stage": self.store.key("trained", stage), "stream": seed,
-                       "eval": plain(self.eval),
+                       "eval": self._eval_description(),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
@@ -276,20 +276,26 @@ class Bench(Material):
         """Code that computes over a bench's material, and that which loads this material."""
         return {**code_of(*objects), **written_in(Material)}
 
+    def _eval_description(self) -> dict:
+        """Without what is read off the answers afterwards, and the path of what is described by its content."""
+        return {key: value for key, value in plain(self.eval).items() if key not in ("overlap", "texts")}
+
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
         asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        texts = evaluated_texts(self.data, self.eval)
         named = isinstance(self.data.gold, RewardSource)
         return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items()
                    if records is not None},
                 "gold": self.source_description(self.data.gold) if named else plain(self.data.gold),
+                "texts": content_hash({"texts": texts}) if texts else None,
                 "measure": plain(self.data.measure)}
 
     def evaluate_base(self, algorithm: Algorithm, proxy: bool = False) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too; proxy: score it by the reward source too."""
         model, source = self.model_description(), self._source(algorithm, proxy)
         seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
-        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": self._eval_description(),
                        "questions": self._questions_description(), "stream": seed,
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
         scored = self.scored(source)
