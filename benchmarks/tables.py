@@ -52,8 +52,8 @@ METRICS = {
     "refusal/answerable": ("refused known", 3),
     "accuracy/answerable": ("right known", 3),
 }
-# What judges say, by the beginning of the metric's name; their own names follow it.
-JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score"}
+# What judges say, and lm-evaluation-harness, by the beginning of the metric's name; their own names follow it.
+JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score", "harness/": "harness"}
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),

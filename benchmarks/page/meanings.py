@@ -40,11 +40,12 @@ FIGURES = {
     "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
-# Of judges, by the beginning of the figure's name.
+# Of judges and of lm-evaluation-harness, by the beginning of the figure's name.
 JUDGED = {
     "score/": "What a judge that no method was trained on says of the answers. More is better.",
     "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half "
                  "is no difference.",
+    "harness/": "What lm-evaluation-harness finds on its task of that name, by the metric after the point.",
     "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
 }
 COSTS = {

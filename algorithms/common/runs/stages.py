@@ -47,6 +47,7 @@ class Start:
     identity: str  # of its settings, which seeds share
     algorithm: Algorithm  # how it answers
     against: Against  # how figures that compare with it are called
+    stage: str | None = dataclasses.field(default=None, compare=False)  # the store's entry that holds it; None: base
 
 
 def place_of(source: str, role: str) -> str:
@@ -327,7 +328,9 @@ class Bench(Material):
             return Start("base", _identity(self.hide({"model": self.model_description()})), Algorithm(view="prompts"),
                          BASE)
         kind = type(need.algorithm).__module__.rpartition(".")[2]
-        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED)
+        under = self.under(need)
+        entry = under.store.name("trained", under.description(need.algorithm, need.recipe))
+        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED, entry)
 
     def identity(self, algorithm: Algorithm, recipe: Recipe) -> str:
         """Of a stage's settings, which seeds share."""

@@ -89,7 +89,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": shown,
               "identity": bench.identity(chosen.algorithm, recipe),
-              "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
+              "start": {"kind": start.kind, "identity": start.identity, "stage": start.stage, "evaluation": before},
               "samples": chosen.eval.samples,
               "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
               "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
