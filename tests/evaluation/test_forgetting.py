@@ -69,12 +69,12 @@ def test_texts_are_read_from_a_file_between_blank_lines_and_the_first_only(tmp_p
 
 @pytest.mark.parametrize("content, told", [(None, "which cannot be read"), (b"\n \n", "no text in"),
                                            (b"caf\xe9", "which is not in UTF-8")])
-def test_a_file_without_texts_is_refused_where_it_is_named(tmp_path, content, told):
+def test_a_file_without_texts_is_refused_before_anything_is_trained(tmp_path, content, told):
     path = tmp_path / "texts.txt"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=f"eval.texts: found .*{told}.*; expected a file of plain text .*; fix: "):
-        EvalConfig(texts=str(path))
+        make_bench(Store(tmp_path / "s"), eval=dataclasses.replace(EVAL, texts=str(path))).check(on_sft())
 
 
 def test_an_evaluation_is_known_by_the_texts_not_by_their_file(tmp_path):

@@ -68,8 +68,6 @@ class EvalConfig:
     def __post_init__(self):
         require(self, "eval", split=one_of(("evaluation", "tuning")), prompts=at_least(1), samples=at_least(1),
                 pairs=at_least(1), batch_size=at_least(1))
-        if self.texts is not None:
-            first_texts(self.texts, 1)
         if self.samples > 1 and self.sampling.temperature == 0:
             log.info("eval.samples: %d, but greedy answers to a prompt are all the same; one is made", self.samples)
             self.samples = 1

@@ -1,8 +1,8 @@
 """``python run.py task=harness``: lm-evaluation-harness over finished runs, beside what each began from.
 
 A run's folder gets ``harness.json`` (the figures, the harness's own results, versions and task files) and the rows of
-its figures, as ``figures.parquet`` has them, in ``harness.parquet`` and ``harness_start.parquet``. A figure is kept that
-is a mean over a task's documents: ``harness/TASK.METRIC``, a row for each; others stand in the harness's own results.
+its figures, as ``figures.parquet`` has them, in ``harness.parquet`` and ``harness_start.parquet``. A figure is what is
+a mean over a task's documents, ``harness/TASK.METRIC``, a row for each; others stand in the harness's own results.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ class Bench(Material):
     def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
         """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here; key: where it stands."""
         evaluated_prompts(self.data, self.eval)
+        evaluated_texts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
                 raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
