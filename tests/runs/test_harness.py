@@ -110,12 +110,12 @@ def test_without_the_extra_one_message_says_what_to_install(monkeypatch, tmp_pat
 
 
 def test_figures_are_the_metrics_that_are_means_over_documents():
-    samples = [{"doc_id": 0, "filter": "none", "acc": 1.0, "f1": 0.5, "ppl": 2.0, "text": "a"},
-               {"doc_id": 1, "filter": "none", "acc": 0.0, "f1": 1.0, "ppl": 8.0, "text": "b"},
+    samples = [{"doc_id": 0, "filter": "none", "acc": 1.0, "f1": 0.5, "ppl": 2.0, "brier": 0.5},
+               {"doc_id": 1, "filter": "none", "acc": 0.0, "f1": 1.0, "ppl": 8.0, "brier": 0.0},
                {"doc_id": 0, "filter": "strict", "acc": 1.0}, {"doc_id": 1, "filter": "strict", "acc": 1.0}]
     found = figures({"samples": {"t": samples}, "results": {"t": {
-        "alias": "t", "acc,none": 0.5, "acc_stderr,none": "N/A", "f1,none": 0.75, "ppl,none": 4.0, "text,none": 1.0,
-        "acc,strict": 1.0}}})
+        "alias": "t", "acc,none": 0.5, "acc_stderr,none": "N/A", "f1,none": 0.75, "ppl,none": 4.0,
+        "brier,none": 0.25, "acc,strict": 1.0}}, "higher_is_better": {"t": {"acc": True, "brier": False}}})
     assert {name: (one.kind, one.rows["numerator"].tolist()) for name, one in found.items()} == {
         "harness/t.acc": ("share", [1, 0]), "harness/t.f1": ("mean", [0.5, 1]),
         "harness/t.acc.strict": ("share", [1, 1])}, "ppl is no mean: the harness has 4, the mean is 5"

@@ -2,7 +2,8 @@
 
 A run's folder gets ``harness.json`` (the figures, the harness's own results, versions and task files) and the rows of
 its figures, as ``figures.parquet`` has them, in ``harness.parquet`` and ``harness_start.parquet``. A figure is what is
-a mean over a task's documents, ``harness/TASK.METRIC``, a row for each; others stand in the harness's own results.
+a mean over a task's documents, ``harness/TASK.METRIC``, a row for each, unless less of it is better; others stand in
+the harness's own results.
 """
 
 from __future__ import annotations
@@ -103,13 +104,15 @@ class HarnessConfig:
 
 
 def figures(found: dict[str, Any]) -> dict[str, Figure]:
-    """Of the harness's results, by name: the metrics that are means over a task's documents."""
+    """Of the harness's results, by name: metrics that are means over a task's documents, less of which is not better.
+    """
     made = {}
     for task, samples in found["samples"].items():
         for key, mean in found["results"][task].items():
             metric, _, way = key.partition(",")
             values = {str(one["doc_id"]): one[metric] for one in samples if metric in one and one["filter"] == way}
-            if not values or not all(isinstance(value, (bool, int, float)) for value in values.values()):
+            less = found.get("higher_is_better", {}).get(task, {}).get(metric) is False
+            if less or not values or not all(isinstance(value, (bool, int, float)) for value in values.values()):
                 continue
             if math.isclose(math.fsum(values.values()) / len(values), mean, rel_tol=1e-6, abs_tol=1e-9):
                 name = f"harness/{task}.{metric}" + ("" if way == "none" else f".{way}")
@@ -165,7 +168,7 @@ def _of_runs(config: DictConfig, store: Path, overrides: list[str]) -> list[_Ask
     top = Path(config.runs)
     raws = {top / run.name: json.loads((top / run.name / "result.json").read_text(encoding="utf-8"))
             for run in finished_runs(top)}
-    stages = {(raw.get("identity"), raw["seed"]): folder for folder, raw in raws.items()}
+    stages = {(raw["identity"], raw["seed"]): folder for folder, raw in raws.items() if raw.get("identity")}
     asked = []
     for folder, raw in raws.items():
         own = as_run(config, folder, overrides)
