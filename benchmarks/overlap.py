@@ -120,7 +120,7 @@ def of_answers(measured: Sequence[Measured], name: str) -> Estimate | None:
 
 
 def page(members: Sequence[Member]) -> str:
-    """What is printed: each measure's shares, and the cases that ROUGE-L ranks otherwise, by pair of rows."""
+    """What is printed: each measure's shares, and for each pair of rows in how many seeds a measure agrees."""
     measured = {run.folder: Measured.of(run) for member in members for run in member.runs}
     found = cases(members, measured)
     seeds = sorted({case.seed for case in found})
