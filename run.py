@@ -94,12 +94,18 @@ def work(config: DictConfig) -> None:
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception,
            ran: bool = True) -> None:
-    """A failed job's result.json, so that the others run and the table says what failed. ran: in this process."""
+    """The result.json of a job that failed or was stopped, so that the others run and the table says what became of it.
+    ran: in this process."""
     from algorithms.common.runs.results import header, write_json
     from algorithms.common.support.secrets import Mask
 
+    log = logging.getLogger("run")
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
+    if isinstance(error, Stopped):
+        how = "" if message.startswith(("stopped", "not started")) else "stopped: "
+        log.warning("%s: %s%s", name, how, printable(message))
+    else:
+        log.error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
     mask = Mask(config)
     told = {"type": type(error).__name__, "message": mask.text(str(error))}
     head = header(name, config.seed, mask, overrides, ran)
