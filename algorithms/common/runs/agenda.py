@@ -109,11 +109,12 @@ def _add_need(found: dict[str, Stage], bench: Bench, name: str, need, own: str) 
 
 
 def foretell(stages: dict[str, Stage]) -> None:
-    """Say what is odd, and how much is to be done. ConfigError where answers have no room."""
+    """Say what is odd, and how much is to be done. ConfigError where answers have no room, or a recipe is refused."""
     for stage in stages.values():
         model, longest = stage.bench.model, stage.bench.eval.sampling.max_new_tokens
         if stage.algorithm.role == "policy" and longest >= model.max_length:
             raise ConfigError(no_room(longest, model.max_length, "eval.sampling.max_new_tokens"))
+        stage.algorithm.check_recipe(stage.recipe, stage.bench.trainer, stage.key)
         for remark in stage.remarks():
             log.warning("%s", remark)
     kept = sum(stage.kept for stage in stages.values())

@@ -229,6 +229,15 @@ def display(run: "Run") -> Iterator[Callable[[dict], None]]:
             context.tick = lambda share: None
 
 
+def walk(context: Context, filled: bool = False) -> list[list[int]]:
+    """The batches of a whole training, as indices of examples; filled: a short last one from the next epoch."""
+    records, size = len(context.examples), context.recipe.batch_size
+    limit = context.recipe.total_records(records)
+    steps = -(-limit // size)
+    limit = steps * size if filled else limit
+    return [batch_indices(records, size, limit, step, context.seed) for step in range(steps)]
+
+
 class Run:
     """What is trained, and how far it has come; made, it goes on from the last checkpoint where there is one."""
 
