@@ -1,5 +1,6 @@
 """Compose the config, run the task, nothing else. ``python run.py --help`` explains the groups."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -21,7 +22,7 @@ from algorithms.common.runs.settings import at_home
 from algorithms.common.runs.trial import shrink
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.support.quiet import quieten, without_bars
-from algorithms.common.support.terminal import printable
+from algorithms.common.support.terminal import printable, short
 
 CONF = Path(__file__).resolve().parent / "conf"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,7 +54,8 @@ def main(config: DictConfig) -> float | None:
 
 
 def swept(config: DictConfig, folder: Path, number: int) -> None:
-    with jobs.running(folder, number):
+    brief = contextlib.nullcontext() if HydraConfig.get().verbose else short(number)
+    with jobs.running(folder, number), brief:
         work(config)
 
 

@@ -31,14 +31,13 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from .common.algorithm import Algorithm, Context
+from .common.algorithm import Algorithm, Context, Recipe, TrainerConfig
 from .common.data.batches import Batch
 from .common.data.cuts import tell_cut_prompts
 from .common.data.records import Records
 from .common.models.export import load_role, save_role
 from .common.models.families import disable_dropout
 from .common.models.model import Models, load_base
-from .common.recipe import Recipe, TrainerConfig
 from .common.rollouts import COMPARED, score, shown
 from .common.support.checks import NOT_NEGATIVE, POSITIVE, at_least, require, within
 from .common.support.errors import ConfigError, TrainingError

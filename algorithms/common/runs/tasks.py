@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
-from ..support.terminal import show
+from ..support.terminal import IN_SWEEPS, is_short, show
 from . import beside, jobs, results, trial
 from .settings import Settings, StagesConfig, build, seed, settings
 
@@ -109,7 +109,12 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
     results.write_json(folder / "result.json", mask.hide(result))
-    show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
+    text = mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns))
+    if is_short():  # the table at the sweep's end has the figures
+        log.info("%s", text)
+        log.info("%s; results: %s", ended.line(jobs.headline(chosen.objective, shown)), folder, extra=IN_SWEEPS)
+    else:
+        show(f"{text}\n\nresults: {folder}")
 
 
 def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Bench, Auditor]:

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
+from .terminal import IN_SWEEPS
+
 log = logging.getLogger(__name__)
 
 SILENT = 2.0  # seconds of a phase of which nothing is shown
@@ -45,7 +47,7 @@ class Phase:
             self._bar.update(self.done - self._bar.n)
         elif _shown.get() and time.monotonic() - self._spoke >= EVERY:
             self._spoke = time.monotonic()
-            log.info("%s", self.line())
+            log.info("%s", self.line(), extra=IN_SWEEPS)
 
     def line(self) -> str:
         """Where it is, in words."""

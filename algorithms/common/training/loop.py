@@ -31,6 +31,7 @@ from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_
 from ..support.phases import progress
 from ..support.progress import tell
 from ..support.seeds import derive, permutation
+from ..support.terminal import IN_SWEEPS
 from . import checkpoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
@@ -330,7 +331,7 @@ class Run:
         vars(context.meter).update(state["meter"])
         self.tokens, self.lines = state["tokens"], state["lines"]
         self._began = time.monotonic() - state["seconds"]
-        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work)
+        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work, extra=IN_SWEEPS)
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],
