@@ -221,8 +221,7 @@ class Watch:
 
     def prompt(self, index: str) -> list[int]:
         """Tokens of a prompt to answer, by its place among the examples."""
-        example = self.context.examples[int(index)]
-        return self.context.models.fit_prompt(example.prompt, self.method.max_new_tokens)
+        return self.context.to_answer(self.context.examples[int(index)], self.method.max_new_tokens)
 
     def rewards(self, prompts: list[str], completion_ids: list[list[int]], **_) -> list[float]:
         """TRL's reward function: those of our source."""

@@ -248,6 +248,12 @@ class Context:
         """The prompt, as text or messages, of the record with that key."""
         return self.record(record).prompt
 
+    def to_answer(self, example: Example, new_tokens: int) -> list[int]:
+        """The tokens of its prompt, cut where they are too many to be answered with up to ``new_tokens``."""
+        fitting = self.models.fit_prompt(example.prompt, new_tokens)
+        return fitting if len(fitting) == len(example.prompt) else self.models.prompt_ids(
+            self.prompt(example.record), new_tokens)
+
 
 @dataclass
 class Algorithm:
