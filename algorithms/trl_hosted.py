@@ -107,7 +107,8 @@ class Hosted(Algorithm):
         if context.loop is common:
             self._train(context, Watch(self, context, walk(context, filled=self.uses_reward)))
         else:  # a rehearsal, or a few steps to find a pace
-            context.loop(self, context, lambda batches, told: self._train(context, Watch(self, context, batches, told)))
+            context.loop(self, context, trainer=lambda batches, told: self._train(
+                context, Watch(self, context, batches, told)))
 
     def _train(self, context: Context, watch: Watch) -> None:
         models = context.models

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.data.batches import collate, counts
 from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
-from algorithms.common.data.records.record import Record, parse_transcript
+from algorithms.common.data.records.record import MARKS, TRANSCRIPT, Record, parse_transcript, render_transcript
 from algorithms.common.data.template import Example, Template
 from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.recipe import Recipe
@@ -560,3 +560,13 @@ def test_trl_learns_the_same_from_the_assistants_turns(tokenizer, tmp_path, form
         ids = examples[i].prompt + examples[i].responses[0]
         assert row["input_ids"][:len(ids)] == ids and ids[:1] == (bos or [models.template.tokenizer.bos_token_id])
     compare(f"SFT on every turn, {form}", lines(context.target), losses, norms)
+
+
+# ---- transcripts
+
+@given(st.lists(st.tuples(st.sampled_from(list(MARKS)), st.text("a b\n\t{}'\u3000", max_size=4)), max_size=4))
+def test_the_form_of_transcripts_as_a_chat_template_is_the_same(tokenizer, turns):
+    messages = [{"role": role, "content": content} for role, content in turns]
+    served = speaking(tokenizer, TRANSCRIPT)
+    assert served.apply_chat_template([messages], add_generation_prompt=True, tokenize=False) == [
+        render_transcript(messages)]

@@ -145,6 +145,32 @@ def test_chat_uses_the_run_s_template(run, tmp_path):
     assert "Write a message" in ended.out and ended.out.partition("\n> ")[2].startswith("yes\n")
 
 
+def test_what_was_trained_on_transcripts_is_talked_to_in_them(base, tmp_path):
+    """Without a chat template the form of the transcripts is handed over as one."""
+    data, talk = tmp_path / "rows.jsonl", [*QUESTION, {"role": "assistant", "content": "yes"}, *QUESTION]
+    turns = [[{"role": "user", "content": f"good or bad {place}"}, *talk[1:]] for place in range(16)]
+    data.write_text("".join(json.dumps({"prompt": one, "response": "yes"}) + "\n" for one in turns))
+    options = [*MODEL, f"model.name={base}", "eval.sampling.max_new_tokens=4"]
+    plain = ["algorithm=sft", "data=file", *options, "recipe.steps=1", "recipe.batch_size=2", "eval.prompts=2",
+             "trainer.progress=false", f"stages.folder={tmp_path}/stages"]
+    ended = invoke(*plain, f"data.path={data}", "data.heldout=0.5", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 0, ended.err
+    given = adapter_of(composed(f"adapter={tmp_path}/run", *options))[1]
+    trained, served = (Template(load_tokenizer(given), path) for path in (None, given.chat_template))
+    own = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert not trained.chat and served.chat and trained.stop_ids == served.stop_ids
+    ids = own.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert ids == served.prompt_ids(talk) == trained.prompt_ids(talk)
+    assert served.response_ids(talk, "yes") == trained.response_ids(talk, "yes")
+    chat = invoke("task=chat", f"adapter={tmp_path}/run", *options, f"hydra.run.dir={tmp_path}/chat",
+                  stdin=b"good or bad\n/reset\n\n")
+    assert chat.status == 0, chat.err
+    assert r"chat_template.jinja: '<s>\n\nHuman: …\n\nAssistant: …'" in chat.out and "/reset begins anew" in chat.out
+    data.write_text("".join(f'{{"prompt": "good {place}", "response": " yes"}}\n' for place in range(16)))
+    assert invoke(*plain, f"data.path={data}", "data.heldout=0.5", f"hydra.run.dir={tmp_path}/text").status == 0
+    assert not (tmp_path / "text/chat_template.jinja").exists(), "it read no conversations"
+
+
 def test_the_same_template_may_be_given_and_another_is_refused(run, chatml, tmp_path):
     _, folder, command = run
     copy = tmp_path / "copy.jinja"

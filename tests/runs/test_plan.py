@@ -124,7 +124,7 @@ def test_steps_of_another_trainer_are_those_after_its_first_two(tmp_path, monkey
     context = SimpleNamespace(models=SimpleNamespace(device=torch.device("cpu")), target=tmp_path,
                               recipe=SimpleNamespace(batch_size=size))
     rows = Rows(4, 9, 0, 0, [0, 1, 2, 3], [[0, 1], [2]], [3])
-    steps_module.take(None, context, rows, trainer)
+    steps_module.take(None, context, rows=rows, trainer=trainer)
     found = steps_module.Steps.read(tmp_path)
     assert given == [[0, 1], [3, 3], [0, 1], [2, 2]], "short batches are filled"
     assert (found.step.seconds, found.step.cpu, found.once.seconds, found.whole.seconds) == (2, 20, 13, 28)

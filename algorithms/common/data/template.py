@@ -177,6 +177,11 @@ class Template:
         ids = self._ids("\n" + text) if self._sets_space else []
         return ids[len(before):] if ids[:len(before)] == before else self._ids(text)
 
+    @property
+    def form(self) -> str:
+        """How a question and its answer are written."""
+        return self.prompt_text([{"role": "user", "content": "…"}]) + self.lead + "…"
+
     def prompt_text(self, prompt: str | list[dict]) -> str:
         if isinstance(prompt, str):
             return prompt

@@ -107,7 +107,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
+    talked = any(sets.conversations().any() for sets in (data.preferences, data.demonstrations, data.prompts))
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model), transcripts=talked)
     results.write_json(folder / "result.json", mask.hide(result))
     text = mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns))
     if is_short():  # the table at the sweep's end has the figures

@@ -30,15 +30,15 @@ class Pace:
         return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
-def measure(algorithm: Algorithm, context: Context, steps: Steps | None = None) -> None:
+def measure(algorithm: Algorithm, context: Context, trainer: Steps | None = None) -> None:
     """Instead of the loop: take the recipe's steps, leave their pace in ``context.target`` and nothing else.
 
-    Held-out losses, which a run may watch, are not in it. steps: what takes them in place of the common loop.
+    Held-out losses, which a run may watch, are not in it. trainer: takes the steps in place of the common loop.
     """
     context.trainer = replace(context.trainer, evaluate_every=None)
     seen, meter = len(context.visited()), context.meter
     before = (meter.tokens_sampled, meter.seconds)
-    tokens, seconds = _taken(algorithm, context) if steps is None else _given(context, steps)
+    tokens, seconds = _taken(algorithm, context) if trainer is None else _given(context, trainer)
     pace = Pace(mean(tokens), median(seconds[1:]), *(amount / seen for amount in before))
     (context.target / FILE).write_text(json.dumps(asdict(pace)), encoding="utf-8")
 
@@ -54,7 +54,7 @@ def _taken(algorithm: Algorithm, context: Context) -> tuple[list[int], list[floa
     return tokens, seconds
 
 
-def _given(context: Context, steps: Steps) -> tuple[list[int], list[float]]:
+def _given(context: Context, trainer: Steps) -> tuple[list[int], list[float]]:
     """Tokens and seconds of each step of another trainer; the first one's hold what it took to begin."""
     tokens, ends, sampled = [], [time.monotonic()], [context.meter.tokens_sampled]
 
@@ -63,5 +63,5 @@ def _given(context: Context, steps: Steps) -> tuple[list[int], list[float]]:
         tokens.append(trained + sampled[-1] - sampled[-2])
         ends.append(time.monotonic())
 
-    steps(walk(context), told)
+    trainer(walk(context), told)
     return tokens, [end - begin for begin, end in zip(ends, ends[1:])]

@@ -84,7 +84,7 @@ class _Batches(Run):
         return Took.now() - began
 
 
-def take(algorithm: Algorithm, context: Context, rows: Rows, trainer: Trainer | None = None) -> None:
+def take(algorithm: Algorithm, context: Context, *, rows: Rows, trainer: Trainer | None = None) -> None:
     """Steps on these rows; ``context.target`` gets what they took. trainer: takes them in place of the common loop."""
     if trainer is not None:
         _watch(context, rows, trainer)
