@@ -18,6 +18,7 @@ from ..support.secrets import Mask
 from ..support.store import Store
 from ..support.terminal import IN_SWEEPS, is_short, show
 from . import beside, jobs, results, trial
+from .own_model import adopt
 from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
@@ -217,6 +218,8 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
     the same time."""
+    if named := next((config[key] for key in ("adapter", "beside") if isinstance(config[key], str)), None):
+        adopt(config, Path(named), overrides)
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
@@ -231,6 +234,8 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    if isinstance(config.adapter, str):
+        adopt(config, Path(config.adapter), overrides)
     source, model = adapter_of(config)
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "
