@@ -75,7 +75,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
     said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
-    for remark in said:
+    for remark in said if is_short() else ():  # else they stand beside the figures
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)

@@ -45,7 +45,7 @@ class Phase:
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(self.done - self._bar.n)
-        elif _shown.get() and time.monotonic() - self._spoke >= EVERY:
+        elif _shown.get() and self.done < self.total and time.monotonic() - self._spoke >= EVERY:
             self._spoke = time.monotonic()
             log.info("%s", self.line(), extra=IN_SWEEPS)
 
