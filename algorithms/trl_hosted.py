@@ -95,6 +95,7 @@ class Hosted(Algorithm):
     def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, key: str) -> None:
         for place, found, expected in (("trainer.evaluate_every", trainer.evaluate_every, "null"),
                                        (f"{key}.minibatch_size", recipe.minibatch_size, "null"),
+                                       (f"{key}.ema", recipe.ema, "null"),
                                        (f"{key}.inner_epochs", recipe.inner_epochs, 1)):
             if found not in (None, expected):
                 raise ConfigError(f"{place}: found {found}; expected {expected}, since {type(self).__name__} takes the "
