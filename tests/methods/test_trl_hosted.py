@@ -65,7 +65,7 @@ def test_a_wrong_value_is_refused(kind, wrong):
 
 @pytest.mark.parametrize("given, fix", [
     ("recipe.inner_epochs=2", "recipe.inner_epochs=1"), ("recipe.minibatch_size=4", "recipe.minibatch_size=null"),
-    ("trainer.evaluate_every=5", "trainer.evaluate_every=null")])
+    ("recipe.ema=0.5", "recipe.ema=null"), ("trainer.evaluate_every=5", "trainer.evaluate_every=null")])
 def test_settings_of_our_loop_are_refused_before_weights_load(given, fix, tmp_path):
     ended = invoke("algorithm=trl_dpo", *MICRO, given, f"hydra.run.dir={tmp_path}/run",
                    f"stages.folder={tmp_path}/stages")
