@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import ClassVar
 
 from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require, within
@@ -63,7 +64,8 @@ SCHEDULES = {
 }
 
 
-TRACKERS = ("tensorboard", "wandb", "trackio")  # by accelerate's names
+# by accelerate's names → what it may import for it
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
 @dataclass
@@ -89,3 +91,7 @@ class TrainerConfig:
         unknown = set(self.trackers) - set(TRACKERS)
         if unknown:
             raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of {', '.join(TRACKERS)}")
+        for name in self.trackers:
+            if not any(map(find_spec, TRACKERS[name])):
+                raise ConfigError(f"trainer.trackers: found {name}, which is not installed; expected one that is; fix: "
+                                  f"pip install {name}, or trainer.trackers=[]")

@@ -121,7 +121,7 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
     ``Context.at_once``.
     """
     models = context.models
-    prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
+    prompts = [context.to_answer(example, max_new_tokens) for example in examples]
     if "rollouts" not in context.said and tell_cut_prompts(f"{context.name}, step {context.step + 1}", [
             example.prompt for example in examples], prompts, models.config.max_length, max_new_tokens):
         context.said.add("rollouts")  # other steps' are like the first's

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import weakref
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -501,6 +503,29 @@ def test_a_tracker_that_is_not_installed(tmp_path):
             Trackers(["wandb"], tmp_path, "run")
     else:
         pytest.skip("wandb is installed here")
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("algorithms.common.recipe.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="found trackio, which is not installed; .* fix: pip install trackio, or"):
+        TrainerConfig(trackers=["trackio"])
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_by_accelerates_names(name, make_models, tmp_path, monkeypatch):
+    """Packages that are not there, as accelerate calls them."""
+    told, ends = [], []
+    run = SimpleNamespace(log=lambda values, step=None, **more: told.append((step, values)),
+                          finish=lambda: ends.append(1))
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.init = lambda project, **more: (told.append(project), run)[1]
+    monkeypatch.setitem(sys.modules, name, module)
+    context = make_context(two_roles(make_models()), tmp_path, examples(8), trackers=[name])
+    fit(SFT(), context)
+    assert told[0] == context.name and ends == [1]
+    assert [step for step, _ in told[1:]] == [1, 2, 3, 4]
+    assert [values["loss/policy"] for _, values in told[1:]] == [line["loss/policy"] for line in lines(context.target)]
 
 
 def test_nothing_is_imported_where_no_tracker_is_asked():

@@ -186,7 +186,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     models.used.clear()
     started = time.monotonic()
     whole = [template.prompt_ids(record.prompt) for record in records]
-    ids = [models.fit_prompt(prompt, config.sampling.max_new_tokens) for prompt in whole]
+    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
     tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
     answers = _answers(algorithm, models, ids, [record.key for record in records], config, seed, pieces)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)

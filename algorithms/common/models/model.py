@@ -299,15 +299,23 @@ class Models:
 
     def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
         """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""
-        return self.fit_prompt(self.template.prompt_ids(prompt), new_tokens)
+        ids, room = self.template.prompt_ids(prompt), self._room(new_tokens)
+        if len(ids) > room:
+            most = min(self.config.max_prompt_length, room)
+            ids = self.template.prompt_ids(self.template.shortened(prompt, most, self.config.keep))
+        return self.fit_prompt(ids, new_tokens)
 
     def fit_prompt(self, ids: list[int], new_tokens: int) -> list[int]:
-        """The same for token ids."""
-        config = self.config
-        room = config.max_length - new_tokens
-        if room < 1:
-            raise ConfigError(no_room(new_tokens, config.max_length, "sampling.max_new_tokens"))
+        """The same for token ids, in which nothing says where a turn begins."""
+        room, config = self._room(new_tokens), self.config
         return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
+
+    def _room(self, new_tokens: int) -> int:
+        """Tokens that a prompt may have before so many new ones."""
+        room = self.config.max_length - new_tokens
+        if room < 1:
+            raise ConfigError(no_room(new_tokens, self.config.max_length, "sampling.max_new_tokens"))
+        return room
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:
         """Examples → rows on the device, in this model's layout."""

@@ -47,6 +47,13 @@ class Finished:
                       *self.answer_lines(width)]
         return "\n".join(lines)
 
+    def line(self, name: str | None) -> str:
+        """For a sweep's terminal: the figure of that name; None: no one figure says which run is better."""
+        if name is None:
+            return f"{self.method}: done"
+        start = f" (start {self.before[name]['mean']:.4f})" if name in self.before else ""
+        return f"{self.method}: {name} {' '.join(_amount(self.figures[name]).split())}{start}"
+
     def _figure_lines(self) -> list[str]:
         """One line a figure, with the start's where it has one."""
         shown = {name: one for name, one in self.figures.items() if "@" not in name and name.count("/") < 2}  # no parts

@@ -22,7 +22,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -158,6 +158,11 @@ def check_figure(name: str | None, others: bool) -> None:
                           f"{', '.join(FIGURES)}; fix: objective={near[0]}")
 
 
+def headline(name: str | None, figures: Container[str]) -> str | None:
+    """The one of a run's figures that it is judged by: that which is asked for, or the first of ``OBJECTIVES``."""
+    return next((one for one in (OBJECTIVES if name is None else (name,)) if one in figures), None)
+
+
 def objective(folder: Path, name: str | None) -> float | None:
     """The mean of the figure that a sweeper goes by; None of a job that failed, or that has no such figure."""
     try:
@@ -165,7 +170,7 @@ def objective(folder: Path, name: str | None) -> float | None:
     except (OSError, ValueError):
         return None
     figures = told.get("evaluation") or {}
-    chosen = next((one for one in (OBJECTIVES if name is None else (name,)) if one in figures), None)
+    chosen = headline(name, figures)
     if chosen is None and told.get("status") == "complete":
         log.warning("objective: found no %s in %s; it has %s", name or " and no ".join(OBJECTIVES), folder / RESULT,
                     ", ".join(figures) or "no figures")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..support.checks import POSITIVE, one_of, require
-from ..support.errors import ConfigError
+from ..support.errors import ConfigError, meant
 from ..support.provenance import note
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
@@ -95,7 +95,7 @@ def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]
     """Check the named parts of a config and instantiate them. The config itself stays as it is, interpolations too."""
     for key in config:
         if key not in TOP:
-            raise ConfigError(f"{key}: found no such key; expected one of {', '.join(sorted(TOP))}")
+            raise ConfigError(f"{key}: found no such key; {meant(key, TOP)}expected one of {', '.join(sorted(TOP))}")
     parts = {}
     for name in names:
         try:
@@ -212,7 +212,8 @@ def _check_fields(node: DictConfig, kind: type, path: str) -> None:
     given = [key for key in node if key not in ("_target_", "_convert_", "_recursive_")]
     for key in given:
         if key not in fields:
-            raise ConfigError(f"{path}.{key}: found no such key; expected one of {', '.join(sorted(fields))}")
+            names = sorted(fields)
+            raise ConfigError(f"{path}.{key}: found no such key; {meant(key, names)}expected one of {', '.join(names)}")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and (name not in node or OmegaConf.is_missing(node, name)):

@@ -31,7 +31,8 @@ class Speaker:
     def reads(self) -> str:
         """How it reads what is written to it, in words."""
         template = self.models.template
-        return f"messages, by {template.origin}" if template.chat else "text to continue: no chat template"
+        return (f"messages, by {template.origin}: {template.form!r}" if template.chat
+                else "text to continue: no chat template")
 
     def reply(self, text: str, sampling: Sampling, seed: int, turn: int, show: Callable[[str], None]) -> int:
         """Answer the user's next text; ``show`` is given each further piece of the answer. Returns its tokens."""

@@ -29,6 +29,7 @@ from ..support.errors import ConfigError
 from ..support.memory import no_memory_explained
 from ..support.plain import plain
 from ..support.provenance import code_of, versions, written_in
+from ..support.terminal import IN_SWEEPS
 from ..training.loop import nothing_held_out
 from ..training.pace import STEPS, Pace
 from . import measuring, streams, training
@@ -230,7 +231,8 @@ class Bench(Material):
     def _say_what_begins(self, name: str, algorithm: Algorithm, recipe: Recipe, description: dict) -> None:
         number, records = self.numbers.get(self.store.key("trained", description)), len(self.view(algorithm.view)[0])
         of = "" if algorithm.works_when_asked else f" on {records:,} records ({algorithm.view}), {recipe.told(records)}"
-        log.info("%s%s: %s%s", f"stage {number}, " if number else "", name, type(algorithm).__name__, of)
+        log.info("%s%s: %s%s", f"stage {number}, " if number else "", name, type(algorithm).__name__, of,
+                 extra=IN_SWEEPS)
 
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
@@ -261,7 +263,7 @@ class Bench(Material):
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path, bench: Bench = self) -> None:
-            log.info("evaluation of %s", name)
+            log.info("evaluation of %s", name, extra=IN_SWEEPS)
             with self.memory(f"evaluation of {name}"):
                 measuring.measure(bench, algorithm, self._inputs(algorithm), trained, source, scored, seed, target,
                                   work)
@@ -306,7 +308,7 @@ class Bench(Material):
         scored = self.scored(source)
 
         def build(target: Path, work: Path, bench: Bench = self) -> None:
-            log.info("evaluation of the base")
+            log.info("evaluation of the base", extra=IN_SWEEPS)
             with self.memory("evaluation of the base"):
                 measuring.measure_base(bench, algorithm, source, scored, seed, target, work)
 

@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
-from ..support.terminal import show
+from ..support.terminal import IN_SWEEPS, is_short, show
 from . import beside, jobs, results, trial
+from .own_model import adopt
 from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
     said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
-    for remark in said:
+    for remark in said if is_short() else ():  # else they stand beside the figures
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)
@@ -111,9 +112,15 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
+    talked = any(sets.conversations().any() for sets in (data.preferences, data.demonstrations, data.prompts))
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model), transcripts=talked)
     results.write_json(folder / "result.json", mask.hide(result))
-    show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
+    text = mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns))
+    if is_short():  # the table at the sweep's end has the figures
+        log.info("%s", text)
+        log.info("%s; results: %s", ended.line(jobs.headline(chosen.objective, shown)), folder, extra=IN_SWEEPS)
+    else:
+        show(f"{text}\n\nresults: {folder}")
 
 
 def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Bench, Auditor]:
@@ -221,6 +228,8 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
     the same time."""
+    if named := next((config[key] for key in ("adapter", "beside") if isinstance(config[key], str)), None):
+        adopt(config, Path(named), overrides)
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
@@ -235,6 +244,8 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    if isinstance(config.adapter, str):
+        adopt(config, Path(config.adapter), overrides)
     source, model = adapter_of(config)
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "

@@ -31,6 +31,7 @@ from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_
 from ..support.phases import progress
 from ..support.progress import tell
 from ..support.seeds import derive, permutation
+from ..support.terminal import IN_SWEEPS
 from . import checkpoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
@@ -230,6 +231,15 @@ def display(run: "Run") -> Iterator[Callable[[dict], None]]:
             context.tick = lambda share: None
 
 
+def walk(context: Context, filled: bool = False) -> list[list[int]]:
+    """The batches of a whole training, as indices of examples; filled: a short last one from the next epoch."""
+    records, size = len(context.examples), context.recipe.batch_size
+    limit = context.recipe.total_records(records)
+    steps = -(-limit // size)
+    limit = steps * size if filled else limit
+    return [batch_indices(records, size, limit, step, context.seed) for step in range(steps)]
+
+
 class Run:
     """What is trained, and how far it has come; made, it goes on from the last checkpoint where there is one."""
 
@@ -340,7 +350,7 @@ class Run:
         vars(context.meter).update(state["meter"])
         self.tokens, self.lines = state["tokens"], state["lines"]
         self._began = time.monotonic() - state["seconds"]
-        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work)
+        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work, extra=IN_SWEEPS)
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],

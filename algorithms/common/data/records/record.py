@@ -191,3 +191,9 @@ def render_transcript(messages: Messages) -> str:
         content = turn["content"]
         turns += [MARKS[turn["role"]], " " if content and not content[0].isspace() else "", content]
     return "".join(turns) + MARKS["assistant"]
+
+
+# the same as a chat template, for whoever serves a model that was trained on it
+TRANSCRIPT = ("{% for m in messages %}{{ " + repr(MARKS) + "[m['role']] }}{% if m['content'][:1] | trim %}{{ ' ' }}"
+              "{% endif %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ " + repr(MARKS["assistant"])
+              + " }}{% endif %}")

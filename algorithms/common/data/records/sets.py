@@ -311,7 +311,8 @@ def _as_chat(record: Record) -> Record:
 
 
 def _log_report(report: LoadReport):
-    log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.kinds.items() if count)
+    log.info("read %s rows, kept %s records: %s", f"{report.read:,}", f"{report.kept:,}", kinds)
     for reason, count in report.dropped.items():
         log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
     for message in report.messages().values():
