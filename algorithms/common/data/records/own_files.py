@@ -71,7 +71,7 @@ class Parts(NamedTuple):
 
 def read_parts(data: Any) -> Parts:
     """Read a FileData and the files that some of its sets have of their own."""
-    parts, reports, bounds = _parts(data), [], {}
+    parts, reports, bounds = parts_of(data), [], {}
 
     def rows() -> Iterator[Record]:
         start = 0
@@ -107,7 +107,7 @@ def check_own(data: Any, refuse: Callable[[str, str, str], None]) -> None:
                 refuse(f"reading.{name}.{key}", "no such option", f"one of {', '.join(OPTIONS)}")
 
 
-def _parts(data: Any) -> dict[str, Any]:
+def parts_of(data: Any) -> dict[str, Any]:
     """Part → the FileData that reads it alone."""
     alone = {f"{name}_path": None for name in OWN} | {"reading": None, "evaluation_split": None}
     parts = {REST: replace(data, **alone)} if data.path or data.name else {}

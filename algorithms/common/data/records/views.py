@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ...support.errors import ConfigError
+from .derived import taking_one
 from .record import prompt_hash
 from .storage import Records
 
 
 def highest_rating(records: Records) -> float | None:
     """The highest score that a single response (k = 1) has; None where none is above 0."""
-    judged = zip(records.column("k"), records.column("scores"))
-    highest = max((scores[0] for k, scores in judged if k == 1 and scores is not None), default=0.0)
-    return highest if highest > 0 else None
+    single = records.score_ranges()[1][records.array("k") == 1]
+    highest = single[single > 0]
+    return float(highest.max()) if len(highest) else None
 
 
 def demonstrations(records: Records, rating: float | None = None) -> Records:
@@ -25,7 +26,8 @@ def demonstrations(records: Records, rating: float | None = None) -> Records:
 
 def _demonstrating(records: Records, rating: float | None) -> np.ndarray:
     rating = highest_rating(records) if rating is None else rating
-    return _mask(records, lambda k, scores: k == 1 and (scores is None or scores[0] == rating))
+    scores = records.score_ranges()[1]
+    return (records.array("k") == 1) & (np.isnan(scores) | (scores == (np.nan if rating is None else rating)))
 
 
 def preferred(records: Records) -> Records:
@@ -37,8 +39,7 @@ def preferred(records: Records) -> Records:
     """
     records = ranked(records)
     keep, places = _best(records)
-    chosen = zip(records.where(keep), places[keep])
-    return Records.from_list(record.taking([place], judged=False) for record, place in chosen)
+    return taking_one(records.where(keep), places[keep])
 
 
 def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +84,14 @@ def _judged(records: Records) -> Iterator[tuple]:
 
 def pairs(records: Records) -> Records:
     """All strict pairs of every record, each a record with k = 2, the better response first, scores kept."""
-    return Records.from_list(record.taking(pair) for record in ranked(records) for pair in record.strict_pairs)
+    records = ranked(records)
+    if all(map(_is_pair, records.column("responses"), records.column("scores"))):
+        return records
+    return Records.from_list(record.taking(pair) for record in records for pair in record.strict_pairs)
+
+
+def _is_pair(responses: list[str], scores: list[float]) -> bool:
+    return len(responses) == 2 and scores[0] > scores[1] and responses[0] != responses[1]
 
 
 def ranked(records: Records) -> Records:
@@ -92,12 +100,13 @@ def ranked(records: Records) -> Records:
 
 
 def _ordering(records: Records) -> np.ndarray:
-    return _mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores))
+    lowest, highest = records.score_ranges()
+    return lowest < highest
 
 
 def rated(records: Records) -> Records:
     """Records whose responses have scores, single ones and ties too."""
-    return records.where(_mask(records, lambda k, scores: scores is not None and k > 0))
+    return records.where(~np.isnan(records.score_ranges()[0]))
 
 
 def prompts(records: Records) -> Records:
@@ -108,7 +117,7 @@ def prompts(records: Records) -> Records:
     first = np.zeros(len(hashes), bool)
     first[order[first_of_each(hashes)]] = True
     del hashes, order       # memory: no more than these two at once
-    return Records.from_list(record.taking([], judged=False) for record in records.where(first))
+    return taking_one(records.where(first), np.full(np.count_nonzero(first), -1))
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
@@ -177,12 +186,6 @@ def _roots(records: Records, alike: Alike | None) -> np.ndarray:
     return hashes if alike is None else alike(hashes)
 
 
-def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> np.ndarray:
-    """(n,) bool: `test(k, scores)` of every record."""
-    values = zip(records.column("k"), records.column("scores"))
-    return np.fromiter((test(k, scores) for k, scores in values), bool, len(records))
-
-
 def evaluation_records(heldout: Records, rating: float | None = None) -> Records:
     """Every held-out prompt once, with a response to imitate where there is one: the first of its
     :func:`demonstrations` by `rating`, else the :func:`preferred` one."""
@@ -193,6 +196,4 @@ def evaluation_records(heldout: Records, rating: float | None = None) -> Records
     rank[_demonstrating(heldout, rating)] = 0
     order = np.argsort(rank, kind="stable")
     first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
-    chosen = zip(heldout.select(first), rank[first], places[first])
-    return Records.from_list(record.taking([place] if found < 2 else [], judged=False)
-                             for record, found, place in chosen)
+    return taking_one(heldout.select(first), np.where(rank[first] < 2, places[first], -1))
