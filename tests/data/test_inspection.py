@@ -468,7 +468,7 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'accelerate') if m in "
+            "finally: print('LOADED', [m for m in ('transformers', 'peft', 'accelerate') if m in "
             "sys.modules])")
     ended = run_python("-c", code, "task=inspect", *source, f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")
