@@ -1,13 +1,14 @@
 """Records made column by column are those that are made one by one."""
 
+import hashlib
+import json
 import math
 import random
 
 import numpy as np
 import pytest
 
-from algorithms.common.data.records import Record, Records, pairs
-from algorithms.common.data.records import derived, storage
+from algorithms.common.data.records import Record, Records, derived, pairs, storage
 from algorithms.common.data.records.record import hashes, prompt_hash, prompt_json, root_hash
 
 USER, ANSWER = {"role": "user", "content": 'q "1"\n'}, {"role": "assistant", "content": "a", "weight": 0}
@@ -80,9 +81,21 @@ def test_pairs_that_are_pairs_already_are_not_written_again():
     judged = [Record("p", ["a", "b"], [2.0, 1.0]), Record("q", ["a"], [1.0]), Record("r", ["a", "b"], [1.0, 1.0])]
     records = Records.from_list(judged)
     assert pairs(records).path == records.path and list(pairs(records)) == judged[:1]
-    other = Records.from_list([*judged, Record("s", ["a", "b"], [1.0, 2.0]), Record("t", ["a", "a", "b"], [2., 1., 1.])])
+    more = [Record("s", ["a", "b"], [1.0, 2.0]), Record("t", ["a", "a", "b"], [2.0, 1.0, 1.0])]
+    other = Records.from_list([*judged, *more])
     assert [(one.responses, one.scores) for one in pairs(other)] == [
         (["a", "b"], [2.0, 1.0]), (["b", "a"], [2.0, 1.0]), (["a", "b"], [2.0, 1.0])]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_keys_are_of_canonical_json(prompt):
+    turns = prompt if isinstance(prompt, str) else [
+        [turn["role"], turn["content"], *([{"weight": 0}] if "weight" in turn else [])] for turn in prompt]
+    for scores, extras in ((None, None), ([1, 0.25], None), ([1e16, -0.0], [{"b": 1, "a": [None]}, {}])):
+        one = Record(prompt, ["é", "\\n"], scores, {}, extras)
+        parts = [turns, one.responses, scores and list(map(float, scores)), *([extras] if extras else [])]
+        expected = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+        assert one.key == expected == next(Records.from_list([one]).column("key"))
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -1,4 +1,4 @@
-"""What was read is kept: the same files give the same sets, report, refused rows and words, without being read again."""
+"""What was read is kept: the same files give the same sets, report and words, without being read again."""
 
 import csv
 import gzip

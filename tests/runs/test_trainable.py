@@ -25,7 +25,8 @@ COMPARING = {"dpo", "ipo", "hinge", "cpo", "simpo", "orpo", "slic", "reward_mode
 RATED = {"kto", "offline_pg", "trl_kto"}
 IMITATING = {"sft", "trl_sft"}
 ASKING = {"ppo", "ppo_penalty", "grpo", "dr_grpo", "rloo", "reinforce", "best_of_n", "rrhf", "trl_grpo"}
-ABLE = {"pairs": COMPARING | RATED | IMITATING | ASKING, "rankings": COMPARING | RATED | IMITATING | ASKING | {"rating_model"},
+ABLE = {"pairs": COMPARING | RATED | IMITATING | ASKING,
+        "rankings": COMPARING | RATED | IMITATING | ASKING | {"rating_model"},
         "thumbs": RATED | IMITATING, "ratings": RATED | IMITATING | {"rating_model"}, "demonstrations": IMITATING,
         "prompts": set()}
 

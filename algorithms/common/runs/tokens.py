@@ -78,9 +78,10 @@ def told(found: dict[str, Any]) -> list[str]:
         of = "" if one["counted"] == one["records"] else f" of {one['counted']:,} spread over them"
         prompt, response = one["prompt"], one["response"]
         share = f"{one['truncated']:,} cut{of}" if one["truncated"] else f"none cut{of}"
-        answers = f"longest response {response['median']:,.0f}, at most {response['max']:,.0f}; " * (response["max"] > 0)
-        lines.append(f"  {name:14s} {one['records']:>9,} records: prompt {prompt['median']:,.0f} in the middle, at most "
-                     f"{prompt['max']:,.0f}; {answers}{share}")
+        answers = f"longest response {response['median']:,.0f}, at most {response['max']:,.0f}; "
+        answers = answers if response["max"] else ""
+        lines.append(f"  {name:14s} {one['records']:>9,} records: prompt {prompt['median']:,.0f} in the middle, "
+                     f"at most {prompt['max']:,.0f}; {answers}{share}")
     return lines
 
 

@@ -18,7 +18,7 @@ from .reports import added, leave_out
 from .shards import splits_of
 from .storage import Records
 from .told import LoadReport
-from .views import Alike
+from .views import Alike, roots
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ class Parts(NamedTuple):
             return self.records
         rows = np.arange(self.records.rows) if self.records.indices is None else self.records.indices
         others = self.records.where(rows < self.bounds["evaluation"][0])
-        roots, held = (records.array("root_hash") for records in (others, self.of("evaluation", self.records)))
-        clash = np.isin(roots, held) if alike is None else np.isin(alike(roots), alike(held))
+        clash = np.isin(roots(others, alike), roots(self.of("evaluation", self.records), alike))
         left_out = leave_out(self.report, others.where(clash) if clash.any() else [], EVALUATED)
         if left_out:
             log.warning("left out %d records, whose prompts are evaluated (%s)", left_out,

@@ -78,7 +78,8 @@ class Source:
             if self.watch is not None and rows % WATCHED == 0:
                 self.watch(self.share)
         if not rows and not folder:
-            raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+            raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one: "
+                             "write it again, or take it away where others are read with it")
 
     @property
     def share(self) -> float:
@@ -301,7 +302,7 @@ def _folder(source: Source) -> Iterator[Row]:
         if isinstance(data, datasets.DatasetDict):
             if source.split not in data:
                 raise data_error(source.path, 1, "file", f"the splits {', '.join(data)}", f"one named {source.split}",
-                                 "set data.split")
+                                 f"set {override('data.split', hydra_text(next(iter(data), '…')))}")
             data = data[source.split]
         for number, value in enumerate(data, 1):
             source.part = number / len(data)

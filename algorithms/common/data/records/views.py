@@ -150,8 +150,7 @@ def split(records: Records, share: float, key: str = "heldout", alike: Alike | N
         return records, records.select([])
     if share == 1:
         return records.select([]), records
-    hashes = records.array("root_hash")
-    hashes = hashes if alike is None else alike(hashes)
+    hashes = roots(records, alike)
     distinct = _distinct(hashes)
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if len(distinct) > 1 else 0
     held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
@@ -168,9 +167,9 @@ def set_aside(records: Records, share: float, alike: Alike | None = None,
     """
     if share == 0:
         return records, records.select([])
-    hashes = _roots(records, alike)
+    hashes = roots(records, alike)
     among = records if among is None else among
-    compared = _distinct((hashes if among is records else _roots(among, alike))[_ordering(among)])
+    compared = _distinct((hashes if among is records else roots(among, alike))[_ordering(among)])
     count = min(round(share * len(compared)), len(compared) - 1)
     aside = np.zeros(len(records), bool)
     if count > 0:
@@ -181,7 +180,8 @@ def set_aside(records: Records, share: float, alike: Alike | None = None,
     return records.where(~aside), records.where(aside)
 
 
-def _roots(records: Records, alike: Alike | None) -> np.ndarray:
+def roots(records: Records, alike: Alike | None) -> np.ndarray:
+    """(n,) uint64: where the records' conversations begin, equal for those that are kept on one side."""
     hashes = records.array("root_hash")
     return hashes if alike is None else alike(hashes)
 
