@@ -72,8 +72,9 @@ def test_sources_in_turn():
 
 def test_ranges_of_scores():
     whole = [*some(30), Record("p", [], [])]
-    lowest, highest = Records.from_list(whole).select(np.arange(1, 31)).score_ranges()
-    for one, low, high in zip(whole[1:], lowest, highest):
+    k, lowest, highest = map(np.concatenate, zip(*Records.from_list(whole).select(np.arange(1, 31)).score_ranges()))
+    assert k.tolist() == [len(one.responses) for one in whole[1:]]
+    for one, low, high in zip(whole[1:], lowest, highest, strict=True):
         assert (low, high) == (min(one.scores), max(one.scores)) if one.scores else math.isnan(low) and math.isnan(high)
 
 

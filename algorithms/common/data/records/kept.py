@@ -47,7 +47,8 @@ Sets = dict[str, Records | None]
 
 
 class _Changed(Exception):
-    """The files are not what they were when their bytes were looked at: what was read of them is not kept."""
+    """The files are not what they were when their bytes were looked at: what was read of them, the argument, is not
+    kept."""
 
 
 def kept(data: Any, read: Callable[[], tuple[Sets, LoadReport]]) -> tuple[Sets, LoadReport]:
@@ -62,21 +63,23 @@ def kept(data: Any, read: Callable[[], tuple[Sets, LoadReport]]) -> tuple[Sets, 
     description = _description(data, files)
     if description is None:
         return read()
-    made = []
+    made = False
 
     def build(target: Path, work: Path) -> None:
+        nonlocal made
         with _listening() as told:
-            made.append(read())
+            found = read()
         if _stats(files) != before:
-            raise _Changed
-        _write(target, *made[0])
+            raise _Changed(*found)
+        made = True
+        _write(target, *found)
         (target / LOG).write_text(json.dumps(told), encoding="ascii")
 
     try:
         entry = Store(cache_folder()).get("reading", description, build)
-    except _Changed:
+    except _Changed as changed:
         log.warning("%s: found other content after reading than before; not kept", data.told())
-        return made[0]
+        return changed.args
     if not made:
         log.info("reading kept: %s is as it was read before; not read again (%s, safe to delete)", data.told(), entry)
         for name, level, message in json.loads((entry / LOG).read_text(encoding="ascii")):

@@ -109,19 +109,17 @@ class Records(Sequence):
             start += len(values)
         return array
 
-    def score_ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) the lowest and (n,) the highest score of every record; nan where it has none, of no response too."""
-        lowest, highest = np.full((2, len(self)), np.nan)
-        start = 0
-        for values in self._chunks("scores"):
+    def score_ranges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Part after part of the records: (p,) their numbers of responses, (p,) their lowest and (p,) highest scores;
+        nan where a record has none."""
+        for of, values in zip(self._chunks("k"), self._chunks("scores")):
+            lowest, highest = np.full((2, len(values)), np.nan)
             counts = np.diff(values.offsets.to_numpy())
             judged = np.flatnonzero(counts * values.is_valid().to_numpy(zero_copy_only=False))
             if len(judged):
                 flat, firsts = values.flatten().to_numpy(), np.cumsum(counts[judged]) - counts[judged]
-                lowest[start + judged] = np.minimum.reduceat(flat, firsts)
-                highest[start + judged] = np.maximum.reduceat(flat, firsts)
-            start += len(values)
-        return lowest, highest
+                lowest[judged], highest[judged] = np.minimum.reduceat(flat, firsts), np.maximum.reduceat(flat, firsts)
+            yield of.to_numpy(), lowest, highest
 
     def conversations(self) -> np.ndarray:
         """(n,) bool: records whose prompt is messages."""

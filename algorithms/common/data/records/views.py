@@ -13,9 +13,9 @@ from .storage import Records
 
 def highest_rating(records: Records) -> float | None:
     """The highest score that a single response (k = 1) has; None where none is above 0."""
-    single = records.score_ranges()[1][records.array("k") == 1]
-    highest = single[single > 0]
-    return float(highest.max()) if len(highest) else None
+    highest = max((scores[k == 1].max(initial=0.0, where=scores[k == 1] > 0)
+                   for k, _, scores in records.score_ranges()), default=0.0)
+    return float(highest) if highest > 0 else None
 
 
 def demonstrations(records: Records, rating: float | None = None) -> Records:
@@ -26,8 +26,7 @@ def demonstrations(records: Records, rating: float | None = None) -> Records:
 
 def _demonstrating(records: Records, rating: float | None) -> np.ndarray:
     rating = highest_rating(records) if rating is None else rating
-    scores = records.score_ranges()[1]
-    return (records.array("k") == 1) & (np.isnan(scores) | (scores == (np.nan if rating is None else rating)))
+    return _mask(records, lambda k, _, scores: (k == 1) & (np.isnan(scores) | (scores == rating)))
 
 
 def preferred(records: Records) -> Records:
@@ -100,13 +99,12 @@ def ranked(records: Records) -> Records:
 
 
 def _ordering(records: Records) -> np.ndarray:
-    lowest, highest = records.score_ranges()
-    return lowest < highest
+    return _mask(records, lambda k, lowest, highest: lowest < highest)
 
 
 def rated(records: Records) -> Records:
     """Records whose responses have scores, single ones and ties too."""
-    return records.where(~np.isnan(records.score_ranges()[0]))
+    return records.where(_mask(records, lambda k, lowest, highest: ~np.isnan(lowest)))
 
 
 def prompts(records: Records) -> Records:
@@ -184,6 +182,11 @@ def roots(records: Records, alike: Alike | None) -> np.ndarray:
     """(n,) uint64: where the records' conversations begin, equal for those that are kept on one side."""
     hashes = records.array("root_hash")
     return hashes if alike is None else alike(hashes)
+
+
+def _mask(records: Records, test: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """(n,) bool: `test(k, lowest score, highest score)` of every record."""
+    return np.concatenate([np.empty(0, bool), *(test(*part) for part in records.score_ranges())])
 
 
 def evaluation_records(heldout: Records, rating: float | None = None) -> Records:
