@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from algorithms.common.data.records import DataSets, Record, Records, duplicates
+from algorithms.common.data.records import DataSets, FileData, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.data.records.told import LoadReport
+from algorithms.common.support import phases
 from command_line import invoke, run_python
 from few import few
 
@@ -433,6 +434,17 @@ def test_bars_fill_their_field():
     assert [bar["told"] for bar in made] == ["0 to below 1: 1", "1 to below 2: 0", "2 or more: 4"]
     few, _ = bars({"counts": [1, 10**6], "edges": [0, 1, 2], "open": False})
     assert few["height"] == 1, "what is there can be seen"
+
+
+def test_long_counting_says_how_far_it_is(monkeypatch, caplog, tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = FileData(path=str(tmp_path / "p.jsonl"), heldout=0.3).load(0)
+    monkeypatch.setattr(phases, "EVERY", 0.0)
+    with caplog.at_level("INFO"):
+        inspect(data)
+    for phase in ("counting", "looking for conversations on both sides", "hashing prompts",
+                  "comparing prompts of both sides"):
+        assert re.search(rf"{phase}: [\d,]+ of [\d,]+ (records|prompts)", caplog.text), phase
 
 
 # task=inspect

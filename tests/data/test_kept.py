@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pyarrow as pa
@@ -93,6 +94,10 @@ def to_record(row, word="?"):
     return Record(row["prompt"] + word, [row["chosen"], row["rejected"]], [1.0, 0.0], {"own": len(row["prompt"])})
 
 
+def under(row, key):
+    return to_record(row, key)
+
+
 def mapped(tmp_path):
     rows = [{**row, "score": i % 4} for i, row in enumerate(pairs(20))]
     return {"path": jsonl(tmp_path / "p.jsonl", rows), "mapper": to_record,
@@ -154,7 +159,9 @@ def test_what_determines_a_reading_makes_another(tmp_path, monkeypatch):
     FileData(**options).load(7)     # the seed changes nothing
     assert entries() == 1
     changed = [{"on_bad_row": "drop"}, {"heldout": 0.2}, {"mapper": lambda row: to_record(row)}, {"limit": 3},
-               {"mapper": lambda row: to_record(row, "!")}, {"filter": None}, {"audit": 0.1}]
+               {"mapper": lambda row: to_record(row, "!")}, {"filter": None}, {"audit": 0.1},
+               {"mapper": partial(to_record, word="1")}, {"mapper": partial(under, key="a")},
+               {"mapper": partial(under, key="b")}]
     for count, other in enumerate(changed, 2):
         FileData(**options | other).load(0)
         assert entries() == count, other
@@ -189,6 +196,14 @@ def test_a_damaged_reading_is_made_again(tmp_path, caplog):
     arrow.write_bytes(arrow.read_bytes()[:-40])
     assert told(FileData(**options).load(0)) == afresh
     assert "is damaged" in caplog.text
+
+
+def test_two_at_once_read_once(tmp_path, monkeypatch):
+    own, asked, options = FileData._read, [], lines(tmp_path)
+    monkeypatch.setattr(FileData, "_read", lambda self: asked.append(1) or own(self))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda seed: told(FileData(**options).load(seed)), range(2))
+    assert first == second and len(asked) == entries() == 1
 
 
 def test_bad_rows_that_end_the_reading_end_it_again(tmp_path):

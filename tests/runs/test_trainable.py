@@ -101,6 +101,18 @@ def test_tokens_and_a_row_under_a_models_tokenizer(tmp_path):
     assert "tokens" not in report and "»" not in out, "without a model no tokenizer counts"
 
 
+def test_a_shown_row_hides_secrets_where_it_is_cut_too(tmp_path, monkeypatch):
+    secret = "sk-1234567890abcdef"
+    monkeypatch.setenv("PLANTED", secret)
+    (tmp_path / secret).mkdir()
+    rows = [{"prompt": "x" * (tokens.CHARACTERS // 2 - 20) + " " + secret + f" {i}" + " y" * 400, "chosen": "a",
+             "rejected": "b"} for i in range(6)]
+    written(tmp_path / secret, rows)
+    out, report = inspected(tmp_path, rows, "model=tiny", "model.max_length=2048", "model.max_prompt_length=2000",
+                            f"data.path={tmp_path}/${{oc.env:PLANTED}}/rows.jsonl")
+    assert "***" in report["row"] and secret[:8] not in out + report["row"]
+
+
 def test_learned_parts_are_marked_where_a_row_has_several(tokenizer):
     template = Template(tokenizer)
     talk = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"},

@@ -194,11 +194,12 @@ def _conclusions(config: DictConfig, data: DataSets, store: Store, folder: Path,
         sets = {key: records for key in ("preferences", "demonstrations", "prompts", "evaluation")
                 if len(records := getattr(data, key))}
         _telling_bad_rows(lambda: usable(data, [Reading(bench.template, key) for key in sets]), folder, mask)
-        more |= {"tokens": tokens.counted(bench, sets), "row": tokens.rendered(bench, parts["algorithm"])}
+        row = mask.text(tokens.rendered(bench, parts["algorithm"]) or "")   # whole: half a secret is not found
+        more |= {"tokens": tokens.counted(bench, sets), "row": row}
         lines += ["", *tokens.told(more["tokens"])]
-        if more["row"]:
+        if row:
             lines += ["", f"the first record as {config.algorithm._target_.rpartition('.')[2]} reads it, what is "
-                      f"learned between {tokens.OPEN} and {tokens.CLOSE}:", *tokens.shown(more["row"]).split("\n")]
+                      f"learned between {tokens.OPEN} and {tokens.CLOSE}:", *tokens.shown(row).split("\n")]
     print("".join(f"  {printable(mask.text(line))}\n" for line in lines), flush=True)
     return more
 

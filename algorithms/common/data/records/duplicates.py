@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...support.phases import in_parts, parts_of, progress
 from .record import Messages, short_hash
 from .storage import Records
 from .views import first_of_each
@@ -69,11 +70,14 @@ def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], t
     places = first_places(heldout, known)
     del known
     index = _Index(heldout, places)
-    for name, rows in first_places(training, np.empty(0, np.uint64)).items():
-        for start in range(0, len(rows), BATCH):
-            if not index.waiting:
-                return index.found
-            index.look_up(name, training[name], rows[start:start + BATCH], threshold)
+    places = first_places(training, np.empty(0, np.uint64))
+    with progress("comparing prompts of both sides", sum(map(len, places.values())), "prompts") as advance:
+        for name, rows in places.items():
+            for part in parts_of(rows, BATCH):
+                if not index.waiting:
+                    return index.found
+                index.look_up(name, training[name], part, threshold)
+                advance(len(part))
     return index.found
 
 
@@ -183,8 +187,8 @@ _word_hash = lru_cache(1 << 17)(short_hash)
 def keys_of(records: Records, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n, BANDS) keys and (n,) sizes of the prompts at these ascending indices, read batch after batch."""
     keys, sizes = [np.empty((0, BANDS), np.uint32)], [np.empty(0, np.int64)]
-    for start in range(0, len(rows), BATCH):
-        some, counts = band_keys(list(map(shingles, prompts(records.select(rows[start:start + BATCH])))))
+    for part in in_parts("hashing prompts", parts_of(rows, BATCH), "prompts"):
+        some, counts = band_keys(list(map(shingles, prompts(records.select(part)))))
         keys.append(some)
         sizes.append(counts)
     return np.concatenate(keys), np.concatenate(sizes)

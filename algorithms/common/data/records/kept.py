@@ -14,9 +14,10 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _description(data: Any, files: list[str]) -> dict | None:
     no more than a hash."""
     functions = data.mapper, data.filter, data.reading
     try:
-        settings, code = plain(replace(data, gold=None)), code_of(type(data), functions)
+        settings, code = plain(_exact(replace(data, gold=None))), code_of(type(data), functions)
     except ConfigError:
         return None
     digests = {}
@@ -135,6 +136,20 @@ def _description(data: Any, files: list[str]) -> dict | None:
     read = {name: list(map(str, _shards(part))) for name, part in parts_of(data).items()}
     return {"settings": content_hash(settings), "files": content_hash([digests, read]), "code": code,
             "versions": {"python": platform.python_version(), **installed(LIBRARIES)}}
+
+
+def _exact(value: Any) -> Any:
+    """Settings as lists of pairs: of what has a name, `plain` leaves out what sounds like a secret, such as a mapper's
+    argument `key`."""
+    if isinstance(value, partial):
+        return [value.func, _exact(value.args), _exact(value.keywords)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value), *([one.name, _exact(getattr(value, one.name))] for one in fields(value))]
+    if isinstance(value, Mapping):
+        return [[str(key), _exact(one)] for key, one in value.items()]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return list(map(_exact, value)) if isinstance(value, (list, tuple)) else value
 
 
 # ---- an entry
