@@ -57,10 +57,25 @@ def test_what_a_file_can_train(kind, tmp_path):
         assert "18 comparisons to learn from; cpo, dpo, " in told
         assert "18 prompts, with a reward model that these data train first" in told
     if kind == "thumbs":
-        assert ("cannot: they learn from comparisons (two responses to a prompt, one of them better), and there are "
-                "none") in told
+        assert "trl_dpo cannot: no comparisons (two responses to a prompt, one of them better)\n" in told
         assert "rating_model cannot: " in told and "fix: algorithm.lowest=0 algorithm.bins=2" in told
-        assert "reward=function" in found["ppo"].why_not
+        assert found["ppo"].why_not == ("no comparisons for the reward model (reward=function and reward=classifier need "
+                                        "none)")
+
+
+def test_what_is_said_to_do_without_does(tmp_path, monkeypatch):
+    found, _ = judged(tmp_path, KINDS["prompts"])
+    why_not = found["grpo"].why_not
+    assert why_not.startswith("no demonstrations for the reference model (the base instead: algorithm.needs.reference=null ")
+    (tmp_path / "own_reward.py").write_text("def score(responses):\n    return [0.0] * len(responses)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = ["reward=function", "reward.function._target_=own_reward.score"]
+    assert "reward=function" in why_not and "for the reward model" not in judged(
+        tmp_path, KINDS["prompts"], *reward)[0]["grpo"].why_not
+    own = tmp_path / "conf/algorithm"
+    own.mkdir(parents=True)
+    (own / "grpo_base.yaml").write_text("defaults: [grpo, _self_]\nneeds: {reference: null}\n")
+    assert judged(tmp_path, KINDS["prompts"], *reward, where=(tmp_path / "conf", CONF))[0]["grpo_base"].why_not is None
 
 
 def test_another_reward_asks_for_other_data(tmp_path, monkeypatch):

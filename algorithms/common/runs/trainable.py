@@ -90,28 +90,40 @@ def _verdict(bench: Bench, name: str, settings: DictConfig) -> Verdict:
         records = len(bench.view(algorithm.view)[0])
         source = bench.reward if algorithm.uses_reward else None
         through = tuple(source.needs()) if source else ()
-        for role, view in _asked(bench, algorithm, ""):
-            if not len(bench.view(view)[0]):
-                return Verdict(name, algorithm.view, records, through, _lacking(view, role))
+        if lacking := _lacking(bench, algorithm):
+            return Verdict(name, algorithm.view, records, through, lacking)
         bench.checked(algorithm)
     except ConfigError as error:
         return Verdict(name, algorithm.view, 0, (), str(error))
     return Verdict(name, algorithm.view, records, through)
 
 
-def _asked(bench: Bench, algorithm: Algorithm, role: str) -> Iterator[tuple[str, str]]:
-    """(the stage beneath it or "", the view that it reads), of a method and of all that it stands on."""
+def _asked(bench: Bench, algorithm: Algorithm, role: str, key: str) -> Iterator[tuple[str, str, str]]:
+    """(the role of a stage beneath it or "", the view that it reads, where it stands in the config), of a method and of
+    all that it stands on."""
     for view in (algorithm.view, *algorithm.reads):
-        yield role, view
-    for below, _, need, under in bench.placed_beneath(algorithm, "algorithm"):
-        yield from _asked(under, need.algorithm, below)
+        yield role, view, key
+    for below, own, need, under in bench.placed_beneath(algorithm, f"{key}.algorithm" if role else key):
+        yield from _asked(under, need.algorithm, below, own)
 
 
-def _lacking(view: str, role: str) -> str:
-    needs = f"the {role} model that scores their answers learns" if role == "reward" else f"the {role} stage learns"
-    fix = "; reward=function and reward=classifier need none" if role == "reward" else ""
-    return (f"{needs if role else 'they learn'} from {WORDS.get(view, view)} ({MEANT.get(view, view)}), and there are "
-            f"none{fix}")
+def _lacking(bench: Bench, algorithm: Algorithm) -> str:
+    """What there is none of in the data, and what would do without it."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for role, view, key in _asked(bench, algorithm, "", "algorithm"):
+        if not len(bench.view(view)[0]) and key not in places.setdefault((role, view), []):
+            places[role, view].append(key)
+    return " and ".join(_none(role, view, keys) for (role, view), keys in places.items() if keys)
+
+
+def _none(role: str, view: str, keys: list[str]) -> str:
+    records = WORDS.get(view, view)
+    if not role:
+        return f"no {records} ({MEANT.get(view, view)})"
+    stages = all(".needs." in key for key in keys)
+    without = (f"the base instead: {' '.join(f'{key}=null' for key in keys)}" if stages else
+               "reward=function and reward=classifier need none")
+    return f"no {records} for the {role} model ({without})"
 
 
 def told(found: list[Verdict]) -> list[str]:
