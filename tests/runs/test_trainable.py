@@ -59,14 +59,14 @@ def test_what_a_file_can_train(kind, tmp_path):
     if kind == "thumbs":
         assert "trl_dpo cannot: no comparisons (two responses to a prompt, one of them better)\n" in told
         assert "rating_model cannot: " in told and "fix: algorithm.lowest=0 algorithm.bins=2" in told
-        assert found["ppo"].why_not == ("no comparisons for the reward model (reward=function and reward=classifier need "
-                                        "none)")
+        assert found["ppo"].why_not == (
+            "no comparisons for the reward model (reward=function and reward=classifier need none)")
 
 
 def test_what_is_said_to_do_without_does(tmp_path, monkeypatch):
     found, _ = judged(tmp_path, KINDS["prompts"])
     why_not = found["grpo"].why_not
-    assert why_not.startswith("no demonstrations for the reference model (the base instead: algorithm.needs.reference=null ")
+    assert why_not.startswith("no demonstrations for the reference model (the base instead: algorithm.needs.reference=")
     (tmp_path / "own_reward.py").write_text("def score(responses):\n    return [0.0] * len(responses)\n")
     monkeypatch.syspath_prepend(tmp_path)
     reward = ["reward=function", "reward.function._target_=own_reward.score"]
