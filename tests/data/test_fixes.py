@@ -91,6 +91,7 @@ BY_OPTION = [   # file, content, options, what is found, which of the overrides,
     ("a.jsonl", text(ROWS), {"delimiter": ";"}, "found ';' for", {"delimiter": None}, 3),
     ("a.jsonl", text(ROWS), {"rows": "x"}, "found 'x' for", {"rows": None}, 3),
     ("a.parquet", text(ROWS), {}, "no valid Parquet data", {"format": "jsonl"}, 3),
+    ("a.csv", "p,c\nq,d\n", {"columns": {"prompt": "c0", "response": "c1"}}, "the columns 'p', 'c'", 0, 2),
     ("a.jsonl", '{"prompt": "什么是爱", "response": "好的，我来说"}\n'.encode("gb18030"), {}, "not UTF-8", 0, 1),
     ("a.jsonl", '{"prompt": "Où", "response": "là"}\n'.encode("cp1252"), {}, "not UTF-8", 0, 1),
     ("a.jsonl", json.dumps(ROWS), {}, "a JSON array of objects on a line", 0, 3),
@@ -204,6 +205,8 @@ BY_HAND = [     # file, content, what is found, the fix, the content as it says 
     ("a.jsonl", json.dumps(ROWS[0]) * 2, "more text after the JSON value", "every object on a line of its", text(ROWS)),
     ("a.json", json.dumps(ROWS[0]), "an object with no list", "put the object in brackets", json.dumps(ROWS[:1])),
     ("a.json", json.dumps(ROWS) + "x", "more text after the array", "correct the file", json.dumps(ROWS)),
+    ("a.csv", CSV.replace("\n", "\r"), "carriage returns alone", "tr '\\r' '\\n' < FILE > OTHER", CSV),
+    ("a.xlsx", b"PK\3\4", "an unknown extension", "save the sheet as CSV in UTF-8", ("a.csv", CSV)),
     ("a.jsonl", json.dumps(ROWS[0], indent=1), "invalid JSON", "jq -c . FILE writes each on one", text(ROWS[:1])),
     ("a.json", json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}), "an object with lists at 'prompt'",
      "write a list of objects, one for each row (pandas: to_json(FILE, orient='records'))", json.dumps(ROWS)),
@@ -233,6 +236,23 @@ def test_an_excel_file_is_read_by_its_own_first_line(tmp_path):
     with pytest.raises(DataError, match="a.csv:4: row: found 2 fields"):
         read(tmp_path, "a.csv", "sep=;\n" + CSV.replace(",", ";").replace("p1;c", "p1"))
     assert read(tmp_path, "a.csv", "prompt\nsep=;\n")[0][0].prompt == "sep=;", "elsewhere it is text"
+
+
+def test_tables_of_other_programs_become_parquet(tmp_path):
+    import pandas
+
+    for ending, write in (("pkl", "to_pickle"), ("feather", "to_feather"), ("arrow", "to_feather")):
+        path = tmp_path / f"a.{ending}"
+        getattr(pandas.DataFrame(ROWS), write)(path)
+        fix = refused(tmp_path, path.name, path.read_bytes(), "an unknown extension")
+        reader = re.search(r"pandas\.(\w+)\(FILE\)\.to_parquet", fix)[1]
+        getattr(pandas, reader)(path).to_parquet(tmp_path / "rows.parquet")
+        assert len(FileData(path=str(tmp_path / "rows.parquet")).records()[0]) == 3
+
+
+def test_what_is_no_json_is_not_said_to_go_on(tmp_path):
+    for line in ("{'prompt': 'p'}\n", "// a comment\n", '{"prompt": "p"\n'):
+        assert refused(tmp_path, "a.jsonl", line + text(ROWS), "invalid JSON") == "correct or complete the row"
 
 
 def test_a_shard_without_a_byte_is_said_and_can_be_taken_away(tmp_path):

@@ -30,7 +30,7 @@ class Winners:
     def scores(self, value: Any, field: str) -> list[float]:
         """1 for the winner and 0 for the others; of a tie ½ each. Raises BadRow."""
         name = _name(value)
-        place = None if name is None else self.places.get(name)
+        place = None if name is None else self.places.get(name, self.places.get(re.sub("[ -]", "_", name)))
         if place is None:
             raise BadRow("null" if value is None else "unknown choice", field, show(value),
                          "one of " + ", ".join(sorted(self.places)))

@@ -251,7 +251,10 @@ class Loader:
             found += sorted(source.late_columns(optional - set(found)))
         if not self.columns:
             self._check_no_tree(source, head)
-        layout = recognise(source.named, found, self.columns, self.template)
+        try:
+            layout = recognise(source.named, found, self.columns, self.template)
+        except DataError as error:
+            raise DataError(f"{error}{source.unnamed}") from None
         asked = (cell_or_none(row, layout.columns.get("prompt")) for row in objects)
         layout = replace(layout, listed=lists_of_turns(asked))
         layout = replace(layout, winners=winners(source.named, layout.columns, objects), empty=self.empty)

@@ -50,7 +50,7 @@ class Skipped(NamedTuple):
 def kind(value: Any) -> str:
     """The name of a value's type, in JSON's terms."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list",
-             dict: "an object"}
+             dict: "an object", bytes: "bytes"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
