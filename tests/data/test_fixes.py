@@ -97,7 +97,8 @@ BY_OPTION = [   # file, content, options, what is found, which of the overrides,
     ("a.jsonl", json.dumps(ROWS), {}, "a JSON array of objects on a line", 0, 3),
     ("a.jsonl", json.dumps(ROWS, indent=1), {}, "invalid JSON", 0, 3),
     ("a.jsonl.gz", gzip.compress(json.dumps(ROWS, indent=1).encode()), {}, "invalid JSON", 0, 3),
-    ("a.jsonl", text([{"prompt": "p", "response": "r", "rating": 3}]), {}, "'rating'", 0, 1),
+    ("a.jsonl", text([{"prompt": "p", "response": "r", "rating": 3}]), {}, "'rating'",
+     {"columns": {"prompt": "prompt", "response": "response", "score": "rating"}}, 1),
     ("a.jsonl", text([{"prompt": "p", "response_0": "a", "response_1": "b", "better_response_id": 1}]), {},
      "'response_0', 'response_1'", {"columns": {"prompt": "prompt", "responses": ["response_0", "response_1"],
                                                 "winner": "better_response_id"}}, 1),
@@ -236,6 +237,13 @@ def test_an_excel_file_is_read_by_its_own_first_line(tmp_path):
     with pytest.raises(DataError, match="a.csv:4: row: found 2 fields"):
         read(tmp_path, "a.csv", "sep=;\n" + CSV.replace(",", ";").replace("p1;c", "p1"))
     assert read(tmp_path, "a.csv", "prompt\nsep=;\n")[0][0].prompt == "sep=;", "elsewhere it is text"
+
+
+def test_judged_columns_are_named_as_they_may_be_meant(tmp_path):
+    for row, told in (({"prompt": "p", "response": "r", "rating": 3}, "data.columns with score: rating beside these"),
+                      ({"prompt": "p", "response_0": "a", "response_1": "b"},
+                       "data.columns with responses: [response_0, response_1] and the column of the winner")):
+        assert told in refused(tmp_path, "a.jsonl", text([row]), "expected no further responses or judgements")
 
 
 def test_tables_of_other_programs_become_parquet(tmp_path):

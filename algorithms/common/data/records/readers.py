@@ -258,7 +258,8 @@ def _fields(source: Source, texts: Iterator[str], delimiter: str, before: int) -
             return
         except csv.Error as error:
             if "new-line character" in str(error):
-                raise data_error(source.path, number, "row", "carriage returns alone between lines", "line feeds",
+                raise data_error(source.path, number, "row", "fields that cannot be told apart (carriage returns "
+                                 "alone between lines)", "line feeds",
                                  "write them: tr '\\r' '\\n' < FILE > OTHER") from None
             raise data_error(source.path, number, "row", f"fields that cannot be told apart ({error})",
                              "quotes that open and close a whole field", "close or double the quotes, or set "

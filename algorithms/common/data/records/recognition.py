@@ -106,12 +106,13 @@ def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
 
 
 def _reading(layout: Layout, telling: list[str]) -> str:
-    """data.columns that may be meant: responses in columns of their own, or one column that rates the response."""
+    """What data.columns may say: responses in columns of their own, or one column that rates the response."""
     several = [name for name in telling if NUMBERED.fullmatch(name)]
     if "prompt" in layout.columns and len(several) > 1:
-        return option({**layout.columns, "responses": several, "winner": "COLUMN"}) + ", or ranks or scores: [COLUMNS]"
+        return (f"data.columns with responses: [{', '.join(several)}] and the column of the winner, or those of ranks "
+                "or scores")
     if layout.columns.keys() >= {"prompt", "response"} and len(telling) == 1 and _RATING.search(telling[0]):
-        return option({**layout.columns, "score": telling[0]})
+        return f"data.columns with score: {telling[0]} beside these"
     return "data.columns with chosen and rejected, or responses and scores"
 
 

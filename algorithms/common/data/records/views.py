@@ -115,7 +115,7 @@ def prompts(records: Records) -> Records:
     first = np.zeros(len(hashes), bool)
     first[order[first_of_each(hashes)]] = True
     del hashes, order       # memory: no more than these two at once
-    return taking_one(records.where(first), np.full(np.count_nonzero(first), -1))
+    return taking_one(records.where(first), np.full(np.count_nonzero(first), -1, np.int8))
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
