@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from algorithms.common.data.records import DataSets, Record, Records, duplicates
+from algorithms.common.data.records import DataSets, FileData, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.data.records.told import LoadReport
+from algorithms.common.support import phases
 from command_line import invoke, run_python
 from few import few
 
@@ -435,6 +436,17 @@ def test_bars_fill_their_field():
     assert few["height"] == 1, "what is there can be seen"
 
 
+def test_long_counting_says_how_far_it_is(monkeypatch, caplog, tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = FileData(path=str(tmp_path / "p.jsonl"), heldout=0.3).load(0)
+    monkeypatch.setattr(phases, "EVERY", 0.0)
+    with caplog.at_level("INFO"):
+        inspect(data)
+    for phase in ("counting", "looking for conversations on both sides", "hashing prompts",
+                  "comparing prompts of both sides"):
+        assert re.search(rf"{phase}: [\d,]+ of [\d,]+ (records|prompts)", caplog.text), phase
+
+
 # task=inspect
 
 
@@ -468,7 +480,7 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'accelerate') if m in "
+            "finally: print('LOADED', [m for m in ('transformers', 'peft', 'accelerate') if m in "
             "sys.modules])")
     ended = run_python("-c", code, "task=inspect", *source, f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")

@@ -89,7 +89,7 @@ def test_inspect_says_what_it_dropped(tmp_path, pairs):
 def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'trl', 'accelerate') if m in "
+            "finally: print('LOADED', [m for m in ('transformers', 'peft', 'trl', 'accelerate') if m in "
             "sys.modules])")
     ended = run_python("-c", code, "task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")

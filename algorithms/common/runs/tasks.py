@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
-from ..support.terminal import IN_SWEEPS, is_short, show
+from ..support.terminal import IN_SWEEPS, is_short, printable, show
 from . import beside, jobs, results, trial
 from .own_model import adopt
 from .settings import Settings, StagesConfig, build, seed, settings
@@ -175,17 +176,49 @@ def store_of(stages: StagesConfig) -> Store:
 
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
+    """Read and clean the data, print and write what was found (data.json, data.html), and which methods it can train;
+    loads no model. Where one is named, its tokenizer counts and a row is shown as it is learned."""
     from ..data.records.inspection import inspect
     from ..data.records.inspection_page import page, terminal
 
     parts, mask = build(config, ("data", "stages")), Mask(config)
-    store_of(parts["stages"])
-    report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
-    results.write_json(folder / "data.json", report)
+    store = store_of(parts["stages"])
+    data = load(parts["data"], seed(config), folder, mask)
+    report = mask.hide(inspect(data, mask.text))
     with results.whole(folder / "data.html") as file:
         file.write_text(page(report, "Data report"), encoding="utf-8")
-    print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
+    results.write_json(folder / "data.json", report)
+    print(f"{terminal(report)}\n", flush=True)
+    more = _conclusions(config, data, store, folder, mask, any(re.match(r"\+*model[=.]", one) for one in overrides))
+    results.write_json(folder / "data.json", {**report, **mask.hide(more)})
+    print(f"report: {folder / 'data.html'}")
+
+
+def _conclusions(config: DictConfig, data: DataSets, store: Store, folder: Path, mask: Mask, counts: bool
+                 ) -> dict[str, Any]:
+    """Print which methods the data can train and, where asked for, what the model's tokenizer makes of it."""
+    from . import tokens, trainable
+    from .stages import Bench
+
+    parts = build(config, ("algorithm", "model", "trainer", "eval", "reward"))
+    bench = Bench(parts["model"], parts["trainer"], parts["eval"], data, seed(config), store, parts["reward"], folder,
+                  mask.hide)
+    found = trainable.verdicts(config, bench, trainable.folders())
+    lines, more = trainable.told(found), {"methods": [dataclasses.asdict(one) for one in found]}
+    if counts:
+        from ..data.usability import Reading, usable
+
+        sets = {key: records for key in ("preferences", "demonstrations", "prompts", "evaluation")
+                if len(records := getattr(data, key))}
+        _telling_bad_rows(lambda: usable(data, [Reading(bench.template, key) for key in sets]), folder, mask)
+        row = mask.text(tokens.rendered(bench, parts["algorithm"]) or "")   # whole: half a secret is not found
+        more |= {"tokens": tokens.counted(bench, sets), "row": row}
+        lines += ["", *tokens.told(more["tokens"])]
+        if row:
+            lines += ["", f"the first record as {config.algorithm._target_.rpartition('.')[2]} reads it, what is "
+                      f"learned between {tokens.OPEN} and {tokens.CLOSE}:", *tokens.shown(row).split("\n")]
+    print("".join(f"  {printable(mask.text(line))}\n" for line in lines), flush=True)
+    return more
 
 
 def adapter_of(config: DictConfig, key: str = "adapter") -> tuple[Path, ModelConfig]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...support.phases import progress
 from ...support.seeds import permutation
 from . import duplicates
 from .record import Messages, Record, prompt_hash
@@ -40,9 +41,10 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     """
     sets = {name: getattr(data, name) for name in (*TRAINING, *HELD_OUT)}
     sets |= {name: getattr(data, name) for name in ("audit", "choices") if getattr(data, name) is not None}
+    with progress("counting", sum(map(len, sets.values())), "records") as advance:
+        statistics = {name: _statistics(name, records, mask, advance) for name, records in sets.items() if len(records)}
     return {**data.report.to_dict(),
-            "sets": {name: len(records) for name, records in sets.items()},
-            "statistics": {name: _statistics(name, records, mask) for name, records in sets.items() if len(records)},
+            "sets": {name: len(records) for name, records in sets.items()}, "statistics": statistics,
             "split": _split(sets), "conversations": _conversations(sets),
             "near_duplicates": _near_duplicates(sets, mask)}
 
@@ -50,10 +52,11 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
 # ---- one set
 
 
-def _statistics(name: str, records: Records, mask: Mask) -> dict[str, Any]:
+def _statistics(name: str, records: Records, mask: Mask, advance: Callable[[], None]) -> dict[str, Any]:
     tally = _Tally()
     for record in records:
         tally.add(record)
+        advance()
     k = records.array("k")
     ends = np.cumsum(k, dtype=np.int64)     # of the responses of each record, counted over all
 
@@ -252,13 +255,16 @@ def _trained_on(sets: dict[str, Records]) -> tuple[np.ndarray, np.ndarray]:
     """Distinct hashes of what training prompts begin with, and of the answers in them with what was asked before."""
     begun, said = array("Q"), array("Q")
     training = {name: sets[name] for name in TRAINING}
-    for name, rows in duplicates.first_places(training, np.empty(0, np.uint64)).items():
-        for prompt in duplicates.prompts(sets[name].select(rows)):
-            begun.extend(_beginnings(prompt))
-            turns = _turns(prompt)
-            for (_, asked), (role, text) in zip(turns, turns[1:]):
-                if role == "assistant":
-                    said.append(_exchange(asked, text))
+    places = duplicates.first_places(training, np.empty(0, np.uint64))
+    with progress("looking for conversations on both sides", sum(map(len, places.values())), "prompts") as advance:
+        for name, rows in places.items():
+            for prompt in duplicates.prompts(sets[name].select(rows)):
+                begun.extend(_beginnings(prompt))
+                turns = _turns(prompt)
+                for (_, asked), (role, text) in zip(turns, turns[1:]):
+                    if role == "assistant":
+                        said.append(_exchange(asked, text))
+                advance()
     return np.unique(begun), np.unique(said)
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
+from .kept import kept
 from .labels import contradictions, repeated, repetitions
 from .loading import Filter, Loader, Mapper
 from .own_files import Parts, check_own, read_parts
@@ -207,8 +208,14 @@ class FileData:
     def load(self, seed: int) -> DataSets:
         """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts.
 
-        Of rated single responses those with the highest rating of all are demonstrations, which the report says.
+        Of rated single responses those with the highest rating of all are demonstrations, which the report says. What
+        was read of large files is kept (``kept``).
         """
+        sets, report = kept(self, self._sets)
+        return DataSets(**sets, report=report, gold=self.gold, on_bad_row=self.on_bad_row)
+
+    def _sets(self) -> tuple[dict[str, Records | None], LoadReport]:
+        """The named sets, read and divided."""
         parts = self._read()
         report = parts.report
         _log_report(report)
@@ -232,9 +239,9 @@ class FileData:
             log.info("%s made from: %s", name, source)
         if self.heldout and not len(evaluated):
             log.warning("nothing is held out: the data has a single prompt")
-        return DataSets(preferences, demos, prompts(asked), evaluation=evaluation_records(evaluated, rating),
-                        heldout=rated(heldout), tuning=evaluation_records(tuned, rating), report=report, gold=self.gold,
-                        on_bad_row=self.on_bad_row, audit=audit)
+        return {"preferences": preferences, "demonstrations": demos, "prompts": prompts(asked),
+                "evaluation": evaluation_records(evaluated, rating), "heldout": rated(heldout),
+                "tuning": evaluation_records(tuned, rating), "audit": audit}, report
 
     def _read(self) -> Parts:
         parts = read_parts(self)
