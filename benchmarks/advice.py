@@ -63,7 +63,9 @@ def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs |
 def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
     """Where none is better than another."""
     equal = all(pair.verdict is Verdict.EQUAL for pair in comparison.pairs)
-    told = f"None of {_named(comparison.methods)} was shown to be better than another by {words_of(found.figure)[0]}"
+    none = f"Neither of {_named(comparison.methods)} was shown to be better than the other" \
+        if len(comparison.methods) == 2 else f"None of {_named(comparison.methods)} was shown to be better than another"
+    told = f"{none} by {words_of(found.figure)[0]}"
     if equal and _whole(comparison):
         told = f"{_named(comparison.methods)} are practically equal by {words_of(found.figure)[0]}"
     values = {label: costs.values[label] for label in comparison.methods if label in costs.values} if costs else {}
@@ -82,11 +84,17 @@ def _among(comparison: Comparison, claims: Sequence[Pair], by: str) -> tuple[str
     wins = {method: {pair.loser for pair in claims if pair.winner == method} for method in comparison.methods}
     leaders = [method for method in comparison.methods if wins[method] and method not in beaten]
     several = len(leaders) > 1
-    trained = f"{'these' if several else 'this'} trained " if comparison.seeds == 1 else ""
     losers = [method for method in comparison.methods if all(method in wins[leader] for leader in leaders)]
-    others = "each of the others" if len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders) else \
-        _named(losers) if losers else "some others"
-    text = f"Take {trained}{_named(leaders, 'or')}: {by} {'each' if several else 'it'} is better than {others}"
+    every = len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders)
+    who = "each" if several else "it"
+    if comparison.seeds == 1:   # nothing is said of methods
+        these, those = ("this" if len(names) == 1 else "these" for names in (leaders, losers))
+        others = "each of the other trained models" if every else \
+            f"{those} trained {_named(losers)}" if losers else "some others"
+        text = f"Take {these} trained {_named(leaders, 'or')}: {by} {who} is ahead of {others}"
+    else:
+        others = "each of the others" if every else _named(losers) if losers else "some others"
+        text = f"Take {_named(leaders, 'or')}: {by} {who} is better than {others}"
     parts = [text, _between(comparison, leaders)] if several else [text]
     rest = [method for method in comparison.methods if not wins[method] and method not in beaten]
     if rest and _whole(comparison):
@@ -163,6 +171,8 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
         return found.reason
     comparison = found.comparison
     taken = [member for member in members if member.label in chosen]
+    if not any(member.runs for member in members):
+        return "Every run failed or was stopped; the notes say how."
     if not comparison.pairs:
         return found.obstacle or ("A method is judged beside another that answered the same prompts, such as the "
                                   "start: algorithm=sft,…")
@@ -170,15 +180,15 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
                *_of_pairs(comparison), *_of_losses(members, comparison)]
     holds = "In any case it holds for this model, this data and these settings only."
     if not reasons:
-        return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: were no "
-                f'method better than another, "better" would be said in at most {100 * comparison.alpha:g} % of such '
-                f"tables. {holds}")
+        return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
+                f'method is better than another, one of {1 / comparison.alpha:.0f} such sweeps would still say '
+                f'"better". {holds}')
     return f"Not sure: {'; '.join(reasons)}. {holds}"
 
 
 def _of_seeds(comparison: Comparison) -> list[str]:
     if comparison.seeds == 1:
-        return ["each method was trained once, and trained again (another seed) the order may be another"]
+        return ["each method was trained once, and another seed may order them otherwise"]
     if comparison.seeds < FEW_SEEDS:
         return [f"each method was trained {'twice' if comparison.seeds == 2 else f'{comparison.seeds} times'} only"]
     return []
@@ -212,7 +222,7 @@ def _of_pairs(comparison: Comparison) -> list[str]:
     if not open_:
         return []
     most = max(pair.smallest_shown for pair in open_)
-    missed = "" if isinf(most) else f", where one of less than about {about(most)} may have been missed"
+    missed = "" if isinf(most) else f", and one of less than about {about(most)} may have been missed"
     if len(comparison.pairs) == 1:
         return [f"no difference was shown{missed}"]
     return [f"in {len(open_)} of {len(comparison.pairs)} comparisons no difference was shown{missed}"]

@@ -257,5 +257,6 @@ def _svg(chart: Any, size: tuple[int, int] | None = (WIDTH, HEIGHT)) -> str:
     text = dict(labelColor="currentColor", titleColor="currentColor", labelFontSize=12, titleFontSize=12)
     chart = chart.configure(font="system-ui, sans-serif", background="transparent").configure_axis(
         **text, titleFontWeight="normal", gridColor="var(--rule)", domainColor="var(--rule)", tickColor="var(--rule)",
-    ).configure_axisY(titlePadding=12).configure_legend(labelColor="currentColor", labelFontSize=12, symbolType="square").configure_view(stroke=None)
+    ).configure_axisY(titlePadding=12).configure_legend(
+        labelColor="currentColor", labelFontSize=12, symbolType="square").configure_view(stroke=None)
     return vl_convert.vegalite_to_svg(chart.to_json())
