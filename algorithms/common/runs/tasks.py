@@ -167,7 +167,7 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
     report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
     results.write_json(folder / "data.json", report)
     with results.whole(folder / "data.html") as file:
-        file.write_text(page(report, "Data report"), encoding="utf-8")
+        file.write_text(page(report, "Data report", results.heading(mask, overrides)), encoding="utf-8")
     print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
 
 
