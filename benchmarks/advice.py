@@ -181,7 +181,7 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
     holds = "In any case it holds for this model, this data and these settings only."
     if not reasons:
         return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
-                f'method is better than another, one of {1 / comparison.alpha:.0f} such sweeps would still say '
+                f'method is better than another, at most one of {1 / comparison.alpha:.0f} such sweeps would say '
                 f'"better". {holds}')
     return f"Not sure: {'; '.join(reasons)}. {holds}"
 

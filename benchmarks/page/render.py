@@ -55,8 +55,8 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
         style=Markup(page_style() + (HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script),
         hash=_hash(script), models=models, data=data, paint=paint, methods=[member.label for member in members],
         budget=budget_words(complete) or "not the same for all", finished=_finished(table, results), table=table,
-        alarms=_alarms(table), best=table.best, figure=_title(table.figure), meaning=meanings.of(table.figure or ""),
-        head=_first(table, drawn, paint),
+        alarms=_alarms(table, drawn), best=table.best, figure=_title(table.figure),
+        meaning=meanings.of(table.figure or ""), head=_first(table, drawn, paint),
         charts=_charts(table, drawn, paint), columns=_columns(table), cells=_cells(table), matrix=_matrix(table),
         compared=_compared(table), pairs=_sorted(table.pairs)[:PAIRS], more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
@@ -189,7 +189,7 @@ def _best_of(row: Row, first: str | None) -> list[dict]:
     return sorted(curve, key=lambda point: (point["figure"] != first, point["figure"], point["n"]))
 
 
-def _alarms(table: Table) -> list[str]:
+def _alarms(table: Table, members: Sequence[Member]) -> list[str]:
     """What a reader must not miss."""
     lost: dict[str, list[str]] = {}
     for row in table.rows:
@@ -203,7 +203,9 @@ def _alarms(table: Table) -> list[str]:
         shares = " to ".join(dict.fromkeys(f"{choose(cut.values()):.0%}" for choose in (min, max)))
         found.append(f"{listed(list(cut))}: only {shares} of the answers ended before the limit of their length; the "
                      "others were judged as they were cut.")
-    return found + [note for note in table.notes if isinstance(note, Alarm)]
+    if cut_texts := runs.truncated(members):
+        found.append(f"Texts of the data were cut to fit model.max_length: {listed(cut_texts)}.")
+    return found + [note for note in table.notes if isinstance(note, Alarm) and not note.startswith("Data")]
 
 
 def _columns(table: Table) -> list[tuple[str, str]]:

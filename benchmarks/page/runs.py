@@ -289,11 +289,22 @@ def counted(members: Sequence[Member]) -> list[tuple[str, dict[str, str]]]:
     """What was read and left out, by the rows that it was read for."""
     said: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for member in members:
-        for run in member.runs:
-            told = _counts(run.raw.get("data") or {})
-            if told and member.label not in (rows := said.setdefault(tuple(told.items()), [])):
-                rows.append(member.label)
+        found = [_counts(run.raw.get("data") or {}) for run in member.runs]
+        told = {name: " or ".join(dict.fromkeys(one[name] for one in found if name in one))
+                for one in found for name in one}
+        if told:
+            said.setdefault(tuple(told.items()), []).append(member.label)
     return [("all methods" if len(said) == 1 else listed(labels), dict(told)) for told, labels in said.items()]
+
+
+def truncated(members: Sequence[Member]) -> list[str]:
+    """By row how many texts were cut to fit, where any were; of several seeds the range."""
+    found = []
+    for member in members:
+        cut = [run.data.get("truncated") or 0 for run in member.runs]
+        if any(cut):
+            found.append(f"{member.label} " + " to ".join(dict.fromkeys(f"{choose(cut):,}" for choose in (min, max))))
+    return found
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, str]:

@@ -28,8 +28,8 @@ def test_one_that_beats_all_is_taken_with_its_cost_and_what_it_holds_for(tmp_pat
     assert found.take == "Take ppo: by gold reward it is better than each of the others."
     assert found.cost == ("ppo cost 30 seconds, the stages it stands on included: 3 times the cheapest, sft "
                           "(10 seconds).")
-    assert found.doubt == ('As sure as 5 seeds and 48 prompts make it: where no method is better than another, one of '
-                           '20 such sweeps would still say "better". In any case it holds for this model, this data '
+    assert found.doubt == ('As sure as 5 seeds and 48 prompts make it: where no method is better than another, at most '
+                           'one of 20 such sweeps would say "better". In any case it holds for this model, this data '
                            'and these settings only.')
 
 

@@ -227,6 +227,20 @@ def test_rows_of_one_alarm_share_a_line(tmp_path):
         "they were cut."]
 
 
+def test_texts_that_were_cut_are_one_alarm_and_counted(tmp_path):
+    cut = [result(name, seed, data={"read": 500, "kept": 491, "dropped": {"empty response": 9}, "truncated": count})
+           for name, seed, count in (("dpo", 0, 40), ("dpo", 1, 12), ("sft", 0, 0), ("sft", 1, 0))]
+    publish(collect([save(tmp_path, *cut)]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    alarms = re.search(r'<div class="alarm".*?</div>', text, re.S)
+    told = "Texts of the data were cut to fit model.max_length: dpo 12 to 40."
+    assert re.findall("<li>(.*?)</li>", alarms[0]) == [told]
+    table = re.search(r"<h2>The data</h2>.*?</table>", text, re.S)[0]
+    assert [re.findall(r'<t[hd][^>]*>([^<]*)<', row) for row in re.findall("<tr>(.*?)</tr>", table, re.S)] == [
+        ["read for", "rows read", "records kept", "dropped, and why", "truncated"],
+        ["dpo", "500", "491", "9 empty response", "40 or 12"], ["sft", "500", "491", "9 empty response", "0"]]
+
+
 def many(folder, rows=80, seeds=5):
     """400 runs, each with samples."""
     generator = np.random.default_rng(0)
