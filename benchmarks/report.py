@@ -103,7 +103,7 @@ class TableCallback(Callback):
 
 
 def conclude(folder: Path) -> None:
-    """The table and the report of a sweep's folder, whatever is there; Ctrl-C does not reach it."""
+    """The table and the report of a sweep's folder, whatever is there; neither Ctrl-C nor a kill reaches it."""
     global exit_code
     before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
     with _uninterrupted():
@@ -116,15 +116,17 @@ def conclude(folder: Path) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
+    ends = (signal.SIGINT, signal.SIGTERM)
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = [signal.signal(one, signal.SIG_IGN) for one in ends]
     except ValueError:  # not the main thread, which no interrupt reaches
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, earlier in zip(ends, before):
+            signal.signal(one, earlier)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
