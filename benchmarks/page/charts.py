@@ -255,8 +255,10 @@ def _colour(colours: Mapping[str, str], column: str, legend: alt.Legend | None =
 def _svg(chart: Any, size: tuple[int, int] | None = (WIDTH, HEIGHT)) -> str:
     chart = chart.properties(width=size[0], height=size[1]) if size else chart
     text = dict(labelColor="currentColor", titleColor="currentColor", labelFontSize=12, titleFontSize=12)
-    chart = chart.configure(font="system-ui, sans-serif", background="transparent").configure_axis(
+    chart = chart.configure(
+        font="system-ui, sans-serif", background="transparent", padding={"left": 16, "right": 8, "top": 4, "bottom": 4},
+    ).configure_axis(
         **text, titleFontWeight="normal", gridColor="var(--rule)", domainColor="var(--rule)", tickColor="var(--rule)",
     ).configure_axisY(titlePadding=12).configure_legend(
-        labelColor="currentColor", labelFontSize=12, symbolType="square").configure_view(stroke=None)
+        labelColor="currentColor", labelFontSize=12, symbolType="square", columnPadding=24).configure_view(stroke=None)
     return vl_convert.vegalite_to_svg(chart.to_json())
