@@ -187,13 +187,17 @@ def test_what_diverged_is_told_from_what_failed(tmp_path, message, diverged):
 
 
 def test_all_failed_is_still_a_table(tmp_path):
-    texts = written(tmp_path, failed("ppo"), failed("dpo"))
+    texts = written(tmp_path, failed("ppo"), failed("dpo", message="another"))
     assert texts["md"].startswith("No method can be recommended: no run has finished. What the methods cost was not "
                                   "measured. Every run failed or was stopped; the notes say how.\n\n"
                                   "Nothing was compared. Of 1 run of ppo, 1 failed; it has no figures. "
                                   "Of 1 run of dpo, 1 failed; it has no figures.\n\n"
                                   "| algorithm | runs |\n| :--- | ---: |\n| ppo | 0 of 1 (1 failed) |\n")
     assert "Held equal" not in texts["md"] and "interval" not in texts["md"]
+    told = "No run ended: both failed for one reason. x.jsonl:3: chosen: found none; fix: correct the row or drop it"
+    runs = [failed(name, message="x.jsonl:3: chosen: found none; fix: correct the row\nor drop it") for name in "ab"]
+    assert f"\n\n{told}" in written(tmp_path / "alike", *runs)["md"]
+    assert "one reason" not in written(tmp_path / "some", *runs, SFT)["md"]
 
 
 def test_budgets_data_and_origins_are_named(tmp_path):
