@@ -82,7 +82,8 @@ def work(config: DictConfig) -> None:
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         if state.mode == RunMode.MULTIRUN:
-            failed(folder, name, config, overrides, Stopped(str(stop) or "stopped before it was done"))
+            loaded = "torch" in sys.modules  # its import ends the process where an earlier one was interrupted
+            failed(folder, name, config, overrides, Stopped(str(stop) or "stopped before it was done"), ran=loaded)
         raise SystemExit(130) from None
     except Exception as error:  # every failure of a sweep's job becomes a row of its table
         if state.mode == RunMode.MULTIRUN:

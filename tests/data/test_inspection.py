@@ -171,6 +171,13 @@ def test_outliers_by_hand():
     assert summary([], str) is None
 
 
+def test_where_most_values_are_equal_not_all_others_are_outliers():
+    """4 of 20 differ by a word or two: the quartiles are both 7, and the fences 7 ± 3 · 0.7."""
+    found = summary([6, *[7] * 15, 8, 9, 9, 40], str)
+    assert (found["p25"], found["p75"]) == (7, 7)
+    assert found["outliers"]["first"] == [{"at": "19", "value": 40}]
+
+
 def test_only_the_first_outliers_are_named():
     found = summary([5] * 100 + [50] * 7, str)
     assert found["outliers"]["count"] == 7
@@ -401,6 +408,24 @@ def test_a_cut_text_says_so_on_the_page():
     found = inspect(data(prompts=[Record("x" * 12345, [])]))
     assert "… cut; 12,345 characters in all" in page(found, "t")
     assert "cut;" not in page(inspect(data(prompts=[Record("x", [])])), "t")
+
+
+def test_the_page_says_where_it_is_from_and_begins_with_open_examples():
+    records = [Record(f"prompt {i}", ["a b"], None, at(i + 1, f"/data/long/way/{'ab'[i % 2]}.jsonl")) for i in range(6)]
+    report = LoadReport(layouts={"/data/long/way/a.jsonl": "{prompt}", "/data/long/way/b.jsonl": "{prompt}"})
+    made = {"Source": "way", "Command": "python run.py task=inspect"}
+    html = page(inspect(data(report, prompts=records)), "t", made)
+    shown = Page.of(html).text
+    places = [shown.index(one) for one in (*made, made["Command"], "Examples", "example ", "Reading", "Sets")]
+    assert places == sorted(places)
+    assert html.count("<details open>") == html.count("<summary>example") == 5
+    assert shown.count("/data/long/way") == 1, "a path is said once, and files by what is below it"
+    assert "below -" not in shown, "what no length can be is no fence"
+
+
+def test_the_pages_share_one_style():
+    from algorithms.common.support.style import page_style
+    assert page_style() in page(inspect(data(prompts=[Record("x", [])])), "t")
 
 
 def test_every_report_field_is_on_the_page():

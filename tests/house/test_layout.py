@@ -205,7 +205,7 @@ def test_nobody_imports_run(path):
 
 @each([ROOT / f"benchmarks/{one}.py"
        for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor",
-                   "verdict_figures", "verdict_tables")])
+                   "advice", "latex", "verdict_figures", "verdict_tables")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")

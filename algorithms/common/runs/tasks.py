@@ -186,7 +186,7 @@ def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -
     data = load(parts["data"], seed(config), folder, mask)
     report = mask.hide(inspect(data, mask.text))
     with results.whole(folder / "data.html") as file:
-        file.write_text(page(report, "Data report"), encoding="utf-8")
+        file.write_text(page(report, "Data report", results.heading(mask, overrides)), encoding="utf-8")
     results.write_json(folder / "data.json", report)
     print(f"{terminal(report)}\n", flush=True)
     more = _conclusions(config, data, store, folder, mask, any(re.match(r"\+*model[=.]", one) for one in overrides))

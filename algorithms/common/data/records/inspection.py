@@ -24,6 +24,7 @@ SPECIFIC = 3                        # words of a response that is looked for in 
 LONGEST = 1000                      # characters shown of one text
 BINS = 24
 FENCE = 3.0                         # outliers lie further than this many interquartile ranges from the middle half
+LEAST_SPREAD = 0.1                  # of the median, which that range counts as at least
 LARGEST = 1e300                     # larger margins count as this one, so that sums and fences of them are finite
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -153,13 +154,14 @@ def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, A
     """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th.
     None for none.
 
-    An outlier lies below q25 − 3·(q75 − q25) or above q75 + 3·(q75 − q25).
+    An outlier lies below q25 − 3·w or above q75 + 3·w, where w is q75 − q25, but at least a tenth of the median: where
+    nearly all values are equal, a little more is nothing odd.
     """
     values = np.asarray(values)
     if not len(values):
         return None
     quantiles = dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist()))
-    reach = FENCE * (quantiles["p75"] - quantiles["p25"])
+    reach = FENCE * max(quantiles["p75"] - quantiles["p25"], LEAST_SPREAD * abs(quantiles["median"]))
     low, high = quantiles["p25"] - reach, quantiles["p75"] + reach
     outside = np.flatnonzero((values < low) | (values > high))
     return {"n": len(values), "mean": float(values.mean()), **quantiles, "histogram": _histogram(values, quantiles),
