@@ -55,6 +55,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
         log.warning("%s", trial.WARNING)
     head = results.header(name, chosen.seed, mask, overrides)
     bench, auditor = opened(chosen, mask, store, folder)
+    if chosen.labels is not None:
+        bench.relabel(chosen.labels.labelled(bench))
+        bench.checked(chosen.algorithm)
     data = bench.data
     stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
     foretell(stages)
@@ -89,7 +92,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
               "samples": chosen.eval.samples,
               "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
               "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
-              "auditor": auditor.told() if audits else None}
+              "auditor": auditor.told() if audits else None,
+              "labels": data.labelling and data.labelling.told}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
         preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
@@ -119,6 +123,8 @@ def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Be
     from .stages import Bench
 
     data = load(chosen.data, chosen.seed, folder, mask)
+    if chosen.labels is not None:
+        data = chosen.labels.asked(data)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
     auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ...algorithm import RewardSource
     from ...support.store import Store
 
+SHARE_OF = {"left": 1.0, "tie": 0.5, "right": 0.0}
+
 
 class Court(Protocol):
     """What a judge may use of the runs that it judges."""
@@ -58,6 +60,17 @@ class Judge:
                for pair in alike for order in self.orders]
         if apart:
             yield from self.judge(apart, court)
+
+    def shares(self, pairs: Sequence[Pair], court: Court) -> Iterator[tuple[Pair, list[float | None]]]:
+        """How much of its preference the left answer of each pair has in each of its orders, as they are found: by its
+        verdicts 1, ½ for a tie or 0; None where an order has no verdict. A pair without any is not there."""
+        asked = {(pair.prompt_id, pair.sample): pair for pair in pairs}
+        for found in self.judge(pairs, court):
+            told: dict[tuple, dict[str, float | None]] = {}
+            for one in found:
+                told.setdefault((one.prompt_id, one.sample), {})[one.order] = SHARE_OF.get(one.outcome)
+            for key, by_order in told.items():
+                yield asked[key], [by_order.get(order) for order in self.orders]
 
     def verdict(self, pair: Pair, outcome: str, order: str, raw: str | None = None, **scores: float) -> Verdict:
         """Its verdict on a pair, given now."""
