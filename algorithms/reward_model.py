@@ -32,12 +32,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from .common.algorithm import Algorithm, Context, Loss, RewardSource, Term
+from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
 from .common.data.soft_labels import check_probabilities
 from .common.data.template import Example
 from .common.models.export import load_role, scoring_digest, scoring_folder
-from .common.models.model import ModelConfig, Models
+from .common.models.model import Models
 from .common.models.sampling import Sampling, sample
 from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
 from .common.support.errors import ConfigError, TrainingError
@@ -138,8 +138,9 @@ class ResponseModel(Algorithm):
         if self.start is not None:
             load_role(models, self.role, scoring_folder(self.start, START, self.outputs))
 
-    def check(self, source: RewardSource | None, model: ModelConfig) -> None:
-        self.content()
+    def check_records(self, records: Records, key: str) -> None:
+        if self.start is not None:
+            scoring_folder(self.start, f"{key}.start", self.outputs)
 
     def content(self) -> dict[str, list[str]]:
         return {} if self.start is None else {"start": scoring_digest(self.start, START, self.outputs)}
@@ -194,6 +195,7 @@ class RewardModel(ResponseModel):
                               "algorithm.view=pairs algorithm.margin=0")
 
     def check_records(self, records: Records, key: str) -> None:
+        super().check_records(records, key)
         if self.soft_labels:
             check_probabilities(records, key)
 
@@ -248,6 +250,7 @@ class RatingModel(ResponseModel):
         return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
 
     def check_records(self, records: Records, key: str) -> None:
+        super().check_records(records, key)
         found = sorted({score for scores in records.column("scores") for score in scores or ()})
         allowed = range(self.lowest, self.lowest + self.bins)
         if not found or all(score in allowed for score in found):
