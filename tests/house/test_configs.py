@@ -26,7 +26,9 @@ OPTIONAL_GROUPS = ("experiment", "debug")
 COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
             # what only a user can know
             "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent",
-            "judge.model.name": "some/model", "judge.model": "some/model"}
+            "judge.model.name": "some/model", "judge.model": "some/model", "labels.judge.model.name": "some/model",
+            "reward.run": "outputs/some", "reward.sources.safety.run": "outputs/some"}
+PLACES = {"scale": "scale@_global_", "votes": "+votes@data.votes"}  # of groups that are no key of the config
 
 
 def complete(*overrides: str) -> DictConfig:
@@ -38,7 +40,7 @@ def complete(*overrides: str) -> DictConfig:
 
 
 def override(group: str, choice: str) -> str:
-    return f"{group}@_global_={choice}" if group == "scale" else f"{group}={choice}"
+    return f"{PLACES.get(group, group)}={choice}"
 
 
 def objects(node, path=""):
@@ -63,7 +65,7 @@ def inherited(path: Path) -> list[Path]:
 
 
 def node_of(group: str, choice: str) -> DictConfig:
-    return (composed_alone(group, choice) if group in ("data", "recipe", "trainer")
+    return (composed_alone(group, choice) if group in ("data", "recipe", "trainer", "votes")
             else composed(override(group, choice))[group.split("/")[0]])
 
 
@@ -81,7 +83,8 @@ def preset(group: str, choice: str) -> bool:
 @pytest.mark.parametrize("group, choice", [
     pytest.param(*item, marks=[pytest.mark.slow] if preset(*item) else []) for item in EVERY_CHOICE])
 def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice):
-    chosen = settings(complete(override(group, choice)))
+    on = ["data=file"] if group == "votes" else []
+    chosen = settings(complete(*on, override(group, choice)))
     assert isinstance(chosen.algorithm, Algorithm)
 
 

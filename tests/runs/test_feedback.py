@@ -25,7 +25,7 @@ from algorithms.dpo import DPO, IPO, dpo_loss
 from algorithms.ppo import PPO
 from algorithms.reward_model import RewardModel, pairwise_loss, soft_pairwise_loss
 from algorithms.sft import SFT
-from command_line import composed
+from command_line import MICRO_DPO, composed, invoke
 from stage_setup import MODEL, RECIPE, make_bench, make_data
 
 ORDERS = ("left_first", "right_first")
@@ -150,7 +150,7 @@ def test_what_is_told_of_the_judge(tmp_path):
     data = make_data()
     data.preferences = Records.from_list([Record(f"Q{i}", list(pair), [1.0, 0.0]) for i, pair in enumerate(texts)])
     told = labelled(tmp_path, feedback(), data).data.labelling.told
-    assert (told["pairs"], told["questions"], told["unlabelled"]) == (3, 6, 0)
+    assert (told["pairs"], told["questions"], told["unlabelled"], told["tied"]) == (3, 6, 0, 1)
     # shares .95 (1 and .85), .55 (.65 and .45), .5 (.6 and .4)
     assert told["consistent"]["mean"] == pytest.approx(1 / 3) and told["first"]["mean"] == pytest.approx(2.5 / 3)
     # the mean of the last is no preference: half a hit
@@ -319,6 +319,22 @@ def test_the_config_has_the_classes_defaults_and_a_choice_of_judges():
     asked = composed("labels=judge", "judge@labels.judge=openai", "labels.judge.model=m")
     assert build(asked, ("labels",))["labels"].judge.model == "m"
     assert settings(composed()).labels is None and settings(asked).labels.judge.model == "m"
+
+
+def test_a_run_on_a_judges_labels(tmp_path):
+    """One command: labels, the reference, the method; what is told and what it cost. A plan asks nothing."""
+    judge = ["labels=judge", f"labels.judge.model.name={MODEL.name}", "labels.judge.model.precision=fp32",
+             "labels.judge.model.max_length=400", "algorithm.soft_labels=true", f"stages.folder={tmp_path}/stages"]
+    planned = invoke("task=plan", *MICRO_DPO, *judge, f"hydra.run.dir={tmp_path}/plan")
+    assert planned.status == 0 and not list((tmp_path / "stages").glob("labels-*")), planned.err
+    assert "pairs of answers, in both orders; what that takes is not in this plan" in planned.out
+    ended = invoke(*MICRO_DPO, *judge, f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 0, ended.err
+    told = json.loads((tmp_path / "run/result.json").read_text(encoding="utf-8"))
+    assert told["labels"]["questions"] == 2 * told["labels"]["pairs"] > 0 and told["labels"]["agrees"] is not None
+    assert told["cost"]["labels"] == 0 and told["cost"]["seconds"] > told["cost"]["stages"]["labels"]["seconds"] > 0
+    refused = invoke(*MICRO_DPO, *judge, "algorithm.soft_labels=false", f"hydra.run.dir={tmp_path}/other")
+    assert refused.status == 2 and "fix: algorithm.soft_labels=true" in refused.err
 
 
 def test_candidates_without_a_judgement_are_read_for_it(tmp_path):

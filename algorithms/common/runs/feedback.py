@@ -27,6 +27,7 @@ from ..evaluation.inference.judging import both_orders
 from ..evaluation.verdicts import Judge, Pair
 from ..evaluation.verdicts.asking import LABELS, TOLD, Court, ask
 from ..evaluation.verdicts.rates import PAIR, quality
+from ..models.precision import pick_device
 from ..support.digests import content_hash
 from ..support.errors import ConfigError, UserError
 from ..support.provenance import code_of, versions
@@ -63,6 +64,7 @@ class AIFeedback:
     def asked(self, data: DataSets) -> DataSets:
         """The data with every two responses to one prompt as a comparison without its label, which is to come: nothing
         of people's is left in what is trained on. ConfigError where there are none."""
+        self.judge.check()
         pairs = Records.from_list(self._pairs(data))
         if not len(pairs):
             raise ConfigError("data: found no two responses to one prompt; expected some for labels=judge to compare; "
@@ -80,21 +82,24 @@ class AIFeedback:
                             # an order for now: what would be refused of comparisons is refused before they are judged
                             yield replace(pair, scores=[1.0, 0.0], meta={**pair.meta, "judgements": 0, "own": own})
 
+    def foretell(self, data: DataSets) -> str:
+        """What is to be asked, in words."""
+        return f"{self.judge.name} compares {len(data.preferences):,} pairs of answers, in both orders"
+
     def labelled(self, bench: Bench) -> DataSets:
         """The bench's data with the judge's labels, kept or made. UserError where a judge gave up."""
-        self.judge.check()
         records = list(bench.data.preferences)
         pairs = [pair_of(index, record) for index, record in enumerate(records)]
         description = bench.hide({
             "judge": self.judge.name, "pairs": content_hash([[one.prompt, one.left_response, one.right_response]
                                                              for one in pairs]),
-            "code": code_of(type(self.judge), ask), "versions": versions()})
+            "device": pick_device().type, "code": code_of(type(self.judge), ask), "versions": versions()})
 
         def build(target: Path, work: Path) -> None:
             with bench.memory("labels"):
-                ask(self.judge, pairs, Court(bench.store, bench.seed, bench.trainer.mixed_precision), target, work)
+                # its own precision alone: in bf16 two orders often cancel to exactly ½
+                ask(self.judge, pairs, Court(bench.store, bench.seed, "no"), target, work)
 
-        log.info("labels: %s compares %d pairs, in both orders", self.judge.name, len(pairs))
         folder = bench.store.get("labels", description, build, "labels", ("judge",))
         shares = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
@@ -159,7 +164,7 @@ def _told(judge: str, records: list[Record], shares: list[list[float | None]]) -
     known = quality(frame)
     figures = {"consistent": known.consistent, "first": known.first, "agrees": agrees}
     return {"judge": judge, "pairs": len(records), "questions": 2 * len(records),
-            "unlabelled": int(frame["win"].isna().sum()), "verdict": known.verdict,
+            "unlabelled": int(frame["win"].isna().sum()), "tied": int((label == 0).sum()), "verdict": known.verdict,
             **{name: one and {"mean": one.mean, "low": one.low, "high": one.high} for name, one in figures.items()}}
 
 
@@ -170,5 +175,7 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
     for name, text in words.items():
         if one := told[name]:
             yield f"{text} {one['mean']:.1%} [{one['low']:.1%}, {one['high']:.1%}] of the pairs"
+    if told["tied"]:
+        yield f"{told['tied']} of {told['pairs']} pairs are a tie, from which comparisons teach nothing"
     if told["unlabelled"]:
         yield f"{told['unlabelled']} of {told['pairs']} pairs have no label, and are left out"

@@ -56,6 +56,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     head = results.header(name, chosen.seed, mask, overrides)
     bench, auditor = opened(chosen, mask, store, folder)
     if chosen.labels is not None:
+        log.info("labels: %s", chosen.labels.foretell(bench.data))
         bench.relabel(chosen.labels.labelled(bench))
         bench.checked(chosen.algorithm)
     data = bench.data
