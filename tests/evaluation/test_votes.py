@@ -90,6 +90,13 @@ def test_strengths_are_those_of_an_independent_fit():
     assert log_strengths(pairs, won, 5, prior) == pytest.approx(np.r_[0, expected], abs=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 100, 10000])
+def test_strengths_of_a_chain_that_nobody_broke_are_finite_and_in_order(count):
+    pairs = [(item, item + 1) for item in range(8)] * count
+    found = log_strengths(pairs, np.ones(len(pairs)), 9, prior=0.3)
+    assert np.isfinite(found).all() and (np.diff(found) < 0).all()
+
+
 def test_scores_by_hand():
     strengths = np.array([2.0, 0.0, -2.0])
     assert z_scores(strengths) == approx([math.sqrt(1.5), 0, -math.sqrt(1.5)])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.records import Record, Records
+from ..data.records import Record, Records, prompt_hash
 from ..support.checks import POSITIVE, at_least, one_of, require
 from ..support.errors import ConfigError
 from ..support.seeds import permutation
@@ -57,7 +57,7 @@ class Strengths:
         groups = sorted(np.split(order, starts[1:]), key=lambda group: group[0]) if len(order) else []
         votes = prompts = 0
         for group in groups:
-            found = list(records.select(group))
+            found = [records[index] for index in group.tolist()]
             judged = [record for record in found if record.scores is not None and record.responses]
             if any(len(record.responses) == 1 for record in judged):
                 raise ConfigError("data.votes: found single responses with scores; expected comparisons of two or more "
@@ -73,7 +73,7 @@ class Strengths:
     def record(self, judged: list[Record]) -> Record | None:
         """All responses of a prompt's records, each text once, with their scores; None of no comparison."""
         places: dict[str, int] = {}
-        first, extras, pairs, won = None, [], [], []
+        extras, pairs, won = [], [], []
         for record in judged:
             for index, response in enumerate(record.responses):
                 if response not in places:
@@ -84,19 +84,22 @@ class Strengths:
                     if response != other:
                         pairs.append((places[response], places[other]))
                         won.append(0.5 if score == against else float(score > against))
-            first = first or record
-        if first is None or not pairs:
+        if not pairs:
             return None
-        strengths = self.log_odds(np.array(pairs), np.array(won), len(places), first.key)
+        prompt = judged[0].prompt
+        strengths = self.log_odds(np.array(pairs), np.array(won), len(places), str(prompt_hash(prompt)))
         scores = SCALES[self.scores](strengths, self.bins)
-        return Record(first.prompt, list(places), [float(f"{score:.9g}") for score in scores],
-                      {**first.meta, **_lines(judged), "judgements": len(pairs)}, extras if any(extras) else None)
+        return Record(prompt, list(places), [float(f"{score:.9g}") for score in scores],
+                      {**_meta(judged), "judgements": len(pairs)}, extras if any(extras) else None)
 
 
-def _lines(judged: list[Record]) -> dict[str, Any]:
-    """Where the votes stood."""
-    lines = [line for record in judged for line in record.meta.get("lines", [record.meta.get("line")])]
-    return {"lines": lines} if None not in lines else {}
+def _meta(judged: list[Record]) -> dict[str, Any]:
+    """The first record's, with the lines of all votes of its file."""
+    meta = {key: value for key, value in judged[0].meta.items() if key != "response_lines"}
+    if "line" in meta:
+        of_file = [record.meta for record in judged if record.meta.get("source") == meta.get("source")]
+        meta["lines"] = [line for one in of_file for line in one.get("lines", [one["line"]])]
+    return meta
 
 
 @dataclass
