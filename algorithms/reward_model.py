@@ -25,6 +25,7 @@ reward, here the reward is the expected rating, which is no draw.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -46,6 +47,7 @@ from .common.support.seeds import derive, permutation
 if TYPE_CHECKING:
     from .common.data.records import Records
 
+log = logging.getLogger(__name__)
 MOST_BINS = 100  # of a scale that is proposed
 START = "algorithm.start"
 
@@ -136,6 +138,7 @@ class ResponseModel(Algorithm):
         super().add_roles(models, seed)
         models.role(self.role).add_scalar_head(self.outputs, seed=seed)
         if self.start is not None:
+            log.warning("the reward model begins as that of %s, whose cost and labels are not charged here", self.start)
             load_role(models, self.role, scoring_folder(self.start, START, self.outputs))
 
     def check_records(self, records: Records, key: str) -> None:
