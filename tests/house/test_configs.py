@@ -261,7 +261,7 @@ def refused(*overrides: str) -> str:
 
 @pytest.mark.parametrize("override, message", [
     ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, "
-     "length_normalized, needs, sft_coef, view"),
+     "length_normalized, needs, sft_coef, soft_labels, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
     ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("algorithm.beta=abc", "algorithm.beta: found 'abc' (str); expected float"),
@@ -326,7 +326,7 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 @pytest.mark.parametrize("overrides, messages", [
     (["algorithm.betta=1"], ["algorithm.betta: found no such key; did you mean beta? expected one of beta, "
-                             "label_smoothing, length_normalized, needs, sft_coef, view"]),
+                             "label_smoothing, length_normalized, needs, sft_coef, soft_labels, view"]),
     (["algorithm=dppo"], [f"algorithm: found 'dppo'; did you mean ppo? expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
@@ -337,12 +337,13 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
     (["algoritm=dpo"],
      ["algoritm: found no such key; did you mean algorithm? expected one of "
-      + ", ".join(sorted({*TOP} - {"judge", "tune"}))]),
+      + ", ".join(sorted({*TOP} - {"judge", "labels", "tune"}))]),
     (["data=fil"], [f"data: found 'fil'; did you mean file? expected one of {', '.join(choices('data'))}"]),
     (["experiment=compar"],
      [f"experiment: found 'compar'; did you mean compare? expected one of {', '.join(choices('experiment'))}"]),
     (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
                          f"; fix: judge={choices('judge')[0]}"]),
+    (["labels.soft=false"], ["labels.soft: found no labels chosen; expected one of judge; fix: labels=judge"]),
     (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"],
      ["algorithm.beta: found no such key; expected one of needs, packing, "
                                                          "train_on_prompt, turns, view (with algorithm=sft)"]),
