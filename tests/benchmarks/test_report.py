@@ -184,12 +184,16 @@ def test_what_diverged_is_told_from_what_failed(tmp_path, message, diverged):
 
 
 def test_all_failed_is_still_a_table(tmp_path):
-    texts = written(tmp_path, failed("ppo"), failed("dpo"))
+    texts = written(tmp_path, failed("ppo"), failed("dpo", message="another"))
     assert texts["md"].startswith(
         "Nothing was compared. Of 1 run of ppo, 1 failed; it has no figures. "
         "Of 1 run of dpo, 1 failed; it has no figures.\n\n"
         "| algorithm | runs |\n| :--- | ---: |\n| ppo | 0 of 1 (1 failed) |\n")
     assert "Held equal" not in texts["md"] and "interval" not in texts["md"]
+    told = "No run ended: both failed for one reason. x.jsonl:3: chosen: found none; fix: correct the row or drop it"
+    runs = [failed(name, message="x.jsonl:3: chosen: found none; fix: correct the row\nor drop it") for name in "ab"]
+    assert written(tmp_path / "alike", *runs)["md"].startswith(told)
+    assert "one reason" not in written(tmp_path / "some", *runs, SFT)["md"]
 
 
 def test_budgets_data_and_origins_are_named(tmp_path):

@@ -10,8 +10,8 @@ from torch import nn
 
 from algorithms.common.data.batches import collate
 from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models import role as role_module
 from algorithms.common.models import precision
+from algorithms.common.models import role as role_module
 from algorithms.common.models.model import (
     Lora,
     ModelConfig,

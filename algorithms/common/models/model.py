@@ -90,9 +90,6 @@ class ModelConfig:
         if self.chat_template is not None and not Path(self.chat_template).is_file():
             raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; "
                               "fix: give its path")
-        if self.lora is None and self.precision == "nf4":
-            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
-                              "trained; fix: model.precision=bf16 or fp32, or keep model.lora")
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""

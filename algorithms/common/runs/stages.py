@@ -118,6 +118,9 @@ class Bench(Material):
                               f"expected 0 for {type(algorithm).__name__}, which compares log-probabilities that "
                               "dropout would blur; fix: model.lora.dropout=0")
         algorithm.check(self._source(algorithm), self.model)
+        if trains and self.model.lora is None and self.model.precision == "nf4":
+            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
+                              "trained; fix: model.precision=fp32, or keep model.lora")
         if trains and self.model.lora is None and self.model.precision == "bf16":
             raise ConfigError("model.precision: found bf16 with model.lora null; "
                               "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
