@@ -286,6 +286,10 @@ def test_a_local_judge_gives_the_shares_that_its_verdicts_round(tmp_path):
     assert len(told) == 20 and len(records) == 10
     for record, raw in zip(records, told[::2]):
         assert f"both orders {record.scores[0]:.4f}" in raw
+    short = AIFeedback(dataclasses.replace(judge, model=dataclasses.replace(judge.model, max_length=100,
+                                                                            max_prompt_length=1)))
+    with pytest.raises(UserError, match="a larger labels.judge.model.max_length"):     # nothing kept stands for it
+        short.labelled(bench)
     with_long = dataclasses.replace(pairs[0], prompt="very " * 500)
     assert [shares for _, shares in judge.shares([with_long], court)] == [[None, None]]
 

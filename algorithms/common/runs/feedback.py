@@ -91,7 +91,8 @@ class AIFeedback:
         records = list(bench.data.preferences)
         pairs = [pair_of(index, record) for index, record in enumerate(records)]
         description = bench.hide({
-            "judge": self.judge.name, "pairs": content_hash([[one.prompt, one.left_response, one.right_response]
+            "judge": self.judge.name, "room": self.judge.room,
+            "pairs": content_hash([[one.prompt, one.left_response, one.right_response]
                                                              for one in pairs]),
             "device": pick_device().type, "code": code_of(type(self.judge), ask), "versions": versions()})
 

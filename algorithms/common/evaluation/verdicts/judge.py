@@ -45,6 +45,11 @@ class Judge:
         """What its verdicts and columns are called: two judges that may differ have names that do."""
         raise NotImplementedError
 
+    @property
+    def room(self) -> int | None:
+        """Tokens that a question may have, longer ones getting no verdict; None where that is not its to say."""
+        return None
+
     def check(self) -> None:
         """ConfigError where it cannot judge; asked before any weights load. Default: nothing is refused."""
 

@@ -70,6 +70,10 @@ class LocalJudge(Judge):
                    "arguments": plain(self.model.template_arguments), "precision": self.model.precision}
         return f"{Path(self.model.name).name}-{content_hash(decides)[:6]}@{self.prompt}"
 
+    @property
+    def room(self) -> int:
+        return self.model.max_length
+
     def answered(self, kept: Verdict) -> bool:
         """A question that was too long is asked once there is more room: it is never cut, so that nothing else of a
         verdict depends on how much there is."""
