@@ -4,8 +4,9 @@ Keeps    the loss of eq. 7; sequence log-probabilities summed over the response 
          supervised policy, which is also where training starts.
 Changes  the reference's log-probabilities come from the store (the same numbers, no second forward pass per step);
          both responses of a pair share their prompt's row; label smoothing by option (``label_smoothing``, off by
-         default; Mitchell 2023, conservative DPO); by option the chosen response's likelihood beside it (``sft_coef``,
-         off by default; RPO, Pang et al. 2024, arXiv 2404.19733), or log-probabilities averaged over tokens
+         default; Mitchell 2023, conservative DPO), of each label its own where labels are probabilities
+         (``soft_labels``, off by default); by option the chosen response's likelihood beside it (``sft_coef``, off by
+         default; RPO, Pang et al. 2024, arXiv 2404.19733), or log-probabilities averaged over tokens
          (``length_normalized``, off by default; Lambert et al. 2024, Tülu 3, arXiv 2411.15124, who take β = 5).
 Drops    RMSprop; the optimiser is the trainer's choice.
 
@@ -17,7 +18,7 @@ no reference in it, a margin δ for 1 and a likelihood term beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,16 +26,21 @@ from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
 from .common.data.batches import Batch
+from .common.data.soft_labels import check_probabilities
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
 from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
+from .common.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .common.data.records import Records
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float,
-             label_smoothing: float = 0.0) -> Tensor:
+             label_smoothing: float | Tensor = 0.0) -> Tensor:
     """Eq. 7, from summed log-probabilities in nats, each (B,) → (B,). Label smoothing e: a label is wrong with
-    probability e.
+    probability e, one for all or (B,) of their own.
     """
     h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
     return -(1 - label_smoothing) * logsigmoid(beta * h) - label_smoothing * logsigmoid(-beta * h)
@@ -66,8 +72,8 @@ class LogRatioLoss(Algorithm):
         require(self, "algorithm", beta=POSITIVE)
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
 
-    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
-        """(B, 2) log-probabilities of (chosen, rejected) under policy and reference → (B,)."""
+    def objective(self, logps: Tensor, refs: Tensor, scores: Tensor) -> Tensor:
+        """(B, 2) log-probabilities of (chosen, rejected) under policy and reference, and their scores → (B,)."""
         raise NotImplementedError
 
     def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
@@ -78,7 +84,7 @@ class LogRatioLoss(Algorithm):
         sums = models.policy.response_logprobs(batch)  # (B, 2)
         logps = self.log_likelihood(sums, batch)  # (B, 2)
         refs = self.log_likelihood(models.reference.response_logprobs(batch), batch)  # (B, 2)
-        losses = self.objective(logps, refs)  # (B,)
+        losses = self.objective(logps, refs, batch.scores)  # (B,)
         rewards = self.beta * (logps - refs)  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
         return Loss({"policy": Term(losses.sum()), **self.beside(sums, batch)}, {
             **pair_metrics(rewards, logps),
@@ -99,15 +105,24 @@ class LogRatioLoss(Algorithm):
 @dataclass
 class DPO(LogRatioLoss):
     label_smoothing: float = 0.0  # probability that a label is wrong
+    soft_labels: bool = False  # a pair's scores are probabilities: each label has a smoothing of its own
     length_normalized: bool = False  # log-probabilities averaged over tokens, in place of their sums
     sft_coef: float = 0.0  # α of RPO: weight of the chosen response's likelihood, a mean over its tokens; 0: without
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "algorithm", sft_coef=NOT_NEGATIVE, label_smoothing=within("[0, 0.5)"))
+        if self.soft_labels and self.label_smoothing:
+            raise ConfigError(f"algorithm.label_smoothing: found {self.label_smoothing} with soft_labels, which say of "
+                              "each label how likely it is wrong; expected 0; fix: algorithm.label_smoothing=0")
 
-    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
-        return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=self.label_smoothing)
+    def check_records(self, records: Records, key: str) -> None:
+        if self.soft_labels:
+            check_probabilities(records, key)
+
+    def objective(self, logps: Tensor, refs: Tensor, scores: Tensor) -> Tensor:
+        smoothing = scores[:, 1] if self.soft_labels else self.label_smoothing  # P(the rejected one is better)
+        return dpo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta, label_smoothing=smoothing)
 
     def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
         return per_length(logps, batch.mask) if self.length_normalized else logps  # Tülu 3 eq. 6
@@ -130,7 +145,7 @@ class IPO(LogRatioLoss):
     def log_likelihood(self, logps: Tensor, batch: Batch) -> Tensor:
         return per_length(logps, batch.mask)  # averaged over tokens, as its authors ran it
 
-    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
+    def objective(self, logps: Tensor, refs: Tensor, scores: Tensor) -> Tensor:
         return ipo_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)
 
 
@@ -138,5 +153,5 @@ class IPO(LogRatioLoss):
 class Hinge(LogRatioLoss):
     """The hinge loss on the implicit reward's margin."""
 
-    def objective(self, logps: Tensor, refs: Tensor) -> Tensor:
+    def objective(self, logps: Tensor, refs: Tensor, scores: Tensor) -> Tensor:
         return hinge_loss(*logps.unbind(1), *refs.unbind(1), beta=self.beta)

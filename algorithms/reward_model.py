@@ -9,9 +9,13 @@ Changes  all comparisons of a prompt stand in one batch element with ``view: ran
          penalty on rewards away from 0 (``centering``, 0.01 by default; Eisenstein et al. 2023, arXiv 2312.09244;
          InstructGPT has none: 0); by option a margin in proportion to the difference of scores, inside the
          log-sigmoid (``margin``, off by default; Touvron et al. 2023, arXiv 2307.09288, eq. 2, has a constant for
-         each degree of preference); the rewards of reference samples are given mean 0 and standard deviation 1
+         each degree of preference); by option labels that are probabilities (``soft_labels``, off by default; Lee et
+         al. 2023, arXiv 2309.00267); the rewards of reference samples are given mean 0 and standard deviation 1
          (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it; ``normalize_on: null``
          leaves them as they are).
+         By option it begins as a reward model that was trained before on other comparisons, more of them and noisier
+         ones (``start``, off by default): preference-model pretraining (Askell et al. 2021, arXiv 2112.00861, §4; Bai
+         et al. 2022, arXiv 2204.05862).
 Drops    the mixture with a language-modelling loss; the bias that gives demonstrations a mean reward of 0 (here it is
          the reference's samples that have it).
 
@@ -21,6 +25,7 @@ reward, here the reward is the expected rating, which is no draw.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,7 +35,9 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .common.algorithm import Algorithm, Context, Loss, Term
 from .common.data.batches import Batch
+from .common.data.soft_labels import check_probabilities
 from .common.data.template import Example
+from .common.models.export import load_role, scoring_digest, scoring_folder
 from .common.models.model import Models
 from .common.models.sampling import Sampling, sample
 from .common.support.checks import NOT_NEGATIVE, at_least, one_of, require
@@ -40,12 +47,21 @@ from .common.support.seeds import derive, permutation
 if TYPE_CHECKING:
     from .common.data.records import Records
 
+log = logging.getLogger(__name__)
 MOST_BINS = 100  # of a scale that is proposed
+START = "algorithm.start"
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float | None = None) -> Tensor:
     """InstructGPT eq. 1 for K = 2, from rewards, each (B,) → (B,); a margin inside the log-sigmoid (Llama 2)."""
     return -logsigmoid(chosen - rejected - (0 if margin is None else margin))
+
+
+def soft_pairwise_loss(first: Tensor, second: Tensor, probability: Tensor) -> Tensor:
+    """−[p log σ(d) + (1 − p) log σ(−d)], d = r_1 − r_2, where the first is better with probability p; each (B,) → (B,)
+    (Lee et al. 2023, arXiv 2309.00267, §2.2: cross-entropy on a model's own uncertainty).
+    """
+    return probability * pairwise_loss(first, second) + (1 - probability) * pairwise_loss(second, first)
 
 
 def mean_over_pairs(values: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
@@ -92,6 +108,7 @@ class ResponseModel(Algorithm):
 
     normalize_on: int | None = 256  # reference samples whose rewards get mean 0 and std 1; null: raw rewards
     max_new_tokens: int = 56  # of those samples
+    start: str | None = None  # the folder of a run whose reward model it begins as; null: the reference, and a new head
 
     role: ClassVar[str] = "reward"
 
@@ -120,6 +137,16 @@ class ResponseModel(Algorithm):
     def add_roles(self, models: Models, seed: int) -> None:
         super().add_roles(models, seed)
         models.role(self.role).add_scalar_head(self.outputs, seed=seed)
+        if self.start is not None:
+            log.warning("the reward model begins as that of %s, whose cost and labels are not charged here", self.start)
+            load_role(models, self.role, scoring_folder(self.start, START, self.outputs))
+
+    def check_records(self, records: Records, key: str) -> None:
+        if self.start is not None:
+            scoring_folder(self.start, f"{key}.start", self.outputs)
+
+    def content(self) -> dict[str, list[str]]:
+        return {} if self.start is None else {"start": scoring_digest(self.start, START, self.outputs)}
 
     def finish(self, context: Context) -> None:
         """Mean and spread of the trained model's rewards on what the reference answers to training prompts."""
@@ -160,14 +187,25 @@ class RewardModel(ResponseModel):
     view: str = "pairs"  # or ranked: all strict pairs of a prompt in one row, its pairs weighing 1 together
     margin: float = 0.0  # reward asked for per unit of score difference (Llama 2); 0: off
     centering: float = 0.01  # weight of the centring penalty; 0: off, as in InstructGPT
+    soft_labels: bool = False  # a pair's scores are probabilities: how sure the label is of its order
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "algorithm", view=one_of(("pairs", "ranked")), margin=NOT_NEGATIVE, centering=NOT_NEGATIVE)
+        if self.soft_labels and (self.view != "pairs" or self.margin):
+            raise ConfigError(f"algorithm.soft_labels: found true with view {self.view} and margin {self.margin}; "
+                              "expected pairs without a margin, whose scores are probabilities; fix: "
+                              "algorithm.view=pairs algorithm.margin=0")
+
+    def check_records(self, records: Records, key: str) -> None:
+        super().check_records(records, key)
+        if self.soft_labels:
+            check_probabilities(records, key)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
         rewards, scores, present = self.rewards(models, batch), batch.scores, batch.present  # each (B, K)
-        losses = ranking_loss(rewards, scores, present, margin=self.margin)  # (B,)
+        losses = (soft_pairwise_loss(*rewards.unbind(1), scores[:, 0]) if self.soft_labels
+                  else ranking_loss(rewards, scores, present, margin=self.margin))  # (B,)
         penalty = centering_penalty(rewards, scores, present)  # (B,)
         gaps = rewards.detach().unsqueeze(2) - rewards.detach().unsqueeze(1)  # (B, K, K)
         return Loss({"reward": Term(losses.sum()), "centering": Term(penalty.sum(), coefficient=self.centering)}, {
@@ -215,6 +253,7 @@ class RatingModel(ResponseModel):
         return expected_rating(models.role(self.role).final_outputs(batch), self.lowest)
 
     def check_records(self, records: Records, key: str) -> None:
+        super().check_records(records, key)
         found = sorted({score for scores in records.column("scores") for score in scores or ()})
         allowed = range(self.lowest, self.lowest + self.bins)
         if not found or all(score in allowed for score in found):

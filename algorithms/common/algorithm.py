@@ -266,6 +266,7 @@ class Algorithm:
     uses_reward: ClassVar[bool] = False  # asks the configured reward source for scores
     stores_reference: ClassVar[bool] = False  # the reference's log-probabilities of the data are computed once and kept
     compares_logprobs: ClassVar[bool] = False  # with one another or the reference's: they bear no dropout
+    soft_labels: ClassVar[bool] = False  # scores of a pair are the probabilities that each is better; a field of those
     works_when_asked: ClassVar[bool] = False  # what its answers take (samples, reward queries, time) is of its cost
     declines: ClassVar[tuple[str, ...]] = ()  # what it cannot claim: micro_batches (8 × 1 ≡ 1 × 8), resume (bit-equal)
 

@@ -15,9 +15,10 @@ import pytest
 from algorithms.common.data.records import FileData, Record, cache_folder, kept, own_files, set_cache_folder
 from algorithms.common.data.records.filters import at_least
 from algorithms.common.data.records.mixture import Mixture
+from algorithms.common.evaluation.votes import BradleyTerry
 from algorithms.common.support.errors import DataError
 
-SETS = ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning", "audit")
+SETS = ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning", "audit", "unjudged")
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,14 @@ def mapped(tmp_path):
             "filter": partial(at_least, column="score", value=1)}
 
 
+def voted(tmp_path):
+    return {"path": jsonl(tmp_path / "p.jsonl", pairs(20)), "votes": BradleyTerry()}
+
+
+def unjudged(tmp_path):
+    return {"path": jsonl(tmp_path / "p.jsonl", [{"prompt": f"q{i}", "responses": ["a", f"b{i}"]} for i in range(9)])}
+
+
 def told(data):
     report = data.report
     sets = {name: None if (records := getattr(data, name)) is None else list(records) for name in SETS}
@@ -114,7 +123,7 @@ def entries():
     return len(list(cache_folder().glob("reading-*")))
 
 
-READINGS = (lines, bad_rows, table, parquet, array, shards, several, rated, mapped)
+READINGS = (lines, bad_rows, table, parquet, array, shards, several, rated, mapped, voted, unjudged)
 
 
 @pytest.mark.parametrize("make", READINGS)
@@ -126,7 +135,7 @@ def test_kept_is_as_read_afresh(make, tmp_path, monkeypatch, caplog):
         data = FileData(**options).load(0)
         return told(data), [line for line in said if "reading kept" not in line]
 
-    caplog.set_level(logging.INFO, "algorithms.common.data")
+    caplog.set_level(logging.INFO, "algorithms.common")
     monkeypatch.setattr(caplog.handler, "emit", lambda record: said.append(record.getMessage()))
     with monkeypatch.context() as patch:
         patch.setattr(kept, "SMALL", 1 << 40)

@@ -26,7 +26,9 @@ OPTIONAL_GROUPS = ("experiment", "debug")
 COMPLETE = {"model.name": "some/model", "data.path": "some.jsonl", "reward.name": "some/classifier",
             # what only a user can know
             "reward.model.name": "some/model", "reward.function._target_": "textwrap.dedent",
-            "judge.model.name": "some/model", "judge.model": "some/model"}
+            "judge.model.name": "some/model", "judge.model": "some/model", "labels.judge.model.name": "some/model",
+            "reward.run": "outputs/some", "reward.sources.safety.run": "outputs/some"}
+PLACES = {"scale": "scale@_global_", "votes": "+votes@data.votes"}  # of groups that are no key of the config
 
 
 def complete(*overrides: str) -> DictConfig:
@@ -38,7 +40,7 @@ def complete(*overrides: str) -> DictConfig:
 
 
 def override(group: str, choice: str) -> str:
-    return f"{group}@_global_={choice}" if group == "scale" else f"{group}={choice}"
+    return f"{PLACES.get(group, group)}={choice}"
 
 
 def objects(node, path=""):
@@ -63,7 +65,7 @@ def inherited(path: Path) -> list[Path]:
 
 
 def node_of(group: str, choice: str) -> DictConfig:
-    return (composed_alone(group, choice) if group in ("data", "recipe", "trainer")
+    return (composed_alone(group, choice) if group in ("data", "recipe", "trainer", "votes")
             else composed(override(group, choice))[group.split("/")[0]])
 
 
@@ -81,7 +83,8 @@ def preset(group: str, choice: str) -> bool:
 @pytest.mark.parametrize("group, choice", [
     pytest.param(*item, marks=[pytest.mark.slow] if preset(*item) else []) for item in EVERY_CHOICE])
 def test_every_choice_of_every_group_composes_and_becomes_objects(group, choice):
-    chosen = settings(complete(override(group, choice)))
+    on = ["data=file"] if group == "votes" else []
+    chosen = settings(complete(*on, override(group, choice)))
     assert isinstance(chosen.algorithm, Algorithm)
 
 
@@ -258,7 +261,7 @@ def refused(*overrides: str) -> str:
 
 @pytest.mark.parametrize("override, message", [
     ("+algorithm.foo=1", "algorithm.foo: found no such key; expected one of beta, label_smoothing, "
-     "length_normalized, needs, sft_coef, view"),
+     "length_normalized, needs, sft_coef, soft_labels, view"),
     ("+recipe.learning_rate=1", "recipe.learning_rate: found no such key; expected one of batch_size, betas"),
     ("+lr=1", "lr: found no such key; expected one of adapter, algorithm, auditor"),
     ("+sede=1", "sede: found no such key; did you mean seed? expected one of adapter"),
@@ -326,7 +329,7 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
 
 @pytest.mark.parametrize("overrides, messages", [
     (["algorithm.betta=1"], ["algorithm.betta: found no such key; did you mean beta? expected one of beta, "
-                             "label_smoothing, length_normalized, needs, sft_coef, view"]),
+                             "label_smoothing, length_normalized, needs, sft_coef, soft_labels, view"]),
     (["algorithm=dppo"], [f"algorithm: found 'dppo'; did you mean ppo? expected one of {', '.join(ALGORITHMS)}"]),
     (["algorithm=null"], [f"algorithm: found 'null'; expected one of {', '.join(ALGORITHMS)}"]),
     (["recipe=lab/nothing"], [f"recipe: found 'lab/nothing'; expected one of {', '.join(choices('recipe'))}"]),
@@ -337,12 +340,13 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
     (["algoritm=dpo"],
      ["algoritm: found no such key; did you mean algorithm? expected one of "
-      + ", ".join(sorted({*TOP} - {"judge", "tune"}))]),
+      + ", ".join(sorted({*TOP} - {"judge", "labels", "tune"}))]),
     (["data=fil"], [f"data: found 'fil'; did you mean file? expected one of {', '.join(choices('data'))}"]),
     (["experiment=compar"],
      [f"experiment: found 'compar'; did you mean compare? expected one of {', '.join(choices('experiment'))}"]),
     (["judge.model=x"], ["judge.model: found no judge chosen; expected one of " + ", ".join(choices("judge")) +
                          f"; fix: judge={choices('judge')[0]}"]),
+    (["labels.soft=false"], ["labels.soft: found no labels chosen; expected one of judge; fix: labels=judge"]),
     (["-m", "algorithm=dpo,sft", "algorithm.beta=0.1"],
      ["algorithm.beta: found no such key; expected one of needs, packing, "
                                                          "train_on_prompt, turns, view (with algorithm=sft)"]),

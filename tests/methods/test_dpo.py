@@ -84,7 +84,7 @@ def test_ipo_divides_by_token_counts():
     lengths = torch.tensor([[10, 12], [20, 19], [5, 6]])
     batch = SimpleNamespace(mask=torch.arange(20) < lengths.unsqueeze(-1))  # (3, 2, 20)
     ipo, dpo = IPO(beta=0.1), DPO(beta=0.1)
-    losses = ipo.objective(ipo.log_likelihood(logps, batch), ipo.log_likelihood(refs, batch))
+    losses = ipo.objective(ipo.log_likelihood(logps, batch), ipo.log_likelihood(refs, batch), None)
     close(losses, [22.800625, 25.782342, 22.246944], 1e-4)
     assert dpo.log_likelihood(logps, batch) is logps
     role = lambda sums: SimpleNamespace(response_logprobs=lambda _: sums)  # noqa: E731

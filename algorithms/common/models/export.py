@@ -124,6 +124,28 @@ def role_digest(folder: Path) -> str:
     return file_digest(weights_file(folder))
 
 
+def scoring_folder(run: str, key: str, outputs: int = 1) -> Path:
+    """The folder of a run that trained what scores responses, by a head of so many outputs. ConfigError of the key for
+    another folder."""
+    folder = Path(run)
+    if not (folder / HEAD).is_file():
+        raise ConfigError(f"{key}: found no {HEAD} in {run}; expected the folder of a run that trained a reward model; "
+                          f"fix: {key}=outputs/… of such a run")
+    found = len(load_file(folder / HEAD)["bias"])
+    if found != outputs:
+        raise ConfigError(f"{key}: found a head of {found} outputs in {run}; expected one of {outputs}: a reward model "
+                          "has one, a rating model as many as it has bins; fix: "
+                          f"{key}=outputs/… of a run of the same kind")
+    weights_file(folder)
+    return folder
+
+
+def scoring_digest(run: str, key: str, outputs: int = 1) -> list[str]:
+    """Content identity of such a folder."""
+    folder = scoring_folder(run, key, outputs)
+    return [role_digest(folder), file_digest(folder / HEAD)]
+
+
 def frozen_role(models: Models, name: str, folder: Path | None) -> Role:
     """A frozen role from a folder; None: it answers as the base."""
     if folder is None:

@@ -292,23 +292,16 @@ def _inner(function: Callable) -> Callable:
 
 
 @dataclass
-class Weighted(RewardSource):
-    """A weighted sum of named sources."""
+class Combined(RewardSource):
+    """Base of what makes one score of several named sources."""
 
     sources: dict[str, RewardSource] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)  # one for each source
 
     def __post_init__(self):
-        if not self.sources or set(self.sources) != set(self.weights):
-            raise ConfigError(f"reward.weights: found {sorted(self.weights)} for the sources {sorted(self.sources)}; "
-                              "expected one weight for each of at least one source")
-        for name, weight in self.weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
-                raise ConfigError(f"reward.weights.{name}: found {weight!r}; expected a finite number")
         shared = [need.algorithm.role for need in self.needs().values() if need.model is None]
         if len(shared) > len(set(shared)):
             raise ConfigError(f"reward.sources: found {len(shared)} trained sources on the run's base, where there is "
-                              "one role for such; expected one; fix: trained_own for the others")
+                              "one role for such; expected one; fix: trained_own or earlier for the others")
 
     def needs(self) -> dict[str, Need]:
         return {f"{name}.{role}": need for name, source in self.sources.items()
@@ -332,11 +325,32 @@ class Weighted(RewardSource):
         for source in self.sources.values():
             source.check(data)
 
+    def opened(
+        self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int
+    ) -> dict[str, Scorer]:
+        """The sources' scorers."""
+        own = {name: {role: folders[f"{name}.{role}"] for role in source.needs()}
+               for name, source in self.sources.items()}
+        return {name: source.open(models, own[name], data, batch_size) for name, source in self.sources.items()}
+
+
+@dataclass
+class Weighted(Combined):
+    """A weighted sum of named sources."""
+
+    weights: dict[str, float] = field(default_factory=dict)  # one for each source
+
+    def __post_init__(self):
+        if not self.sources or set(self.sources) != set(self.weights):
+            raise ConfigError(f"reward.weights: found {sorted(self.weights)} for the sources {sorted(self.sources)}; "
+                              "expected one weight for each of at least one source")
+        for name, weight in self.weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+                raise ConfigError(f"reward.weights.{name}: found {weight!r}; expected a finite number")
+        super().__post_init__()
+
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
-        scorers = {}
-        for name, source in self.sources.items():
-            own = {role: folders[f"{name}.{role}"] for role in source.needs()}
-            scorers[name] = source.open(models, own, data, batch_size)
+        scorers = self.opened(models, folders, data, batch_size)
 
         def score(responses: list[Response]) -> list[float]:
             parts = [[self.weights[name] * value for value in scorer(responses)] for name, scorer in scorers.items()]

@@ -72,7 +72,8 @@ class Auditor:
         data = self.bench.data
         if data.audit is not None:
             halves = dict(zip(("first", "second"), split(data.audit, 0.5, "audit"))) if self.half else {}
-            data = dataclasses.replace(data, preferences=halves.get(self.half, data.audit), audit=None)
+            data = dataclasses.replace(data, preferences=halves.get(self.half, data.audit), audit=None,
+                                       labelling=None)
         return dataclasses.replace(self.bench, data=data, seed=derive(self.bench.seed, "auditor"), reward=None,
                                    beneath=self.bench)
 

@@ -38,6 +38,11 @@ class Material:
             self._views[view] = data_view(self.data, view)
         return self._views[view]
 
+    def relabel(self, data: DataSets) -> None:
+        """The same data with other labels."""
+        self.data = data
+        self._views.clear()
+
     def number(self, keys: Collection[str]) -> None:
         """Say of the stages of these keys, as each begins, which of how many it is."""
         self.numbers.update({key: f"{number} of {len(keys)}" for number, key in enumerate(keys, 1)})

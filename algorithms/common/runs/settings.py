@@ -76,6 +76,7 @@ class Settings:
     trainer: TrainerConfig
     eval: EvalConfig
     auditor: RewardSource
+    labels: Any = None  # a judge in place of people, see feedback.py; None: the data's own
     seed: int = 0
     trial: bool = False  # everything in small, see trial.py
     objective: str | None = None  # the figure that a sweeper goes by
@@ -87,8 +88,9 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
+OPTIONAL = ("labels",)  # groups that a config has where they are chosen
 TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts",
-       "vote", "harness", *GROUPS)
+       "vote", "harness", *GROUPS, *OPTIONAL)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -167,7 +169,8 @@ def settings(config: DictConfig) -> Settings:
     if not isinstance(config.objective, str | None):
         raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; "
                           "fix: objective=reward/gold")
-    return Settings(**build(config), seed=seed(config), trial=config.trial, objective=config.objective,
+    groups = (*GROUPS, *(name for name in OPTIONAL if config.get(name) is not None))
+    return Settings(**build(config, groups), seed=seed(config), trial=config.trial, objective=config.objective,
                     auditor_half=auditor_half(config))
 
 

@@ -89,8 +89,7 @@ class Bench(Material):
         """
         self.checked(algorithm)
         check_truth(self.data, self.reward)
-        self.data = usable(self.data, [*self._readings(algorithm), *besides])
-        self._views.clear()
+        self.relabel(usable(self.data, [*self._readings(algorithm), *besides]))
         return self.data
 
     def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
@@ -108,6 +107,7 @@ class Bench(Material):
         trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
         if self.trainer.evaluate_every and trains and not len(heldout):
             raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
+        self._check_soft(algorithm, key)
         for view in algorithm.reads:
             if not len(self.view(view)[0]):
                 raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these "
@@ -129,6 +129,17 @@ class Bench(Material):
                               "by trainer.mixed_precision), or keep model.lora")
         for _, own, need, under in self.placed_beneath(algorithm, key):
             under.checked(need.algorithm, f"{own}.algorithm")
+
+    def _check_soft(self, algorithm: Algorithm, key: str) -> None:
+        """ConfigError where labels are probabilities and the method would take them for something else."""
+        if self.data.labelling is None or not self.data.labelling.soft or algorithm.soft_labels:
+            return
+        if learned := [view for view in algorithm.labelled if view in ("pairs", "ranked", "rated")]:
+            own = any(field.name == "soft_labels" for field in dataclasses.fields(algorithm))
+            fix = f"{key}.soft_labels=true" if own else "labels.soft=false"
+            raise ConfigError(f"labels.soft: found labels that are probabilities, which {type(algorithm).__name__} "
+                              f"does not learn from {learned[0]} as such; expected a method with soft_labels, or "
+                              f"labels that say which is better; fix: {fix}")
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""
@@ -354,8 +365,10 @@ class Bench(Material):
                 total[key] += stage[key]
             for key in ("labels", "peak_memory_bytes"):
                 total[key] = max(total[key], stage[key])
-        return {**total, "stages": {role: self.under(need).cost(need.algorithm, need.recipe)
-                                     for role, need in self.beneath_of(algorithm).items()}}
+        stages = {role: self.under(need).cost(need.algorithm, need.recipe)
+                  for role, need in self.beneath_of(algorithm).items()}
+        labels = {"labels": {**cost, "stages": {}} for cost in self._labelling_cost(algorithm).values()}
+        return {**total, "stages": {**stages, **labels}}
 
     def cost_beneath(self, algorithm: Algorithm) -> dict[str, float]:
         """What the stages that it stands on took, each once, of what adds up."""
@@ -378,8 +391,17 @@ class Bench(Material):
         own = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
         return own | self._costs_beneath(algorithm)
 
+    def _labelling_cost(self, algorithm: Algorithm) -> dict[str, dict]:
+        """What labelling what it learns from took, where that is a stage, under its key."""
+        made, learned = self.data.labelling, set(algorithm.labelled)
+        if "demonstrations" in learned and "demonstrations" in self.data.report.fallbacks:
+            learned.add("preferred")
+        if made is None or made.cost is None or not learned & {"preferred", "pairs", "ranked", "rated"}:
+            return {}
+        return {made.key: made.cost}
+
     def _costs_beneath(self, algorithm: Algorithm) -> dict[str, dict]:
-        costs = {}
+        costs = self._labelling_cost(algorithm)
         for need in self.beneath_of(algorithm).values():
             costs.update(self.under(need)._costs(need.algorithm, need.recipe))
         return costs

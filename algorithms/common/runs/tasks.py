@@ -58,6 +58,10 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
         log.warning("%s", trial.WARNING)
     head = results.header(name, chosen.seed, mask, overrides)
     bench, auditor = opened(chosen, mask, store, folder)
+    if chosen.labels is not None:
+        log.info("labels: %s", chosen.labels.foretell(bench.data))
+        bench.relabel(chosen.labels.labelled(bench))
+        bench.checked(chosen.algorithm)
     data = bench.data
     stages = stages_of(bench, chosen.algorithm, chosen.recipe, name, auditor)
     foretell(stages)
@@ -96,7 +100,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
               "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
               "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
               "auditor": auditor.told() if audits else None,
-              "overlap": overlap.told() if compares else None}
+              "overlap": overlap.told() if compares else None,
+              "labels": data.labelling and data.labelling.told}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
         results.write_references(folder, None if baseline is None else baseline.samples, preferred)
@@ -133,6 +138,8 @@ def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Be
     from .stages import Bench
 
     data = load(chosen.data, chosen.seed, folder, mask)
+    if chosen.labels is not None:
+        data = chosen.labels.asked(data)
     bench = Bench(chosen.model, chosen.trainer, chosen.eval, data, chosen.seed, store, chosen.reward, folder, mask.hide)
     # what cannot be trained is refused before its inputs are
     auditor = Auditor(bench, chosen.auditor, chosen.auditor_half)

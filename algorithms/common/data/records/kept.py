@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 SMALL = 1 << 20             # bytes on disk; what is smaller is read as fast as it is looked up
 LIBRARIES = ("datasets", "numpy", "pyarrow")
 SETS, REPORT, REFUSED, LOG = "sets.json", "report.json", "refused.jsonl", "log.json"
-_PACKAGE = __name__.rpartition(".records.")[0]
+_PACKAGE = __name__.rpartition(".data.")[0]  # votes are made scores of elsewhere
 
 Sets = dict[str, Records | None]
 
@@ -119,7 +119,7 @@ def _stats(files: list[str]) -> list[tuple]:
 def _description(data: Any, files: list[str]) -> dict | None:
     """All that determines what is read; None where that cannot be told. It is written down, so of settings and names
     no more than a hash."""
-    functions = data.mapper, data.filter, data.reading
+    functions = data.mapper, data.filter, data.reading, data.votes and type(data.votes)
     try:
         settings, code = plain(_exact(replace(data, gold=None))), code_of(type(data), functions)
     except ConfigError:

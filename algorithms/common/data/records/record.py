@@ -29,7 +29,7 @@ class Record:
     not to be learned.
     responses: k texts; their order carries no meaning. k = 0 is a bare prompt.
     scores: one finite number for each response, higher is better, ties allowed; or None.
-    meta: JSON-able; not part of the content.
+    meta: JSON-able; not part of the content. ``judgements`` in it is how many labels the scores are (``judgements``).
     extras: the further keys of each response's turn, k dicts; None where no response has any.
     """
 
@@ -91,7 +91,10 @@ class Record:
 
     @property
     def judgements(self) -> int:
-        """How many labels its scores are: one rating, or a comparison for each pair they order; a tie of all is one."""
+        """How many labels its scores are: what meta says, else one rating, or a comparison for each pair they order; a
+        tie of all is one."""
+        if self.scores and isinstance(told := self.meta.get("judgements"), int):
+            return told
         return max(self.strict_pair_count, 1) if self.scores and self.responses else 0
 
     @property

@@ -32,6 +32,7 @@ from .views import (
     rated,
     set_aside,
     split,
+    unjudged,
 )
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class DataSets:
     ``meta["groups"]`` are the figures it counts in.
     measure: (record, response, finished) → figure's name → what a sampled response to an evaluated record shows.
     on_bad_row: error | drop, for rows that the run's chat template or tokenizer cannot use.
+    unjudged: training prompts with several responses that nobody judged; labelling: what labelled the preferences,
+    where that is no part of the data (``runs.feedback``).
     """
 
     preferences: Records
@@ -73,6 +76,8 @@ class DataSets:
     on_bad_row: str = "error"
     audit: Records | None = None
     texts: Sequence[str] | None = None
+    unjudged: Records | None = None
+    labelling: Any = None
 
 
 def view_sets(view: str) -> tuple[str, str]:
@@ -119,6 +124,7 @@ class FileData:
     mapper takes the list of them; by columns the single response, with its score, that each row has becomes one of
     their record's. A row that cannot be used takes its group along.
     filter: a function from a row to whether it is read; what it refuses is counted under its name.
+    votes: what makes one scored record of all comparisons of a prompt's responses (``evaluation.votes``).
     on_bad_row: error | drop. empty_answers: refuse | keep: a response without text is a bad row, or one as others.
     duplicates, contradictions: keep | drop: records that came before; all that order a pair of responses to a prompt
     which another orders the other way. split_by: conversation | similarity: nearly equal prompts, too, stay on one side
@@ -154,6 +160,7 @@ class FileData:
     mapper: Mapper | None = None
     group: str | None = None
     filter: Filter | None = None
+    votes: Any = None
     on_bad_row: str = "error"
     empty_answers: str = "refuse"
     duplicates: str = "keep"
@@ -180,6 +187,8 @@ class FileData:
                 split_by=one_of(("conversation", "similarity")))
         if self.gold is not None and not hasattr(self.gold, "load"):
             refuse("gold", repr(self.gold), "a reward source's config; fix: +reward@data.gold=function")
+        if self.votes is not None and not hasattr(self.votes, "scored"):
+            refuse("votes", repr(self.votes), "what makes scores of votes; fix: +votes@data.votes=bradley_terry")
         if self.columns and self.mapper is not None:
             refuse("columns", "both columns and data.mapper", "one of them")
         if unknown := sorted((self.columns or {}).keys() - set(FIELDS)):
@@ -241,7 +250,8 @@ class FileData:
             log.warning("nothing is held out: the data has a single prompt")
         return {"preferences": preferences, "demonstrations": demos, "prompts": prompts(asked),
                 "evaluation": evaluation_records(evaluated, rating), "heldout": rated(heldout),
-                "tuning": evaluation_records(tuned, rating), "audit": audit}, report
+                "tuning": evaluation_records(tuned, rating), "audit": audit,
+                "unjudged": unjudged(parts.of("comparisons", train))}, report
 
     def _read(self) -> Parts:
         parts = read_parts(self)
@@ -277,7 +287,8 @@ class FileData:
     def read_by(self, loader: Loader) -> Iterator[Record]:
         """The records of its files alone."""
         found = loader.records(self._sources())
-        return map(_as_chat, found) if self.chat else found
+        found = map(_as_chat, found) if self.chat else found
+        return found if self.votes is None else loader.report.recounted(self.votes.scored(Records.from_list(found)))
 
     def told(self) -> str:
         """What it reads, in words."""

@@ -1,6 +1,7 @@
 """What reading tells: the report, with every row that was left out, and its words."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -63,6 +64,15 @@ class LoadReport:
         first = self.first.setdefault(bad.reason, told)
         if first["path"] == path and line < first["line"]:      # groups are not read in the order of lines
             self.first[bad.reason] = told
+
+    def recounted(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records that were made of those it counted, which count in their place."""
+        kinds, self.kept, self.strict_pairs = Counter(), 0, 0
+        for record in records:
+            kinds[record_kind(record)] += 1
+            self.kept, self.strict_pairs = self.kept + 1, self.strict_pairs + record.strict_pair_count
+            yield record
+        self.kinds = dict(kinds)
 
     def messages(self) -> dict[str, str]:
         """Reason → what is wrong with its first row, in the order of the rows; of many reasons the first."""

@@ -107,6 +107,12 @@ def rated(records: Records) -> Records:
     return records.where(_mask(records, lambda k, lowest, highest: ~np.isnan(lowest)))
 
 
+def unjudged(records: Records) -> Records | None:
+    """Records with several responses and no scores; None where there is none."""
+    mask = _mask(records, lambda k, lowest, highest: np.isnan(lowest) & (k > 1))
+    return records.where(mask) if mask.any() else None
+
+
 def prompts(records: Records) -> Records:
     """Every distinct prompt once, at its first place, without responses."""
     hashes = records.prompt_hashes

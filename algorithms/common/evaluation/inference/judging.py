@@ -1,5 +1,6 @@
 """Verdicts of judges: two orders of an answer pair, win rates at equal length, strengths of several methods."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -97,7 +98,8 @@ def davidson(wins: ArrayLike, ties: ArrayLike, pseudo: float = 1.0) -> BradleyTe
     wins, ties = np.asarray(wins, dtype=np.float64), np.asarray(ties, dtype=np.float64)
     pairs = np.array([(i, j) for i in range(len(wins)) for j in range(i + 1, len(wins))])
     counts = np.stack([wins[*pairs.T], wins[*pairs.T[::-1]], ties[*pairs.T]], -1)  # (K, 3)
-    weights, _ = _fit(counts + pseudo / 3, _features(pairs, len(wins)))
+    # with such comparisons the maximum is finite, however far away
+    weights, _ = _fit(counts + pseudo / 3, _features(pairs, len(wins)), math.inf if pseudo else _LARGEST)
     return BradleyTerry(np.append(0.0, weights[:-1]), float(weights[-1]))
 
 
@@ -146,7 +148,7 @@ def _features(pairs: NDArray, items: int) -> NDArray:
     return features[..., 1:]
 
 
-def _fit(counts: NDArray, features: NDArray) -> tuple[NDArray, NDArray]:
+def _fit(counts: NDArray, features: NDArray, largest: float = _LARGEST) -> tuple[NDArray, NDArray]:
     """Maximum likelihood by Newton's method: weights (M,) and the Hessian (M, M) of −log likelihood, which is convex.
 
     `counts` (K, 3) of the three outcomes of each pair, `features` (K, 3, M).
@@ -161,7 +163,7 @@ def _fit(counts: NDArray, features: NDArray) -> tuple[NDArray, NDArray]:
         gradient = np.einsum("ko,koi->i", counts - total[:, None] * probability, features)
         hessian = np.einsum("k,ko,koi,koj->ij", total, probability, features, features)
         hessian -= np.einsum("k,ki,kj->ij", total, mean, mean)
-        if np.abs(weights).max() > _LARGEST:
+        if np.abs(weights).max() > largest:
             break
         if np.abs(gradient).max() < 1e-9 * max(total.sum(), 1):
             return weights, hessian

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ...algorithm import RewardSource
     from ...support.store import Store
 
+SHARE_OF = {"left": 1.0, "tie": 0.5, "right": 0.0}
+
 
 class Court(Protocol):
     """What a judge may use of the runs that it judges."""
@@ -43,6 +45,11 @@ class Judge:
         """What its verdicts and columns are called: two judges that may differ have names that do."""
         raise NotImplementedError
 
+    @property
+    def room(self) -> int | None:
+        """Tokens that a question may have, longer ones getting no verdict; None where that is not its to say."""
+        return None
+
     def check(self) -> None:
         """ConfigError where it cannot judge; asked before any weights load. Default: nothing is refused."""
 
@@ -67,6 +74,17 @@ class Judge:
                for pair in alike for order in self.orders]
         if apart:
             yield from self.judge(apart, court)
+
+    def shares(self, pairs: Sequence[Pair], court: Court) -> Iterator[tuple[Pair, list[float | None]]]:
+        """How much of its preference the left answer of each pair has in each of its orders, as they are found: by its
+        verdicts 1, ½ for a tie or 0; None where an order has no verdict. A pair without any is not there."""
+        asked = {(pair.prompt_id, pair.sample): pair for pair in pairs}
+        for found in self.judge(pairs, court):
+            told: dict[tuple, dict[str, float | None]] = {}
+            for one in found:
+                told.setdefault((one.prompt_id, one.sample), {})[one.order] = SHARE_OF.get(one.outcome)
+            for key, by_order in told.items():
+                yield asked[key], [by_order.get(order) for order in self.orders]
 
     def verdict(self, pair: Pair, outcome: str, order: str, raw: str | None = None, **scores: float) -> Verdict:
         """Its verdict on a pair, given now."""

@@ -70,6 +70,10 @@ class LocalJudge(Judge):
                    "arguments": plain(self.model.template_arguments), "precision": self.model.precision}
         return f"{Path(self.model.name).name}-{content_hash(decides)[:6]}@{self.prompt}"
 
+    @property
+    def room(self) -> int:
+        return self.model.max_length
+
     def answered(self, kept: Verdict) -> bool:
         """A question that was too long is asked once there is more room: it is never cut, so that nothing else of a
         verdict depends on how much there is."""
@@ -77,6 +81,29 @@ class LocalJudge(Judge):
         return told is None or int(told[1]) >= self.model.max_length
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
+        for part in self._read(pairs, court):
+            found: list[Verdict] = []
+            for pair, shares, held in part:
+                for order, share, both_letters in zip(self.orders, shares, held):
+                    if share is None:
+                        found.append(self.verdict(pair, "none", order, f"not asked: more than {self.model.max_length} "
+                                                                       "tokens"))
+                        continue
+                    outcome = "tie" if share == 0.5 else "left" if share > 0.5 else "right"
+                    mean = "none" if None in shares else f"{sum(shares) / 2:.4f}"
+                    raw = f"left {share:.4f}, both orders {mean}; A and B hold {both_letters:.4f}"
+                    found.append(self.verdict(pair, outcome, order, raw))
+            yield found
+
+    def shares(self, pairs: Sequence[Pair], court: Court) -> Iterator[tuple[Pair, list[float | None]]]:
+        """The shares themselves, which verdicts round: their mean over the orders is the soft label."""
+        for part in self._read(pairs, court):
+            yield from ((pair, shares) for pair, shares, _ in part)
+
+    def _read(self, pairs: Sequence[Pair], court: Court
+              ) -> Iterator[list[tuple[Pair, list[float | None], list[float]]]]:
+        """Each pair with the left answer's share in each order, None where the question is too long, and with what the
+        two letters hold together."""
         models = self._models(court)
         long = 0
         for part in in_parts("judging", parts_of(pairs, self.batch_size), "pairs"):
@@ -89,21 +116,11 @@ class LocalJudge(Judge):
             last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1                            # (2N, 2, 1)
             ends = torch.zeros_like(batch.mask).scatter(-1, last, batch.finished.unsqueeze(-1))
             letters = logprobs.masked_fill(ends, 0).sum(-1).reshape(len(part), 2, 2).double()   # without the end token
-            found: list[Verdict] = []
-            for place, (pair, both) in enumerate(zip(part, left_shares(letters).tolist())):
-                held = letters[place].exp().sum(-1).tolist()
-                for number, order in enumerate(self.orders):
-                    index = 2 * place + number
-                    if not fits[index]:
-                        long += 1
-                        found.append(self.verdict(pair, "none", order, f"not asked: more than {self.model.max_length} "
-                                                                       "tokens"))
-                        continue
-                    share = both[number]
-                    outcome = "tie" if share == 0.5 else "left" if share > 0.5 else "right"
-                    raw = f"left {share:.4f}, both orders {sum(both) / 2:.4f}; A and B hold {held[number]:.4f}"
-                    found.append(self.verdict(pair, outcome, order, raw))
-            yield found
+            long += fits.count(False)
+            orders = [fits[2 * place:2 * place + 2] for place in range(len(part))]
+            yield [(pair, [share if fit else None for share, fit in zip(shares, of_pair)], held)
+                   for pair, shares, of_pair, held in zip(part, left_shares(letters).tolist(), orders,
+                                                          letters.exp().sum(-1).tolist())]
         if long:
             log.warning("%s: %d questions had more than judge.model.max_length = %d tokens, and no verdict", self.name,
                         long, self.model.max_length)

@@ -82,6 +82,8 @@ def _planned(chosen: Settings, mask: Mask, name: str, folder: Path, scratch: Pat
     kept = store_of(chosen.stages)
     real, auditor = opened(chosen, mask, kept, folder)
     foretell(stages_of(real, chosen.algorithm, chosen.recipe, name, auditor))
+    if chosen.labels is not None:
+        log.warning("labels: %s; what that takes is not in this plan", chosen.labels.foretell(real.data))
     ledger = Ledger()
     bench = Rehearsal(chosen.model, chosen.trainer, chosen.eval, real.data, chosen.seed, Store(scratch), chosen.reward,
                       None, mask.hide, kept=kept, ledger=ledger)
