@@ -87,7 +87,7 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts",
+TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge", "verdicts",
        "vote", *GROUPS)
 
 
