@@ -11,6 +11,7 @@ from .tables import interval, plain
 
 
 def heading(title: str, words: str, picture: str, shown: str) -> str:
+    """The page's beginning."""
     return f"# {title}\n\n{words}\n\n![{shown}]({picture})\n"
 
 
@@ -24,12 +25,15 @@ def estimated(found: Estimate | None) -> str:
     return "" if found is None else interval(found)
 
 
-def shown_answer(claim: str, answer: Answer, results: Sequence[Result]) -> str:
-    """A sentence, behind the word that nothing is said where the runs were trials."""
+def answered(claim: str, answer: Answer, seeds: int) -> str:
+    """A sentence."""
     told = "not reproduced: the opposite was found" if answer is Answer.OPPOSITE else answer.value
-    trial = f"{TRIAL} " if any(one.trial for one in results) else ""
-    alone = ": one seed says nothing about methods" if len({one.seed for one in results}) == 1 else ""
-    return f"{trial}That {claim} is {told}{alone}."
+    return f"That {claim} is {told}{': one seed says nothing about methods' if seeds == 1 else ''}."
+
+
+def of_trials(results: Sequence[Result]) -> list[str]:
+    """That nothing is said, where runs were trials."""
+    return [TRIAL] if any(one.trial for one in results) else []
 
 
 def losses(results: Sequence[Result]) -> str:
@@ -44,5 +48,5 @@ def losses(results: Sequence[Result]) -> str:
 def origins(results: Sequence[Result]) -> str:
     commits, devices = (sorted({getattr(one, name) for one in results} - {None}) for name in ("commit", "device"))
     seeds = sorted({one.seed for one in results if one.seed is not None})
-    return (f"\nSeeds {', '.join(map(str, seeds))}; commit {', '.join(commits)}; device {', '.join(devices)}; made again from "
-            "the runs' files by `python -m benchmarks.curves FOLDER`.\n")
+    return (f"\nSeeds {', '.join(map(str, seeds))}; commit {', '.join(commits)}; device {', '.join(devices)}; made "
+            "again from the runs' files by `python -m benchmarks.curves FOLDER`.\n")

@@ -1,12 +1,13 @@
 """Curves (`task=curves`): several sweeps over one store of stages, then a page of them.
 
     {folder}/runs/METHOD/       a sweep of one method over what is declared for it, with every seed
-    {folder}/NAME.md, NAME.svg  the page: what may be said, the declared claims' answers, tables with intervals, a picture
+    {folder}/NAME.md, NAME.svg  the page: what may be said to the declared claims, tables with intervals, a picture
     {folder}/report.html, …     the table of all runs
 
     python -m benchmarks.curves FOLDER… --out FOLDER     makes the page again from the runs' files
 
-What is claimed, and by which rule it is answered, stands in the configuration that the runs keep: it was declared before.
+What is claimed, and by which rule it is answered, stands in the configuration that the runs keep: it was declared
+before them.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from algorithms.common.support.errors import ConfigError, UserError
 from . import report
 from .results_read import ReportError, Result, collect
 from .sweeps import check_alone, passed_on, sweep
-from .tables import plain, print_table
+from .tables import plain
 
 log = logging.getLogger(__name__)
 OWN = ("task", "algorithm", "seed")  # of the sweeps themselves
@@ -80,8 +81,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         stopped = stop
     found = collect([folder / "runs"]) if (folder / "runs").is_dir() else []
     if found:
-        print_table(report.publish(found, folder))
-        print(f"\n{_page(curves.page, found, folder)}")
+        report.publish(found, folder)  # its pairs of all rows are too many for a terminal
+        print(_page(curves.page, found, folder))
+        log.info("the page and its picture are in %s, with the table of all runs: report.html", folder)
     report.exit_code = 1 if any(one.status == "failed" for one in found) else 0
     if stopped:
         raise KeyboardInterrupt("the sweeps were stopped; the same command goes on from what is kept") from stopped
@@ -104,14 +106,14 @@ def declared(found: Sequence[Result]) -> Any:
         if page is not None and page not in pages:
             pages.append(page)
     if len(pages) != 1:
-        raise ReportError(f"config.curves.page: found {len(pages)} in these runs; expected one that all of them declare; "
+        raise ReportError(f"config.curves.page: found {len(pages)} in these runs; expected one that they all declare; "
                           "fix: give the folder of one experiment=frontier or experiment=temperature")
     return instantiate(pages[0], _convert_="all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that makes a page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description="Make the page of finished sweeps.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description="The page of finished sweeps.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
     parser.add_argument("--out", help="where the page goes (default: FOLDER, if only one)")
     options = parser.parse_args(arguments)

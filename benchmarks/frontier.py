@@ -26,7 +26,7 @@ from algorithms.common.evaluation.inference.wording import about, finding, liste
 
 from .aggregation import shared_prompts
 from .comparison_tables import Member
-from .curve_parts import estimated, heading, losses, markdown, origins, shown_answer
+from .curve_parts import answered, estimated, heading, losses, markdown, of_trials, origins
 from .report import members_of
 from .results_read import ReportError, Result
 from .tables import interval
@@ -77,7 +77,8 @@ def methods(results: Sequence[Result]) -> list[Method]:
     runs = [run for member in members for run in member.runs]
     gain = next((name for name in GAINS if runs and all(name in run.evaluation for run in runs)), None)
     if gain is None:
-        raise ReportError(f"{GAINS[0]}: found runs without it; expected finished runs on data whose true reward is known")
+        raise ReportError(f"{GAINS[0]}: found runs without it; expected finished runs on data whose true reward is "
+                          "known")
     seeds = [seed for seed in dict.fromkeys(run.seed for run in runs)
              if all(seed in member.row.seeds for member in members)]
     if not seeds:
@@ -177,14 +178,15 @@ class FrontierPage:
 
     def _words(self, at: Mapping[float, Finding], everywhere: FrontierDifference, results: Sequence[Result]) -> str:
         answer = dominance(list(at.values()), everywhere)
-        said = [shown_answer(f"{self.claim} ({self.source})", answer, results)]
         both = [one.difference for one in at.values()]
+        said = [*of_trials(results), answered(f"{self.claim} ({self.source})", answer, both[0].seeds)]
         if any(one.low > 0 for one in both) and any(one.high < 0 for one in both):
             said.append("Which of the two is higher depends on the KL.")
-        told = listed([f"{interval(one.difference)} at √KL {number(round(distance, 2))}" for distance, one in at.items()])
+        told = listed([f"{interval(one.difference)} at √KL {number(round(distance, 2))}"
+                       for distance, one in at.items()])
         level = 100 * (1 - self.alpha / len(at))
-        said.append(f"Gold reward of {self.better} less {self.worse}'s at equal KL: {told} (each interval {level:.1f} %, "
-                    "which hold together).")
+        said.append(f"Gold reward of {self.better} less {self.worse}'s at equal KL: {told} (intervals of {level:.1f} "
+                    "%, which hold together).")
         if answer is Answer.UNDECIDED and both[0].seeds > 1:
             said += [finding(one, f"{self.better} is above {self.worse} at √KL {number(round(distance, 2))}")
                      for distance, one in at.items() if one.answer is Answer.UNDECIDED]
@@ -201,8 +203,8 @@ class FrontierPage:
     def _points(self, found: Sequence[Method]) -> str:
         rows = [[method.name, point.told, number(round(float(point.distance.mean()), 3)),
                  estimated(mean(Matrix.of(point.reward)))] for method in found for point in method.points]
-        return ("## All points\n\nGold reward is less the start's, with its 95 % interval for new seeds and new prompts; √KL "
-                "is the mean over seeds.\n\n"
+        return ("## All points\n\nGold reward is less the start's, with its 95 % interval for new seeds and new "
+                "prompts; √KL is the mean over seeds.\n\n"
                 + markdown(["method", "setting", "√KL", "gold − start"], rows))
 
     def _fits(self, found: Sequence[Method]) -> str:
@@ -214,25 +216,28 @@ class FrontierPage:
                 rows.append([method.name, form, estimated(curve.alpha), estimated(curve.beta), peak])
         if not rows:
             return "## Over-optimisation\n\nOne seed says nothing about it."
-        return ("## Over-optimisation\n\nReward by distance d = √KL as Gao, Schulman and Hilton (2022, arXiv 2210.10760) "
-                "write it, one fit a seed over all its points, with 95 % intervals over seeds, on these prompts. d of the "
-                "highest reward is printed only where every seed has four distances, one of them beyond it.\n\n"
+        return ("## Over-optimisation\n\nReward by distance d = √KL as Gao, Schulman and Hilton (2022, arXiv "
+                "2210.10760) write it, one fit a seed over all its points, with 95 % intervals over seeds, on these "
+                "prompts. d of the highest reward is printed only where every seed has four distances, one of them "
+                "beyond it.\n\n"
                 + markdown(["method", "gold − start", "α", "β", "d of the highest"], rows))
 
     def _declaration(self, everywhere: FrontierDifference) -> str:
         higher = sum(one.low > 0 for one in everywhere.differences)
         lower = sum(one.high < 0 for one in everywhere.differences)
+        parts = listed([number(part) for part in self.parts])
         return (
-            f"## What was declared\n\nOn {self.declared}, before the runs: {self.claim} ({self.source}). Figure: gold reward "
-            f"less the start's, margin {number(self.margin)}. A method's frontier in a seed is the straight lines from (0, 0) "
-            "through all its measured (√KL, reward) points, never beyond the last; the range is what both methods reach in "
-            f"every seed. Reproduced: {self.better} is higher at all {self.points} evenly spaced distances, each 95 % interval "
-            "by itself (Berger 1982). The opposite: it is lower at all of them. Not reproduced: it is lower at one of the "
-            f"declared {listed([number(part) for part in self.parts])} of the range, α = {number(self.alpha)} divided by their "
-            f"number. Else undecided. Found: higher at {higher}, lower at {lower} of {len(everywhere.differences)}.\n\n"
-            "Intervals are for new seeds and new prompts, interpolated prompt by prompt; the noise of the measured KL is in "
-            "none of them. KL is exact over the vocabulary at every sampled state, of the policy as it is sampled from the "
-            "start at the same temperature; best-of-n's is its upper bound ln n − (n − 1)/n.")
+            f"## What was declared\n\nOn {self.declared}, before the runs: {self.claim} ({self.source}). Figure: gold "
+            f"reward less the start's, margin {number(self.margin)}. A method's frontier in a seed is the straight "
+            "lines from (0, 0) through all its measured (√KL, reward) points, never beyond the last; the range is what both "
+            f"methods reach in every seed. Reproduced: {self.better} is higher at all {self.points} evenly spaced "
+            "distances, each 95 % interval by itself (Berger 1982). The opposite: it is lower at all of them. Not "
+            f"reproduced: it is lower at one of the declared {parts} of the range, α = {number(self.alpha)} divided by "
+            f"their number. Else undecided. Found: higher at {higher}, lower at {lower} of "
+            f"{len(everywhere.differences)}.\n\n"
+            "Intervals are for new seeds and new prompts, interpolated prompt by prompt; the noise of the measured KL "
+            "is in none of them. KL is exact over the vocabulary at every sampled state, of the policy as it is sampled "
+            "from the start at the same temperature; best-of-n's is its upper bound ln n − (n − 1)/n.")
 
 
 def _picture(found: Sequence[Method]) -> str:
@@ -245,8 +250,8 @@ def _picture(found: Sequence[Method]) -> str:
             lines.append(_drawn(method.name, distance, mean(Matrix.of(drawn.at(distance)))))
         points += [_drawn(method.name, float(point.distance.mean()), mean(Matrix.of(point.reward)))
                    for point in method.points]
-    return curves(lines, points, [method.name for method in found], "√KL to the start, square root of nats per response",
-                  "gold reward less the start's")
+    return curves(lines, points, [method.name for method in found],
+                  "√KL to the start, square root of nats per response", "gold reward less the start's")
 
 
 def _drawn(row: str, x: float, found: Estimate) -> dict[str, float | str]:

@@ -1,4 +1,4 @@
-"""Sweeps that a task makes of its own, each in a process of its own, with what the command line gives to all of them."""
+"""Sweeps that a task makes, each in a process of its own, with what the command line gives to all of them."""
 
 import signal
 import subprocess

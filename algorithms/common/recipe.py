@@ -33,8 +33,8 @@ class Recipe:
     def __post_init__(self):
         betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
         require(self, "recipe", schedule=one_of(SCHEDULES), lr=POSITIVE, batch_size=at_least(1), epochs=POSITIVE,
-                steps=at_least(1).or_null(), stop_after=at_least(1).or_null(), warmup=SHARE_BELOW_1, weight_decay=NOT_NEGATIVE, betas=betas,
-                max_grad_norm=POSITIVE)
+                steps=at_least(1).or_null(), stop_after=at_least(1).or_null(), warmup=SHARE_BELOW_1,
+                weight_decay=NOT_NEGATIVE, betas=betas, max_grad_norm=POSITIVE)
 
     def total_records(self, records: int) -> int:
         """Records walked through in all, epochs over ``records`` of them or a number of whole steps, up to the stop."""

@@ -184,7 +184,8 @@ def test_each_sweep_has_the_objective_and_the_experiment_that_are_asked_for(tmp_
     given = ["experiment=tune", "objective=kl/exact", "tune.direction=minimize", "seed=3", "task=tune", "debug=trial"]
     common = passed_on(given, ["hydra/launcher=joblib", "hydra.run.dir=x"], tuning.OWN)
     assert common == ["task=run", "experiment=tune", "objective=kl/exact", "debug=trial", "hydra/launcher=joblib"]
-    mine = composed(*passed_on(["experiment=flan_smoke", "tune=lab"], [], tuning.OWN), "algorithm=sft", "recipe.lr=1e-3")
+    other = passed_on(["experiment=flan_smoke", "tune=lab"], [], tuning.OWN)
+    mine = composed(*other, "algorithm=sft", "recipe.lr=1e-3")
     assert mine.task._target_ == composed().task._target_, "task=run stands above an experiment's own task"
     assert mine.data.examples == 1280 and mine.recipe.lr == 1e-3 and composed(*common[:-1]).objective == "kl/exact"
     assert "hydra.sweeper.direction=minimize" in search(tuned(sweeper="optuna", direction="minimize"), "dpo", tmp_path)

@@ -87,8 +87,8 @@ class Settings:
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
-TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge", "verdicts",
-       "vote", *GROUPS)
+TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge",
+       "verdicts", "vote", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
