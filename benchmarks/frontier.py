@@ -229,15 +229,15 @@ class FrontierPage:
         return (
             f"## What was declared\n\nOn {self.declared}, before the runs: {self.claim} ({self.source}). Figure: gold "
             f"reward less the start's, margin {number(self.margin)}. A method's frontier in a seed is the straight "
-            "lines from (0, 0) through all its measured (√KL, reward) points, never beyond the last; the range is what both "
-            f"methods reach in every seed. Reproduced: {self.better} is higher at all {self.points} evenly spaced "
+            "lines from (0, 0) through all its measured (√KL, reward) points, never beyond the last; the range is what "
+            f"both methods reach in every seed. Reproduced: {self.better} is higher at all {self.points} evenly spaced "
             "distances, each 95 % interval by itself (Berger 1982). The opposite: it is lower at all of them. Not "
             f"reproduced: it is lower at one of the declared {parts} of the range, α = {number(self.alpha)} divided by "
             f"their number. Else undecided. Found: higher at {higher}, lower at {lower} of "
             f"{len(everywhere.differences)}.\n\n"
             "Intervals are for new seeds and new prompts, interpolated prompt by prompt; the noise of the measured KL "
-            "is in none of them. KL is exact over the vocabulary at every sampled state, of the policy as it is sampled "
-            "from the start at the same temperature; best-of-n's is its upper bound ln n − (n − 1)/n.")
+            "is in none of them. KL is exact over the vocabulary at every sampled state, of the policy as it is "
+            "sampled from the start at the same temperature; best-of-n's is its upper bound ln n − (n − 1)/n.")
 
 
 def _picture(found: Sequence[Method]) -> str:

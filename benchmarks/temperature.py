@@ -136,9 +136,9 @@ class TemperaturePage:
         each = f"{number(self.alpha)}/{len(self.claims)}"
         return (
             f"## What was declared\n\nOn {self.declared}, before the runs ({self.source}): {claims}. Figure: the share "
-            "of prompts at which an answer has more gold reward than the data's own, ties half. Each interval has level "
-            f"1 − {each}, for the claims stand together, and is for new seeds and new prompts. Reproduced: the interval "
-            "lies above the margin. Not reproduced: below it; the opposite: below 0. Else undecided.\n\n"
+            "of prompts at which an answer has more gold reward than the data's own, ties half. Each interval has "
+            f"level 1 − {each}, for the claims stand together, and is for new seeds and new prompts. Reproduced: the "
+            "interval lies above the margin. Not reproduced: below it; the opposite: below 0. Else undecided.\n\n"
             "Training is the same at every temperature. KL is exact over the vocabulary at every sampled state, of the "
             "policy at the temperature that it is sampled with from the start at the same temperature. At 0 both give "
             "one answer each, and where these differ it is infinite, so none is printed. −log π(y|x) of the answers "
