@@ -12,13 +12,13 @@ from .tables import interval, plain
 
 def heading(title: str, words: str, picture: str, shown: str) -> str:
     """The page's beginning."""
-    return f"# {title}\n\n{words}\n\n![{shown}]({picture})\n"
+    return f"# {title}\n\n{words}\n\n![{shown}]({picture})"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column begins at the left, the others end at the right."""
     lines = [header, [":---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def estimated(found: Estimate | None) -> str:
@@ -48,5 +48,5 @@ def losses(results: Sequence[Result]) -> str:
 def origins(results: Sequence[Result]) -> str:
     commits, devices = (sorted({getattr(one, name) for one in results} - {None}) for name in ("commit", "device"))
     seeds = sorted({one.seed for one in results if one.seed is not None})
-    return (f"\nSeeds {', '.join(map(str, seeds))}; commit {', '.join(commits)}; device {', '.join(devices)}; made "
+    return (f"Seeds {', '.join(map(str, seeds))}; commit {', '.join(commits)}; device {', '.join(devices)}; made "
             "again from the runs' files by `python -m benchmarks.curves FOLDER`.\n")

@@ -161,7 +161,7 @@ class FrontierPage:
         at = self.findings(first, second)
         everywhere = along(first, second, self.points, 1 - self.alpha)
         words = self._words(at, everywhere, results)
-        text = "\n".join([heading("Reward against KL", words, "frontier.svg", "reward against √KL"),
+        text = "\n\n".join([heading("Reward against KL", words, "frontier.svg", "reward against √KL"),
                           self._equal(at), self._points(found.values()), self._fits(found.values()),
                           self._declaration(everywhere), losses(results), origins(results)])
         folder.mkdir(parents=True, exist_ok=True)

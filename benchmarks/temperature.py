@@ -100,7 +100,7 @@ class TemperaturePage:
         shared = {name: shared_prompts(name, runs) for name in (WINS, GOLD)}
         answers = self.findings(found, shared[WINS])
         words = self._words(answers, results)
-        text = "\n".join([heading("Sampling temperature", words, "temperature.svg", "win rate against temperature"),
+        text = "\n\n".join([heading("Sampling temperature", words, "temperature.svg", "win rate against temperature"),
                           self._claims(answers), _table(found, shared), self._declaration(), losses(results),
                           origins(results)])
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class TemperaturePage:
             "policy at the temperature that it is sampled with from the start at the same temperature. At 0 both give "
             "one answer each, and where these differ it is infinite, so none is printed. −log π(y|x) of the answers "
             "under the start at temperature 1, nats per answer, is there at every temperature: at 0 it is the KL of "
-            "always giving this answer from the start as it samples at 1.\n")
+            "always giving this answer from the start as it samples at 1.")
 
 
 def _table(found: Mapping[str, Mapping[float, Sequence[Result]]], shared: Mapping[str, Shared]) -> str:

@@ -30,17 +30,16 @@ def curves(lines: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any
     colour = alt.Color("row:N", scale=hues, legend=alt.Legend(title=None, orient="top"))
     shape = alt.Shape("row:N", legend=alt.Legend(title=None, orient="top"),
                       scale=alt.Scale(domain=list(rows), range=list(_SHAPES[:len(rows)])))
-    plain = alt.Color("row:N", scale=hues, legend=None)
-    line, dots = (alt.Chart(pd.DataFrame(frame)).encode(x=alt.X("x:Q", title=x), color=plain)
+    line, dots = (alt.Chart(pd.DataFrame(frame)).encode(x=alt.X("x:Q", title=x), color=colour)
                   for frame in (lines, points))
     scale = alt.Scale(zero=False)
     chart = (line.mark_area(opacity=0.14).encode(y=alt.Y("low:Q", title=y, scale=scale), y2="high:Q")
              + line.mark_line(strokeWidth=1.8).encode(y="y:Q")
              + dots.mark_rule(strokeWidth=1.1, opacity=0.75).encode(y="low:Q", y2="high:Q")
-             + dots.mark_point(filled=True, size=55, opacity=1).encode(y="y:Q", shape=shape, color=colour))
+             + dots.mark_point(filled=True, size=55, opacity=1).encode(y="y:Q", shape=shape))
     grey = dict(gridColor=sheet["rule"], domainColor=sheet["rule"], tickColor=sheet["rule"])
     text = dict(labelColor=sheet["ink"], labelFontSize=12)
     drawn = chart.properties(width=WIDTH, height=HEIGHT).configure(font="sans-serif", background=sheet["paper"])
     return vl_convert.vegalite_to_svg(drawn.configure_axis(
         **text, **grey, titleColor=sheet["ink"], titleFontSize=12, titleFontWeight="normal",
-    ).configure_legend(**text).configure_view(stroke=None).to_json())
+    ).configure_legend(**text, symbolOpacity=1).configure_view(stroke=None).to_json())

@@ -102,7 +102,7 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
 
         asked(folder, 5 if folder.name == "short" else 2)
 
-    monkeypatch.setattr(tuning, "_sweep", sweep)
+    monkeypatch.setattr(tuning, "sweep", sweep)
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
     tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
     assert [name for name, _ in sweeps] == ["short", "full"]
