@@ -101,6 +101,7 @@ class Hosted(Algorithm):
                               "task=plan, and set budget.equal=labels or null")
         for key, found, expected in (("trainer.evaluate_every", context.trainer.evaluate_every, "null"),
                                      ("recipe.minibatch_size", recipe.minibatch_size, "null"),
+                                     ("recipe.ema", recipe.ema, "null"),
                                      ("recipe.inner_epochs", recipe.inner_epochs, 1)):
             if found not in (None, expected):
                 raise ConfigError(f"{key}: found {found}; expected {expected}, since {type(self).__name__} takes the "

@@ -38,6 +38,7 @@ COMPARABLE = {
     "wrong/": ("wrong answers", True),
     "accuracy": ("accuracy", False),
     "perplexity/": ("perplexity", True),
+    "harness/": ("what lm-evaluation-harness finds", False),
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "

@@ -301,6 +301,10 @@ def _meaning(members: Sequence[Member]) -> list[str]:
         notes.append("Rows of one seed: 95 % interval for this trained model and new prompts; the method's other seeds "
                      "are not covered.")
     names = {name for member in members for name in member.row.estimates}
+    if any(name.startswith("overlap/") for name in names):
+        notes.append("ROUGE-L and BLEU count the words that an answer shares with the data's own, answer by answer; "
+                     "they do not say which answer is better (benchmarks/results/overlap shows how they rank methods "
+                     "whose true reward is known).")
     resampled = sorted({name for member in members for run in member.runs if len(member.runs) > 1
                         for name, one in run.evaluation.items() if one.kind == "resampled"})
     if resampled:

@@ -40,13 +40,20 @@ METRICS = {
     "eos_rate": ("EOS", 3),
     "distinct_2": ("distinct-2", 3),
     "perplexity/heldout": ("perplexity", 2),
+    "perplexity/heldout_minus_sft": ("log perplexity − SFT", 3),
+    "perplexity/heldout_minus_base": ("log perplexity − base", 3),
+    "perplexity/texts": ("texts' perplexity", 2),
+    "perplexity/texts_minus_sft": ("texts' log perplexity − SFT", 3),
+    "perplexity/texts_minus_base": ("texts' log perplexity − base", 3),
+    "overlap/rouge_l": ("ROUGE-L", 3),
+    "overlap/bleu": ("BLEU", 3),
     "accuracy/heldout": ("accuracy", 3),
     "refusal/unanswerable": ("refused unknown", 3),
     "refusal/answerable": ("refused known", 3),
     "accuracy/answerable": ("right known", 3),
 }
-# What judges say, by the beginning of the metric's name; their own names follow it.
-JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score"}
+# What judges say, and lm-evaluation-harness, by the beginning of the metric's name; their own names follow it.
+JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score", "harness/": "harness"}
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),

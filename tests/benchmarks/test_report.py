@@ -13,7 +13,7 @@ from benchmarks import report
 from benchmarks.report import collect, main, table
 from benchmarks.tables import print_table, write
 from command_line import invoke
-from report_runs import GOLD, START, failed, known, method, result, save, write_run
+from report_runs import GOLD, START, failed, figure, known, markdown, method, result, save, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -430,3 +430,10 @@ def test_labels_that_differ_are_not_called_equal(tmp_path):
     runs = [result(name, cost={"labels": labels}) for name, labels in (("sft", 0), ("dpo", 512), ("ppo", 2048))]
     assert "- Not held equal: labels were to be, but rows used 512, 2,048." in written(tmp_path, *runs)["md"]
     assert "- Held equal: labels." in written(tmp_path / "same", runs[0], runs[1])["md"]
+
+
+def test_overlap_with_the_datas_answers_is_said_to_be_no_judgement(tmp_path):
+    figures = {"overlap/rouge_l": figure([0.2, 0.3]), "overlap/bleu": figure([0.1, 0.2])}
+    text = markdown(tmp_path / "with", result(figures={"reward/gold": figure([1, 2]), **figures}))
+    assert "| gold | ROUGE-L | BLEU |" in text and "they do not say which answer is better" in text
+    assert "ROUGE-L" not in markdown(tmp_path / "without", result())

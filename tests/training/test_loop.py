@@ -182,7 +182,7 @@ def test_a_training_that_is_stopped_is_a_checkpoint_of_the_whole(make_models, tm
     ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("batch_size", 0), ("epochs", 0.0),
     ("epochs", math.inf), ("steps", 0), ("schedule", "polynomial"), ("warmup", 1.0), ("warmup", -0.1),
     ("weight_decay", -0.1), ("weight_decay", math.nan), ("betas", [0.9]),
-    ("betas", [0.9, 1.0]), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
+    ("betas", [0.9, 1.0]), ("ema", 1.0), ("ema", 0.0), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
 def test_recipes_that_cannot_be_used(key, value):
     with pytest.raises(ConfigError, match=f"recipe.{key}"):
         Recipe(**{"lr": 1e-3, "batch_size": 8, key: value})
@@ -238,6 +238,27 @@ def test_groups_keep_their_own_learning_rates(make_models, tmp_path):
     algorithm.loss = lambda _, batch: Loss({"policy": Term((algorithm.weight + other) * len(batch))}, {})
     fit(algorithm, make_context(models, tmp_path, examples(4), Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0)))
     assert [1 - algorithm.weight.item(), 1 - other.item()] == pytest.approx([0.1, 0.01], rel=1e-4)
+
+
+def test_running_means_are_what_is_kept(make_models, tmp_path):
+    """θ̄ ← d θ̄ + (1 − d) θ after every optimiser step, from the start; the steps themselves are those without."""
+    models, kept = make_models(), {}
+    models.add_role("policy", trainable=False, seed=0)
+    for ema in (None, 0.75):
+        algorithm, visited = OneWeight(models, gradient=3.0), []
+        recipe = Recipe(lr=0.1, batch_size=4, steps=3, warmup=0.0, schedule="constant", ema=ema)
+        context = make_context(models, tmp_path / str(ema), examples(4), recipe)
+        loss = algorithm.loss
+        algorithm.loss = lambda *given: visited.append(algorithm.weight.item()) or loss(*given)
+        fit(algorithm, context)
+        kept[ema] = visited, algorithm.weight.item(), lines(context.target)
+    steps = [1.0, 0.9, 0.8]  # Adam moves by lr where the gradient is always the same
+    assert kept[None][0] == pytest.approx(steps, rel=1e-5) and kept[None][1] == pytest.approx(0.7, rel=1e-5)
+    mean = 1.0
+    for weight in (0.9, 0.8, 0.7):
+        mean = 0.75 * mean + 0.25 * weight
+    assert kept[0.75][0] == kept[None][0] and kept[0.75][1] == pytest.approx(mean, rel=1e-5)
+    assert [line["grad_norm"] for line in kept[0.75][2]] == [line["grad_norm"] for line in kept[None][2]]
 
 
 def test_clipping(make_models, tmp_path):

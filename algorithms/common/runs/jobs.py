@@ -37,8 +37,9 @@ MARK, LOCK, STOPPING, RESULT = "job.json", ".running", ".stopping", "result.json
 OBJECTIVES = ("reward/gold", "score/auditor")  # where none is named, the first that a run has
 FIGURES = (*OBJECTIVES, "reward/proxy", "win_rate/sft", "win_rate/base", "win_rate_data/gold", "win_rate/auditor",
            "proxy_win_rate/sft", "proxy_win_rate/base", "proxy_win_rate/data", "kl/k1", "kl/exact", "length/mean",
-           "eos_rate", "distinct_2", "perplexity/heldout", "accuracy/heldout", "accuracy/chosen_longer",
-           "accuracy/chosen_shorter", "accuracy/gold", "accuracy/auditor", "calibration/error")  # of any method
+           "eos_rate", "distinct_2", "perplexity/heldout", "perplexity/texts", "accuracy/heldout",
+           "accuracy/chosen_longer", "accuracy/chosen_shorter", "accuracy/gold", "accuracy/auditor",
+           "calibration/error")  # of any method
 # after a figure's name: what it gained on the start, a point of best-of-n's curve, one source of a mixture
 VARIANT = re.compile(r"|_minus_sft|_minus_base|@\d+|/.+")
 FORKS = sys.platform == "linux"

@@ -88,7 +88,7 @@ class Settings:
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
 TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge",
-       "verdicts", "vote", *GROUPS)
+       "verdicts", "vote", "harness", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def at_home(config: DictConfig | ListConfig) -> None:
 
 def settings(config: DictConfig) -> Settings:
     """Everything a run needs, checked."""
-    for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
+    for key, tasks in (("adapter", "task=chat, task=merge or task=harness"), ("beside", "task=chat")):
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
     if not isinstance(config.trial, bool):

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
-from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.evaluate import Evaluation, evaluated_prompts, evaluated_texts
 from ..evaluation.metrics import BASE, TRAINED, Against
 from ..models.model import ModelConfig, Models
 from ..models.precision import autocast_dtype, pick_device
@@ -47,6 +47,7 @@ class Start:
     identity: str  # of its settings, which seeds share
     algorithm: Algorithm  # how it answers
     against: Against  # how figures that compare with it are called
+    stage: str | None = dataclasses.field(default=None, compare=False)  # the store's entry that holds it; None: base
 
 
 def place_of(source: str, role: str) -> str:
@@ -94,6 +95,7 @@ class Bench(Material):
     def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
         """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here; key: where it stands."""
         evaluated_prompts(self.data, self.eval)
+        evaluated_texts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
                 raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
@@ -253,7 +255,7 @@ class Bench(Material):
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
         description = {"stage": self.store.key("trained", stage), "stream": seed,
-                       "eval": plain(self.eval),
+                       "eval": self._eval_description(),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
@@ -279,20 +281,26 @@ class Bench(Material):
         """Code that computes over a bench's material, and that which loads this material."""
         return {**code_of(*objects), **written_in(Material)}
 
+    def _eval_description(self) -> dict:
+        """Without what is read off the answers afterwards, and the path of what is described by its content."""
+        return {key: value for key, value in plain(self.eval).items() if key not in ("overlap", "texts")}
+
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
         asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        texts = evaluated_texts(self.data, self.eval)
         named = isinstance(self.data.gold, RewardSource)
         return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items()
                    if records is not None},
                 "gold": self.source_description(self.data.gold) if named else plain(self.data.gold),
+                "texts": content_hash({"texts": texts}) if texts else None,
                 "measure": plain(self.data.measure)}
 
     def evaluate_base(self, algorithm: Algorithm, proxy: bool = False) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too; proxy: score it by the reward source too."""
         model, source = self.model_description(), self._source(algorithm, proxy)
         seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
-        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": self._eval_description(),
                        "questions": self._questions_description(), "stream": seed,
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
         scored = self.scored(source)
@@ -324,7 +332,9 @@ class Bench(Material):
             return Start("base", _identity(self.hide({"model": self.model_description()})), Algorithm(view="prompts"),
                          BASE)
         kind = type(need.algorithm).__module__.rpartition(".")[2]
-        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED)
+        under = self.under(need)
+        entry = under.store.name("trained", under.description(need.algorithm, need.recipe))
+        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED, entry)
 
     def identity(self, algorithm: Algorithm, recipe: Recipe) -> str:
         """Of a stage's settings, which seeds share."""

@@ -40,7 +40,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from ..evaluation.evaluate import evaluated_prompts
+    from ..evaluation import overlap
+    from ..evaluation.evaluate import data_answers
     from ..evaluation.metrics import figure_rows, figures
     from ..models.export import HEAD
     from ..models.model import end_ids
@@ -70,6 +71,9 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
     if audits := auditor.applies and chosen.algorithm.role == "policy":
         evaluation, baseline = auditor.judged(evaluation, name), auditor.judged(baseline, "the start")
+    preferred = data_answers(data, chosen.eval) if len(evaluation.samples) else {}
+    if compares := chosen.eval.overlap and chosen.algorithm.role == "policy":
+        evaluation, baseline = (one and overlap.with_overlap(one, preferred) for one in (evaluation, baseline))
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
@@ -85,14 +89,14 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": shown,
               "identity": bench.identity(chosen.algorithm, recipe),
-              "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
+              "start": {"kind": start.kind, "identity": start.identity, "stage": start.stage, "evaluation": before},
               "samples": chosen.eval.samples,
               "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
               "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
-              "auditor": auditor.told() if audits else None}
+              "auditor": auditor.told() if audits else None,
+              "overlap": overlap.told() if compares else None}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
-        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
         results.write_references(folder, None if baseline is None else baseline.samples, preferred)
     results.write_figures(folder, figure_rows(found.values()))
     results.write_figures(folder, figure_rows(began.values()), results.START_FIGURES)
@@ -115,6 +119,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
 def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Bench, Auditor]:
     """The bench of a run, and its auditor; ConfigError or DataError for what would be refused once hours were spent."""
     from ..algorithm import Algorithm
+    from ..evaluation import overlap
+    from ..evaluation.evaluate import data_answers, evaluated_prompts
     from .auditing import Auditor
     from .stages import Bench
 
@@ -126,7 +132,11 @@ def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Be
     policy = chosen.algorithm.role == "policy"
     own_figures = type(chosen.algorithm).figures is not Algorithm.figures or data.measure or data.choices is not None
     jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
-                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward), bool(own_figures))
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward),
+                         bool(own_figures) or chosen.eval.overlap)
+    if chosen.eval.overlap and policy:
+        overlap.check_installed()
+        overlap.check_answers(data_answers(data, chosen.eval), len(evaluated_prompts(data, chosen.eval)))
     _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     return bench, auditor
 

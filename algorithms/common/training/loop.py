@@ -188,6 +188,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     run.check_model()
     if run.step > resumed:  # a failure from here on repeats no step
         run.checkpoint()
+    run.settle()
     with _memory(context):
         algorithm.finish(context)
     write_report(context, run.lines, run.seconds, run.total, run.tokens, sum(p.numel() for p in run.parameters))
@@ -241,6 +242,7 @@ class Run:
         groups = algorithm.parameter_groups(context.models, recipe)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, context.models.device)
+        self.averages = None if recipe.ema is None else [p.detach().clone() for p in self.parameters]  # θ̄, from θ_0
         self._rates = [group["lr"] for group in self.optimizer.param_groups]  # before the schedule
         self.step, self.tokens = 0, 0  # done, trained on
         self.lines: list[dict] = []  # metrics of every step
@@ -266,7 +268,7 @@ class Run:
         lr = self._schedule()
         context.step = self.step
         with _memory(context):
-            values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer)
+            values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer, self.average)
         self.step += 1
         self.tokens += tokens
         line = {"step": self.step, "epoch": self.step * context.recipe.batch_size / len(context.examples), **values,
@@ -278,6 +280,18 @@ class Run:
                 line.update(evaluate_loss(self.algorithm, context))
         self.lines.append(line)
         return line
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """θ̄ ← d θ̄ + (1 − d) θ, where means are asked for (in RLHF: DeepSpeed-Chat, arXiv 2308.01320)."""
+        for mean, parameter in zip(self.averages or [], self.parameters):
+            mean.lerp_(parameter, 1 - self.context.recipe.ema)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """What is kept: θ̄ in θ's place, where means are asked for."""
+        for mean, parameter in zip(self.averages or [], self.parameters):
+            parameter.copy_(mean)
 
     def _schedule(self) -> dict[str, float]:
         """Set this step's learning rates; returns the recipe's, and those of named groups."""
@@ -303,7 +317,10 @@ class Run:
         state = {"seconds": self.seconds, "tokens": self.tokens, "lines": self.lines, "optimizer": numbers,
                  "algorithm": self.algorithm.state_dict(), "meter": vars(self.context.meter)}
         parameters = {str(index): parameter for index, parameter in enumerate(self.parameters)}
-        return checkpoints.save(self.context.work, self.step, {"parameters": parameters, "optimizer": tensors}, state)
+        groups = {"parameters": parameters, "optimizer": tensors}
+        if self.averages is not None:
+            groups["averages"] = {str(index): mean for index, mean in enumerate(self.averages)}
+        return checkpoints.save(self.context.work, self.step, groups, state)
 
     def _resume(self) -> None:
         context = self.context
@@ -317,6 +334,8 @@ class Run:
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors["parameters"][str(index)])
+            for index, mean in enumerate(self.averages or []):
+                mean.copy_(tensors["averages"][str(index)])
         load_optimizer_tensors(self.optimizer, tensors["optimizer"], state["optimizer"])
         self.algorithm.load_state_dict(state["algorithm"])
         vars(context.meter).update(state["meter"])
@@ -326,8 +345,9 @@ class Run:
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],
-          optimizer: torch.optim.Optimizer) -> tuple[dict[str, float | str], int]:
-    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values, tokens."""
+          optimizer: torch.optim.Optimizer, stepped: Callable[[], None]) -> tuple[dict[str, float | str], int]:
+    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values, tokens.
+    stepped: called after each optimiser step."""
     recipe = context.recipe
     experience = algorithm.experience(context, chosen)
     lengths, clock = experience.lengths(), Clock()
@@ -343,6 +363,7 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], paramet
         if not math.isfinite(norm):
             raise _not_finite(context, context.step + 1, chosen, "a gradient that is not finite")
         optimizer.step()
+        stepped()
         optimizer.zero_grad(set_to_none=True)
         means.add({name: torch.tensor([value], dtype=torch.float64)
                    for name, value in {**values, "grad_norm": norm}.items()})

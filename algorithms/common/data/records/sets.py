@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ class DataSets:
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
     tuning: prompts to choose hyper-parameters on; may be empty.
     audit: judged responses to further prompts, of which no method learns: the auditor's (``runs.auditing``).
+    texts: what the base was made to know, in texts that no set has: how likely they are tells what training took.
     gold: (prompts, responses, finished) → scores, where the true reward is known; or a reward source that has it.
     choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in
     ``meta["groups"]`` are the figures it counts in.
@@ -70,6 +71,7 @@ class DataSets:
     measure: Measure | None = None
     on_bad_row: str = "error"
     audit: Records | None = None
+    texts: Sequence[str] | None = None
 
 
 def view_sets(view: str) -> tuple[str, str]:
