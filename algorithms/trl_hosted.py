@@ -144,6 +144,7 @@ class Hosted(Algorithm):
         micro = max(n for n in range(1, min(size, context.trainer.micro_batch_size) + 1) if size % n == 0)
         kind, config = getattr(trl, f"{self.theirs}Trainer"), getattr(trl, f"{self.theirs}Config")
         repeats, cuda = self.repeats(context), models.device.type == "cuda"
+        scheduled = recipe.scheduled_steps(len(context.examples))
         groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
         optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, models.device)
         try:
@@ -159,7 +160,7 @@ class Hosted(Algorithm):
             hosted = observed(kind, Rows(self, context, order, micro), watch)(
                 model=model, args=arguments, processing_class=copy.deepcopy(models.template.tokenizer),
                 train_dataset=Dataset.from_dict({"prompt": [str(index) for index in order]}),
-                optimizers=(optimizer, LambdaLR(optimizer, lambda step: recipe.factor(step, watch.total))),
+                optimizers=(optimizer, LambdaLR(optimizer, lambda step: recipe.factor(step, scheduled))),
                 **({"reward_funcs": watch.rewards} if self.uses_reward else {}))
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ConfigError(f"algorithm.options: found {self.options}; expected what TRL's trainer takes: {error}"

@@ -15,9 +15,6 @@ import json
 import logging
 import math
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,15 +35,14 @@ from algorithms.common.support.errors import ConfigError
 from . import report
 from .page.runs import own_parts
 from .results_read import TRIALS, collect
+from .sweeps import check_alone, passed_on, sweep
 from .tables import print_table
 
 log = logging.getLogger(__name__)
-RUN = Path(__file__).resolve().parents[1] / "run.py"
 SWEEPERS = ("optuna", "random")
 SPENT = ("seconds", "tokens_trained", "tokens_sampled", "reward_queries", "money")  # of a cost, that add up
 LENGTHS = ("recipe.steps", "recipe.epochs")
-PASSED_ON = ("hydra/launcher", "hydra.launcher", "hydra.searchpath")  # to the sweeps, of what is Hydra's
-OWN = ("task", "algorithm", "seed", "auditor_half", "eval.split")  # of the sweeps themselves
+OWN = ("task", "tune.", "algorithm", "seed", "auditor_half", "eval.split")  # of the sweeps themselves
 
 
 @dataclass
@@ -129,12 +125,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
         raise ConfigError("tune: found no choice of what is tried; expected one, as conf/tune/lab.yaml; fix: tune=lab")
     tuning: Tuning = build(config, ("tune",))["tune"]
     state = HydraConfig.get()
-    if swept := OmegaConf.select(state, "sweeper.params"):
-        raise ConfigError(f"hydra.sweeper.params: found a sweep over {', '.join(swept)} with task=tune; expected none: "
-                          "each method's sweep is of its tune.space; fix: leave out the experiment that has it, and "
-                          "give what else it sets as data=…, model=…")
+    check_alone(state, "tune", "tune.space")
     jobs.check_figure(config.objective, others=True)
-    common = passed_on(overrides, state.overrides.hydra)
+    common = passed_on(overrides, state.overrides.hydra, OWN)
     (folder / "trials").mkdir(exist_ok=True)
     (folder / "trials" / TRIALS).write_text("{}", encoding="utf-8")  # these are no rows of a table
     stopped, lost = None, []
@@ -147,7 +140,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
                 continue
             best = ranked(full, tuning.direction)[0]
             log.info("%s: best of %d trials: %s (%.4g)", method, tuning.trials, best.settings, best.value)
-            _sweep(reported(tuning, method, best), common, folder / "runs" / method)
+            sweep(reported(tuning, method, best), common, folder / "runs" / method)
             for path in sorted((folder / "runs" / method).glob("*/result.json")):
                 charge(path, tried, {"trials": tuning.trials, "full": len(full), "best": best.value})
     except KeyboardInterrupt as stop:
@@ -159,12 +152,6 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     report.exit_code = 1 if lost or any(one.status == "failed" for one in found) else 0
     if stopped:
         raise KeyboardInterrupt("tuning was stopped; the same command goes on from what is kept") from stopped
-
-
-def passed_on(overrides: Sequence[str], hydras: Sequence[str]) -> list[str]:
-    """What the sweeps are given of the command line: the objective and an experiment too, whose task is theirs not."""
-    return ["task=run", *(one for one in overrides if not _own(one)),
-            *(one for one in hydras if one.lstrip("+").startswith(PASSED_ON))]
 
 
 def without_best(tuning: Tuning, objective: str | None, tried: Sequence[Trial]) -> str:
@@ -180,16 +167,16 @@ def _tried(tuning: Tuning, method: str, common: Sequence[str], folder: Path, obj
     """All trials of a method that came to their end, and those trained in full that have the objective."""
     space = tuning.space[method]
     if tuning.stop_after is None:
-        _sweep(search(tuning, method, folder), common, folder)
+        sweep(search(tuning, method, folder), common, folder)
         tried = trials(folder, space, objective)
         return tried, valued(tried)
     short, long = folder / "short", folder / "full"
-    _sweep([*search(tuning, method, short), shortened(tuning, method, common)], common, short)
+    sweep([*search(tuning, method, short), shortened(tuning, method, common)], common, short)
     tried = trials(short, space, objective)
     kept = ranked(valued(tried), tuning.direction)
     kept = kept[:math.ceil(tuning.keep * len(kept))]
     if kept:
-        _sweep([*_judged(tuning, method), *drawn([trial.settings for trial in kept], long)], common, long)
+        sweep([*_judged(tuning, method), *drawn([trial.settings for trial in kept], long)], common, long)
     full = trials(long, space, objective) if kept else []
     return [*tried, *full], valued(full)
 
@@ -205,11 +192,6 @@ def shortened(tuning: Tuning, method: str, common: Sequence[str]) -> str:
 
 def _judged(tuning: Tuning, method: str) -> list[str]:
     return [f"algorithm={method}", f"seed={tuning.seed}", "eval.split=tuning", "auditor_half=first"]
-
-
-def _own(override: str) -> bool:
-    key = override.lstrip("+~").partition("=")[0]
-    return key in OWN or key.startswith("tune.")
 
 
 def search(tuning: Tuning, method: str, folder: Path) -> list[str]:
@@ -243,24 +225,6 @@ def reported(tuning: Tuning, method: str, best: Trial) -> list[str]:
     """What makes a sweep of the runs that are reported."""
     return [f"algorithm={method}", f"seed={','.join(map(str, tuning.seeds))}", "eval.split=evaluation",
             "auditor_half=second", *(f"{key}={value}" for key, value in best.settings.items())]
-
-
-def _sweep(given: Sequence[str], common: Sequence[str], folder: Path) -> None:
-    """A sweep in a process of its own, which Ctrl-C reaches through this one, and is waited for."""
-    process = subprocess.Popen([sys.executable, str(RUN), "-m", *common, *given, f"hydra.sweep.dir={folder}"],
-                               start_new_session=True)
-    stopped = None
-    while process.returncode is None:
-        try:
-            process.wait()
-        except KeyboardInterrupt as stop:
-            stopped = stop
-            process.send_signal(signal.SIGINT)
-    if stopped or process.returncode == 130:
-        raise KeyboardInterrupt
-    if process.returncode == 2:
-        raise ConfigError(f"tune: found that the sweep of {folder.name} is refused, see above; expected one that runs; "
-                          "fix: as that message says")
 
 
 def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> list[Trial]:

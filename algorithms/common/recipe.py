@@ -19,6 +19,7 @@ class Recipe:
     batch_size: int  # records per optimiser step
     epochs: float = 1.0
     steps: int | None = None  # instead of epochs
+    stop_after: int | None = None  # steps after which training ends, on the schedule of all; null: none are left out
     schedule: str = "linear"  # linear | cosine | constant, after the warm-up
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.0
@@ -34,18 +35,27 @@ class Recipe:
     def __post_init__(self):
         betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
         require(self, "recipe", schedule=one_of(SCHEDULES), lr=POSITIVE, batch_size=at_least(1), epochs=POSITIVE,
-                steps=at_least(1).or_null(), warmup=SHARE_BELOW_1, weight_decay=NOT_NEGATIVE, betas=betas,
-                max_grad_norm=POSITIVE, ema=within("(0, 1)").or_null())
+                steps=at_least(1).or_null(), stop_after=at_least(1).or_null(), warmup=SHARE_BELOW_1,
+                weight_decay=NOT_NEGATIVE, betas=betas, max_grad_norm=POSITIVE, ema=within("(0, 1)").or_null())
 
     def total_records(self, records: int) -> int:
-        """Records walked through in all, epochs over ``records`` of them or a number of whole steps."""
+        """Records walked through in all, epochs over ``records`` of them or a number of whole steps, up to the stop."""
+        scheduled = self._scheduled_records(records)
+        return scheduled if self.stop_after is None else min(scheduled, self.stop_after * self.batch_size)
+
+    def scheduled_steps(self, records: int) -> int:
+        """Steps that the learning rate's schedule is made for, those after the stop included."""
+        return -(-self._scheduled_records(records) // self.batch_size)
+
+    def _scheduled_records(self, records: int) -> int:
         return self.steps * self.batch_size if self.steps is not None else max(1, round(self.epochs * records))
 
     def told(self, records: int) -> str:
         """What is learned how fast, in words."""
         walked = self.total_records(records)
         steps, passes = -(-walked // self.batch_size), walked / max(records, 1)
-        return (f"lr {self.lr:g} ({self.schedule}), {steps:,} step{'' if steps == 1 else 's'}, "
+        of = f" of {self.scheduled_steps(records):,}" if self.stop_after is not None else ""
+        return (f"lr {self.lr:g} ({self.schedule}), {steps:,}{of} step{'' if steps == 1 and not of else 's'}, "
                 f"{self.batch_size:,} record{'' if self.batch_size == 1 else 's'} each, "
                 f"{passes:.3g} epoch{'' if passes == 1 else 's'}")
 

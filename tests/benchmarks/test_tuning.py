@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from algorithms.common.runs.launching import SWEEP
 from algorithms.common.support.errors import ConfigError
-from benchmarks import tuning
+from benchmarks import sweeps, tuning
 from benchmarks.results_read import collect
+from benchmarks.sweeps import passed_on
 from benchmarks.tuning import Tuning, charge, ranked, reported, sampled, search, shortened, trials
 from command_line import CONF, MICRO, composed, invoke, job_overrides
 from report_runs import figure, result, write_run
@@ -101,7 +102,7 @@ def test_worse_trials_are_stopped_early_and_charged_too(tmp_path, monkeypatch):
 
         asked(folder, 5 if folder.name == "short" else 2)
 
-    monkeypatch.setattr(tuning, "_sweep", sweep)
+    monkeypatch.setattr(tuning, "sweep", sweep)
     monkeypatch.setattr(tuning, "shortened", lambda *arguments: "recipe.epochs=0.5")
     tried, full = tuning._tried(tuned(stop_after=0.25, keep=0.4), "dpo", [], tmp_path, None)
     assert [name for name, _ in sweeps] == ["short", "full"]
@@ -181,9 +182,10 @@ def test_a_trial_that_ended_without_the_objective_is_charged_and_told_apart_from
 
 def test_each_sweep_has_the_objective_and_the_experiment_that_are_asked_for(tmp_path):
     given = ["experiment=tune", "objective=kl/exact", "tune.direction=minimize", "seed=3", "task=tune", "debug=trial"]
-    common = tuning.passed_on(given, ["hydra/launcher=joblib", "hydra.run.dir=x"])
+    common = passed_on(given, ["hydra/launcher=joblib", "hydra.run.dir=x"], tuning.OWN)
     assert common == ["task=run", "experiment=tune", "objective=kl/exact", "debug=trial", "hydra/launcher=joblib"]
-    mine = composed(*tuning.passed_on(["experiment=flan_smoke", "tune=lab"], []), "algorithm=sft", "recipe.lr=1e-3")
+    other = passed_on(["experiment=flan_smoke", "tune=lab"], [], tuning.OWN)
+    mine = composed(*other, "algorithm=sft", "recipe.lr=1e-3")
     assert mine.task._target_ == composed().task._target_, "task=run stands above an experiment's own task"
     assert mine.data.examples == 1280 and mine.recipe.lr == 1e-3 and composed(*common[:-1]).objective == "kl/exact"
     assert "hydra.sweeper.direction=minimize" in search(tuned(sweeper="optuna", direction="minimize"), "dpo", tmp_path)
@@ -192,7 +194,7 @@ def test_each_sweep_has_the_objective_and_the_experiment_that_are_asked_for(tmp_
 def test_drawn_settings_stand_above_an_experiment(tmp_path):
     _, searched = given = tuning.drawn([{"recipe.lr": 0.25}], tmp_path)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        mine = compose("config", [*tuning.passed_on(["experiment=flan_smoke"], []), "algorithm=sft", *given])
+        mine = compose("config", [*passed_on(["experiment=flan_smoke"], [], tuning.OWN), "algorithm=sft", *given])
     assert searched.startswith("hydra.searchpath") and mine.recipe.lr == 0.25, "the experiment says 2e-3"
 
 
@@ -224,7 +226,7 @@ def test_ctrl_c_reaches_a_sweep_and_is_waited_for(tmp_path, monkeypatch):
             " (folder / 'table').touch(); sys.exit(130)")
     script = tmp_path / "run.py"
     script.write_text(code)
-    monkeypatch.setattr(tuning, "RUN", script)
+    monkeypatch.setattr(sweeps, "RUN", script)
     watcher = os.fork()
     if not watcher:
         while not (tmp_path / "begun").exists():
@@ -232,7 +234,7 @@ def test_ctrl_c_reaches_a_sweep_and_is_waited_for(tmp_path, monkeypatch):
         os.kill(os.getppid(), signal.SIGINT)
         os._exit(0)
     with pytest.raises(KeyboardInterrupt):
-        tuning._sweep([], [], tmp_path)
+        sweeps.sweep([], [], tmp_path)
     assert (tmp_path / "table").exists()
     os.waitpid(watcher, 0)
 

@@ -340,7 +340,7 @@ def test_building_leaves_the_config_as_it_is(monkeypatch):
     (["algorithm.beta.x=1"], ["algorithm.beta.x: found no such key; algorithm.beta is a single value"]),
     (["algoritm=dpo"],
      ["algoritm: found no such key; did you mean algorithm? expected one of "
-      + ", ".join(sorted({*TOP} - {"judge", "labels", "tune"}))]),
+      + ", ".join(sorted({*TOP} - {"judge", "labels", "tune", "curves"}))]),
     (["data=fil"], [f"data: found 'fil'; did you mean file? expected one of {', '.join(choices('data'))}"]),
     (["experiment=compar"],
      [f"experiment: found 'compar'; did you mean compare? expected one of {', '.join(choices('experiment'))}"]),

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from algorithms.common.algorithm import Algorithm, Loss, Term
 from algorithms.common.data.records import Record, Records
@@ -159,6 +161,23 @@ def test_totals():
     assert Recipe(lr=1, batch_size=4, epochs=1.5).total_records(10) == 15
     assert Recipe(lr=1, batch_size=4, epochs=0.01).total_records(10) == 1
     assert Recipe(lr=1, batch_size=4, epochs=9.0, steps=3).total_records(10) == 12
+    stopped = Recipe(lr=1, batch_size=4, steps=3, stop_after=2)
+    assert (stopped.total_records(10), stopped.scheduled_steps(10)) == (8, 3) and "2 of 3 steps" in stopped.told(10)
+    assert Recipe(lr=1, batch_size=4, epochs=1.0, stop_after=9).total_records(10) == 10, "no further than to the end"
+
+
+def test_a_training_that_is_stopped_is_a_checkpoint_of_the_whole(make_models, tmp_path):
+    """The same records, rates and weights up to there, whatever the schedule has after it."""
+    recipe = Recipe(lr=1e-2, batch_size=4, steps=5, warmup=0.4)
+    whole = make_context(two_roles(make_models()), tmp_path / "whole", examples(24, responses=2), recipe,
+                         checkpoint_every=3)
+    fit(DPO(), whole)
+    models = two_roles(make_models())
+    stopped = make_context(models, tmp_path / "stopped", examples(24, responses=2), replace(recipe, stop_after=3))
+    fit(DPO(), stopped)
+    assert lines(stopped.target) == lines(whole.target)[:3]
+    step = load_file(whole.work / "step-00000003" / "parameters.safetensors")
+    assert all(torch.equal(step[str(index)], value) for index, value in enumerate(models.policy.parameters().values()))
 
 
 @pytest.mark.parametrize("key, value", [

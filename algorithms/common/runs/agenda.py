@@ -71,6 +71,9 @@ class Stage:
         elif self.recipe.steps is not None and walked > self.records:
             yield (f"{self.key}.steps: found {self.recipe.steps:,} steps, {size:,} records each, which go through the "
                    f"{of} {walked / self.records:.3g} times; {self.key}.steps={-(-self.records // size)} is once")
+        if (stop := self.recipe.stop_after) and stop >= (steps := self.recipe.scheduled_steps(self.records)):
+            yield (f"{self.key}.stop_after: found {stop:,}, and {steps:,} steps in all; expected fewer, or nothing is "
+                   f"left out; fix: {self.key}.stop_after=null")
         if not self.kept and all(example.truncated for example in self.examples(LOOKED_AT)):
             yield self._all_cut()
 

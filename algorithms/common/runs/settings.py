@@ -89,8 +89,8 @@ class Settings:
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
 OPTIONAL = ("labels",)  # groups that a config has where they are chosen
-TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts",
-       "vote", "harness", *GROUPS, *OPTIONAL)
+TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge",
+       "verdicts", "vote", "harness", *GROUPS, *OPTIONAL)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:

@@ -162,7 +162,10 @@ class Bench(Material):
             reward["meta"] = [train.meta_fingerprint, self.trainer.evaluate_every and heldout.meta_fingerprint]
         watched = heldout.fingerprint if self.trainer.evaluate_every else None
         read = {view: self.view(view)[0].fingerprint for view in algorithm.reads}
-        whole = {"algorithm": self._own(algorithm), "recipe": plain(recipe), "trainer": trainer, "seed": self.seed,
+        learned = plain(recipe)
+        if recipe.stop_after is None:  # nothing is left out: it names no stage
+            learned.pop("stop_after")
+        whole = {"algorithm": self._own(algorithm), "recipe": learned, "trainer": trainer, "seed": self.seed,
                  **read, "model": self.model_description(), "data": train.fingerprint, "heldout": watched,
                  "reward": reward,
                  "needs": {role: need and self.under(need).description(need.algorithm, need.recipe)
@@ -219,7 +222,7 @@ class Bench(Material):
 
     def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
         """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
-        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS)
+        recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS, stop_after=None)
         description, build = self._built(training.pace, algorithm, recipe, name)
         description = {**description, "pace": code_of(training.pace), "machine": device_name()}
         return Pace.read(self.store.get("pace", description, build))

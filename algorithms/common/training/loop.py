@@ -248,6 +248,7 @@ class Run:
         recipe = context.recipe
         self.limit = recipe.total_records(len(context.examples))  # records to walk through
         self.total = -(-self.limit // recipe.batch_size)  # steps
+        self._scheduled = recipe.scheduled_steps(len(context.examples))  # of them all, where some are left out
         groups = algorithm.parameter_groups(context.models, recipe)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, context.models.device)
@@ -305,7 +306,7 @@ class Run:
     def _schedule(self) -> dict[str, float]:
         """Set this step's learning rates; returns the recipe's, and those of named groups."""
         recipe, groups = self.context.recipe, self.optimizer.param_groups
-        factor = recipe.factor(self.step, self.total)
+        factor = recipe.factor(self.step, self._scheduled)
         for group, rate in zip(groups, self._rates):
             group["lr"] = rate * factor
         return {"lr": recipe.lr * factor, **{f"lr/{group['name']}": group["lr"] for group in groups if "name" in group}}
