@@ -122,7 +122,7 @@ class Bench(Material):
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
         for _, own, need, under in self.placed_beneath(algorithm, key):
-            under.checked(need.algorithm, f"{own}.algorithm")
+            under.checked(need.algorithm, own)
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""
@@ -353,10 +353,11 @@ class Bench(Material):
         return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
 
     def placed_beneath(self, algorithm: Algorithm, key: str) -> Iterator[tuple[str, str, Need, Bench]]:
-        """(role, where it stands in the config, the stage, what builds it) of those; key: of the algorithm."""
+        """(role, where its algorithm stands in the config, the stage, what builds it) of those; key: of the
+        algorithm."""
         for role, need in self.beneath_of(algorithm).items():
             own = f"{key}.needs.{role}" if role in algorithm.needs else place_of("reward", role)
-            yield role, own, need, self.under(need)
+            yield role, f"{own}.algorithm" if need.own_settings else key, need, self.under(need)
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
