@@ -23,7 +23,7 @@ no reference in it, a margin δ for 1 and a likelihood term beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -31,10 +31,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .common.algorithm import Algorithm, Loss, Term
-from .common.candidates import Candidates, Sampled
 from .common.data.batches import Batch
 from .common.data.template import Example
-from .common.generations import Generations, best, taken, worst
+from .common.generations import Candidates, Generations, best, own_samples, taken, worst
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
@@ -148,7 +147,7 @@ def extremes(examples: list[Example]) -> list[Example]:
 class OnlineDPO(Generations, DPO):
     """DPO on pairs of the latest policy's own answers."""
 
-    candidates: Candidates = field(default_factory=lambda: Candidates({"own": Sampled(count=2)}))
+    candidates: Candidates = own_samples(2)
     reference: str = "latest"  # what the policy is held to: latest, the one that answered | first, the supervised one
 
     stores_reference: ClassVar[bool] = False  # no pair is seen twice, and none is there before it was drawn

@@ -12,12 +12,11 @@ Drops    a new reward model for each iteration; distillation into smaller models
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from .common.algorithm import Context
-from .common.candidates import Candidates, Sampled
 from .common.data.template import Example
-from .common.generations import Imitation, best_of_each, write_pool
+from .common.generations import Candidates, Imitation, best_of_each, own_samples, write_pool
 from .common.support.checks import one_of, require
 
 
@@ -40,7 +39,7 @@ def merged(earlier: list[Example], fresh: list[Example]) -> list[Example]:
 
 @dataclass
 class RejectionSampling(Imitation):
-    candidates: Candidates = field(default_factory=lambda: Candidates({"own": Sampled(count=8)}))
+    candidates: Candidates = own_samples(8)
     pool: str = "all"  # all: the best answers of every generation so far | latest: of this one
 
     def __post_init__(self):

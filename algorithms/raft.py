@@ -11,13 +11,12 @@ Drops    the penalty −β log π/π_ref in the reward.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from .common.candidates import Candidates, Sampled
 from .common.data.template import Example
-from .common.generations import Imitation, best_of_each, taken
+from .common.generations import Candidates, Imitation, best_of_each, own_samples, taken
 from .common.support.checks import one_of, require
 
 
@@ -34,7 +33,7 @@ def top_share(examples: list[Example], count: int) -> list[Example]:
 
 @dataclass
 class RAFT(Imitation):
-    candidates: Candidates = field(default_factory=lambda: Candidates({"own": Sampled(count=8)}))
+    candidates: Candidates = own_samples(8)
     ranking: str = "prompt"  # prompt: the best response to each | batch: as many, the best of all responses
 
     def __post_init__(self):

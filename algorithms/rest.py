@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .common.algorithm import Context, Recipe
-from .common.candidates import Candidates, Sampled
 from .common.data.template import Example
-from .common.generations import Imitation, taken, write_pool
+from .common.generations import Candidates, Imitation, own_samples, taken, write_pool
 from .common.models.model import Models
 from .common.support.checks import Rule, at_least, one_of, require, within
 
@@ -47,13 +46,13 @@ def passing(examples: list[Example], threshold: float, most: int | None = None) 
 
 
 def quantile(examples: list[Example], share: float) -> float:
-    """The lowest score that is not below ``share`` of all responses' scores: one of them."""
+    """The score of a response below which lies that share of all scores; between two of them the higher."""
     return float(np.quantile(np.concatenate([one.scores for one in examples]), share, method="higher"))
 
 
 @dataclass
 class Thresholded(Imitation):
-    candidates: Candidates = field(default_factory=lambda: Candidates({"own": Sampled(count=8)}))
+    candidates: Candidates = own_samples(8)
     by: str = "quantile"  # what the thresholds are: quantile, of the dataset's scores | reward, scores themselves
     thresholds: list[float] = field(default_factory=list)
     most: int | None = None  # responses to a prompt that are learned; None: all that pass

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Sequence
 import numpy as np
 
 from .algorithm import Algorithm, Apart, Context, Loss, Need, Recipe, RewardSource, likelihood_loss
-from .candidates import Candidates
+from .candidates import Candidates, Sampled
 from .data.batches import Batch
 from .data.template import Example
 from .data.tokenized import batch_indices
@@ -29,6 +29,11 @@ from .support.memory import release
 
 log = logging.getLogger(__name__)
 POOL = "pool.jsonl"  # answers that a generation leaves to the next
+
+
+def own_samples(count: int) -> Any:
+    """A dataclass field whose default are so many samples of the latest policy."""
+    return field(default_factory=lambda: Candidates({"own": Sampled(count=count)}))
 
 
 def best(example: Example) -> int:
