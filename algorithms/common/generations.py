@@ -174,12 +174,12 @@ class Generations(Algorithm):
             raise TrainingError(f"{context.name}: found no answer to learn from among the candidates; expected some; "
                                 "fix: more candidates (algorithm.candidates.sources.own.count), or selecting less "
                                 "strictly")
-        answers = sum(len(one.responses) for one in examples)
-        log.info("%s: generation %d learns %d answers to %d prompts", context.name, self.generations, answers,
-                 len(examples))
         if self.prompts is None and recipe.total_records(count) < count and recipe.steps is None:
             context.recipe = replace(recipe, epochs=1.0)  # a part of the prompts was answered, all of it is learned
         context.examples = examples
+        answers = sum(len(one.responses) for one in examples)
+        log.info("%s: generation %d learns %d answers to %d prompts, %s", context.name, self.generations, answers,
+                 len(examples), context.recipe.told(len(examples)))
         if context.heldout:  # watched, not learned from: free of charge
             watched = self.candidates.make(context, list(context.heldout_records), context.heldout, self.latest,
                                            self.generations)
