@@ -267,7 +267,7 @@ class Candidates:
         def build(target: Path, work: Path) -> None:
             self._build(context, prompts, policy, generation, target, work)
 
-        alike = ("model.base", "sources")
+        alike = ("model.base", "sources", "generation")
         folder = context.store.get("candidates", description, build, f"candidates of {context.name}", alike)
         frame = pd.read_parquet(folder / "candidates.parquet")
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))

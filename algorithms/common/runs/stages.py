@@ -198,7 +198,7 @@ class Bench(Material):
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
         description, build = self._built(training.train, algorithm, recipe, name)
-        return self.store.get("trained", description, build, name, ("algorithm.class",))
+        return self.store.get("trained", description, build, name, ("algorithm.class", "algorithm.generations"))
 
     def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
         """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
