@@ -1,5 +1,6 @@
 """Compose the config, run the task, nothing else. ``python run.py --help`` explains the groups."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -21,7 +22,7 @@ from algorithms.common.runs.settings import at_home
 from algorithms.common.runs.trial import shrink
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.support.quiet import quieten, without_bars
-from algorithms.common.support.terminal import printable
+from algorithms.common.support.terminal import printable, short
 
 CONF = Path(__file__).resolve().parent / "conf"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,7 +54,8 @@ def main(config: DictConfig) -> float | None:
 
 
 def swept(config: DictConfig, folder: Path, number: int) -> None:
-    with jobs.running(folder, number):
+    brief = contextlib.nullcontext() if HydraConfig.get().verbose else short(number)
+    with jobs.running(folder, number), brief:
         work(config)
 
 
@@ -80,7 +82,8 @@ def work(config: DictConfig) -> None:
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         if state.mode == RunMode.MULTIRUN:
-            failed(folder, name, config, overrides, Stopped(str(stop) or "stopped before it was done"))
+            loaded = "torch" in sys.modules  # its import ends the process where an earlier one was interrupted
+            failed(folder, name, config, overrides, Stopped(str(stop) or "stopped before it was done"), ran=loaded)
         raise SystemExit(130) from None
     except Exception as error:  # every failure of a sweep's job becomes a row of its table
         if state.mode == RunMode.MULTIRUN:
@@ -94,12 +97,18 @@ def work(config: DictConfig) -> None:
 
 def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], error: Exception,
            ran: bool = True) -> None:
-    """A failed job's result.json, so that the others run and the table says what failed. ran: in this process."""
+    """The result.json of a job that failed or was stopped, so that the others run and the table says what became of it.
+    ran: in this process."""
     from algorithms.common.runs.results import header, write_json
     from algorithms.common.support.secrets import Mask
 
+    log = logging.getLogger("run")
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    logging.getLogger("run").error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
+    if isinstance(error, Stopped):
+        how = "" if message.startswith(("stopped", "not started")) else "stopped: "
+        log.warning("%s: %s%s", name, how, printable(message))
+    else:
+        log.error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
     mask = Mask(config)
     told = {"type": type(error).__name__, "message": mask.text(str(error))}
     head = header(name, config.seed, mask, overrides, ran)

@@ -20,9 +20,9 @@ from torch import Tensor
 from .common.algorithm import Context, Loss, Term
 from .common.logprobs import length_normalized
 from .common.models.model import Models
-from .common.policy_gradient import kl_penalty
+from .common.policy_gradient import ESTIMATORS, kl_penalty
 from .common.rollouts import COMPARED, Estimates, Minibatch, PolicyGradient, Scored
-from .common.support.checks import Rule, require
+from .common.support.checks import Rule, one_of, require
 
 
 def standardised(scores: Tensor, correction: int = 1) -> Tensor:
@@ -41,7 +41,8 @@ class GRPO(PolicyGradient):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self, "algorithm", samples=COMPARED, std_correction=Rule((0, 1).__contains__, "0 or 1"))
+        require(self, "algorithm", samples=COMPARED, std_correction=Rule((0, 1).__contains__, "0 or 1"),
+                kl_estimator=one_of(ESTIMATORS))  # the gradient goes through it, so it is of the tokens drawn
 
     def estimate(self, context: Context, scored: Scored) -> Estimates:
         return Estimates(standardised(scored.scores, self.std_correction).unsqueeze(-1))  # (B, K, 1)

@@ -6,7 +6,9 @@ Keeps    a frozen supervised reference, a frozen reward model, a critic that sta
          penalty in every token's reward, the score at the response's last token; GAE; clipped losses for policy and
          critic; minibatches over each batch of rollouts, in ``inner_epochs`` of the recipe (2; Ziegler's code 4,
          InstructGPT 1); a fixed KL coefficient or Ziegler's controller. With ``ptx_coef``, off by default, the
-         likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term). With ``old_kl_coef`` above 0, a penalty
+         likelihood of given text in the same steps (PPO-ptx, eq. 2's γ term). With ``critic_batches``, off by default,
+         the critic learns from the first batches of rollouts alone (MOSS-RLHF, arXiv 2307.04964, §5.3.3; its scores are
+         normalised and clipped by ``score_scaling`` and ``score_clip``). With ``old_kl_coef`` above 0, a penalty
          on KL(π_old ‖ π), whose weight doubles and halves around a target (1707.06347 §4): PPO-penalty has it in the
          clip's place.
 Changes  the four models are adapters on one base; old log-probabilities come from the training forward pass, not from
@@ -18,7 +20,7 @@ Changes  the four models are adapters on one base; old log-probabilities come fr
          coefficients; PPO-ptx learns from the data's demonstrations, one beside each rollout (InstructGPT:
          pretraining text, eight times as many), by the mean over their tokens; KL(π_old ‖ π) is estimated from the
          tokens drawn, and its weight set by what the last minibatch of the batch before found.
-Drops    the EMA of the policy, TRL's ratio guard; a score after the end token as in TRL ≥ 0.12.
+Drops    TRL's ratio guard; a score after the end token as in TRL ≥ 0.12. The EMA of the policy is ``recipe.ema``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from .common.data.tokenized import batch_indices
 from .common.models.model import ModelConfig, Models
 from .common.policy_gradient import explained_variance, gae, kl_penalty, masked_mean, squared_errors, whiten
 from .common.rollouts import Estimates, Minibatch, PolicyGradient, Rollouts, Scored, columns
-from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, at_least, one_of, require, within
 from .common.support.errors import ConfigError
 from .common.support.seeds import derive
 
@@ -125,12 +127,13 @@ class PPO(PolicyGradient):
     old_kl_coef: float = 0.0  # β: weight of KL(π_old ‖ π) in the loss, where it starts; 0: without
     old_kl_target: float | None = None  # d_targ, nats per token; null: β stays
     critic: str = "reward"  # reward | policy | random: where the critic starts
+    critic_batches: int = 0  # batches of rollouts, before all others, that the critic alone learns from
 
     def __post_init__(self):
         super().__post_init__()
         require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, value_clip=POSITIVE,
                 ptx_coef=NOT_NEGATIVE, old_kl_coef=NOT_NEGATIVE, old_kl_target=POSITIVE.or_null(),
-                gamma=within("[0, 1]"), lam=within("[0, 1]"))
+                gamma=within("[0, 1]"), lam=within("[0, 1]"), critic_batches=at_least(0))
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         if self.critic != "reward":
@@ -165,8 +168,11 @@ class PPO(PolicyGradient):
     def start(self) -> None:
         super().start()
         self.old_kl, self.moved = self.old_kl_coef, None  # β, and the last KL(π_old ‖ π), nats per token
+        self.critic_alone = False  # learns from this batch
 
     def stop(self, values: dict[str, float]) -> bool:
+        if self.critic_alone:
+            return False
         self.moved = values["policy/approx_kl"]
         return super().stop(values)
 
@@ -181,6 +187,7 @@ class PPO(PolicyGradient):
         """Sample, score, penalise by the KL, estimate advantages, whiten; with ptx, add a demonstration a prompt."""
         if torch.is_grad_enabled() and self.old_kl_target is not None and self.moved is not None:
             self.old_kl = adapted(self.old_kl, self.moved, self.old_kl_target)
+        self.critic_alone = context.step < self.critic_batches
         rollouts = super().experience(context, examples)
         if not self.ptx_coef or not torch.is_grad_enabled():  # what is only watched learns nothing
             return rollouts
@@ -205,9 +212,10 @@ class PPO(PolicyGradient):
         return batch_indices(len(context.demonstrations), size, limit, step, derive(context.seed, "ptx"))
 
     def loss(self, models: Models, minibatch: Minibatch) -> Iterator[Loss]:
-        yield self._policy_loss(models, minibatch)
+        if not self.critic_alone:
+            yield self._policy_loss(models, minibatch)
         yield self._value_loss(models, minibatch)
-        if isinstance(minibatch, PtxMinibatch):
+        if not self.critic_alone and isinstance(minibatch, PtxMinibatch):
             yield self._ptx_loss(models, minibatch.demonstrations)
 
     def _policy_loss(self, models: Models, minibatch: Minibatch) -> Loss:

@@ -31,11 +31,10 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from .common.algorithm import Algorithm, Context
+from .common.algorithm import Algorithm, Context, Recipe, TrainerConfig
 from .common.data.batches import Batch
 from .common.data.cuts import tell_cut_prompts
 from .common.data.records import Records
-from .common.data.tokenized import batch_indices
 from .common.models.export import load_role, save_role
 from .common.models.families import disable_dropout
 from .common.models.model import Models, load_base
@@ -44,7 +43,7 @@ from .common.support.checks import NOT_NEGATIVE, POSITIVE, at_least, require, wi
 from .common.support.errors import ConfigError, TrainingError
 from .common.support.memory import no_memory_explained, peak_memory_bytes, release, reset_peak_memory
 from .common.support.seeds import derive
-from .common.training.loop import display
+from .common.training.loop import display, walk
 from .common.training.loop import fit as common
 from .common.training.optim import build_optimizer
 from .common.training.written import write_report
@@ -93,25 +92,29 @@ class Hosted(Algorithm):
     def content(self) -> dict[str, Any]:
         return {"trl": importlib.metadata.version("trl")}
 
-    def fit(self, context: Context) -> None:
-        recipe, models = context.recipe, context.models
-        if context.loop is not common:  # a rehearsal, or a few steps to find a pace
-            raise ConfigError(f"algorithm: found {type(self).__name__}, whose steps TRL takes; expected a method of "
-                              "the common loop, of which alone a few steps can be measured; fix: leave it out of "
-                              "task=plan, and set budget.equal=labels or null")
-        for key, found, expected in (("trainer.evaluate_every", context.trainer.evaluate_every, "null"),
-                                     ("recipe.minibatch_size", recipe.minibatch_size, "null"),
-                                     ("recipe.inner_epochs", recipe.inner_epochs, 1)):
+    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, key: str) -> None:
+        for place, found, expected in (("trainer.evaluate_every", trainer.evaluate_every, "null"),
+                                       (f"{key}.minibatch_size", recipe.minibatch_size, "null"),
+                                       (f"{key}.ema", recipe.ema, "null"),
+                                       (f"{key}.inner_epochs", recipe.inner_epochs, 1)):
             if found not in (None, expected):
-                raise ConfigError(f"{key}: found {found}; expected {expected}, since {type(self).__name__} takes the "
-                                  f"steps of TRL's trainer; fix: {key}={expected}")
+                raise ConfigError(f"{place}: found {found}; expected {expected}, since {type(self).__name__} takes the "
+                                  f"steps of TRL's trainer; fix: {place}={expected}")
+
+    def fit(self, context: Context) -> None:
         if not len(context.examples):
             raise TrainingError(f"{context.name}: found no records in the view {self.view!r}; expected at least one; "
                                 "fix: give data that has them (task=inspect shows what was read)")
-        steps = -(-recipe.total_records(len(context.examples)) // recipe.batch_size)
+        if context.loop is common:
+            self._train(context, Watch(self, context, walk(context, filled=self.uses_reward)))
+        else:  # a rehearsal, or a few steps to find a pace
+            context.loop(self, context, trainer=lambda batches, told: self._train(
+                context, Watch(self, context, batches, told)))
+
+    def _train(self, context: Context, watch: Watch) -> None:
+        models = context.models
         context.work.mkdir(parents=True, exist_ok=True)
-        with (TemporaryDirectory(dir=context.work) as folder,
-              display(watch := Watch(self, context, steps)) as watch.show,
+        with (TemporaryDirectory(dir=context.work) as folder, display(watch) as watch.show,
               no_memory_explained(lambda told: f"{context.name}: found no memory left on {models.device} ({told}); "
                                   "expected room for TRL's model beside ours and for its micro-batches; fix: lower "
                                   "trainer.micro_batch_size or model.max_length")):
@@ -122,7 +125,7 @@ class Hosted(Algorithm):
             began = time.monotonic()
             hosted = self._hosted(context, model, watch, folder)
             hosted.train()
-            write_report(context, watch.lines, time.monotonic() - began, steps, watch.tokens,
+            write_report(context, watch.lines, time.monotonic() - began, watch.total, watch.tokens,
                          sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
             adapter = {"selected_adapters": ["default"], "save_embedding_layers": False} if models.config.lora else {}
             model.save_pretrained(Path(folder, "trained"), **adapter)
@@ -196,11 +199,13 @@ class Rows(torch.utils.data.Dataset):
 
 
 class Watch:
-    """What a hosted trainer does, as lines of metrics."""
+    """What a hosted trainer does on these batches, as lines of metrics; told: see ``algorithm.Steps``."""
 
-    def __init__(self, method: Hosted, context: Context, steps: int):
-        self.method, self.context, self.total, self.tokens = method, context, steps, 0
+    def __init__(self, method: Hosted, context: Context, batches: list[list[int]],
+                 told: Callable[[int], None] = lambda tokens: None):
+        self.method, self.context, self.total, self.tokens = method, context, len(batches), 0
         self.lines: list[dict] = []
+        self._batches, self._told = batches, told
         self.show: Callable[[dict], None]  # told each line
         self._begin()
 
@@ -214,17 +219,11 @@ class Watch:
 
     def order(self) -> list[int]:
         """Records to walk through."""
-        return [index for step in range(self.total) for index in self._indices(step)]
-
-    def _indices(self, step: int) -> list[int]:
-        context, size, records = self.context, self.context.recipe.batch_size, len(self.context.examples)
-        limit = self.total * size if self.method.uses_reward else context.recipe.total_records(records)
-        return batch_indices(records, size, limit, step, context.seed)
+        return [index for batch in self._batches for index in batch]
 
     def prompt(self, index: str) -> list[int]:
         """Tokens of a prompt to answer, by its place among the examples."""
-        example = self.context.examples[int(index)]
-        return self.context.models.fit_prompt(example.prompt, self.method.max_new_tokens)
+        return self.context.to_answer(self.context.examples[int(index)], self.method.max_new_tokens)
 
     def rewards(self, prompts: list[str], completion_ids: list[list[int]], **_) -> list[float]:
         """TRL's reward function: those of our source."""
@@ -248,7 +247,7 @@ class Watch:
         if not (math.isfinite(self.loss) and math.isfinite(told["grad_norm"])):
             raise TrainingError(f"{context.name}, step {step}: found loss {self.loss} and gradient norm "
                                 f"{told['grad_norm']}; expected finite numbers; fix: lower recipe.lr")
-        trained = self._sampled or [context.examples[index] for index in self._indices(step - 1)]
+        trained = self._sampled or [context.examples[index] for index in self._batches[step - 1]]
         tokens = sum(example.length for example in trained)
         numbers = {name: float(value) for name, value in told.items() if name not in UNTOLD
                    and isinstance(value, (int, float)) and math.isfinite(value)}
@@ -259,6 +258,7 @@ class Watch:
         self.tokens += tokens
         self.lines.append(line)
         self.show(line)
+        self._told(tokens)
         self._begin()
 
 

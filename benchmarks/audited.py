@@ -21,6 +21,9 @@ from .aggregation import of_these_models
 from .results_read import Result
 from .tables import Alarm, interval
 
+CAVEAT = ("A bias that all annotators share is what an auditor cannot see. Intervals of a single seed take its auditor "
+          "as it is: one of other labels may rank rows that are close otherwise.")
+
 
 class Rows(Protocol):
     """A row of a table and its complete runs."""
@@ -60,7 +63,7 @@ def auditors(members: Sequence[Rows]) -> list[str]:
                     f"{_believed(found := accuracy(audited))}")
             said.setdefault(text if found is None or can_judge(found) else Alarm(text), []).append(member.label)
     of = {text: f"The auditor of {listed(labels)}" if len(said) > 1 else "The auditor" for text, labels in said.items()}
-    shared = ["A bias that all annotators share is what an auditor cannot see."] if said else []
+    shared = [CAVEAT] if said else []
     return [type(text)(f"{of[text]}: {text}.") for text in said] + shared
 
 

@@ -6,22 +6,31 @@
 Two rows of a seed are a case where their difference in gold, for these trained models, excludes 0. The auditor decides
 it rightly where its own difference has the sign of gold's. With ``--alarm-in`` the exit status is 1 unless the alarm of
 over-optimisation sounds in every run of the rows named there, and in no other run.
+
+Judges that were trained on other comparisons and judged the same answers afterwards (``task=judge judge=auditor
+judge.called=…``) stand below it in one table: of fewer labels, of annotators with a bias.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, difference
 from algorithms.common.evaluation.inference.shares import wilson
+from algorithms.common.evaluation.verdicts import FILE, read
+from algorithms.common.evaluation.verdicts.belief import Belief, beliefs
+from algorithms.common.evaluation.verdicts.standing import standing
+from algorithms.common.support.errors import UserError
 
 from .audited import ACCURACY, JUDGES, SCORE, accuracy, judges, parted
 from .comparison_tables import Member
 from .report import members_of
 from .results_read import ReportError, Result, collect
-from .tables import interval, plain
+from .tables import aligned, interval, plain
+from .verdict_figures import with_verdicts
 
 GOLD = "reward/gold"
 
@@ -47,17 +56,22 @@ class Case:
         return self.auditor.excludes_zero
 
 
-def cases(members: Sequence[Member]) -> list[Case]:
-    """All pairs of rows in each seed that gold decides."""
-    found = []
+def cases(members: Sequence[Member], score: str = SCORE) -> list[Case]:
+    """All pairs of rows in each seed that gold decides, of runs that have a judge's score."""
+    return [Case(first.seed, *labels, gold, _difference(first, second, score), judges([first]) and judges([second]))
+            for labels, first, second, gold in _decided(members)
+            if all(score in run.evaluation for run in (first, second))]
+
+
+def _decided(members: Sequence[Member]) -> Iterator[tuple[tuple[str, str], Result, Result, Estimate]]:
+    """Labels, runs and difference in gold of the pairs of rows in each seed that gold decides."""
     for one, other in combinations(members, 2):
         for first in one.runs:
             for second in (run for run in other.runs if run.seed == first.seed):
-                if all(name in run.evaluation for run in (first, second) for name in (GOLD, SCORE)):
-                    case = Case(first.seed, one.label, other.label, _difference(first, second, GOLD),
-                                _difference(first, second, SCORE), judges([first]) and judges([second]))
-                    found += [case] if case.gold.excludes_zero else []
-    return found
+                if all(GOLD in run.evaluation for run in (first, second)):
+                    gold = _difference(first, second, GOLD)
+                    if gold.excludes_zero:
+                        yield (one.label, other.label), first, second, gold
 
 
 def _difference(first: Result, second: Result, figure: str) -> Estimate:
@@ -78,6 +92,57 @@ def agreement(found: Sequence[Case]) -> str:
     sure = [case for case in found if case.decided]
     told = f"{right} of {len(found)} ({right / len(found):.1%} [{low:.1%}, {high:.1%}])"
     return f"{told}; where its own interval excludes 0: {sum(case.agrees for case in sure)} of {len(sure)}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judge that was trained and judged finished runs, beside gold."""
+
+    name: str
+    believed: dict[int, Belief]     # by seed
+    cases: list[Case]               # that gold decides and the judge judged
+    unable: int                     # cases that gold decides, of seeds whose judge says that it cannot judge
+
+    def row(self) -> list[tuple[str, str]]:
+        """Name; labels; the held-out agreement in the mean of the seeds, from the lowest to the highest; of the cases,
+        how many it decides as gold does; the same where its own interval excludes 0; cases it leaves undecided by
+        saying that it cannot judge."""
+        told = list(self.believed.values())
+        labels = " ".join(f"{count:,}" for count in sorted({one.labels for one in told}))
+        means = [one.mean for one in told]
+        agrees = (f"{sum(means) / len(means):.3f}", f"{min(means):.3f} … {max(means):.3f}")
+        sure = [case for case in self.cases if case.decided]
+        return [(self.name, ""), (labels, ""), agrees, _right(self.cases), _right(sure), (str(self.unable), "")]
+
+
+def _right(found: Sequence[Case]) -> tuple[str, str]:
+    if not found:
+        return "no case", ""
+    right = sum(case.agrees for case in found)
+    low, high = wilson(right / len(found), len(found), 0.05)
+    return f"{right} of {len(found)}", f"{right / len(found):.1%} [{low:.1%}, {high:.1%}]"
+
+
+def judged(results: Sequence[Result], folders: Sequence[str]) -> list[Judged]:
+    """Of all judges whose verdicts on these runs tell how far they can be believed, in the order of their verdicts."""
+    by_run = {run.folder.resolve(): run.seed for run in results}
+    believed: dict[str, dict[int, Belief]] = {}
+    for path in sorted({found.resolve() for top in folders for found in Path(top).rglob(FILE)}):
+        for name, of in beliefs(standing(read(path), path.parent).verdicts).items():
+            for run, told in of.items():
+                if (path.parent / run).resolve() in by_run:
+                    believed.setdefault(name, {})[by_run[(path.parent / run).resolve()]] = told
+    members = [member for member in members_of(with_verdicts(results, folders)) if member.runs]
+    return [Judged(name, of, cases(members, f"score/{name}"),
+                   sum(first.seed in of and not of[first.seed].able for _, first, _, _ in _decided(members)))
+            for name, of in believed.items()]
+
+
+def judges_table(found: Sequence[Judged]) -> str:
+    """One row for each."""
+    header = ["judge", "labels", "held-out agreement (seeds)", "decides as gold does", "where its interval excludes 0",
+              "cannot judge"]
+    return aligned(header, [one.row() for one in found], texts=1)
 
 
 def alarmed(members: Sequence[Member], judge: str) -> dict[str, dict[int, bool]]:
@@ -123,12 +188,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--alarm-in", nargs="*", metavar="ROW", help="rows in whose runs alone the alarm must sound")
     options = parser.parse_args(arguments)
     try:
-        members = [member for member in members_of(collect(options.folders)) if member.runs]
+        results = collect(options.folders)
+        members = [member for member in members_of(results) if member.runs]
         if not members:
             raise ReportError(f"{', '.join(options.folders)}: found no finished run; expected some with a gold reward")
         print(page(members))
+        if others := judged(results, options.folders):
+            print(f"\n{judges_table(others)}")
         wrong = [] if options.alarm_in is None else broken(members, options.alarm_in)
-    except (ReportError, OSError) as error:
+    except (ReportError, UserError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2
     if wrong:

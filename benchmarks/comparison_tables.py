@@ -38,11 +38,14 @@ COMPARABLE = {
     "wrong/": ("wrong answers", True),
     "accuracy": ("accuracy", False),
     "perplexity/": ("perplexity", True),
+    "harness/": ("what lm-evaluation-harness finds", False),
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
 TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "
-                "default), or a judge: task=judge")
+                "default, and one of some dozens is often wrong: more comparisons are better), or a judge: task=judge")
 TO_BE_BELIEVED = "more comparisons in data.audit and data.heldout, or another judge (judge=…)"
+NOTHING = "Nothing was compared: "
+_MESSAGE = 700          # characters of what all runs failed for
 DECLARED = "declared"   # why a table is compared by what a configuration or the command line names
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
@@ -109,7 +112,10 @@ class Compared:
     pairs: list[PairRow]
     best: str | None                # the row that was shown to be better than every other
     notes: list[str]
+    comparison: Comparison
     unknown: bool = False           # nothing says whose answers are better
+    reason: str = ""                # why not, and what would
+    obstacle: str = ""              # why nothing was compared
 
 
 def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared,
@@ -132,12 +138,26 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     if unit := of_differences(figure):
         told = f"{told}, compared in {unit}"
         notes += [f"A difference of 0.01 {unit} is a perplexity that is 1 % higher."] if pairs else []
-    words = paragraph(comparison, told, budget, _costs(taking or members), runs)
+    told = f"{told} alone" if figure == "reward/proxy" else told
+    words = paragraph(comparison, told, budget, costs_of(taking or members), runs)
     unknown = f"This data cannot tell which row is better: {why}. Fix: {TO_BE_BELIEVED}." if why and not figure else \
         _unscored(members, figure, why) if comparison.pairs else ""
     words = f"{unknown} {words}" if unknown else words
+    words = _all_alike(members) or words
     best = comparison.best if len(taking) == len(members) and not unknown else None
-    return Compared(figure if pairs else None, words, pairs, best, notes, bool(unknown))
+    obstacle = next((note for note in notes if note.startswith(NOTHING)), "")
+    return Compared(figure if pairs else None, words, pairs, best, notes, comparison, bool(unknown), unknown, obstacle)
+
+
+def _all_alike(members: Sequence[Member]) -> str:
+    """Why no run ended, where several failed and all for the same reason; else empty."""
+    lost = [run for member in members for run in member.lost]
+    errors = {run.error for run in lost}
+    if len(lost) < 2 or len(errors) > 1 or any(member.runs for member in members) or any(run.stopped for run in lost):
+        return ""
+    message = " ".join(errors.pop().partition(": ")[2].split())     # without the name of its class
+    message = message if len(message) <= _MESSAGE else f"{message[:_MESSAGE]} …"
+    return f"No run ended: {'both' if len(lost) == 2 else f'all {len(lost)}'} failed for one reason. {message}"
 
 
 def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
@@ -159,7 +179,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
     declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
     if obstacle := _obstacle(labels, seeds, figure, family):
-        notes.append(f"Nothing was compared: {obstacle}")
+        notes.append(f"{NOTHING}{obstacle}")
     if obstacle or len(taking) < 2:
         return nothing, []
     notes += _seeds_note(taking, seeds, figure)
@@ -170,7 +190,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
         figures = {label: matrix(figure, having, shared[figure]) for label, having in runs.items()}
         comparison = compare(figures, kind, declared, margin=margin, lower_is_better=lower)
     except ValueError as error:
-        notes.append(f"Nothing was compared: {error}.")
+        notes.append(f"{NOTHING}{error}.")
         return nothing, []
     apart = shared[figure].nested and len(seeds) > 1
     if apart:
@@ -293,11 +313,12 @@ def _settled(pair: Pair, figures: Mapping[str, Matrix], kind: Any, comparison: C
     return " or ".join(parts) or "no number of seeds up to 1,000"
 
 
-def _costs(members: Iterable[Member]) -> Costs | None:
+def costs_of(members: Iterable[Member]) -> Costs | None:
     """Seconds where all rows have them, else tokens."""
     costs = {member.label: member.row.costs for member in members if member.runs}
     if costs and all("seconds" in cost for cost in costs.values()):
-        return Costs("seconds", {label: cost["seconds"] for label, cost in costs.items()})
+        money = {label: cost["money"] for label, cost in costs.items() if "money" in cost}
+        return Costs("seconds", {label: cost["seconds"] for label, cost in costs.items()}, money)
     tokens = {label: cost.get("tokens_trained", 0) + cost.get("tokens_sampled", 0) for label, cost in costs.items()
               if {"tokens_trained", "tokens_sampled"} & set(cost)}
     return Costs("tokens", tokens) if tokens else None

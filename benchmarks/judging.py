@@ -43,13 +43,13 @@ def judge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     court = Court(as_run(config, target / runs[0].name, overrides), store_of(parts["stages"]), folder,
                   {run.name: run.seed for run in runs})
     parts["judge"].check_kept(kept, court)
-    done = {verdict.asked for verdict in kept}
+    done = {verdict.asked for verdict in kept if parts["judge"].answered(verdict)}
     open_pairs = [pair for pair in pairs if not parts["judge"].asks(pair) <= done]
     log.info("%s: %d pairs of answers, %d of them judged before", parts["judge"].name, len(pairs),
              len(pairs) - len(open_pairs))
     try:
         for found in parts["judge"].verdicts(open_pairs, court):
-            append(target / FILE, [verdict for verdict in found if verdict.asked not in done])
+            append(target / FILE, [verdict for verdict in found if verdict.asked not in done], once=True)
     finally:  # also where the judge gave up: what it said is kept
         if sys.exc_info()[0] is None or read(target / FILE):
             print(f"\n{verdict_table(read(target / FILE), results, target)}\n\nverdicts: {target / FILE}")

@@ -24,6 +24,7 @@ from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
 
 from . import budgets
+from .advice import advise
 from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
@@ -70,7 +71,7 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = f"{TRIAL} {_unmarked(words, results)}" if any(result.trial for result in results) else words
     words = f"{told} {words}" if (told := _stopped(results)) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
-    made = Table(rows, [], words, found.pairs, found.figure, found.best, found.unknown)
+    made = Table(rows, [], words, found.pairs, found.figure, found.best, found.unknown, advise(members, found))
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
                   *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
@@ -102,7 +103,7 @@ class TableCallback(Callback):
 
 
 def conclude(folder: Path) -> None:
-    """The table and the report of a sweep's folder, whatever is there; Ctrl-C does not reach it."""
+    """The table and the report of a sweep's folder, whatever is there; neither Ctrl-C nor a kill reaches it."""
     global exit_code
     before, exit_code = exit_code, 1  # Hydra only warns when a callback raises; the process must not end with 0
     with _uninterrupted():
@@ -115,15 +116,17 @@ def conclude(folder: Path) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
+    ends = (signal.SIGINT, signal.SIGTERM)
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = [signal.signal(one, signal.SIG_IGN) for one in ends]
     except ValueError:  # not the main thread, which no interrupt reaches
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, earlier in zip(ends, before):
+            signal.signal(one, earlier)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(plain(str(error)), file=sys.stderr)
         return 2
     print_table(made)
+    if out is not None:
+        print(f"\nthe report is {Path(out) / 'report.html'}")
     return 0
 
 
@@ -301,6 +306,10 @@ def _meaning(members: Sequence[Member]) -> list[str]:
         notes.append("Rows of one seed: 95 % interval for this trained model and new prompts; the method's other seeds "
                      "are not covered.")
     names = {name for member in members for name in member.row.estimates}
+    if any(name.startswith("overlap/") for name in names):
+        notes.append("ROUGE-L and BLEU count the words that an answer shares with the data's own, answer by answer; "
+                     "they do not say which answer is better (benchmarks/results/overlap shows how they rank methods "
+                     "whose true reward is known).")
     resampled = sorted({name for member in members for run in member.runs if len(member.runs) > 1
                         for name, one in run.evaluation.items() if one.kind == "resampled"})
     if resampled:

@@ -124,12 +124,14 @@ def _read(path: Path) -> Result:
             stopped = UNBEGUN if message.startswith(UNBEGUN) else STOPPED
         error = " ".join(f"{kind}: {message}".split())
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
+    evaluation = _evaluation(path, get("evaluation", dict)) if status == "complete" else {}
+    asked, asked_start = _harness(path.parent) if status == "complete" else ({}, {})
     return Result(
         folder=path.parent, status=status, error=error, diverged=diverged, stopped=stopped,
         algorithm=get("algorithm", str), seed=get("seed", int),
         trial=raw.get("trial") is True, overrides=_overrides(path, get("overrides", list) or []),
-        evaluation=_evaluation(path, get("evaluation", dict)) if status == "complete" else {},
-        start=_start(path, get("start", dict, optional=True)), before=_before(path, raw),
+        evaluation={**evaluation, **asked}, start=_start(path, get("start", dict, optional=True)),
+        before={**_before(path, raw), **asked_start},
         identity=get("identity", str, optional=True), cost=_cost(path, get("cost", dict) or {}),
         auditor=_auditor(path, get("auditor", dict, optional=True) or {}),
         budget=get("budget", dict, optional=True) or {}, calibration=get("calibration", dict, optional=True),
@@ -249,6 +251,21 @@ def _before(path: Path, raw: dict) -> dict[str, Figure]:
     start = _Fields(path, raw)("start", dict, optional=True) or {}
     evaluation = _Fields(path, start, "start.")("evaluation", dict, optional=True) or {}
     return _evaluation(path, evaluation, "start.evaluation", "start.parquet")
+
+
+def _harness(folder: Path) -> tuple[dict[str, Figure], dict[str, Figure]]:
+    """What lm-evaluation-harness found of a run and of its start, where task=harness asked it."""
+    path = folder / "harness.json"
+    if not path.is_file():
+        return {}, {}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except ValueError as error:
+        raise ReportError(f"{path}: found no strict JSON ({error}); expected what task=harness writes") from error
+    get = _Fields(path, raw)
+    start = _Fields(path, get("start", dict), "start.")
+    return (_evaluation(path, get("evaluation", dict), rows="harness.parquet"),
+            _evaluation(path, start("evaluation", dict), "start.evaluation", "harness_start.parquet"))
 
 
 def _start(path: Path, start: dict | None) -> tuple[str, str] | None:

@@ -18,6 +18,8 @@ from typing import TextIO
 from algorithms.common.evaluation.inference.comparisons import Pair
 from algorithms.common.evaluation.inference.intervals import Estimate
 
+from . import latex
+
 # Metric: title and digits after the point, in the order of the columns. Others follow in the CSV under their own names.
 METRICS = {
     "reward/gold": ("gold", 3),
@@ -40,13 +42,20 @@ METRICS = {
     "eos_rate": ("EOS", 3),
     "distinct_2": ("distinct-2", 3),
     "perplexity/heldout": ("perplexity", 2),
+    "perplexity/heldout_minus_sft": ("log perplexity − SFT", 3),
+    "perplexity/heldout_minus_base": ("log perplexity − base", 3),
+    "perplexity/texts": ("texts' perplexity", 2),
+    "perplexity/texts_minus_sft": ("texts' log perplexity − SFT", 3),
+    "perplexity/texts_minus_base": ("texts' log perplexity − base", 3),
+    "overlap/rouge_l": ("ROUGE-L", 3),
+    "overlap/bleu": ("BLEU", 3),
     "accuracy/heldout": ("accuracy", 3),
     "refusal/unanswerable": ("refused unknown", 3),
     "refusal/answerable": ("refused known", 3),
     "accuracy/answerable": ("right known", 3),
 }
-# What judges say, by the beginning of the metric's name; their own names follow it.
-JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score"}
+# What judges say, and lm-evaluation-harness, by the beginning of the metric's name; their own names follow it.
+JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score", "harness/": "harness"}
 # Cost: title, divisor and digits.
 COSTS = {
     "seconds": ("seconds", 1, 1),
@@ -119,6 +128,15 @@ class PairRow:
     settled: str                # what would settle it; empty where it is settled
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What a table comes to, in plain words, each a sentence or two."""
+
+    take: str
+    cost: str
+    doubt: str
+
+
 @dataclass
 class Table:
     """Rows, how they compare, and the notes without which they would mislead."""
@@ -130,6 +148,13 @@ class Table:
     figure: str | None = None                           # the metric of the pairs
     best: str | None = None                             # label of the row that was shown to be better than every other
     unknown: bool = False                               # nothing says whose answers are better
+    advice: Advice | None = None
+
+    @property
+    def opening(self) -> list[str]:
+        """The paragraphs that stand above the figures: the answer, then the comparison in full."""
+        advice = [self.advice.take, self.advice.cost, self.advice.doubt] if self.advice else []
+        return [text for text in (" ".join(advice), self.words) if text]
 
     @property
     def metrics(self) -> list[str]:
@@ -203,7 +228,8 @@ def write(table: Table, folder: str | Path) -> None:
     """table.md, table.csv and table.tex into `folder`, which is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("md", _markdown(table)), ("csv", _csv(table)), ("tex", _latex(table))):
+    tex = latex.document(plain(table.words), _blocks(table), list(map(plain, table.notes)))
+    for name, text in (("md", _markdown(table)), ("csv", _csv(table)), ("tex", tex)):
         (folder / f"table.{name}").write_text(text, encoding="utf-8", newline="")
 
 
@@ -274,7 +300,7 @@ def _markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |\n"
 
-    parts = [f"{_escaped(plain(table.words))}\n"] if table.words else []
+    parts = [f"{_escaped(plain(text))}\n" for text in table.opening]
     for block in _blocks(table):
         rule = [":---"] + ["---:"] * (len(block.header) - 1 - block.texts) + [":---"] * block.texts
         rows = []
@@ -326,25 +352,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return " ".join(map(str, seeds))
 
 
-def _latex(table: Table) -> str:
-    lines = ["% needs \\usepackage{booktabs}"]
-    lines += [f"{_tex(plain(table.words))}\\par\\medskip"] if table.words else []
-    for block in _blocks(table):
-        columns = "r" * (len(block.header) - 1 - block.texts) + "l" * block.texts
-        lines += [f"\\begin{{tabular}}{{l{columns}}}", "\\toprule",
-                  " & ".join(_tex(title) for title in block.header) + " \\\\", "\\midrule"]
-        for index, row in enumerate(block.rows):
-            # Figures with an interval go into mathematics, where the minus sign is one.
-            cells = [f"${cell[0]}\\ {cell[1]}$" if any(cell[1:]) else _tex(cell[0]) for cell in row]
-            cells[0] = f"\\textbf{{{cells[0]}}}" if index == block.best else cells[0]
-            lines.append(" & ".join(cells) + " \\\\")
-        lines += ["\\bottomrule", "\\end{tabular}", "\\par\\medskip"]
-    lines += [f"{{\\footnotesize {_tex(plain(note))}\\par}}" for note in table.notes]
-    return "\n".join(lines) + "\n"
-
-
 def _text(table: Table, width: int) -> str:
-    lines = [*textwrap.wrap(plain(table.words), width), ""] if table.words else []
+    lines = [line for text in table.opening for line in (*textwrap.wrap(plain(text), width), "")]
     for block in _blocks(table):
         for part in _packed(_wrapped(block), width):
             lines += [*_aligned(part), ""]
@@ -396,15 +405,3 @@ def _packed(block: _Block, width: int) -> list[_Block]:
 def _escaped(text: str) -> str:
     """For Markdown; underscores inside words need nothing."""
     return "".join(f"\\{char}" if char in "\\|`*<[]$" else char for char in text)
-
-
-def _tex(text: str) -> str:
-    """For LaTeX with any engine: what the basic fonts lack becomes its code point."""
-    return "".join(_LATEX.get(char, char if ord(char) < 0x180 else f"{{[}}U+{ord(char):04X}{{]}}") for char in text)
-
-
-_LATEX = {
-    **{char: f"\\{char}" for char in "{}$&#_%"}, "\\": "\\textbackslash{}", "^": "\\textasciicircum{}",
-    "~": "\\textasciitilde{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "[": "{[}", "]": "{]}",
-    "*": "{*}", "−": "$-$", "←": "$\\leftarrow$", "…": "\\dots{}", '"': "{''}", "β": "$\\beta$",
-}

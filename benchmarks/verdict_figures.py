@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Matrix
+from algorithms.common.evaluation.verdicts.belief import Belief, beliefs
 from algorithms.common.evaluation.verdicts.pairings import name_of
 from algorithms.common.evaluation.verdicts.rates import outcomes, quality
 from algorithms.common.evaluation.verdicts.records import DATA, FILE, START, read
@@ -31,14 +32,17 @@ def with_verdicts(results: Sequence[Result], folders: Sequence[str | Path]) -> l
         found = standing(read(path), path.parent)
         places = {place: name_of(run.folder, path.parent) for place, run in enumerate(results)
                   if run.status == "complete" and run.folder.resolve().is_relative_to(path.parent)}
+        believed = beliefs(found.verdicts)
         said = [note for judge in found.stale for note in found.told(judge)]
         for judge, rows in outcomes(found.verdicts).groupby("judge", sort=False):
             told = quality(rows)
             said += [f"{judge} is {told.verdict}."] if told.verdict else []
+            seeds = {name: results[place].seed for place, name in places.items()}
+            said += [f"{judge}, {one}." for one in by_seed(believed.get(judge, {}), seeds)]
             if told.unread.mean:
                 said.append(f"{judge}: no verdict on {told.unread.mean:.1%} of {told.pairs:,} pairs.")
             for name, by_run in _figures(judge, rows) if told.judges else []:
-                prompts = _asked(by_run, {name: results[place].seed for place, name in places.items()})
+                prompts = _asked(by_run, seeds)
                 for place, run in places.items():
                     if run in by_run and name not in results[place].evaluation:  # a run may have it of its own
                         found_here = _figure(by_run[run], prompts[results[place].seed], name)
@@ -47,6 +51,15 @@ def with_verdicts(results: Sequence[Result], folders: Sequence[str | Path]) -> l
         for place in places:
             results[place] = replace(results[place], said=(*results[place].said, *said))
     return results
+
+
+def by_seed(believed: dict[str, Belief], seeds: dict[str, int | None]) -> list[str]:
+    """How far a judge that was trained can be believed, for each seed that has an auditor of its own.
+
+    believed: of the runs it judges. seeds: of all runs, by name.
+    """
+    found = {seed: one for run, one in believed.items() if (seed := seeds.get(run)) is not None}
+    return [f"seed {seed}: {found[seed]}" for seed in sorted(found)]
 
 
 def _figures(judge: str, rows: pd.DataFrame) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:

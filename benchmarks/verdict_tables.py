@@ -9,6 +9,7 @@ import pandas as pd
 
 from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, share
 from algorithms.common.evaluation.inference.judging import length_controlled, strengths
+from algorithms.common.evaluation.verdicts.belief import beliefs
 from algorithms.common.evaluation.verdicts.pairings import name_of
 from algorithms.common.evaluation.verdicts.rates import Quality, outcomes, quality
 from algorithms.common.evaluation.verdicts.records import DATA, START, Verdict
@@ -18,6 +19,7 @@ from .comparison_tables import Member
 from .report import members_of
 from .results_read import Result
 from .tables import aligned, plain
+from .verdict_figures import by_seed
 
 SIDES = {START: "against what training began with", DATA: "against the answers that the data prefers"}
 _AT_LEAST = 2   # prompts: a single one has no interval
@@ -29,10 +31,12 @@ def verdict_table(verdicts: Sequence[Verdict], results: Sequence[Result], folder
     members = [member for member in members_of(results) if member.runs]
     names = {name_of(run.folder, folder): run for member in members for run in member.runs}
     found = standing(verdicts, folder)
+    believed = beliefs(found.verdicts)
     parts = ["\n".join(told for judge in found.stale for told in found.told(judge))] if found.stale else []
     for judge, rows in outcomes(found.verdicts).groupby("judge", sort=False):
         told_of = quality(rows)
-        parts.append(_of_judge(told_of))
+        told = by_seed(believed.get(judge, {}), {name: run.seed for name, run in names.items()})
+        parts.append("\n".join([_of_judge(told_of), *(f"  {one}" for one in told)]))
         if not told_of.judges:
             continue
         rows = rows[rows["left"].isin(names)]

@@ -1,4 +1,4 @@
-"""A sweep as it goes on, whatever launched it: jobs done, at which stage, failed, and about how long it will take.
+"""A sweep as it goes on, whatever launched it: jobs done, at which stage, failed or stopped, and how long it takes.
 
     python -m benchmarks.watch FOLDER        # a sweep's folder; ends when its last job has, or by Ctrl-C
 
@@ -20,7 +20,7 @@ from algorithms.common.runs import jobs
 from .results_read import SWEEP
 from .tables import plain
 
-STATES = ("done", "failed", "running", "lost", "to come")
+STATES = ("done", "failed", "stopped", "running", "lost", "to come")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Job:
 
     name: str
     algorithm: str
-    state: str                      # of STATES; lost: its process is gone and left no result
+    state: str                      # of STATES; stopped: from outside; lost: its process is gone and left no result
     seconds: float = 0.0            # since it began, or that it took
     at: str = ""                    # the stage it is at, or why it failed
 
@@ -58,13 +58,13 @@ class Overview:
         return max([(sum(running) + sum(waiting)) / max(1, self.at_once), *running])
 
     def lines(self) -> list[str]:
-        """What is shown: counts, then a line for each job that runs, failed or was lost."""
+        """What is shown: counts, then a line for each job that runs, failed, was stopped or was lost."""
         counts, left = Counter(job.state for job in self.jobs), self.seconds_left()
         told = [f"{len(self.jobs)} jobs", *(f"{counts[state]} {state}" for state in STATES if counts[state])]
         if counts["running"] + counts["to come"]:
             told.append("none has finished, so nobody knows how long" if left is None else f"about {span(left)} left")
         shown = [f"{job.name}: {job.at}, {span(job.seconds)}" for job in self.of("running")]
-        shown += [f"{job.name}: {state}: {job.at}" for state in ("failed", "lost") for job in self.of(state)]
+        shown += [f"{job.name}: {state}: {job.at}" for state in ("failed", "stopped", "lost") for job in self.of(state)]
         return [", ".join(told), *(plain(line)[:200] for line in shown)]
 
 
@@ -99,7 +99,8 @@ def _job(name: str, algorithm: str, mark: tuple[Path, dict] | None, now: float) 
         result = json.loads((folder / jobs.RESULT).read_text(encoding="utf-8"))
         if result["status"] == "complete":
             return Job(name, algorithm, "done", seconds)
-        return Job(name, algorithm, "failed", seconds, result["error"]["message"].splitlines()[0])
+        state = "stopped" if result["error"]["type"] == "Stopped" else "failed"
+        return Job(name, algorithm, state, seconds, result["error"]["message"].splitlines()[0])
     stage = told["stage"] or "reading data"
     at = stage if told["steps"] is None else f"{stage}, step {told['step']} of {told['steps']}"
     if "ended" in told:

@@ -68,3 +68,37 @@ def honest(messages, number=1):
     """Prefers the good one, wherever it stands."""
     first = messages[0]["content"].partition("=== Reply A\n")[2]
     return "A" if first.startswith("good") else "B"
+
+
+# How a server fails
+
+
+def cut_body(handler):
+    sent(handler, 200, json.dumps(completion("A")).encode()[:40], length=500)
+    handler.close_connection = True
+
+
+def half_json(handler):
+    sent(handler, 200, json.dumps(completion("A")).encode()[:40])
+
+
+def cut_connection(handler):
+    handler.connection.close()
+
+
+def busy(handler):
+    sent(handler, 429, b'{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', [("Retry-After", "0.02")])
+
+
+FAULTS = {"429": busy, "500": lambda handler: sent(handler, 500, b"oops"), "cut body": cut_body, "half JSON": half_json,
+          "cut connection": cut_connection, "no completion": lambda handler: sent(handler, 200, b'{"object": "error"}'),
+          "no choice": lambda handler: sent(handler, 200, json.dumps(completion("A", choices=[])).encode()),
+          "a page": lambda handler: sent(handler, 200, b"<html>A</html>", [("Content-Type", "text/html")]),
+          "slow": lambda handler: threading.Event().wait(0.6)}
+
+
+def half_sentence(handler):
+    """Cut at the limit of tokens."""
+    told = completion("The better one is A")
+    told["choices"][0]["finish_reason"] = "length"
+    sent(handler, 200, json.dumps(told).encode())

@@ -193,6 +193,13 @@ class Meter:
     peak_memory_bytes: int = 0  # of candidates
 
 
+class Steps(Protocol):
+    """What takes steps in place of the common loop's."""
+
+    def __call__(self, batches: list[list[int]], told: Callable[[int], None]) -> None:
+        """One on each batch, indices of examples; ``told`` is given, after each, the tokens that it trained on."""
+
+
 @dataclass
 class Context:
     """Models, data, settings and folders of one stage."""
@@ -206,7 +213,9 @@ class Context:
     work: Path  # checkpoints; survives kills
     target: Path  # what the stage leaves behind
     store: Store
-    loop: Callable[[Algorithm, Context], None]  # takes all steps: what ``Algorithm.fit`` calls
+    # takes all steps: what ``Algorithm.fit`` calls. A method whose steps another trainer takes asks the common loop for
+    # nothing, and gives any other what takes steps in its place: of a plan, or to find a pace
+    loop: Callable[..., None]
     name: str = "training"  # for the progress bar and trackers
     run_folder: Path | None = None  # trackers write here
     inputs: dict[str, Path | None] = field(default_factory=dict)  # stages of the frozen roles; None: the base
@@ -252,6 +261,12 @@ class Context:
     def prompt(self, record: str) -> str | Messages:
         """The prompt, as text or messages, of the record with that key."""
         return self.record(record).prompt
+
+    def to_answer(self, example: Example, new_tokens: int) -> list[int]:
+        """The tokens of its prompt, cut where they are too many to be answered with up to ``new_tokens``."""
+        fitting = self.models.fit_prompt(example.prompt, new_tokens)
+        return fitting if len(fitting) == len(example.prompt) else self.models.prompt_ids(
+            self.prompt(example.record), new_tokens)
 
 
 @dataclass
@@ -299,6 +314,10 @@ class Algorithm:
     def check_records(self, records: Records, key: str) -> None:
         """ConfigError where its settings do not fit what it learns from; asked before anything is trained. key: where
         the config has these settings. Default: nothing is refused."""
+
+    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, key: str) -> None:
+        """ConfigError where it cannot be trained by them; asked before anything is trained. key: where the config has
+        the recipe. Default: nothing is refused."""
 
     def add_roles(self, models: Models, seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""

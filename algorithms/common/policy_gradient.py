@@ -20,6 +20,7 @@ ESTIMATORS = {  # of KL(π ‖ π_ref) from y ∼ π, with u = log π_ref − lo
     "k2": lambda u: u.square() / 2,  # biased, low variance
     "k3": lambda u: torch.expm1(u) - u,  # unbiased, never negative
 }
+FULL = "full"  # not an estimate: the sum over the whole vocabulary at every state
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:

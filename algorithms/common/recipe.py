@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import ClassVar
 
-from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require
+from .support.checks import NOT_NEGATIVE, POSITIVE, SHARE_BELOW_1, Rule, at_least, one_of, require, within
 from .support.errors import ConfigError
 
 
@@ -26,6 +27,7 @@ class Recipe:
     inner_epochs: int = 1  # passes over the experience of one batch (PPO)
     minibatch_size: int | None = None  # items of an experience per optimiser step; null: all
     value_lr: float | None = None  # of a critic; null: lr
+    ema: float | None = None  # d of θ̄ ← d θ̄ + (1 − d) θ after each optimiser step; θ̄ is what is kept; null: θ is
 
     in_trial: ClassVar[dict[str, int]] = {"steps": 2, "batch_size": 4, "inner_epochs": 2}
 
@@ -33,7 +35,7 @@ class Recipe:
         betas = Rule(lambda found: len(found) == 2 and all(0 <= beta < 1 for beta in found), "two numbers in [0, 1)")
         require(self, "recipe", schedule=one_of(SCHEDULES), lr=POSITIVE, batch_size=at_least(1), epochs=POSITIVE,
                 steps=at_least(1).or_null(), warmup=SHARE_BELOW_1, weight_decay=NOT_NEGATIVE, betas=betas,
-                max_grad_norm=POSITIVE)
+                max_grad_norm=POSITIVE, ema=within("(0, 1)").or_null())
 
     def total_records(self, records: int) -> int:
         """Records walked through in all, epochs over ``records`` of them or a number of whole steps."""
@@ -62,7 +64,8 @@ SCHEDULES = {
 }
 
 
-TRACKERS = ("tensorboard", "wandb", "trackio")  # by accelerate's names
+# by accelerate's names → what it may import for it
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
 @dataclass
@@ -88,3 +91,7 @@ class TrainerConfig:
         unknown = set(self.trackers) - set(TRACKERS)
         if unknown:
             raise ConfigError(f"trainer.trackers: found {sorted(unknown)}; expected some of {', '.join(TRACKERS)}")
+        for name in self.trackers:
+            if not any(map(find_spec, TRACKERS[name])):
+                raise ConfigError(f"trainer.trackers: found {name}, which is not installed; expected one that is; fix: "
+                                  f"pip install {name}, or trainer.trackers=[]")

@@ -18,10 +18,12 @@ from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Ter
 from .data.batches import Batch, longest_first
 from .data.cuts import tell_cut_prompts
 from .data.template import Example
-from .models.model import Models, Role
+from .models.model import Models
+from .models.role import Role
 from .models.sampling import Sampling, sample
 from .policy_gradient import (
     ESTIMATORS,
+    FULL,
     MISSING_EOS,
     SCALINGS,
     KLController,
@@ -119,7 +121,7 @@ def generate(context: Context, role: str, examples: list[Example], *, max_new_to
     ``Context.at_once``.
     """
     models = context.models
-    prompts = [models.fit_prompt(example.prompt, max_new_tokens) for example in examples]
+    prompts = [context.to_answer(example, max_new_tokens) for example in examples]
     if "rollouts" not in context.said and tell_cut_prompts(f"{context.name}, step {context.step + 1}", [
             example.prompt for example in examples], prompts, models.config.max_length, max_new_tokens):
         context.said.add("rollouts")  # other steps' are like the first's
@@ -194,7 +196,7 @@ class PolicyGradient(Algorithm):
     view: str = "prompts"
     samples: int = 1  # responses to a prompt
     kl_coef: float = 0.05  # β: weight of the KL penalty in the reward; where the controller starts
-    kl_estimator: str = "k1"  # k1 | k2 | k3, of the penalty
+    kl_estimator: str = "k1"  # k1 | k2 | k3 | full (the whole vocabulary), of the penalty
     kl_target: float | None = None  # nats per response the controller steers to; null: β stays
     kl_horizon: float = 10_000.0  # episodes, of the controller
     clip: float | None = 0.2  # ε of the policy's ratio; null: it is not clipped
@@ -213,7 +215,7 @@ class PolicyGradient(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
-        require(self, "algorithm", kl_estimator=one_of(ESTIMATORS), score_scaling=one_of(SCALINGS),
+        require(self, "algorithm", kl_estimator=one_of((*ESTIMATORS, FULL)), score_scaling=one_of(SCALINGS),
                 missing_eos=one_of(MISSING_EOS), kl_coef=NOT_NEGATIVE, missing_eos_penalty=NOT_NEGATIVE,
                 kl_horizon=POSITIVE, temperature=POSITIVE, kl_target=POSITIVE.or_null(), score_clip=POSITIVE.or_null(),
                 target_kl=POSITIVE.or_null(), clip=within("(0, 1)").or_null(), samples=at_least(1),
@@ -272,9 +274,18 @@ class PolicyGradient(Algorithm):
         finished = torch.tensor([example.finished for example in rolled], device=models.device)  # (B, K)
         shaped = shape_scores(scores, finished, self.moments, scaling=self.score_scaling, clip=self.score_clip,
                               missing_eos=self.missing_eos, penalty=self.missing_eos_penalty)  # (B, K)
-        kl = kl_penalty(logprobs, refs, self.kl_estimator)
-        rewards = shape_rewards(shaped, kl, mask, kl_coef=self.controller.coef)
+        rewards = shape_rewards(shaped, self.penalty(context, rolled, logprobs, refs), mask,
+                                kl_coef=self.controller.coef)
         return Scored(rolled, mask, finished, logprobs, refs, shaped, rewards)
+
+    def penalty(self, context: Context, rolled: list[Example], logprobs: Tensor, refs: Tensor) -> Tensor:
+        """(B, K, T): KL(π_old ‖ π_ref) at every token, estimated from what was drawn, or over the vocabulary."""
+        if self.kl_estimator != FULL:
+            return kl_penalty(logprobs, refs, self.kl_estimator)
+        models = context.models
+        kl, = columns(context, rolled, partial(models.policy.token_kl, other=models.reference,
+                                               temperature=self.temperature))
+        return kl
 
     def logprobs(self, role: Role, batch: Batch) -> Tensor:
         """(B, K, T): log π(y_t | x, y_<t) of what was sampled, at the temperature of the rollouts."""

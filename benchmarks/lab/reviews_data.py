@@ -8,6 +8,7 @@ from them is an imperfect proxy, and the gold reward says how far it misleads.
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from random import Random
 from typing import ClassVar
 
@@ -62,7 +63,7 @@ class ReviewsData:
         return DataSets(
             **{name: Records.from_list(records) for name, records in sets.items()},
             report=LoadReport(read=count, kept=count, strict_pairs=len(preferences) + len(heldout) + len(audit)),
-            gold=gold_rewards, audit=Records.from_list(audit) if audit else None,
+            gold=gold_rewards, audit=Records.from_list(audit) if audit else None, texts=_unread(self.evaluation),
         )
 
     def _check(self) -> None:
@@ -114,6 +115,12 @@ def _judged() -> list[tuple[Samples, list[float]]]:
 @cache
 def _reviews(name: str, count: int) -> list[grammar.Review]:
     return grammar.take(name, count)
+
+
+@cache
+def _unread(count: int) -> tuple[str, ...]:
+    """Documents like those that the base was pretrained on, of a stream that was kept from it."""
+    return tuple(islice(grammar.documents(seed=1), count))
 
 
 def _demonstrations(name: str, count: int) -> list[Record]:

@@ -7,19 +7,23 @@ they follow its light and dark dress and a row has one colour everywhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import exp, inf, log, sqrt
 from typing import Any
 
 import altair as alt
 import pandas as pd
 import vl_convert
 
-COLOURS = 8         # of the style sheet, told apart by colour-blind readers; shapes tell further rows apart
-SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
-WIDE, WIDTH, HEIGHT = 960, 520, 330     # the first picture fills the page, the others half of it
-_LABELLED = 14      # rows with their name beside the point; more would cover each other
+from .labels import Box, Label, placed
+from .paint import SHADES
+
+WIDE, NARROW = (960, 330), (285, 300)   # the first picture, and as a phone has it
+WIDTH, HEIGHT = 345, 250                # the others; all fit a phone beside their axis
+_LABELLED = 16      # rows with their name beside the point; of more, those alone that the line joins
 _LOGARITHMIC = 30   # ratio of costs from which they are shown by order of magnitude
+
+Paint = Mapping[str, tuple[int, str]]   # of a row: colour and shape
 
 
 @dataclass(frozen=True)
@@ -31,27 +35,30 @@ class Point:
     y: float
     low: float
     high: float
-    told: str       # what the mark says
+    told: str           # what the mark says
+    line: str = ""      # points of one are joined, in the order of x
 
 
-def quality_and_cost(points: Sequence[Point], rows: Sequence[str], cost: str, quality: str,
-                     lower_is_better: bool = False) -> str:
+def quality_and_cost(points: Sequence[Point], paint: Paint, cost: str, quality: str, lower_is_better: bool = False,
+                     size: tuple[int, int] = WIDE) -> str:
     """Each row a point; the line joins those than which no other is both better and cheaper, by their means."""
-    frame = _frame(points)
-    wide = min(point.x for point in points) > 0 and \
-        max(point.x for point in points) > _LOGARITHMIC * min(point.x for point in points)
-    most = max(point.x for point in points)
-    scale = alt.Scale(type="log", nice=False, padding=40) if wide else alt.Scale(domain=[0, 1.12 * most], nice=False)
-    x = alt.X("x:Q", title=cost, scale=scale)
-    best = _frame(frontier(points, lower_is_better))
-    line = alt.Chart(best).mark_line(interpolate="step-after", strokeDash=[5, 4], color="var(--muted)",
-                                     aria=False).encode(x=x, y="y:Q")
-    return _svg(line + _points(frame, x, quality, rows), WIDE)
+    least, most = (choose(point.x for point in points) for choose in (min, max))
+    wide = least > 0 and most > _LOGARITHMIC * least
+    plane = Plane((least / 1.3, most * 1.3) if wide else (0.0, 1.08 * most or 1.0), _reach(points), wide, size)
+    best = frontier(points, lower_is_better)
+    named = points if len(points) <= _LABELLED else best
+    steps = [one for first, second in zip(best, best[1:])
+             for one in (((first.x, first.y), (second.x, first.y)), ((second.x, first.y), (second.x, second.y)))]
+    axis = alt.Axis(tickCount=10 if size == WIDE else 4, labelOverlap=True)
+    x = alt.X("x:Q", title=cost, scale=plane.scale(0), axis=axis)
+    line = alt.Chart(_frame(best)).mark_line(interpolate="step-after", strokeDash=[5, 4], color="var(--muted)",
+                                             aria=False).encode(x=x, y="y:Q")
+    return _svg(line + _points(points, x, quality, paint, plane, named, steps), size)
 
 
 def frontier(points: Sequence[Point], lower_is_better: bool = False) -> list[Point]:
     """The points than which none is both cheaper and better, from the cheapest on."""
-    sign, best, kept = -1 if lower_is_better else 1, float("-inf"), []
+    sign, best, kept = -1 if lower_is_better else 1, -inf, []
     for point in sorted(points, key=lambda point: (point.x, -sign * point.y)):
         if sign * point.y > best:
             best = sign * point.y
@@ -59,87 +66,199 @@ def frontier(points: Sequence[Point], lower_is_better: bool = False) -> list[Poi
     return kept
 
 
-def distance(points: Sequence[Point], rows: Sequence[str], quality: str) -> str:
+def distance(points: Sequence[Point], paint: Paint, quality: str) -> str:
     """Quality against √KL (Gao et al. 2023, arXiv 2210.10760): how far from the start it was bought."""
-    moved = [Point(one.row, sqrt(max(one.x, 0.0)), one.y, one.low, one.high, one.told) for one in points]
-    most = max(one.x for one in moved)
-    x = alt.X("x:Q", title="√KL to the start, square root of nats per response",
-              scale=alt.Scale(domain=[0, 1.2 * most or 1], nice=False))
-    return _svg(_points(_frame(moved), x, quality, rows))
+    moved = [replace(one, x=sqrt(max(one.x, 0.0))) for one in points]
+    return plane(moved, paint, "√KL to the start, square root of nats per response", quality)
 
 
-def best_of(curve: Sequence[Mapping[str, Any]]) -> str:
-    """Rewards of the best of n answers against n: dicts of n, figure, y, low, high, told."""
+def plane(points: Sequence[Point], paint: Paint, title: str, quality: str) -> str:
+    """Points by two figures, those of one line joined, from 0 on."""
+    found = Plane((0.0, 1.08 * max(one.x for one in points) or 1.0), _reach(points), False, (WIDTH, HEIGHT))
+    lines: dict[str, list[Point]] = {}
+    for one in sorted(points, key=lambda one: one.x):
+        lines.setdefault(one.line, []).append(one)
+    joined = [((one.x, one.y), (other.x, other.y)) for line, members in lines.items() if line
+              for one, other in zip(members, members[1:])]
+    ends = [members[-1] for line, members in lines.items() if line] + lines.get("", [])
+    named = points if len(points) <= _LABELLED else ends if len(ends) <= _LABELLED else []
+    x = alt.X("x:Q", title=title, scale=found.scale(0), axis=alt.Axis(tickCount=6, labelOverlap=True))
+    chart = _points(points, x, quality, paint, found, named, joined)
+    if joined:
+        frame = _frame([one for line in lines.values() for one in line if one.line])
+        colour = _colour({one.line: f"var(--row-{paint[one.row][0]})" for one in points if one.line}, "line")
+        chart = alt.Chart(frame).mark_line(strokeWidth=1.2, opacity=0.6, aria=False).encode(
+            x=x, y="y:Q", color=colour, detail="line:N", order="x:Q") + chart
+        chart = chart.resolve_scale(color="independent")
+    return _svg(chart)
+
+
+def best_of(curve: Sequence[Mapping[str, Any]], colour: int) -> str:
+    """Rewards of the best of n answers against n: dicts of n, figure, y, low, high, told; the first figure has the
+    row's `colour`."""
     frame = pd.DataFrame(curve)
     x = alt.X("n:Q", title="n, answers to choose from", scale=alt.Scale(type="log", base=2, nice=False, padding=16),
               axis=alt.Axis(values=sorted(set(frame["n"])), format="d"))
-    colour = _colour(list(dict.fromkeys(frame["figure"])), "figure", legend=alt.Legend(title=None, orient="top"))
-    base = alt.Chart(frame).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.15, aria=False).encode(y=alt.Y("low:Q", title="reward"), y2="high:Q")
+    figures = list(dict.fromkeys(frame["figure"]))
+    paint = _colour({name: f"var(--row-{colour})" if index == 0 else f"var(--shade-{(index - 1) % SHADES})"
+                     for index, name in enumerate(figures)}, "figure", alt.Legend(title=None, orient="top"))
+    base = alt.Chart(frame).encode(x=x, color=paint)
+    band = base.mark_area(opacity=0.18, aria=False).encode(y=alt.Y("low:Q", title="reward"), y2="high:Q")
     line = base.mark_line(aria=False).encode(y="y:Q")
     dots = base.mark_point(filled=True, size=45, opacity=1).encode(y="y:Q", description="told:N")
     return _svg(band + line + dots)
 
 
-def training(curves: Sequence[Mapping[str, Any]], rows: Sequence[str], title: str) -> str:
+def training(curves: Sequence[Mapping[str, Any]], paint: Paint, title: str) -> str:
     """A figure of training against the share of the steps that were taken: dicts of row, seed, x, y."""
     frame = pd.DataFrame(curves)
-    here = [row for row in rows if row in set(frame["row"])]
+    here = [row for row in paint if row in set(frame["row"])]
+    columns = min(len(here), 2)
     chart = alt.Chart(frame).mark_line(strokeWidth=1.4, opacity=0.85, aria=False).encode(
-        x=alt.X("x:Q", title="share of the steps", axis=alt.Axis(format="%", tickCount=4)),
-        y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
-        color=_colour(rows, "row"), detail="seed:N",
-    ).properties(width=225, height=120).facet(
-        facet=alt.Facet("row:N", title=title, sort=here, header=alt.Header(labelColor="currentColor",
-                                                                          titleColor="currentColor")),
-        columns=2, spacing=18).resolve_scale(y="independent")
+        x=alt.X("x:Q", title=None, axis=alt.Axis(format="%", values=[0, 0.5, 1])),
+        y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
+        color=_rows_colour(paint), detail="seed:N",
+    ).properties(width=(WIDTH - 50 * (columns - 1)) // columns, height=100).facet(
+        facet=alt.Facet("row:N", title=f"{title}, against the share of the steps", sort=here, header=alt.Header(
+            labelColor="currentColor", titleColor="currentColor", titleFontWeight="normal", labelLimit=150)),
+        columns=columns, spacing=16).resolve_scale(y="independent")
     return _svg(chart, None)
 
 
-def stages(parts: Sequence[Mapping[str, Any]], rows: Sequence[str], unit: str) -> str:
-    """What each row paid for: dicts of row, stage, order, value, told."""
+def paths(steps: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """Where training went, each seed a line: dicts of row, seed, x (√KL), y, order."""
+    frame = pd.DataFrame(steps)
+    here = {row: f"var(--row-{paint[row][0]})" for row in dict.fromkeys(frame["row"])}
+    chart = alt.Chart(frame).mark_line(strokeWidth=1.4, opacity=0.85, aria=False).encode(
+        x=alt.X("x:Q", title="√KL to the start, square root of nats per response", axis=alt.Axis(tickCount=6)),
+        y=alt.Y("y:Q", title="reward/proxy", axis=alt.Axis(tickCount=6)), detail="seed:N", order="order:Q",
+        color=_colour(here, "row", alt.Legend(title=None, orient="top", columns=2)))
+    return _svg(chart)
+
+
+def stages(parts: Sequence[Mapping[str, Any]], paint: Paint, unit: str) -> str:
+    """What each row paid for: dicts of row, stage, order, own, value, told; what is its own has the row's colour."""
     frame = pd.DataFrame(parts)
-    last = frame.groupby("stage")["order"].max()
-    names = sorted(last.index, key=lambda name: -last[name])    # its own, last in every bar, has one colour
-    chart = alt.Chart(frame).mark_bar(stroke="var(--paper)", strokeWidth=1).encode(
-        x=alt.X("value:Q", title=unit), y=alt.Y("row:N", title=None, sort=list(rows)),
-        color=_colour(names, "stage", legend=alt.Legend(title=None, orient="top")),
-        order=alt.Order("order:Q"), description="told:N")
-    return _svg(chart.properties(width=WIDTH, height=max(26 * frame["row"].nunique(), 60)), None)
+    frame["paint"] = frame["row"].where(frame["own"], "stage: " + frame["stage"])
+    names = list(dict.fromkeys(frame[~frame["own"]]["stage"]))
+    shades = {f"stage: {name}": f"var(--shade-{index % SHADES})" for index, name in enumerate(names)}
+    rows = {row: f"var(--row-{colour})" for row, (colour, _) in paint.items()}
+    legend = alt.Legend(title=None, orient="top", values=list(shades), labelExpr="slice(datum.label, 7)", columns=2) \
+        if shades else None
+    chart = alt.Chart(frame).mark_bar(stroke="var(--card)", strokeWidth=1).encode(
+        x=alt.X("value:Q", title=unit, axis=alt.Axis(tickCount=6)),
+        y=alt.Y("row:N", title=None, sort=list(paint), axis=alt.Axis(labelLimit=130)),
+        color=_colour({**rows, **shades}, "paint", legend), order=alt.Order("order:Q"), description="told:N")
+    return _svg(chart.properties(width=WIDTH - 60, height=max(26 * frame["row"].nunique(), 60)), None)
 
 
-def _points(frame: pd.DataFrame, x: alt.X, quality: str, rows: Sequence[str]) -> alt.LayerChart:
-    base = alt.Chart(frame).encode(x=x, color=_colour(rows, "row"))
-    rules = base.mark_rule(strokeWidth=2, aria=False).encode(
-        y=alt.Y("low:Q", title=quality, scale=alt.Scale(zero=False)), y2="high:Q")
-    shapes = [SHAPES[index // COLOURS % len(SHAPES)] for index in range(len(rows))]
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y="y:Q", description="told:N", shape=alt.Shape("row:N", legend=None,
-                                                      scale=alt.Scale(domain=list(rows), range=shapes)))
-    layers = rules + dots
-    if frame["row"].nunique() > _LABELLED:
-        return layers
-    last = 0.7 * frame["x"].max()   # names of points further right stand at their left, inside the picture
-    for here, align, dx in ((alt.datum.x <= last, "left", 9), (alt.datum.x > last, "right", -9)):
-        text = {"dy": -7, "fontSize": 13, "fontWeight": 600, "aria": False}
-        names = base.transform_filter(here).mark_text(align=align, dx=dx, **text)
-        layers += names.encode(y="y:Q", text="row:N")
+@dataclass(frozen=True)
+class Plane:
+    """The part of a plane that a picture shows, and how many pixels it has."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    logarithmic: bool               # x is
+    size: tuple[int, int]
+
+    def scale(self, axis: int) -> alt.Scale:
+        kind = "log" if self.logarithmic and axis == 0 else "linear"
+        return alt.Scale(type=kind, domain=list((self.x, self.y)[axis]), nice=False, zero=False)
+
+    def pixels(self, x: float, y: float) -> tuple[float, float]:
+        turn = log if self.logarithmic else float
+        left, right = map(turn, self.x)
+        across = (turn(x) - left) / (right - left)
+        return across * self.size[0], (1 - (y - self.y[0]) / (self.y[1] - self.y[0])) * self.size[1]
+
+    def at(self, right: float, down: float) -> tuple[float, float]:
+        """What is at a pixel."""
+        turn, back = (log, exp) if self.logarithmic else (float, float)
+        least, most = map(turn, self.x)
+        return back(least + right / self.size[0] * (most - least)), \
+            self.y[0] + (1 - down / self.size[1]) * (self.y[1] - self.y[0])
+
+
+def _reach(points: Sequence[Point]) -> tuple[float, float]:
+    """What the intervals take, and some room."""
+    low, high = min(one.low for one in points), max(one.high for one in points)
+    room = 0.09 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _points(points: Sequence[Point], x: alt.X, quality: str, paint: Paint, plane: Plane, named: Sequence[Point],
+            lines: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> alt.LayerChart:
+    """Marks with their intervals, and the names of `named` where they cover nothing; `lines` are drawn elsewhere."""
+    base = alt.Chart(_frame(points)).encode(x=x, color=_rows_colour(paint))
+    y = alt.Y("low:Q", title=quality, scale=plane.scale(1), axis=alt.Axis(tickCount=6))
+    rules = base.mark_rule(strokeWidth=2, aria=False).encode(y=y, y2="high:Q")
+    shapes = alt.Scale(domain=list(paint), range=[shape for _, shape in paint.values()])
+    shape = alt.Shape("row:N", legend=None, scale=shapes)
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(y="y:Q", description="told:N", shape=shape)
+    return alt.layer(rules, dots, *_names(points, paint, plane, named, lines))
+
+
+def _names(points: Sequence[Point], paint: Paint, plane: Plane, named: Sequence[Point],
+           lines: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> list[alt.Chart]:
+    """The names as layers, placed by pixels."""
+    if not named:
+        return []
+    ends = [(plane.pixels(one.x, one.high), plane.pixels(one.x, one.low)) for one in points]
+    ends += [(plane.pixels(*first), plane.pixels(*second)) for first, second in lines]
+    obstacles = [part for first, second in ends for part in _along(first, second)]
+    obstacles += [Box(x - 6, y - 6, x + 6, y + 6) for x, y in (plane.pixels(one.x, one.y) for one in points)]
+    where = [plane.pixels(one.x, one.y) for one in named]
+    frame = pd.DataFrame([_name(one, at, label, plane) for one, at, label in
+                          zip(named, where, placed([one.row for one in named], where, obstacles, *plane.size))])
+    colour = _rows_colour(paint)
+    layers = [alt.Chart(frame[frame["led"]]).mark_rule(strokeWidth=1, opacity=0.5, aria=False).encode(
+        x="x:Q", y="y:Q", x2="middle:Q", y2="edge:Q", color=colour)] if frame["led"].any() else []
+    for align, here in frame.groupby("align"):
+        layers.append(alt.Chart(here).mark_text(
+            align=align, baseline="middle", fontSize=13, fontWeight=600, aria=False).encode(
+                x="begin:Q", y="text:Q", text="name:N", color=colour))
     return layers
+
+
+def _name(point: Point, at: tuple[float, float], label: Label, plane: Plane) -> dict[str, Any]:
+    """A label in the units of the plane: where its text begins, by its alignment, and where a line to it ends."""
+    box, (x, y) = label.box, at
+    middle = (box.left + box.right) / 2
+    align, begin = ("left", box.left) if box.left > x else ("right", box.right) if box.right < x else ("center", middle)
+    begin, text = plane.at(begin, (box.top + box.bottom) / 2)
+    middle, edge = plane.at(middle, box.top if box.top > y else box.bottom)
+    return {"row": point.row, "name": label.text, "align": align, "begin": begin, "text": text, "middle": middle,
+            "edge": edge, "x": point.x, "y": point.y, "led": label.led}
+
+
+def _along(first: tuple[float, float], second: tuple[float, float]) -> list[Box]:
+    """A line as boxes of at most 6 pixels."""
+    (x, y), (right, below) = first, second
+    parts = max(int(max(abs(right - x), abs(below - y)) // 6), 1)
+    places = [(x + (right - x) * part / parts, y + (below - y) * part / parts) for part in range(parts + 1)]
+    return [Box(x - 3, y - 3, x + 3, y + 3) for x, y in places]
 
 
 def _frame(points: Sequence[Point]) -> pd.DataFrame:
     return pd.DataFrame([vars(point) for point in points])
 
 
-def _colour(names: Sequence[str], column: str, legend: alt.Legend | None = None) -> alt.Color:
-    colours = [f"var(--row-{index % COLOURS})" for index in range(len(names))]
-    return alt.Color(f"{column}:N", legend=legend, scale=alt.Scale(domain=list(names), range=colours))
+def _rows_colour(paint: Paint) -> alt.Color:
+    return _colour({row: f"var(--row-{colour})" for row, (colour, _) in paint.items()}, "row")
 
 
-def _svg(chart: Any, width: int | None = WIDTH) -> str:
-    chart = chart.properties(width=width, height=HEIGHT) if width else chart
+def _colour(colours: Mapping[str, str], column: str, legend: alt.Legend | None = None) -> alt.Color:
+    return alt.Color(f"{column}:N", legend=legend,
+                     scale=alt.Scale(domain=list(colours), range=list(colours.values())))
+
+
+def _svg(chart: Any, size: tuple[int, int] | None = (WIDTH, HEIGHT)) -> str:
+    chart = chart.properties(width=size[0], height=size[1]) if size else chart
     text = dict(labelColor="currentColor", titleColor="currentColor", labelFontSize=12, titleFontSize=12)
-    chart = chart.configure(font="system-ui, sans-serif", background="transparent").configure_axis(
+    chart = chart.configure(
+        font="system-ui, sans-serif", background="transparent", padding={"left": 16, "right": 8, "top": 4, "bottom": 4},
+    ).configure_axis(
         **text, titleFontWeight="normal", gridColor="var(--rule)", domainColor="var(--rule)", tickColor="var(--rule)",
-    ).configure_legend(labelColor="currentColor", labelFontSize=12, symbolType="square").configure_view(stroke=None)
+    ).configure_axisY(titlePadding=12).configure_legend(
+        labelColor="currentColor", labelFontSize=12, symbolType="square", columnPadding=24).configure_view(stroke=None)
     return vl_convert.vegalite_to_svg(chart.to_json())

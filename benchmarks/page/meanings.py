@@ -24,17 +24,28 @@ FIGURES = {
     "eos_rate": "The share of answers that ended by themselves before the limit of length.",
     "distinct_2": "The share of different pairs of neighbouring words in an answer; little of it is repetition.",
     "perplexity/heldout": "How unlikely the model finds held-out demonstrations, per token. Less is better.",
+    "perplexity/heldout_minus_sft": "The logarithm of the perplexity less the start's, in nats per token, on the same "
+                                    "demonstrations. Above 0: the model finds them less likely than its start did.",
+    "perplexity/texts": "How unlikely the model finds texts of what its base could before and nothing here trains on, "
+                        "per token. Less is better.",
+    "perplexity/texts_minus_sft": "The logarithm of that perplexity less the start's, in nats per token. Above 0: "
+                                  "training took something of what the base could.",
+    "overlap/rouge_l": "How many words, in order, an answer shares with the data's own (ROUGE-L, F-measure, the mean "
+                       "over answers). It says nothing of whether an answer is good.",
+    "overlap/bleu": "How many runs of one to four words an answer shares with the data's own (BLEU of each answer, "
+                    "their mean; not the BLEU of a corpus). It says nothing of whether an answer is good.",
     "accuracy/heldout": "The share of held-out comparisons that the method ranks as the annotators did.",
     "refusal/unanswerable": "The share of questions without an answer that were declined.",
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
     "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
-# Of judges, by the beginning of the figure's name.
+# Of judges and of lm-evaluation-harness, by the beginning of the figure's name.
 JUDGED = {
     "score/": "What a judge that no method was trained on says of the answers. More is better.",
     "win_rate/": "How often the judge takes the answer over the start's to the same prompt; ties count half. One half "
                  "is no difference.",
+    "harness/": "What lm-evaluation-harness finds on its task of that name, by the metric after the point.",
     "win_rate_data/": "How often the judge takes the answer over the data's own preferred one; ties count half.",
 }
 COSTS = {

@@ -20,25 +20,51 @@ for (const button of all("thead button")) {
   });
 }
 
-// Charts: every mark that says something can be reached by mouse and keyboard.
+// What a mark, a heading or a cell says is shown to a mouse, a finger and a keyboard.
 const tip = document.createElement("div");
 tip.id = "tip"; tip.hidden = true; tip.setAttribute("role", "tooltip");
 document.body.append(tip);
-const show = mark => {
+const show = (mark, text) => {
   const box = mark.getBoundingClientRect();
-  tip.textContent = mark.getAttribute("aria-label");
+  tip.textContent = text;
   tip.hidden = false;
   tip.style.left = Math.max(8, Math.min(box.left + box.width / 2, innerWidth - tip.offsetWidth - 8)) + "px";
-  tip.style.top = (box.top > 50 ? box.top - tip.offsetHeight - 8 : box.bottom + 8) + "px";
+  const above = box.top - tip.offsetHeight - 8;
+  tip.style.top = (above > 4 ? above : box.bottom + 8) + "px";
+};
+const hide = () => { tip.hidden = true; };
+const tell = (mark, text) => {
+  for (const name of ["mouseenter", "focus", "click"]) mark.addEventListener(name, () => show(mark, text));
+  for (const name of ["mouseleave", "blur"]) mark.addEventListener(name, hide);
 };
 const marks = "figure svg [role='graphics-symbol'][aria-label]:not([aria-roledescription='axis'], [aria-roledescription='legend'])";
 for (const mark of all(marks)) {
   mark.setAttribute("tabindex", "0");
-  for (const name of ["mouseenter", "focus"]) mark.addEventListener(name, () => show(mark));
-  for (const name of ["mouseleave", "blur"]) mark.addEventListener(name, () => { tip.hidden = true; });
+  tell(mark, mark.getAttribute("aria-label"));
 }
-addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
-addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+for (const one of all("[title]")) {
+  const text = one.title;
+  one.removeAttribute("title");
+  if (!text) continue;
+  one.setAttribute("aria-description", text);
+  tell(one, text);
+}
+addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
+addEventListener("scroll", hide, { passive: true });
+
+// Wide tables say that they go on.
+const wide = () => {
+  for (const one of all(".scroll")) {
+    one.previousElementSibling.classList.toggle("on", one.scrollWidth > one.clientWidth + 1);
+  }
+};
+addEventListener("resize", wide);
+wide();
+
+// Paper shows what is folded.
+let folded = [];
+addEventListener("beforeprint", () => { folded = all("details:not([open])"); for (const one of folded) one.open = true; });
+addEventListener("afterprint", () => { for (const one of folded) one.open = false; });
 
 // Answers: which rows, which prompts, in which order.
 const list = document.getElementById("answers");

@@ -90,8 +90,8 @@ def test_gold_less_sft_is_the_difference_of_the_rows_as_printed(tmp_path):
     """SFT, which training started from, has none; means are of 8 whole numbers, so that three digits are all."""
     gold, start = GOLD[:2], START[:2]
     text = markdown(tmp_path, *method("sft", start), *method("dpo", gold, start))
-    sft, dpo = ([cell.strip() for cell in line.split("|")] for line in text.splitlines()[4:6])
-    of = {name: column for column, name in enumerate(cell.strip() for cell in text.splitlines()[2].split("|"))}
+    sft, dpo = ([cell.strip() for cell in line.split("|")] for line in text.splitlines()[6:8])
+    of = {name: column for column, name in enumerate(cell.strip() for cell in text.splitlines()[4].split("|"))}
     mean = lambda row, name: float(row[of[name]].split()[0])  # noqa: E731
     assert mean(dpo, "gold − SFT") == mean(dpo, "gold") - mean(sft, "gold") == 1.5
     assert sft[of["gold − SFT"]] == sft[of["win rate"]] == ""

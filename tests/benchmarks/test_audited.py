@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
+from algorithms.common.evaluation.verdicts import FILE, Verdict, append
+from algorithms.common.evaluation.verdicts.belief import Belief
 from benchmarks import auditor
 from benchmarks.audited import accuracy
+from benchmarks.report import publish
 from benchmarks.results_read import collect
+from benchmarks.verdict_figures import with_verdicts
+from benchmarks.verdict_tables import verdict_table
 from report_runs import figure, made, markdown, result, save
 
 PROMPTS = 40
@@ -104,6 +109,39 @@ def test_agreement_with_gold_counts_the_pairs_of_a_seed_that_gold_decides(tmp_pa
     out = capsys.readouterr().out
     assert "that gold decides: 2 of 3 (66.7% [20.8%, 93.9%])" in out  # Wilson
     assert "can judge: 1 of 2" in out and "otherwise: seed 0, dpo − rrhf: gold −" in out.replace("gold -", "gold −")
+
+
+def test_judges_of_other_comparisons_stand_beside_gold(tmp_path, capsys):
+    """Of three cases, two in a seed whose auditor can judge: one as gold, one otherwise and without being sure."""
+    runs = [run("dpo", gold=0.5, auditor=0.5), run("ppo", gold=1.5, auditor=1.0), run("rrhf", gold=1.5, auditor=0.2),
+            run("dpo", 1, gold=0.5, auditor=0.5), run("ppo", 1, gold=1.5, auditor=1.5)]
+    folder = save(tmp_path, *runs)
+    able, unable = Belief(64, 0.71, 0.66, 0.75, 400, True), Belief(64, 0.57, 0.52, 0.62, 400, False)
+    gains = {"0": 0.1, "1": 1.0, "2": 0.09}
+    verdicts = []
+    for place, prompt in enumerate(f"p{number}" for number in range(PROMPTS)):
+        for left, gain in gains.items():
+            score = START[place] + gain + 0.2 * np.random.default_rng([place, int(left)]).normal()
+            verdicts.append(verdict(prompt, left, "left", able, left_score=score, right_score=0.0))
+        verdicts += [verdict(prompt, left, "none", unable) for left in ("3", "4")]
+    append(folder / FILE, verdicts)
+    (found,) = auditor.judged(collect([folder]), [str(folder)])
+    assert (found.name, found.believed, found.unable) == ("few", {0: able, 1: unable}, 1)
+    assert [(case.first, case.second, case.agrees, case.decided) for case in found.cases] == [
+        ("dpo", "ppo", True, True), ("dpo", "rrhf", False, False)]
+    assert [cell[0] for cell in found.row()] == ["few", "64", "0.640", "1 of 2", "1 of 1", "1"]
+    assert auditor.main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "cannot judge" in out and "50.0% [9.5%, 90.5%]" in out and "0.570 … 0.710" in out  # Wilson
+    text = verdict_table(verdicts, collect([folder]), folder)
+    assert f"  seed 0: {able}\n  seed 1: {unable}" in text and str(unable).endswith("; it cannot judge")
+    publish(with_verdicts(collect([folder]), [folder]), folder)
+    assert "few, seed 1: learned from 64 comparisons" in (folder / "table.md").read_text(encoding="utf-8")
+
+
+def verdict(prompt: str, left: str, outcome: str, told: Belief, **scores) -> Verdict:
+    return Verdict(prompt, "Q", left, "a", "start", "b", outcome, "few", "both", "2026-01-01T00:00:00+00:00",
+                   f"scorer 00; {told}", **scores)
 
 
 def test_the_alarm_is_checked_on_runs(tmp_path, capsys):

@@ -140,7 +140,7 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
     rng = np.random.default_rng(0)
     likelihood, length = ("perplexity/heldout", "perplexity"), ("length/mean", "mean")
     proxy = made(tmp_path / "a", *runs(likelihood, ("reward/proxy", "mean"), length))
-    assert proxy.figure == "reward/proxy" and "By proxy reward" in proxy.words
+    assert proxy.figure == "reward/proxy" and "By proxy reward alone, " in proxy.words
     cannot = "The data cannot tell whose answers are better: "
     assert proxy.words.startswith(f"{cannot}the only score is one that methods were trained on")
     assert any("methods that were trained on this score are favoured" in note for note in proxy.notes)

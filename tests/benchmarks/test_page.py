@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+import time
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from benchmarks.report import collect, publish
 from benchmarks.tables import COSTS, JUDGED, METRICS
 from report_runs import GOLD, START, failed, figure, known, method, result, save
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\n</pre>second line"
+EVIL = ("<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\n</pre>second line\u202eturned "
+        + "w" * 10_000)
 
 
 def samples(folder, rows):
@@ -51,17 +53,23 @@ def page(sweep):
 
 def test_it_begins_with_the_tables_words_and_its_warnings(page):
     made, text = page
-    words = html.unescape(re.search(r'id="words">(.*?)</p>', text, re.S).group(1))
+    words = html.unescape(re.search(r'id="words">(.*?)</span>', text, re.S).group(1))
     assert words == made.words
-    places = [text.index(one) for one in ('id="words"', "rrhf: 1 failed of 1 runs", "<svg", "All figures")]
+    answers = [html.unescape(one) for one in re.findall("<dd>(.*?)</dd>", text[text.index('id="answer"'):])]
+    assert answers[:3] == [made.advice.take, made.advice.cost, made.advice.doubt]
+    parts = ('id="answer"', "rrhf: 1 failed of 1 runs", "<svg", 'id="words"', "All figures")
+    places = [text.index(one) for one in parts]
     assert places == sorted(places)
-    assert "org/model on pairs.jsonl" in text
+    facts = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", text[:text.index("<h1>")])
+    assert facts == [("Model", "org/model"), ("Data", "pairs.jsonl"), ("Budget", "the same labels"),
+                     ("Compared", "sft, ppo, rrhf"), ("Runs", "6 finished of 7, 3 seeds, 4 prompts each")]
 
 
 def test_nothing_that_a_model_wrote_is_markup(page):
     _, text = page
     assert text.count("<script>") == 1 and "<img" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "\x1b" not in text and "\\x1b[31m\n" in text
+    assert "\u202e" not in text and "\\u202eturned" in text and "w" * 1501 not in text
     assert "Say &lt;b&gt;hi&lt;/b&gt;" in text
     script = re.search(r"<script>(.*?)</script>", text, re.S).group(1)
     told = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -91,8 +99,8 @@ def test_a_pair_is_seen_from_both_sides(tmp_path):
     made = publish(collect([tmp_path]), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert made.best == "dpo"
-    assert re.search(r'<td class="better" title="dpo is better than sft">\+5', text)
-    assert re.search(r'<td class="worse" title="dpo is better than sft">-5', text)
+    assert re.search(r'<td class="better" tabindex="0" title="dpo is better than sft">\+5', text)
+    assert re.search(r'<td class="worse" tabindex="0" title="dpo is better than sft">-5', text)
     assert re.search(r'<tr class="best"><th scope="row" data-value="dpo">', text)
 
 
@@ -119,11 +127,13 @@ def test_a_row_has_one_colour_wherever_it_is(tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert [row.label for row in made.rows] == ["sft, start", "dpo", "rrhf", "ppo"]
     for place, row in enumerate(made.rows):
-        dots = re.findall(r'--row-(\d+)\)"></span>' + row.label, text)
+        dots = re.findall(r'--row-(\d+)\)"></span><span class="label">' + row.label, text)
         assert dots and set(dots) == {str(place)}
     assert dict(re.findall(r'data-row="(\w+)" style="--own: var\(--row-(\d)\)"', text)) == {"dpo": "1", "ppo": "3"}
     points = re.findall(r'aria-label="(dpo|ppo): [^"]*seconds"[^>]*fill="var\(--row-(\d)\)"', text)
-    assert sorted(points) == [("dpo", "1"), ("ppo", "3")]
+    assert sorted(points) == 2 * [("dpo", "1")] + 2 * [("ppo", "3")], "on a wide screen and on a phone"
+    bars = re.findall(r'aria-label="(dpo|ppo), its own: [^"]*"[^>]*fill="var\(--row-(\d)\)"', text)
+    assert bars == [("dpo", "1"), ("ppo", "3")]
     lines = re.findall(r'class="mark-line role-mark.*?stroke="var\(--row-(\d)\)"', text)
     assert {"1", "3"} == set(lines)
 
@@ -175,6 +185,7 @@ def test_marks_say_what_they_show(page):
     gold = next(row for row in page[0].rows if row.algorithm == "ppo").estimates["reward/gold"]
     assert f"ppo: {gold.mean:.3f} [{gold.low:.3f}, {gold.high:.3f}] for 50.0 seconds" in labels
     assert "ppo, reward: 15.0" in labels and "ppo, its own: 25.0" in labels
+    assert "ppo, reference: 10.0" in labels, "no other method stands on it"
 
 
 def test_every_column_has_its_meaning():
@@ -187,7 +198,8 @@ def test_partial_and_empty_results_have_a_page(tmp_path):
         folder = save(tmp_path / name, *given)
         publish(collect([folder]), folder)
         text = (folder / "report.html").read_text(encoding="utf-8")
-        assert "Which method answers best" in text and "Pair by pair" not in text
+        assert "No method can be recommended" in text and "Pair by pair" not in text
+        assert ("How good is ppo?" if name == "failed" else "How good is dpo?") in text
 
 
 def test_where_nothing_scored_answers_the_page_claims_no_score(tmp_path):
@@ -198,7 +210,8 @@ def test_where_nothing_scored_answers_the_page_claims_no_score(tmp_path):
         samples(tmp_path / place, [("p0", "Q", "an answer", None, True)])
     publish(collect([tmp_path]), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Whose answers are better? The data cannot tell" in text and "Which method answers best" not in text
+    assert "No method can be recommended: this data cannot tell whose answers are better." in text
+    assert "How good the answers are: no gold reward, judge or auditor scored them." in text
     assert "to 1 prompts: read them" in text and "differs most" not in text and "largest disagreement" not in text
     assert "perplexity differs from the column's, in nats per token, on" in text
 
@@ -212,6 +225,20 @@ def test_rows_of_one_alarm_share_a_line(tmp_path):
         "ppo and rrhf: 1 failed of 1 runs each; see the notes for why.",
         "dpo and ipo: only 25% to 50% of the answers ended before the limit of their length; the others were judged as "
         "they were cut."]
+
+
+def test_texts_that_were_cut_are_one_alarm_and_counted(tmp_path):
+    cut = [result(name, seed, data={"read": 500, "kept": 491, "dropped": {"empty response": 9}, "truncated": count})
+           for name, seed, count in (("dpo", 0, 40), ("dpo", 1, 12), ("sft", 0, 0), ("sft", 1, 0))]
+    publish(collect([save(tmp_path, *cut)]), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    alarms = re.search(r'<div class="alarm".*?</div>', text, re.S)
+    told = "Texts of the data were cut to fit model.max_length: dpo 12 to 40."
+    assert re.findall("<li>(.*?)</li>", alarms[0]) == [told]
+    table = re.search(r"<h2>The data</h2>.*?</table>", text, re.S)[0]
+    assert [re.findall(r'<t[hd][^>]*>([^<]*)<', row) for row in re.findall("<tr>(.*?)</tr>", table, re.S)] == [
+        ["read for", "rows read", "records kept", "dropped, and why", "truncated"],
+        ["dpo", "500", "491", "9 empty response", "40 or 12"], ["sft", "500", "491", "9 empty response", "0"]]
 
 
 def many(folder, rows=80, seeds=5):
@@ -263,14 +290,46 @@ def test_a_browser_sorts_filters_and_runs_nothing_of_the_answers(sweep, page, br
     assert tab.locator(".answer:visible").count() == 2
     tab.fill("#search", "second line")
     assert tab.locator(".asked:visible").count() == 1 and tab.locator("#shown").inner_text() == "1 of 2 prompts"
-    tab.locator("figure.first [aria-roledescription=point]").first.focus()
+    points = "figure.first [aria-roledescription=point]:visible"
+    tab.locator(points).first.focus()
     assert "seconds" in tab.locator("#tip").inner_text()
+    heading.focus()
+    assert "true reward" in tab.locator("#tip").inner_text()
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#tip").is_visible()
+    cell = tab.locator(".matrix td[tabindex]").first
+    cell.focus()
+    assert "no difference seen" in tab.locator("#tip").inner_text()
+    tab.locator("#figures button").nth(2).hover()
+    assert "start" in tab.locator("#tip").inner_text()
+    wide = "[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth > one.clientWidth + 1)"
+    hints = "[...document.querySelectorAll('.hint')].map(one => one.getClientRects().length > 0)"
+    assert tab.evaluate(wide) == tab.evaluate(hints) and any(tab.evaluate(hints)) == (width == 390)
     assert told == [] and asked == [f"file://{sweep}/report.html"]
-    colour = tab.evaluate("getComputedStyle(document.querySelector('figure.first [aria-roledescription=point]')).fill")
+    assert tab.locator("figure.first svg:visible").count() == 1
+    colour = tab.locator(points).first.evaluate("one => getComputedStyle(one).fill")
     assert colour.startswith("rgb") and colour != "rgb(0, 0, 0)"     # the page's variable reached the picture
     tab.emulate_media(media="print")
     assert not tab.locator(".controls").first.is_visible()
+    ink = tab.evaluate("getComputedStyle(document.body).color")
+    assert ink == "rgb(28, 32, 36)", "paper is light"
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate("[...document.querySelectorAll('details')].every(one => one.open)")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not tab.evaluate("[...document.querySelectorAll('details')].some(one => one.open)")
     tab.close()
+
+
+@pytest.mark.browser
+def test_without_scripts_there_are_pictures_answers_and_meanings(sweep, page, browser):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 900})
+    tab = context.new_page()
+    tab.goto(f"file://{sweep}/report.html")
+    assert tab.locator("figure svg:visible").count() >= 3 and tab.locator(".answer:visible").count() == 4
+    assert not tab.locator(".controls").first.is_visible() and tab.locator(".hint").first.is_visible()
+    tab.locator("summary", has_text="What the columns mean").click()
+    assert "true reward of the answers" in tab.locator(".meanings dd").first.inner_text()
+    context.close()
 
 
 @pytest.mark.browser
@@ -280,5 +339,8 @@ def test_a_page_of_400_runs_is_small_and_opens(tmp_path, browser):
     publish(collect([tmp_path]), tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    begun = time.perf_counter()
     tab.goto(f"file://{tmp_path}/report.html")
     assert tab.locator("#figures tbody tr").count() == 80
+    tab.evaluate("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))")     # drawn
+    assert time.perf_counter() - begun < 3

@@ -41,6 +41,14 @@ def test_what_is_shown(sweep):
     assert found.seconds_left() == 45
 
 
+def test_a_job_that_was_stopped_has_not_failed(sweep):
+    ended = {"status": "failed", "error": {"type": "Stopped", "message": "stopped at step 3 of 9; …"}}
+    (sweep / "2/result.json").write_text(json.dumps(ended))
+    first, _, stopped, _ = overview(sweep, now=1000).lines()
+    assert "1 stopped" in first and "failed" not in first
+    assert stopped == "#2 ppo seed=0: stopped: stopped at step 3 of 9; …"
+
+
 def test_time_left_is_that_of_the_same_method_and_at_least_the_longest():
     found = Overview([Job("a", "dpo", "done", 10), Job("b", "ppo", "done", 100), Job("c", "ppo", "running", 20),
                       Job("d", "dpo", "running", 2)], at_once=4)

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from algorithms.common.data.batches import collate, counts
 from algorithms.common.data.records import DataSets, LoadReport, Records, pairs
-from algorithms.common.data.records.record import Record, parse_transcript
+from algorithms.common.data.records.record import MARKS, TRANSCRIPT, Record, parse_transcript, render_transcript
 from algorithms.common.data.template import Example, Template
 from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.recipe import Recipe
@@ -276,21 +276,25 @@ def test_other_tokens_in_a_later_prompt_are_told_of_once(tokenizer, templates, c
 
 def test_cutting_keeps_the_last_answers(templates):
     """20 tokens of the prompt stay: the first answer is gone, of the second the beginning; the third is learned."""
-    template = templates["transcript"]
-    whole = in_one_row(template)
-    ids, targets = whole.prompt + whole.responses[0], [None] * len(whole.prompt) + whole.targets[0]
+    template, seen = templates["transcript"], set()
+    most = in_one_row(template).length - 1
     last = len(template.example(CONVERSATION, 500, 499).responses[0])
-    ends = [place for place, token in enumerate(targets) if token == template.turn_end]
-    for room in range(1, len(ids) - last):
-        one = in_one_row(template, most=len(ids) - 1, prompt=room)
-        same = template.example(CONVERSATION, len(ids) - 1, room)
+    for room in range(1, most + 1 - last):
+        left = Record(template.shortened(TALK, room, "end"), CONVERSATION.responses)  # of the turns
+        seen.add(len(left.prompt))
+        whole = in_one_row(template, left)
+        ids = whole.prompt + whole.responses[0]
+        targets = [None] * len(whole.prompt) + (whole.targets or whole.responses)[0]
+        ends = [place for place, token in enumerate(targets) if token == template.turn_end]
+        one, same = in_one_row(template, most=most, prompt=room), template.example(CONVERSATION, most, room)
         assert one.prompt + one.responses[0] == same.prompt + same.responses[0] and one.truncated
-        assert one.finished == [True]
-        first = len(ids) - last - (room - 1)  # of the tokens after BOS that stay
+        assert one.finished == [True] and one.turns_left_out == len(TALK) - len(left.prompt)
+        first = max(0, len(ids) - last - (room - 1))  # of the tokens after BOS that stay
         begins = [next(p for p in range(end, 0, -1) if targets[p - 1] is None) for end in ends]
         answers = [targets[begin:end + 1] for begin, end in zip(begins, ends) if begin > first or end == ends[-1]]
         assert (learned(one) if one.targets else one.responses[0]) == sum(answers, []), room
-    assert not in_one_row(template, most=len(ids), prompt=20).truncated
+    assert seen == {2, 4}, "without one middle turn, a question with its answer, or without both"
+    assert not in_one_row(template, most=most + 1, prompt=20).truncated
 
 
 def test_cutting_keeps_the_first_answers(templates):
@@ -556,3 +560,13 @@ def test_trl_learns_the_same_from_the_assistants_turns(tokenizer, tmp_path, form
         ids = examples[i].prompt + examples[i].responses[0]
         assert row["input_ids"][:len(ids)] == ids and ids[:1] == (bos or [models.template.tokenizer.bos_token_id])
     compare(f"SFT on every turn, {form}", lines(context.target), losses, norms)
+
+
+# ---- transcripts
+
+@given(st.lists(st.tuples(st.sampled_from(list(MARKS)), st.text("a b\n\t{}'\u3000", max_size=4)), max_size=4))
+def test_the_form_of_transcripts_as_a_chat_template_is_the_same(tokenizer, turns):
+    messages = [{"role": role, "content": content} for role, content in turns]
+    served = speaking(tokenizer, TRANSCRIPT)
+    assert served.apply_chat_template([messages], add_generation_prompt=True, tokenize=False) == [
+        render_transcript(messages)]

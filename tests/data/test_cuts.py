@@ -10,13 +10,16 @@ from algorithms.common.data.usability import Reading, usable
 
 def test_cut_examples_are_counted(caplog):
     whole = Example([1, 2], [[3]], [True], None, "a")
-    prompt = Example([1, 2], [[3]], [True], None, "b", truncated=True)
-    end = Example([1, 2], [[3], [4]], [True, False], None, "c", truncated=True)
-    assert tell_cut_examples("dpo", iter([whole, prompt, end, whole]), 64, 32) == 2
-    assert caplog.messages == ["dpo: 2 of 4 records are cut to fit model.max_length=64; 1 of them lose the end of a "
-                               "response, the others a part of the prompt beyond model.max_prompt_length=32"]
+    prompt = Example([1, 2], [[3]], [True], None, "b", truncated=True, prompt_cut=True)
+    end = Example([1, 2], [[3], [4]], [True, False], None, "c", truncated=True, prompt_cut=True, turns_left_out=2)
+    turns = Example([1, 2], [[3]], [True], None, "d", truncated=True, turns_left_out=3)
+    assert tell_cut_examples("dpo", iter([whole, prompt, end, whole, turns]), 64, 32) == 3
+    assert caplog.messages == ["dpo: 3 of 5 records are cut to fit model.max_length=64 and model.max_prompt_length=32: "
+                               "1 lose the end of a response, 2 lose a part of their prompt's text, 2 lose whole turns "
+                               "before the user's last one (5 in all)"]
     caplog.clear()
     assert tell_cut_examples("dpo", [whole], 64, 32) == 0 and not caplog.messages
+    assert tell_cut_examples("dpo", [end], 64, 32) == 1 and "1 lose the end" in caplog.text
 
 
 def test_cut_prompts_are_counted(caplog):

@@ -91,6 +91,19 @@ BY_OPTION = [   # file, content, options, what is found, which of the overrides,
     ("a.jsonl", text(ROWS), {"delimiter": ";"}, "found ';' for", {"delimiter": None}, 3),
     ("a.jsonl", text(ROWS), {"rows": "x"}, "found 'x' for", {"rows": None}, 3),
     ("a.parquet", text(ROWS), {}, "no valid Parquet data", {"format": "jsonl"}, 3),
+    ("a.csv", "p,c\nq,d\n", {"columns": {"prompt": "c0", "response": "c1"}}, "the columns 'p', 'c'", 0, 2),
+    ("a.jsonl", '{"prompt": "什么是爱", "response": "好的，我来说"}\n'.encode("gb18030"), {}, "not UTF-8", 0, 1),
+    ("a.jsonl", '{"prompt": "Où", "response": "là"}\n'.encode("cp1252"), {}, "not UTF-8", 0, 1),
+    ("a.jsonl", json.dumps(ROWS), {}, "a JSON array of objects on a line", 0, 3),
+    ("a.jsonl", json.dumps(ROWS, indent=1), {}, "invalid JSON", 0, 3),
+    ("a.jsonl.gz", gzip.compress(json.dumps(ROWS, indent=1).encode()), {}, "invalid JSON", 0, 3),
+    ("a.jsonl", text([{"prompt": "p", "response": "r", "rating": 3}]), {}, "'rating'",
+     {"columns": {"prompt": "prompt", "response": "response", "score": "rating"}}, 1),
+    ("a.jsonl", text([{"prompt": "p", "response_0": "a", "response_1": "b", "better_response_id": 1}]), {},
+     "'response_0', 'response_1'", {"columns": {"prompt": "prompt", "responses": ["response_0", "response_1"],
+                                                "winner": "better_response_id"}}, 1),
+    ("a.jsonl", text([{"prompt": "p", "completion": "r", "label": -1}]), {}, "label: found -1",
+     {"columns": {"prompt": "prompt", "response": "completion", "score": "label"}}, 1),
 ]
 
 
@@ -156,7 +169,7 @@ def test_a_split_and_a_folder(tmp_path):
 
     part = datasets.Dataset.from_list(ROWS)
     datasets.DatasetDict({"first": part, "second": part}).save_to_disk(tmp_path / "d")
-    with pytest.raises(DataError, match="found the splits first, second; expected one named train; .*data.split"):
+    with pytest.raises(DataError, match="the splits first, second; expected one named train; .*set data.split=first$"):
         FileData(path=str(tmp_path / "d")).records()
     assert len(FileData(path=str(tmp_path / "d"), split="second").records()[0]) == 3
     read(tmp_path, "d/a.jsonl", text(ROWS))
@@ -193,6 +206,14 @@ BY_HAND = [     # file, content, what is found, the fix, the content as it says 
     ("a.jsonl", json.dumps(ROWS[0]) * 2, "more text after the JSON value", "every object on a line of its", text(ROWS)),
     ("a.json", json.dumps(ROWS[0]), "an object with no list", "put the object in brackets", json.dumps(ROWS[:1])),
     ("a.json", json.dumps(ROWS) + "x", "more text after the array", "correct the file", json.dumps(ROWS)),
+    ("a.csv", CSV.replace("\n", "\r"), "carriage returns alone", "tr '\\r' '\\n' < FILE > OTHER", CSV),
+    ("a.xlsx", b"PK\3\4", "an unknown extension", "save the sheet as CSV in UTF-8", ("a.csv", CSV)),
+    ("a.jsonl", json.dumps(ROWS[0], indent=1), "invalid JSON", "jq -c . FILE writes each on one", text(ROWS[:1])),
+    ("a.json", json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}), "an object with lists at 'prompt'",
+     "write a list of objects, one for each row (pandas: to_json(FILE, orient='records'))", json.dumps(ROWS)),
+    ("a.jsonl", text([{"chosen": "Human: p\n\nAssistant: c", "rejected": "Human: p\n\nAssistant: r"}]), "'Human: p",
+     "begin the text with two line feeds and the mark of a human's turn",
+     text([{"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"}])),
     ("a.jsonl", text([[1]]), "found a list", "give every row its columns' names", text(ROWS)),
     ("a.csv", 'prompt,chosen,rejected\np,"[{\'role\': \'user\', \'content\': \'x\'}]",r\n', "found \"[{'role'",
      "write the column with json.dumps",
@@ -216,6 +237,48 @@ def test_an_excel_file_is_read_by_its_own_first_line(tmp_path):
     with pytest.raises(DataError, match="a.csv:4: row: found 2 fields"):
         read(tmp_path, "a.csv", "sep=;\n" + CSV.replace(",", ";").replace("p1;c", "p1"))
     assert read(tmp_path, "a.csv", "prompt\nsep=;\n")[0][0].prompt == "sep=;", "elsewhere it is text"
+
+
+def test_judged_columns_are_named_as_they_may_be_meant(tmp_path):
+    for row, told in (({"prompt": "p", "response": "r", "rating": 3}, "data.columns with score: rating beside these"),
+                      ({"prompt": "p", "response_0": "a", "response_1": "b"},
+                       "data.columns with responses: [response_0, response_1] and the column of the winner")):
+        assert told in refused(tmp_path, "a.jsonl", text([row]), "expected no further responses or judgements")
+
+
+def test_tables_of_other_programs_become_parquet(tmp_path):
+    import pandas
+
+    for ending, write in (("pkl", "to_pickle"), ("feather", "to_feather"), ("arrow", "to_feather")):
+        path = tmp_path / f"a.{ending}"
+        getattr(pandas.DataFrame(ROWS), write)(path)
+        fix = refused(tmp_path, path.name, path.read_bytes(), "an unknown extension")
+        reader = re.search(r"pandas\.(\w+)\(FILE\)\.to_parquet", fix)[1]
+        getattr(pandas, reader)(path).to_parquet(tmp_path / "rows.parquet")
+        assert len(FileData(path=str(tmp_path / "rows.parquet")).records()[0]) == 3
+
+
+def test_what_is_no_json_is_not_said_to_go_on(tmp_path):
+    for line in ("{'prompt': 'p'}\n", "// a comment\n", '{"prompt": "p"\n'):
+        assert refused(tmp_path, "a.jsonl", line + text(ROWS), "invalid JSON") == "correct or complete the row"
+
+
+def test_a_shard_without_a_byte_is_said_and_can_be_taken_away(tmp_path):
+    (tmp_path / "b.jsonl").write_text("")
+    (tmp_path / "a.jsonl").write_text(text(ROWS))
+    with pytest.raises(DataError, match="b.jsonl:1: file: found no rows; .* take it away where others are read with"):
+        FileData(path=str(tmp_path)).records()
+    (tmp_path / "b.jsonl").unlink()
+    assert len(FileData(path=str(tmp_path)).records()[0]) == 3
+
+
+def test_a_tree_of_messages_is_no_bare_prompt(tmp_path):
+    reply = {"message_id": "1", "text": "a", "role": "assistant", "rank": 0, "replies": []}
+    replies = [reply, {**reply, "message_id": "2", "text": "b", "rank": 1}]
+    tree = {"message_tree_id": "t", "prompt": {"message_id": "0", "text": "q", "role": "prompter", "replies": replies}}
+    fix = refused(tmp_path, "a.jsonl", text([tree]), "prompt: found a message with the replies to it")
+    assert "data=oasst_tree" in fix
+    assert read(tmp_path, "a.jsonl", text([tree]), mapper=mappers.oasst_tree)[0][0].responses == ["a", "b"]
 
 
 # Mappers, filters, mixtures, the cache

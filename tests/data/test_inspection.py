@@ -10,11 +10,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from algorithms.common.data.records import DataSets, Record, Records, duplicates
+from algorithms.common.data.records import DataSets, FileData, Record, Records, duplicates
 from algorithms.common.data.records.duplicates import jaccard, near_duplicates, shingles, words
 from algorithms.common.data.records.inspection import count_words, inspect, summary
 from algorithms.common.data.records.inspection_page import bars, number, page, percent, terminal
 from algorithms.common.data.records.told import LoadReport
+from algorithms.common.support import phases
 from command_line import invoke, run_python
 from few import few
 
@@ -168,6 +169,13 @@ def test_outliers_by_hand():
     at_the_fence = summary([1, 2, 3, 4, 5, 6, 7, 8, 19], str)
     assert at_the_fence["outliers"]["count"] == 0
     assert summary([], str) is None
+
+
+def test_where_most_values_are_equal_not_all_others_are_outliers():
+    """4 of 20 differ by a word or two: the quartiles are both 7, and the fences 7 ± 3 · 0.7."""
+    found = summary([6, *[7] * 15, 8, 9, 9, 40], str)
+    assert (found["p25"], found["p75"]) == (7, 7)
+    assert found["outliers"]["first"] == [{"at": "19", "value": 40}]
 
 
 def test_only_the_first_outliers_are_named():
@@ -402,6 +410,24 @@ def test_a_cut_text_says_so_on_the_page():
     assert "cut;" not in page(inspect(data(prompts=[Record("x", [])])), "t")
 
 
+def test_the_page_says_where_it_is_from_and_begins_with_open_examples():
+    records = [Record(f"prompt {i}", ["a b"], None, at(i + 1, f"/data/long/way/{'ab'[i % 2]}.jsonl")) for i in range(6)]
+    report = LoadReport(layouts={"/data/long/way/a.jsonl": "{prompt}", "/data/long/way/b.jsonl": "{prompt}"})
+    made = {"Source": "way", "Command": "python run.py task=inspect"}
+    html = page(inspect(data(report, prompts=records)), "t", made)
+    shown = Page.of(html).text
+    places = [shown.index(one) for one in (*made, made["Command"], "Examples", "example ", "Reading", "Sets")]
+    assert places == sorted(places)
+    assert html.count("<details open>") == html.count("<summary>example") == 5
+    assert shown.count("/data/long/way") == 1, "a path is said once, and files by what is below it"
+    assert "below -" not in shown, "what no length can be is no fence"
+
+
+def test_the_pages_share_one_style():
+    from algorithms.common.support.style import page_style
+    assert page_style() in page(inspect(data(prompts=[Record("x", [])])), "t")
+
+
 def test_every_report_field_is_on_the_page():
     report = LoadReport(read=30, kept=11, dropped={"null": 3}, lines={"null": ["f.jsonl:4"]}, duplicates=5,
                         strict_pairs=6, rows_without_records=7, blank_lines=8, layouts={"f.jsonl": "{prompt}"},
@@ -433,6 +459,17 @@ def test_bars_fill_their_field():
     assert [bar["told"] for bar in made] == ["0 to below 1: 1", "1 to below 2: 0", "2 or more: 4"]
     few, _ = bars({"counts": [1, 10**6], "edges": [0, 1, 2], "open": False})
     assert few["height"] == 1, "what is there can be seen"
+
+
+def test_long_counting_says_how_far_it_is(monkeypatch, caplog, tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = FileData(path=str(tmp_path / "p.jsonl"), heldout=0.3).load(0)
+    monkeypatch.setattr(phases, "EVERY", 0.0)
+    with caplog.at_level("INFO"):
+        inspect(data)
+    for phase in ("counting", "looking for conversations on both sides", "hashing prompts",
+                  "comparing prompts of both sides"):
+        assert re.search(rf"{phase}: [\d,]+ of [\d,]+ (records|prompts)", caplog.text), phase
 
 
 # task=inspect
@@ -468,7 +505,7 @@ def test_secrets_are_masked_everywhere_even_where_a_text_is_cut(tmp_path, monkey
 def test_the_lab_and_mixtures_are_inspected_without_a_model(source, tmp_path):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'accelerate') if m in "
+            "finally: print('LOADED', [m for m in ('transformers', 'peft', 'accelerate') if m in "
             "sys.modules])")
     ended = run_python("-c", code, "task=inspect", *source, f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")

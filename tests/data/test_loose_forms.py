@@ -75,6 +75,7 @@ A_OR_B = {"prompt": "p", "response_a": "x", "response_b": "y"}
 
 @pytest.mark.parametrize("row, value, scores", [
     (A_OR_B, "a", [1, 0]), (A_OR_B, "B", [0, 1]), (A_OR_B, "model_b", [0, 1]), (A_OR_B, "response_a", [1, 0]),
+    (A_OR_B, "Response B", [0, 1]), (A_OR_B, "Model-A", [1, 0]),
     (A_OR_B, "tie", [.5, .5]), ({"question": "p", "answer_1": "x", "answer_2": "y"}, 1, [1, 0]),
     ({"prompt": "p", "response_0": "x", "response_1": "y"}, 1, [0, 1]),
     ({"prompt": "p", "output1": "x", "output2": "y", "output3": "z"}, "3", [0, 0, 1]),

@@ -102,11 +102,17 @@ def test_files_without_a_known_ending_are_read_where_the_format_is_given(tmp_pat
 
 
 def test_what_is_refused_says_what_helps(tmp_path):
-    fill(tmp_path, {"a.jsonl": rows("a"), "b.jsonl": rows("b"), "dataset_infos.json": "{}"})
+    fill(tmp_path, {"a.jsonl": rows("a"), "b.jsonl": rows("b"), "notes.json": "{}"})
     with pytest.raises(DataError) as error:
         asked(str(tmp_path))
-    assert "found files of several formats, such as dataset_infos.json and a.jsonl; expected one" in str(error.value)
+    assert "found files of several formats, such as notes.json and a.jsonl; expected one" in str(error.value)
     assert asked(re.search("'(.*)'$", str(error.value))[1]) == ["a?", "b?"]
+    fill(tmp_path, {"c/a.json": f"[{rows('j').strip()}]", "c/b.json": f"[{rows('k').strip()}]", "c/c.jsonl": rows("l")})
+    with pytest.raises(DataError, match="several formats") as error:
+        asked(str(tmp_path / "c"))
+    assert asked(re.search("'(.*)'$", str(error.value))[1]) == ["j?", "k?"], "*.json* would match JSON Lines, too"
+    fill(tmp_path, {"d/a.jsonl": rows("a"), "d/dataset_infos.json": "{}", "d/README.md": "# rows"})
+    assert asked(str(tmp_path / "d")) == ["a?"], "what the hub's tools write beside data is none"
     with pytest.raises(DataError, match="no file that this pattern matches; .*check data.path"):
         asked(f"{tmp_path}/c*.jsonl")
     (tmp_path / "empty").mkdir()

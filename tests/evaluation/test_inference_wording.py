@@ -105,6 +105,11 @@ def test_budget_costs_and_lost_runs():
                     "The cheapest was b with 61.2 seconds, the most expensive a with 1,310. "
                     "Of 5 runs of a, 1 failed and 1 diverged; its figures are those of the other 3. "
                     "Of 3 runs of b, all failed; it has no figures. Of 1 run of d, 1 diverged; it has no figures.")
+    money = {"a": 1.31, "b": 0.0612}
+    assert "The cheapest was b with 61.2 seconds (0.0612 in money), the most expensive a with 1,310 (1.31 in money). " \
+        in paragraph(found, "x", None, replace(costs, money=money), runs)
+    alike = Costs("seconds", {"a": 12.6, "b": 13.8}, money)
+    assert paragraph(found, "x", costs=alike).endswith("12.6 to 13.8 seconds (1.31 to 0.0612 in money).")
     assert paragraph(found, "x", costs=Costs("tokens", {"a": 5, "b": 5})).endswith("Each cost 5 tokens.")
     alike = Costs("seconds", {"a": 12.6, "b": 13.8})
     assert paragraph(found, "x", costs=alike).endswith("Both cost about the same: 12.6 to 13.8 seconds.")

@@ -1,16 +1,15 @@
 """Judges: what a language model says is read and never guessed, whatever its server does; both orders are asked."""
 
 import dataclasses
-import json
 import re
 import shutil
-import threading
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from algorithms.common.evaluation.verdicts import Pair
+from algorithms.common.evaluation.verdicts.belief import Belief, belief, beliefs
 from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge, Spent
 from algorithms.common.evaluation.verdicts.local import LocalJudge, left_shares
 from algorithms.common.evaluation.verdicts.scorer import ScorerJudge
@@ -19,7 +18,7 @@ from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.rewards.sources import Function, Gold, Trained
 from algorithms.common.support.errors import ConfigError, UserError
 from algorithms.common.support.store import Store
-from served_judge import completion, honest, sent, serving
+from served_judge import FAULTS, busy, half_sentence, honest, sent, serving
 from stage_setup import LAB
 
 # What is said
@@ -36,6 +35,13 @@ from stage_setup import LAB
     ("The better reply is", None)])
 def test_a_verdict_is_read_where_it_is_said_in_so_many_words(said, verdict):
     assert verdict_of(said) == verdict
+
+
+@pytest.mark.parametrize("said, verdict", [
+    ("A", None), ("The better one is A", None), ("Answer: **B**", None), ("tie", None), ("A: A\n", "A"), ("B.", "B"),
+    ("A\n\nIt is", "A"), ("Reply B is better, since", "B"), ("A is better than B", None)])
+def test_the_last_word_of_a_reply_that_was_cut_is_no_verdict(said, verdict):
+    assert verdict_of(said, cut=True) == verdict
 
 
 def test_answers_cannot_write_the_question():
@@ -90,30 +96,6 @@ def test_a_good_server_is_asked_once_in_each_order_and_never_again(tmp_path, cap
         assert len(served.questions) == 20, "another temperature is another question"
 
 
-def cut_body(handler):
-    sent(handler, 200, json.dumps(completion("A")).encode()[:40], length=500)
-    handler.close_connection = True
-
-
-def half_json(handler):
-    sent(handler, 200, json.dumps(completion("A")).encode()[:40])
-
-
-def cut_connection(handler):
-    handler.connection.close()
-
-
-def busy(handler):
-    sent(handler, 429, b'{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', [("Retry-After", "0.02")])
-
-
-FAULTS = {"429": busy, "500": lambda handler: sent(handler, 500, b"oops"), "cut body": cut_body, "half JSON": half_json,
-          "cut connection": cut_connection, "no completion": lambda handler: sent(handler, 200, b'{"object": "error"}'),
-          "no choice": lambda handler: sent(handler, 200, json.dumps(completion("A", choices=[])).encode()),
-          "a page": lambda handler: sent(handler, 200, b"<html>A</html>", [("Content-Type", "text/html")]),
-          "slow": lambda handler: threading.Event().wait(0.6)}
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_costs_no_verdict(fault, tmp_path):
     with serving(lambda messages, number: FAULTS[fault] if number == 1 else honest(messages)) as served:
@@ -145,13 +127,29 @@ def refusing(*questions):
     return behave
 
 
+def test_a_server_that_comes_back_as_another_refuses_no_question(tmp_path):
+    """As one does that holds another model: the replies that are kept say nothing of what it answers."""
+    behave, found = [honest], []
+    with serving(lambda *asked: behave[-1](*asked)) as served:
+        asked = judge(served.url, parallel=1)
+        assert outcomes(asked, pairs(1), Store(tmp_path)) == all_left(1)
+        behave.append(refusing(""))
+        with pytest.raises(UserError, match="found 6 questions refused: HTTP 400.*what was judged is kept"):
+            for part in asked.judge(pairs(4), Court(Store(tmp_path))):
+                found += part
+        assert [(one.prompt_id, one.order, one.outcome) for one in found] == all_left(1)
+        behave.append(honest)
+        assert outcomes(asked, pairs(4), Store(tmp_path)) == all_left(4)
+
+
 def test_a_question_that_is_refused_has_no_verdict_and_is_not_asked_again(tmp_path, caplog):
     with serving(refusing("Question 0?")) as served:
         asked = judge(served.url)
         (found,) = asked.judge(pairs(2), Court(Store(tmp_path)))
         assert [(one.prompt_id, one.outcome) for one in found] == \
             [("p0", "none"), ("p0", "none"), ("p1", "left"), ("p1", "left")]
-        assert found[0].raw == 'refused: HTTP 400: {"detail": "too long"}' and len(served.questions) == 4
+        assert found[0].raw == 'refused: HTTP 400: {"detail": "too long"}'
+        assert len(served.questions) == 5, "and one that tells whether it answers any"
         assert set().union(*map(asked.asks, pairs(2))) == {one.asked for one in found}, "all are done"
         assert "2 questions were refused by the server; they have no verdict, and are not asked again" in caplog.text
 
@@ -168,11 +166,11 @@ def test_one_that_is_refused_after_its_first_reply_keeps_it(tmp_path):
 def test_where_nothing_is_answered_no_refusal_is_kept(tmp_path):
     """max_tokens that no model of the server takes says nothing of the questions."""
     found = []
-    message = "judge: found each of 8 questions refused: HTTP 400.*fix: see to judge.max_tokens"
-    with serving(refusing("Question")) as served, pytest.raises(UserError, match=message):
+    message = "judge: found 8 questions refused: HTTP 400.*, and no answer to a short one; .*fix: see to judge.max_tok"
+    with serving(refusing("")) as served, pytest.raises(UserError, match=message):
         for part in judge(served.url, parallel=1).judge(pairs(9), Court(Store(tmp_path))):
             found += part
-    assert found == [] and len(served.questions) == 8
+    assert found == [] and len(served.questions) == 9, "and one that tells whether it answers any"
     with serving(refusing("Question 4", "Question 5", "Question 6", "Question 7", "Question 8")) as served:
         found = outcomes(judge(served.url, parallel=1), pairs(9), Store(tmp_path))
     assert found == all_left(4) + [(f"p{i}", order, "none") for i in range(4, 9) for order, _ in BOTH]
@@ -218,6 +216,19 @@ def test_what_cannot_be_read_is_asked_for_once_more_and_then_counted(tmp_path, c
         assert [one.outcome for one in found] == ["none", "none", "left", "left"]
         assert found[0].raw == "The better reply is\n---\nA good question" and found[0].judge == asked.name
         assert len(served.questions) == 8 and "2 without a verdict" in caplog.text
+
+
+def test_half_a_sentence_is_asked_for_again(tmp_path):
+    """What the limit of tokens cut off: the whole sentence would have been "The better one is A or B, I cannot say"."""
+    def behave(messages, number):
+        return half_sentence if len(messages) == 1 else honest(messages)
+
+    with serving(behave) as served:
+        (found,) = judge(served.url).judge(pairs(1), Court(Store(tmp_path)))
+        assert [(one.outcome, one.raw) for one in found] == [("left", "The better one is A\n---\nA"),
+                                                            ("left", "The better one is A\n---\nB")]
+        (again,) = judge(served.url).judge(pairs(1), Court(Store(tmp_path)))
+        assert [one.raw for one in again] == [one.raw for one in found] and len(served.questions) == 4
 
 
 def test_a_judge_of_position_contradicts_itself(tmp_path):
@@ -297,11 +308,17 @@ def test_a_question_that_does_not_fit_has_no_verdict(local, tmp_path, caplog):
     (found,) = asked.judge(pairs(1), Court(Store(tmp_path)))
     assert [one.outcome for one in found] == ["none", "none"] and "more than 60 tokens" in found[0].raw
     assert "2 questions had more than judge.model.max_length = 60" in caplog.text
+    assert all(asked.answered(one) for one in found), "it is as long as it was"
+    roomy, _ = local(max_length=600)
+    assert roomy.name == asked.name and not any(roomy.answered(one) for one in found)
+    (again,) = roomy.judge(pairs(1), Court(Store(tmp_path)))
+    assert {one.outcome for one in again} <= {"left", "right"} and all(asked.answered(one) for one in again)
 
 
 def test_a_local_judge_learns_nothing():
     with pytest.raises(ConfigError, match="judge.model.lora: found adapters"):
         LocalJudge(ModelConfig("m", lora=Lora()))
+    LocalJudge(ModelConfig("m", precision="nf4", lora=None))
 
 
 # Scores
@@ -311,6 +328,9 @@ def test_a_scorer_prefers_the_higher_score():
     class Scored:
         def identity(self, source, run):
             return "00"
+
+        def belief(self, source, run):
+            return None
 
         def scores(self, source, asked):
             return [(1.0, 0.5), (0.0, 0.0), (-1.0, 0.0)]
@@ -326,11 +346,14 @@ def test_a_scorer_prefers_the_higher_score():
 
 def test_a_scorer_is_not_answered_by_another_of_its_name():
     class Scored:
-        def __init__(self, told="one"):
-            self.told = told
+        def __init__(self, told="one", believed=None):
+            self.told, self.believed = told, believed
 
         def identity(self, source, run):
             return self.told if run == "0" else None
+
+        def belief(self, source, run):
+            return self.believed
 
         def scores(self, source, asked):
             return [(1.0, 0.5)] * len(asked)
@@ -344,6 +367,32 @@ def test_a_scorer_is_not_answered_by_another_of_its_name():
     with pytest.raises(ConfigError, match="judge.called: found verdicts of mine by a scorer of other.*=mine_2"):
         judge.check_kept(kept, other)
     judge.check_kept([dataclasses.replace(one, raw=None) for one in kept], other)  # written before a scorer was told
+    (kept,) = judge.judge(pairs(2), Scored(believed=Belief(64, 0.7, 0.6, 0.8, 256, True)))
+    judge.check_kept(kept, Scored(believed=Belief(64, 0.71, 0.61, 0.81, 512, True)))  # more is known of the same one
+
+
+def test_a_trained_scorer_tells_how_far_it_can_be_believed_and_gives_no_verdict_where_it_cannot_judge():
+    told = {"0": Belief(1024, 0.7651, 0.7256, 0.8, 1256, True), "1": Belief(64, 0.55, 0.549, 0.56, 300, False)}
+
+    class Scored:
+        def identity(self, source, run):
+            return "00"
+
+        def belief(self, source, run):
+            return told[run]
+
+        def scores(self, source, asked):
+            return [(1.0, 0.5) if pair.left == "0" else None for pair in asked]
+
+    judge = ScorerJudge(Gold(), "mine")
+    (found,) = judge.judge([dataclasses.replace(pair, left=run) for pair in pairs(2) for run in told], Scored())
+    assert [(one.outcome, one.left_score) for one in found] == [("left", 1.0), ("none", None)] * 2
+    assert [judge.answered(one) for one in found] == [True, False] * 2
+    assert beliefs(found) == {"mine": {"0": dataclasses.replace(told["0"], mean=0.765, low=0.726), "1": told["1"]}}
+    assert found[0].raw == ("scorer 00; learned from 1,024 comparisons, agrees with 0.765 [0.726, 0.800] of the "
+                            "comparisons to 1,256 held-out prompts")
+    assert found[1].raw.endswith("; it cannot judge")
+    assert belief("scorer 00") is None and belief(None) is None and belief("A, since B agrees with 0.7 [0.6") is None
 
 
 def test_a_local_judge_that_cannot_be_read_is_told_by_its_own_keys(monkeypatch):

@@ -29,6 +29,15 @@ def test_what_is_appended_is_read_again(tmp_path):
     assert read(path) == [first, second]
 
 
+def test_what_two_processes_found_is_kept_once(tmp_path):
+    path = tmp_path / "verdicts.parquet"
+    append(path, [verdict(), verdict("p1")])
+    later = "2026-01-02T00:00:00+00:00"
+    append(path, [verdict(at=later), verdict("p1", "right", at=later), verdict("p2")], once=True)
+    assert [(one.prompt_id, one.outcome) for one in read(path)] == \
+        [("p0", "left"), ("p1", "left"), ("p1", "right"), ("p2", "left")]
+
+
 @pytest.mark.parametrize("field", [{"outcome": "A"}, {"order": "random"}])
 def test_a_verdict_says_only_what_there_is_to_say(field):
     with pytest.raises(ValueError, match="expected one of"):

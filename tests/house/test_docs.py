@@ -6,6 +6,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from algorithms.common.data.records import FileData
 from command_line import ROOT, choices, composed
 
 METHODS, FROM_TRL = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("methods", "from_trl"))
@@ -59,3 +60,15 @@ def test_every_argument_of_trl_exists_there():
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)} | {"reward_funcs"}  # GRPOTrainer's
     named = [name for cells in rows(FROM_TRL) for name in re.findall(r"`(\w+)`", cells[0])]
     assert len(named) > 30 and set(named) <= known
+
+
+def test_the_forms_of_a_file_are_read_as_the_page_says(tmp_path):
+    kinds = {"a comparison": "pair", "the same, as transcripts": "pair", "the same, with a winner (or `tie`)": "pair",
+             "a ranking": "ranking", "a thumb": "scored response", "a demonstration": "demonstration",
+             "a prompt": "prompt"}
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\{.*\})` \| ([^|]+) \| ", page, re.MULTILINE)
+    assert [told for _, told in rows] == list(kinds)
+    for line, told in rows:
+        (tmp_path / "rows.jsonl").write_text(line + "\n")
+        assert FileData(path=str(tmp_path / "rows.jsonl")).records()[1].kinds == {kinds[told]: 1}

@@ -206,7 +206,7 @@ def test_nobody_imports_run(path):
 
 @each([ROOT / f"benchmarks/{one}.py"
        for one in ("report", "results_read", "aggregation", "comparison_tables", "tables", "audited", "auditor",
-                   "verdict_figures", "verdict_tables")])
+                   "advice", "latex", "verdict_figures", "verdict_tables")])
 def test_the_report_reads_result_files_only(path):
     found = imported(path)
     assert not within(found, "torch", "transformers", "peft", "run", "benchmarks.lab")
@@ -238,7 +238,8 @@ SERVER = "algorithms/common/runs/vote/server.py"     # what an extra's packages 
 
 @each(PROJECT)
 def test_an_extras_packages_are_imported_only_where_they_are_used(path):
-    extras = [] if name(path) == SERVER else ["starlette", "uvicorn", "algorithms.common.runs.vote.server"]
+    extras = [] if name(path) == SERVER else ["starlette", "uvicorn", "algorithms.common.runs.vote.server", "lm_eval",
+                                               "sacrebleu", "rouge_score"]
     assert not within(imported(path, top_level_only=True), *extras)
 
 

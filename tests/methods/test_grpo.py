@@ -54,7 +54,7 @@ def test_the_loss_is_a_mean_over_tokens_then_over_responses(make_models, unbiase
     assert any(g.any() for g in gradient), "the KL is learned from, not only logged"
 
 
-@pytest.mark.parametrize("options", [{"samples": 1}, {"std_correction": 2}])
+@pytest.mark.parametrize("options", [{"samples": 1}, {"std_correction": 2}, {"kl_estimator": "full"}])
 def test_what_it_refuses(options):
     with pytest.raises(ConfigError, match=f"algorithm.{next(iter(options))}: found .*; expected"):
         GRPO(**options)

@@ -14,6 +14,7 @@ from algorithms.common.algorithm import Meter
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora, ModelConfig
+from algorithms.common.models.roles import state
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
 from algorithms.common.recipe import Recipe
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
@@ -400,8 +401,23 @@ def test_leaving_a_batch_on_kl_takes_no_step(make_models, tmp_path):
 # Options
 
 
+def every_kl(models, examples, temperature: float) -> torch.Tensor:
+    """(B, T): Σ_v π(v) (log π(v) − log π_ref(v)) at each token's state, one example at a time by the plain model."""
+    rows = []
+    for example in examples:
+        ids, start = example.prompt + example.responses[0], len(example.prompt)
+        both = []
+        for name in ("policy", "reference"):
+            with models.roles.use(name):
+                logits = models.roles.module(torch.tensor([ids])).logits[0, start - 1:-1].float() / temperature
+            both.append(log_softmax(logits, -1))  # (T, V)
+        rows.append((both[0].exp() * (both[0] - both[1])).sum(-1))
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
 @pytest.mark.parametrize("options", [
     {}, {"kl_coef": 0.7}, {"kl_estimator": "k2", "kl_coef": 0.7}, {"kl_estimator": "k3", "kl_coef": 0.7},
+    {"kl_estimator": "full", "kl_coef": 0.7}, {"kl_estimator": "full", "kl_coef": 0.7, "temperature": 0.6},
     {"gamma": 0.9}, {"lam": 0.5}, {"whiten_advantages": False}, {"whiten_rewards": True}, {"score_clip": 0.1},
     {"score_clip": None}, {"score_scaling": "scale"}, {"score_scaling": "normalize"}, {"missing_eos": "replace"},
     {"missing_eos_penalty": 3.0}], ids=str)
@@ -416,8 +432,11 @@ def test_options_reach_the_advantages(make_models, tmp_path, options):
     assert 0 < sum(finished) < 8
     with torch.no_grad():
         models = context.models
-        answers = (models.policy.token_logprobs, models.reference.token_logprobs, models.role("value").values)
-        logprobs, refs, values = (answer(batch)[:, 0] for answer in answers)
+        logprobs, refs = (role.token_logprobs(batch, algorithm.temperature)[:, 0]
+                          for role in (models.policy, models.reference))
+        values = models.role("value").values(batch)[:, 0]
+        kl = (every_kl(models, found.examples, algorithm.temperature) if algorithm.kl_estimator == "full" else
+              kl_penalty(logprobs, refs, algorithm.kl_estimator))  # (B, T)
     raw = torch.tensor([10 * (sum(t % 7 for t in e.responses[0]) / len(e.responses[0]) - 3.0) for e in found.examples])
     mean, std = raw.mean(), raw.std()
     scores = {"none": raw, "scale": raw / std, "normalize": (raw - mean) / std}[algorithm.score_scaling]
@@ -426,7 +445,7 @@ def test_options_reach_the_advantages(make_models, tmp_path, options):
     penalty = algorithm.missing_eos_penalty
     scores = torch.tensor([s if end else (-penalty if algorithm.missing_eos == "replace" else s - penalty)
                            for s, end in zip(scores.tolist(), finished)])
-    rewards = -algorithm.kl_coef * kl_penalty(logprobs, refs, algorithm.kl_estimator) * mask
+    rewards = -algorithm.kl_coef * kl * mask
     for row, (score, example) in enumerate(zip(scores, found.examples)):
         rewards[row, len(example.responses[0]) - 1] += score
     if algorithm.whiten_rewards:
@@ -455,6 +474,27 @@ def test_options_reach_the_losses(make_models, tmp_path, options, changed):
         assert found[1][changed] == pytest.approx(7 * found[0][changed], rel=1e-5)
     else:
         assert found[1][changed] > found[0][changed]
+
+
+def test_the_critic_alone_learns_from_the_first_batches(make_models, tmp_path):
+    algorithm, recipe = ppo(critic_batches=2, target_kl=1e-9, old_kl_coef=0.5), RECIPE
+    context = make(make_models, tmp_path, algorithm, recipe)
+    start, seen = {name: state(context.models.roles, name) for name in ("policy", "value")}, []
+    start = {name: {key: value.clone() for key, value in tensors.items()} for name, tensors in start.items()}
+    estimate = algorithm.estimate
+
+    def watched(context, scored):
+        seen.append({name: any(not torch.equal(value, start[name][key])
+                               for key, value in state(context.models.roles, name).items()) for name in start})
+        return estimate(context, scored)
+
+    algorithm.estimate = watched
+    fit(algorithm, context)
+    assert seen == [{"policy": False, "value": False}, {"policy": False, "value": True},
+                    {"policy": False, "value": True}, {"policy": True, "value": True}]
+    told = lines(context.target)
+    assert ["loss/policy" in line for line in told] == [False, False, True, True]
+    assert all("loss/value" in line for line in told) and "loss/old_kl" not in told[0]
 
 
 # PPO-ptx
@@ -678,7 +718,8 @@ def test_without_a_supervised_stage_the_reference_is_the_base(make_models):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "full"), ("kl_target", 0.0), ("kl_horizon", 0.0),
+    ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "k4"), ("critic_batches", -1), ("kl_target", 0.0),
+    ("kl_horizon", 0.0),
     ("gamma", 1.1), ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0),
     ("score_scaling", "std"), ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0),
     ("ptx_coef", -0.1), ("target_kl", 0.0), ("critic", "base"), ("temperature", 0.0), ("temperature", math.inf),

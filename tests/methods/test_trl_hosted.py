@@ -17,12 +17,13 @@ from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora
 from algorithms.common.runs.settings import settings
 from algorithms.common.support.errors import ConfigError, TrainingError
-from algorithms.common.training.pace import measure
+from algorithms.common.training.loop import walk
+from algorithms.common.training.pace import Pace, measure
 from algorithms.dpo import DPO, IPO
 from algorithms.kto import KTO
 from algorithms.sft import SFT
 from algorithms.trl_hosted import OURS, TRLDPO, TRLGRPO, TRLKTO, TRLSFT, Rows
-from command_line import composed
+from command_line import MICRO, composed, invoke
 from training_setup import examples, lines, make_context, weights
 from trl_setup import SEED, compare, data, our_models, recipe  # noqa: F401
 
@@ -62,21 +63,30 @@ def test_a_wrong_value_is_refused(kind, wrong):
         kind(**wrong)
 
 
-@pytest.mark.parametrize("changed, trainer, fix", [
-    ({"inner_epochs": 2}, {}, "recipe.inner_epochs=1"), ({"minibatch_size": 4}, {}, "recipe.minibatch_size=null"),
-    ({}, {"evaluate_every": 5}, "trainer.evaluate_every=null")])
-def test_settings_of_our_loop_are_refused(tmp_path, changed, trainer, fix):
-    own = dataclasses.replace(recipe("linear", 0.0, 1e-3), **changed)
-    with pytest.raises(ConfigError, match=f"; fix: {fix}$"):
-        TRLDPO().fit(make_context(None, tmp_path, examples(4), own, **trainer))
+@pytest.mark.parametrize("given, fix", [
+    ("recipe.inner_epochs=2", "recipe.inner_epochs=1"), ("recipe.minibatch_size=4", "recipe.minibatch_size=null"),
+    ("recipe.ema=0.5", "recipe.ema=null"), ("trainer.evaluate_every=5", "trainer.evaluate_every=null")])
+def test_settings_of_our_loop_are_refused_before_weights_load(given, fix, tmp_path):
+    ended = invoke("algorithm=trl_dpo", *MICRO, given, f"hydra.run.dir={tmp_path}/run",
+                   f"stages.folder={tmp_path}/stages")
+    assert ended.status == 2 and ended.err.strip().endswith(f"; fix: {fix}"), ended.err
+    assert not list(tmp_path.glob("stages/trained-*"))
 
 
-def test_its_steps_are_not_measured(tmp_path):
-    """A plan and a budget of tokens put another loop in the common one's place: nothing is trained for them."""
-    context = make_context(None, tmp_path, examples(4))
-    context.loop = measure
-    with pytest.raises(ConfigError, match="; fix: leave it out of task=plan, and set budget.equal=labels or null$"):
-        TRLDPO().fit(context)
+def test_its_pace_is_that_of_trls_steps(tmp_path, monkeypatch):
+    """A budget of tokens puts another loop in the common one's place, which is given what takes the steps."""
+    context = make_context(None, tmp_path, examples(8))
+    context.loop, context.target = measure, tmp_path
+
+    def train(method, context, watch):
+        for batch in watch.order():
+            context.meter.tokens_sampled += 100
+            watch._told(batch)
+
+    monkeypatch.setattr(TRLDPO, "_train", train)
+    TRLDPO().fit(context)
+    walked = [index for batch in walk(context) for index in batch]
+    assert Pace.read(tmp_path).tokens_per_step == 100 + sum(walked) / len(walked)
 
 
 def test_no_records_are_said(tmp_path):

@@ -10,8 +10,8 @@ from torch import nn
 
 from algorithms.common.data.batches import collate
 from algorithms.common.logprobs import chunked_token_logprobs
-from algorithms.common.models import model as models_module
 from algorithms.common.models import precision
+from algorithms.common.models import role as role_module
 from algorithms.common.models.model import (
     Lora,
     ModelConfig,
@@ -278,7 +278,7 @@ def test_lora_dropout_survives_a_frozen_forward_under_checkpointing(make_models)
 def test_chunks_of_the_head_are_made_again_under_their_own_role(make_models, monkeypatch, lora):
     batch, found = collate(examples(3)), []
     for chunk in (512, 5):
-        monkeypatch.setattr(models_module, "chunked_token_logprobs", partial(chunked_token_logprobs, chunk=chunk))
+        monkeypatch.setattr(role_module, "chunked_token_logprobs", partial(chunked_token_logprobs, chunk=chunk))
         models = four_roles(make_models(lora=lora))
         if lora:
             randomise(models, "policy"), randomise(models, "value")

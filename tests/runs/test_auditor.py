@@ -15,8 +15,8 @@ from algorithms.common.evaluation.metrics import estimate, figures
 from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.models.export import frozen_role
 from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, retokenized
-from algorithms.common.runs.auditing import ACCURACY, Auditor, remarks
-from algorithms.common.runs.judging import scores
+from algorithms.common.runs.auditing import ACCURACY, Auditor, CannotJudge, check_able, court_of, remarks
+from algorithms.common.runs.judging import records_of, scores
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.ppo import PPO
@@ -181,7 +181,9 @@ def test_a_judge_that_must_be_trained_is_an_auditor(store, data, stages):
     source = Trained(on_sft(RewardModel, normalize_on=None), dataclasses.replace(RECIPE, steps=12))
     record = data.evaluation[0]
     pair = Pair(record.key, record.prompt, "0", " the food was good", "start", " the room was bad")
-    ((left, right),) = scores(bench, source, [pair])
+    apart, believed = court_of(bench, source)
+    ((left, right),) = scores(apart, source, [pair], records_of(data, [pair]))
+    assert (believed.labels, believed.mean, believed.n) == (len(data.audit), 1.0, 40) and believed.able
     assert left > right
     assert stages[-1][0] == "RewardModel"
     assert stages[-1][1:] == (data.audit.fingerprint, Auditor(bench, source).apart.seed)
@@ -189,11 +191,14 @@ def test_a_judge_that_must_be_trained_is_an_auditor(store, data, stages):
 
 def test_it_gives_no_verdict_where_it_cannot_judge(store, data):
     bench = make_bench(store, dataclasses.replace(data, heldout=held(4)))  # Wilson of 4 of 4: from .51 on
-    with pytest.raises(ConfigError,
-                       match=r"judge: found auditor: agrees with .*; expected at least 0\.55 at the lower end"):
-        scores(bench, trained(), [])
+    with pytest.raises(CannotJudge, match=r"judge: found an auditor that .* agrees with .*; it cannot judge; expected "
+                                          r"at least 0\.55 at the lower end"):
+        check_able(court_of(bench, trained())[1])
     with pytest.raises(ConfigError, match=r"judge: found a source that must be trained.*fix: data\.audit="):
-        scores(make_bench(store), trained(), [])
+        court_of(make_bench(store), trained())
+    with pytest.raises(CannotJudge, match="judge: found no held-out comparison to know it by; expected at least"):
+        court_of(make_bench(store, dataclasses.replace(data, heldout=Records.from_list([]))), trained())
+    assert court_of(bench, Function(LENGTH)) == (bench, None)
 
 
 # What it must not be

@@ -9,6 +9,7 @@ from test_streams import Hashed, hashed
 from algorithms.best_of_n import BestOfN
 from algorithms.common.evaluation.metrics import BASE, TRAINED, figures
 from algorithms.common.runs.beside import Answers, Finished, fenced, first_answers
+from algorithms.common.runs.jobs import headline
 from algorithms.common.support.store import Store
 from algorithms.dpo import DPO
 from algorithms.reward_model import RewardModel
@@ -32,6 +33,14 @@ def test_every_figure_stands_beside_the_start_s():
     assert line["kl/bound"].split() == ["kl/bound", "1.0000"] and "gold@2" not in text
     assert line["start"].index("start (sft)") == line["length/mean"].index("3.0000") - 3
     assert "start (" not in ended({"length/mean": ONE}).text(100), "no column without a figure"
+
+
+def test_in_a_sweep_a_run_is_one_figure():
+    run = ended({"length/mean": ONE, "reward/gold": ONE}, {"reward/gold": {**ONE, "mean": -2.0}})
+    assert headline(None, run.figures) == "reward/gold" and headline("length/mean", run.figures) == "length/mean"
+    assert run.line("reward/gold") == "dpo: reward/gold 1.0000 [0.5000, 1.5000] (start -2.0000)"
+    assert run.line("length/mean") == "dpo: length/mean 1.0000 [0.5000, 1.5000]"
+    assert headline(None, {"length/mean": ONE}) is None and run.line(None) == "dpo: done"
 
 
 def test_answers_are_of_the_same_prompts_the_first_of_each():

@@ -1,6 +1,7 @@
 """The command line: its help, its tasks, what a run leaves in its folder, and how a sweep with a bad job ends."""
 
 import json
+import logging
 import math
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from algorithms.common.evaluation.verdicts import FILE, read
 from algorithms.common.models.precision import cpu_has_bf16
+from algorithms.common.support.terminal import IN_SWEEPS
 from benchmarks.report import collect
 from command_line import GROUPS, MICRO, MICRO_DPO, ROOT, choices, invoke, run_python
 from few import few
@@ -87,7 +89,7 @@ def test_inspect_says_what_it_dropped(tmp_path, pairs):
 def test_inspect_in_a_process_of_its_own_imports_no_model(tmp_path, pairs):
     code = ("import runpy, sys; sys.argv = ['run.py', *sys.argv[1:]]\n"
             "try: runpy.run_path('run.py', run_name='__main__')\n"
-            "finally: print('LOADED', [m for m in ('torch', 'transformers', 'peft', 'trl', 'accelerate') if m in "
+            "finally: print('LOADED', [m for m in ('transformers', 'peft', 'trl', 'accelerate') if m in "
             "sys.modules])")
     ended = run_python("-c", code, "task=inspect", "data=file", f"data.path={pairs}", f"hydra.run.dir={tmp_path}/run",
                        f"stages.folder={tmp_path}/stages")
@@ -456,6 +458,22 @@ def test_an_unexpected_error_of_a_job_is_a_row_with_its_traceback_in_the_log(tmp
     assert "Traceback" in (tmp_path / "sweep/0/run.log").read_text()
     with pytest.raises(ZeroDivisionError):
         invoke("algorithm=dpo", f"hydra.run.dir={tmp_path}/run")
+
+
+def test_a_job_of_a_sweep_says_little_and_its_log_file_all(tmp_path, monkeypatch):
+    from algorithms.common.runs import tasks
+
+    def run(config, name, folder, overrides):
+        logging.getLogger("some.room").info("read 5 rows")
+        logging.getLogger("some.room").info("stage 1 of 2", extra=IN_SWEEPS)
+
+    monkeypatch.setattr(tasks, "run", run)
+    ended = invoke("-m", "algorithm=dpo", "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert "read 5 rows" not in ended.out and "] #0 stage 1 of 2\n" in ended.out and "] #1 stage 1 of 2\n" in ended.out
+    assert "] read 5 rows\n" in (tmp_path / "sweep/1/run.log").read_text()
+    whole = invoke("-m", "algorithm=dpo", "seed=1,2", "hydra.verbose=true", f"hydra.sweep.dir={tmp_path}/verbose")
+    assert whole.out.count("read 5 rows") == 2
+    assert "] read 5 rows\n" in invoke("algorithm=dpo", f"hydra.run.dir={tmp_path}/run").out
 
 
 def test_an_interrupt_ends_a_sweep(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from algorithms.common.data.template import Template
 from algorithms.common.models.model import ModelConfig, load_tokenizer
 from algorithms.common.runs.hand_over import hand_over
+from algorithms.common.runs.own_model import adopt
 from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.support.errors import ConfigError
 from command_line import composed, invoke
@@ -143,6 +144,61 @@ def test_chat_uses_the_run_s_template(run, tmp_path):
                    f"hydra.run.dir={tmp_path}", stdin=b"good or bad\n\n")
     assert ended.status == 0, ended.err
     assert "Write a message" in ended.out and ended.out.partition("\n> ")[2].startswith("yes\n")
+
+
+def test_a_run_s_folder_names_the_model_it_was_made_with(run, base, tmp_path):
+    """So a command need not, and a folder from elsewhere makes it run no code."""
+    kind, folder, _ = run
+    ended = invoke("task=chat", f"adapter={folder}", "trainer.mixed_precision=no", f"hydra.run.dir={tmp_path}",
+                   "eval.sampling.temperature=0", "eval.sampling.max_new_tokens=12", stdin=b"good or bad\n\n")
+    assert ended.status == 0, ended.err
+    assert ended.out.partition("\n> ")[2].startswith("yes\n") and f"model: {base}, as {folder}/result.json" in ended.out
+    config = composed()
+    adopt(config, folder, ["task=chat"])
+    assert (config.model.name, config.model.max_length, config.model.lora) == (str(base), 64, None)
+    assert config.eval.sampling.max_new_tokens == 4
+    for given in (["model=tiny"], ["model.precision=fp32", "eval.samples=1"]):
+        config = composed()
+        adopt(config, folder, given)
+        assert config.model == composed().model
+    told = json.loads((folder / "result.json").read_text())
+    told["config"]["model"]["trust_remote_code"] = True
+    (tmp_path / "result.json").write_text(json.dumps(told))
+    adopt(config, tmp_path, [])
+    assert config.model.trust_remote_code is False
+    for target in ("os.system", "algorithms.dpo.DPO", "algorithms.nothing.Here", "torch.hub.load"):
+        told["config"]["model"]["_target_"] = target
+        (tmp_path / "result.json").write_text(json.dumps(told))
+        config = composed()
+        adopt(config, tmp_path, [])
+        assert config.model == composed().model, target
+
+
+def test_what_was_trained_on_transcripts_is_talked_to_in_them(base, tmp_path):
+    """Without a chat template the form of the transcripts is handed over as one."""
+    data, talk = tmp_path / "rows.jsonl", [*QUESTION, {"role": "assistant", "content": "yes"}, *QUESTION]
+    turns = [[{"role": "user", "content": f"good or bad {place}"}, *talk[1:]] for place in range(16)]
+    data.write_text("".join(json.dumps({"prompt": one, "response": "yes"}) + "\n" for one in turns))
+    options = [*MODEL, f"model.name={base}", "eval.sampling.max_new_tokens=4"]
+    plain = ["algorithm=sft", "data=file", *options, "recipe.steps=1", "recipe.batch_size=2", "eval.prompts=2",
+             "trainer.progress=false", f"stages.folder={tmp_path}/stages"]
+    ended = invoke(*plain, f"data.path={data}", "data.heldout=0.5", f"hydra.run.dir={tmp_path}/run")
+    assert ended.status == 0, ended.err
+    given = adapter_of(composed(f"adapter={tmp_path}/run", *options))[1]
+    trained, served = (Template(load_tokenizer(given), path) for path in (None, given.chat_template))
+    own = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert not trained.chat and served.chat and trained.stop_ids == served.stop_ids
+    ids = own.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert ids == served.prompt_ids(talk) == trained.prompt_ids(talk)
+    assert served.response_ids(talk, "yes") == trained.response_ids(talk, "yes")
+    chat = invoke("task=chat", f"adapter={tmp_path}/run", *options, f"hydra.run.dir={tmp_path}/chat",
+                  stdin=b"good or bad\n/reset\n\n")
+    assert chat.status == 0, chat.err
+    form = rf"chat_template.jinja: '{own.bos_token}\n\nHuman: …\n\nAssistant: …'"
+    assert form in chat.out and "/reset begins anew" in chat.out
+    data.write_text("".join(f'{{"prompt": "good {place}", "response": " yes"}}\n' for place in range(16)))
+    assert invoke(*plain, f"data.path={data}", "data.heldout=0.5", f"hydra.run.dir={tmp_path}/text").status == 0
+    assert not (tmp_path / "text/chat_template.jinja").exists(), "it read no conversations"
 
 
 def test_the_same_template_may_be_given_and_another_is_refused(run, chatml, tmp_path):

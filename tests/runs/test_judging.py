@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from algorithms.common.algorithm import RewardSource
 from algorithms.common.data.records import Record, Records
 from algorithms.common.evaluation.verdicts import Pair, finished_runs, pairings
+from algorithms.common.evaluation.verdicts.belief import Belief
 from algorithms.common.rewards.sources import Function, Trained
 from algorithms.common.runs import judging
-from algorithms.common.runs.judging import Court, as_run, scores
+from algorithms.common.runs.auditing import CannotJudge
+from algorithms.common.runs.judging import Court, as_run, records_of, scores
 from algorithms.common.runs.results import write_references
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
@@ -66,15 +68,16 @@ def test_answers_are_scored_as_their_records_are(tmp_path):
     records = list(bench.data.evaluation)
     asked = [Pair(records[0].key, "eval 0:", "0", " the food", "start", " the room was", 0, True, False),
              Pair(records[-1].key, "rendered", "0", "no", "start", "yes")]
-    assert scores(bench, source, asked) == [(9.0, 13.0), (2.0, 3.0)]
-    finished, cut, last, _ = source.responses
+    known = records_of(bench.data, asked)
+    assert scores(bench, source, [*asked, asked[0]], known) == [(9.0, 13.0), (2.0, 3.0), (9.0, 13.0)]
+    finished, cut, last, _ = source.responses   # each once
     end = bench.models.template.turn_end
     assert finished.ids[-1] == end and cut.ids[-1] != end and (finished.finished, cut.finished) == (True, False)
     assert bench.models.template.decode(cut.ids) == " the room was"
     assert finished.prompt_ids == bench.models.prompt_ids("eval 0:", 6)
     assert (last.prompt, last.turns, last.meta) == ("rendered", [{"role": "user", "content": "Well?"}], {"answer": 7})
     with pytest.raises(ConfigError, match="data: found no prompt other, .* expected the data that the runs"):
-        scores(bench, source, [Pair("other", "", "0", "", "start", "")])
+        records_of(bench.data, [Pair("other", "", "0", "", "start", "")])
 
 
 def test_each_seed_is_scored_with_its_own_data(tmp_path, monkeypatch):
@@ -95,7 +98,7 @@ def test_each_seed_is_scored_with_its_own_data(tmp_path, monkeypatch):
 
 def test_a_judge_that_is_trained_learns_of_the_half_that_the_runs_auditor_did(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(judging, "court_of", lambda bench, source, half: seen.append(half) or bench)
+    monkeypatch.setattr(judging, "court_of", lambda bench, source, half: (seen.append(half) or bench, None))
     monkeypatch.setattr(Court, "bench", lambda court, number: make_bench(court.store))
     record = make_data().evaluation[0]
     for half in ("second", None):
@@ -107,6 +110,21 @@ def test_a_judge_that_is_trained_learns_of_the_half_that_the_runs_auditor_did(tm
         Court(halves, Store(tmp_path), tmp_path, {"0": 0}).scores(Letters(), [Pair(record.key, "", "0", "", "s", "")])
 
 
+def test_seeds_whose_auditor_cannot_judge_get_no_verdict(tmp_path, monkeypatch, caplog):
+    able = {5: Belief(8, 0.8, 0.7, 0.9, 40, True), 6: Belief(8, 0.6, 0.5, 0.7, 40, False)}
+    monkeypatch.setattr(judging, "court_of", lambda bench, source, half: (bench, able[bench.seed]))
+    monkeypatch.setattr(Court, "bench", lambda court, number: make_bench(court.store, make_data(number), seed=number))
+    court = Court(composed(), Store(tmp_path), tmp_path, {"0": 5, "1": 6})
+    asked = [Pair(make_data(number).evaluation[0].key, "eval 0:", run, " the", "start", " a")
+             for run, number in (("1", 6), ("0", 5))]
+    source = Letters()
+    assert court.scores(source, asked) == [None, (4.0, 2.0)]
+    assert "seed 6: judge: found an auditor that learned from 8 comparisons, agrees with 0.600 [0.500" in caplog.text
+    assert [court.belief(source, run) for run in "01"] == [able[5], able[6]]
+    with pytest.raises(CannotJudge, match=r"expected at least 0\.55 at the lower end; fix: more comparisons"):
+        court.scores(source, asked[:1])
+
+
 def longer(responses):
     return [float(len(one)) for one in responses]
 
@@ -116,16 +134,17 @@ def shorter(responses):
 
 
 def test_a_judge_is_another_where_what_it_learned_from_or_stands_on_is(tmp_path, monkeypatch):
-    court = Court(composed(), Store(tmp_path), tmp_path, {"0": 5, "1": 5})
     data = make_data()
 
     def told(source, **changed):
+        nonlocal court
+        court = Court(composed(), Store(tmp_path), tmp_path, {"0": 5, "1": 5})
         audit = {"audit": changed.pop("audit", data.heldout)}
         bench = make_bench(court.store, dataclasses.replace(data, **audit), **changed)
         monkeypatch.setattr(Court, "bench", lambda court, number: bench)
         return court.identity(source, "0")
 
-    trained = Trained(RewardModel(), RECIPE)
+    court, trained = None, Trained(RewardModel(), RECIPE)
     first = told(trained)
     assert first == told(trained) == court.identity(trained, "1") and court.identity(trained, "gone") is None
     assert first == told(trained, seed=3), "seeds have the same settings"
@@ -147,8 +166,12 @@ def test_the_runs_own_settings_are_read_again(tmp_path):
     write_run(tuned, {**told, "config": {**told["config"], "auditor_half": "second"}})
     assert as_run(config, tuned, []).auditor_half == "second", "the first chose the settings"
     assert as_run(composed("auditor_half=first"), tuned, ["auditor_half=first"]).auditor_half == "first"
-    kept = as_run(config, run, ["data=file", "+model.name=other"])
+    kept = as_run(config, run, ["data=file", "model=hub"])
     assert (kept.data, kept.model) == (config.data, config.model)
+    config = composed("data.audit=8", "+reward@data.gold=function", "+data.gold.function._target_=some.function")
+    changed = as_run(config, run, ["data.audit=8", "+reward@data.gold=function", "+data.gold.function._target_=f"])
+    assert (changed.data.path, changed.data.audit) == ("pairs.jsonl", 8), "a key of a group is not the group"
+    assert changed.data.gold.function._target_ == "some.function"
     secret = {key: value for key, value in told.items() if key != "figures"} | {"config": {"data": {"token": "***"}}}
     (run / "result.json").write_text(json.dumps(secret))
     with pytest.raises(ConfigError, match="data: found settings .* that hold a secret.* fix: data=…"):

@@ -258,6 +258,17 @@ def test_ctrl_c_lets_jobs_end_and_begins_no_other(tmp_path, monkeypatch, number)
     assert fake.launched == [[0]] and signal.getsignal(number) is before
 
 
+def test_a_kill_is_a_ctrl_c_to_jobs_of_this_process(tmp_path):
+    """So that the table of what is there is written whichever of the two ends a sweep."""
+    def killed(numbers):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        guarded(tmp_path, Fake(killed), "basic").launch([["a=1"], ["a=2"]], 0)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_ctrl_c_twice_leaves_nothing_running(tmp_path):
     started = []
 
@@ -296,6 +307,7 @@ def test_ctrl_c_in_a_job_leaves_a_table(tmp_path, monkeypatch, at):
     assert ended.status == 130
     assert kinds(tmp_path / "sweep") == ["ConfigError"] * at + ["Stopped"] + ["not started"] * (2 - at)
     assert "stopped at step 3 of 9" in collect([tmp_path / "sweep"])[at].error
+    assert "sft: stopped at step 3 of 9" in ended.out + ended.err and ("failed:" in ended.out + ended.err) == (at == 1)
     assert (tmp_path / "sweep" / "report.html").exists() and "sft" in ended.out
 
 

@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from algorithms.common.runs import auditing
 from algorithms.common.runs.planning import steps as steps_module
@@ -101,8 +103,29 @@ def test_every_method_can_be_planned(algorithm, tmp_path):
     micro = [*LAB.get(algorithm, []), *(one for one in MICRO if not one.startswith("recipe."))]
     ended = invoke("task=plan", f"algorithm={algorithm}", *micro, "trial=true", f"stages.folder={tmp_path}/stages",
                    f"hydra.run.dir={tmp_path}/run")
-    if algorithm.startswith("trl_"):  # it takes its steps by itself
-        assert ended.status == 2 and "fix: leave it out of task=plan" in ended.err
-        return
     assert ended.status == 0, ended.err
     assert f"evaluation of {algorithm}" in ended.out and "in all" in ended.out
+    assert algorithm == "best_of_n" or re.search(rf"^{algorithm} +[\d,]+ +[\d,]+ +[\d,]+ +0 +[\d.]+ s", ended.out, re.M)
+
+
+def test_steps_of_another_trainer_are_those_after_its_first_two(tmp_path, monkeypatch):
+    """It begins in 10 s, takes 2 s a step of usual rows, 9 of the heaviest, and ends in 3."""
+    clock, given, size = [0.0], [], 2
+    monkeypatch.setattr(steps_module.Took, "now", classmethod(lambda kind: kind(clock[0], 10 * clock[0])))
+
+    def trainer(batches, told):
+        clock[0] += 10
+        for batch in batches:
+            given.append(batch)
+            clock[0] += 9 if batch == [3, 3] else 2
+            told(1)
+        clock[0] += 3
+
+    context = SimpleNamespace(models=SimpleNamespace(device=torch.device("cpu")), target=tmp_path,
+                              recipe=SimpleNamespace(batch_size=size))
+    rows = Rows(4, 9, 0, 0, [0, 1, 2, 3], [[0, 1], [2]], [3])
+    steps_module.take(None, context, rows=rows, trainer=trainer)
+    found = steps_module.Steps.read(tmp_path)
+    assert given == [[0, 1], [3, 3], [0, 1], [2, 2]], "short batches are filled"
+    assert (found.step.seconds, found.step.cpu, found.once.seconds, found.whole.seconds) == (2, 20, 13, 28)
+    assert found.memory > 0 and found.fits is None

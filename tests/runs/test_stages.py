@@ -446,6 +446,14 @@ def test_full_fine_tuning_of_bf16_weights_is_refused(store):
     make_bench(store, model=model(precision="bf16")).check(SFT())
 
 
+def test_four_bit_weights_are_refused_where_they_would_be_trained(store):
+    bench = make_bench(store, model=model(lora=None, precision="nf4"))
+    with pytest.raises(ConfigError, match="model.lora: found null with precision nf4.* fix: model.precision=fp32"):
+        bench.check(SFT())
+    bench.reward = Function(lambda prompts, responses: [0.0] * len(responses))
+    bench.check(BestOfN(n=2))
+
+
 def test_descriptions_pass_through_what_hides_secrets(tmp_path):
     bench = make_bench(Store(tmp_path))
     bench.hide = lambda description: {**description, "seed": "***"}

@@ -76,4 +76,4 @@ def test_parts_are_counted_by_what_they_hold(clock, caplog):
         seen.append(part)
         clock.now += 31
     assert seen == [[1, 2, 3], [4]]
-    assert caplog.messages == ["reference: 3 of 4 records, 00:10 left", "reference: 4 of 4 records, 00:00 left"]
+    assert caplog.messages == ["reference: 3 of 4 records, 00:10 left"], "what is over has nothing left"

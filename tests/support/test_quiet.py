@@ -20,7 +20,8 @@ def shown(category, module) -> bool:
 
 @pytest.mark.parametrize("category, module, expected", [
     (FutureWarning, "transformers.modeling_utils", False), (FutureWarning, "peft", False),
-    (DeprecationWarning, "torch.utils.checkpoint", False), (FutureWarning, "my_reward", True),
+    (DeprecationWarning, "torch.utils.checkpoint", False), (FutureWarning, "trl.trainer.dpo_trainer", False),
+     (FutureWarning, "my_reward", True),
     (FutureWarning, "algorithms.dpo", True), (FutureWarning, "torchmetrics.text", True),
     (UserWarning, "transformers.modeling_utils", True), (RuntimeWarning, "torch.nn", True)])
 def test_only_libraries_notices_of_what_they_rename_are_silent(category, module, expected, monkeypatch):

@@ -1,10 +1,13 @@
 """What a model wrote cannot act on the terminal that shows it."""
 
+import io
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.common.support.terminal import printable
+from algorithms.common.support.terminal import IN_SWEEPS, is_short, printable, short
 
 
 @pytest.mark.parametrize("text, shown", [
@@ -38,3 +41,23 @@ def test_nothing_that_a_terminal_obeys_is_left(text):
     assert not [c for c in shown if c not in "\n\t"
                 and (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000)]
     shown.encode()
+
+
+def test_in_a_sweep_the_terminal_gets_what_a_job_is_at_and_each_warning_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("algorithms.common.support.terminal._warned", set())
+    root, log, stream = logging.getLogger(), logging.getLogger("some.room"), io.StringIO()
+    console, file = logging.StreamHandler(stream), logging.FileHandler(tmp_path / "run.log")
+    monkeypatch.setattr(root, "handlers", [console, file])
+    monkeypatch.setattr(log, "level", logging.INFO)
+    for number in (3, 4):
+        with short(number):
+            assert is_short()
+            log.info("read 5 rows")
+            log.info("stage 1 of 2", extra=IN_SWEEPS)
+            log.warning("2 rows are cut")
+            log.error("no room")
+    log.info("the table")
+    assert not is_short()
+    assert [line.split("] ")[-1] for line in stream.getvalue().splitlines()] == [
+        "#3 stage 1 of 2", "#3 2 rows are cut", "#3 no room", "#4 stage 1 of 2", "#4 no room", "the table"]
+    assert (tmp_path / "run.log").read_text().count("read 5 rows\nstage 1 of 2\n2 rows are cut\nno room\n") == 2

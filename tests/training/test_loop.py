@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import weakref
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -163,7 +165,7 @@ def test_totals():
     ("lr", 0.0), ("lr", -1.0), ("lr", math.inf), ("lr", math.nan), ("batch_size", 0), ("epochs", 0.0),
     ("epochs", math.inf), ("steps", 0), ("schedule", "polynomial"), ("warmup", 1.0), ("warmup", -0.1),
     ("weight_decay", -0.1), ("weight_decay", math.nan), ("betas", [0.9]),
-    ("betas", [0.9, 1.0]), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
+    ("betas", [0.9, 1.0]), ("ema", 1.0), ("ema", 0.0), ("max_grad_norm", 0.0), ("max_grad_norm", math.inf)])
 def test_recipes_that_cannot_be_used(key, value):
     with pytest.raises(ConfigError, match=f"recipe.{key}"):
         Recipe(**{"lr": 1e-3, "batch_size": 8, key: value})
@@ -219,6 +221,27 @@ def test_groups_keep_their_own_learning_rates(make_models, tmp_path):
     algorithm.loss = lambda _, batch: Loss({"policy": Term((algorithm.weight + other) * len(batch))}, {})
     fit(algorithm, make_context(models, tmp_path, examples(4), Recipe(lr=0.1, batch_size=4, steps=1, warmup=0.0)))
     assert [1 - algorithm.weight.item(), 1 - other.item()] == pytest.approx([0.1, 0.01], rel=1e-4)
+
+
+def test_running_means_are_what_is_kept(make_models, tmp_path):
+    """θ̄ ← d θ̄ + (1 − d) θ after every optimiser step, from the start; the steps themselves are those without."""
+    models, kept = make_models(), {}
+    models.add_role("policy", trainable=False, seed=0)
+    for ema in (None, 0.75):
+        algorithm, visited = OneWeight(models, gradient=3.0), []
+        recipe = Recipe(lr=0.1, batch_size=4, steps=3, warmup=0.0, schedule="constant", ema=ema)
+        context = make_context(models, tmp_path / str(ema), examples(4), recipe)
+        loss = algorithm.loss
+        algorithm.loss = lambda *given: visited.append(algorithm.weight.item()) or loss(*given)
+        fit(algorithm, context)
+        kept[ema] = visited, algorithm.weight.item(), lines(context.target)
+    steps = [1.0, 0.9, 0.8]  # Adam moves by lr where the gradient is always the same
+    assert kept[None][0] == pytest.approx(steps, rel=1e-5) and kept[None][1] == pytest.approx(0.7, rel=1e-5)
+    mean = 1.0
+    for weight in (0.9, 0.8, 0.7):
+        mean = 0.75 * mean + 0.25 * weight
+    assert kept[0.75][0] == kept[None][0] and kept[0.75][1] == pytest.approx(mean, rel=1e-5)
+    assert [line["grad_norm"] for line in kept[0.75][2]] == [line["grad_norm"] for line in kept[None][2]]
 
 
 def test_clipping(make_models, tmp_path):
@@ -480,6 +503,29 @@ def test_a_tracker_that_is_not_installed(tmp_path):
             Trackers(["wandb"], tmp_path, "run")
     else:
         pytest.skip("wandb is installed here")
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("algorithms.common.recipe.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="found trackio, which is not installed; .* fix: pip install trackio, or"):
+        TrainerConfig(trackers=["trackio"])
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_by_accelerates_names(name, make_models, tmp_path, monkeypatch):
+    """Packages that are not there, as accelerate calls them."""
+    told, ends = [], []
+    run = SimpleNamespace(log=lambda values, step=None, **more: told.append((step, values)),
+                          finish=lambda: ends.append(1))
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.init = lambda project, **more: (told.append(project), run)[1]
+    monkeypatch.setitem(sys.modules, name, module)
+    context = make_context(two_roles(make_models()), tmp_path, examples(8), trackers=[name])
+    fit(SFT(), context)
+    assert told[0] == context.name and ends == [1]
+    assert [step for step, _ in told[1:]] == [1, 2, 3, 4]
+    assert [values["loss/policy"] for _, values in told[1:]] == [line["loss/policy"] for line in lines(context.target)]
 
 
 def test_nothing_is_imported_where_no_tracker_is_asked():

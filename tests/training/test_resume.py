@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,10 @@ def raises(*_):
     raise Killed
 
 
-def start(make_models, folder: Path, algorithm, dropout: float, every: int, stop: int | None = None):
+def start(make_models, folder: Path, algorithm, dropout: float, every: int, stop: int | None = None, recipe=RECIPE):
     """Train in models of its own, from whatever the folder holds; ``stop``: die within that step, half of it done."""
     models = two_roles(make_models(lora=Lora(r=4, alpha=8, dropout=dropout)))
-    context = make_context(models, folder, examples(10, responses=2 if isinstance(algorithm, DPO) else 1), RECIPE,
+    context = make_context(models, folder, examples(10, responses=2 if isinstance(algorithm, DPO) else 1), recipe,
                            checkpoint_every=every, micro_batch_size=2)
     if stop is None:
         fit(algorithm, context)
@@ -58,6 +59,18 @@ def start(make_models, folder: Path, algorithm, dropout: float, every: int, stop
         fit(algorithm, context)
     del algorithm.loss
     return None, None, context
+
+
+def test_running_means_go_on(make_models, tmp_path):
+    recipe = replace(RECIPE, ema=0.9)
+    whole, kept, _ = start(make_models, tmp_path / "whole", SFT(), 0.0, every=50, recipe=recipe)
+    start(make_models, tmp_path / "cut", SFT(), 0.0, every=2, stop=4, recipe=recipe)
+    resumed, resumed_weights, _ = start(make_models, tmp_path / "cut", SFT(), 0.0, every=2, recipe=recipe)
+    assert resumed == whole and same(resumed_weights, kept)
+    # all steps were done before: only the means are put in place
+    again, again_weights, _ = start(make_models, tmp_path / "cut", SFT(), 0.0, every=2, recipe=recipe)
+    _, plain, _ = start(make_models, tmp_path / "plain", SFT(), 0.0, every=50)
+    assert again == whole and same(again_weights, kept) and not same(plain, kept)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

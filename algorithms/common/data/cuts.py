@@ -11,16 +11,21 @@ log = logging.getLogger(__name__)
 
 
 def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, max_prompt_length: int) -> int:
-    """Say how many examples lost something to the limits on their tokens; returns it."""
-    total = cut = ends = 0
+    """Say how many examples lost something to the limits on their tokens, and what; returns it."""
+    total = cut = ends = texts = middles = turns = 0
     for example in examples:
         total += 1
         cut += example.truncated
         ends += not all(example.finished)
+        texts += example.prompt_cut
+        middles += example.turns_left_out > 0
+        turns += example.turns_left_out
     if cut:
-        log.warning("%s: %s of %s records are cut to fit model.max_length=%d; %s of them lose the end of a response, "
-                    "the others a part of the prompt beyond model.max_prompt_length=%d", what, f"{cut:,}",
-                    f"{total:,}", max_length, f"{ends:,}", max_prompt_length)
+        lost = {"the end of a response": ends, "a part of their prompt's text": texts,
+                f"whole turns before the user's last one ({turns:,} in all)": middles}
+        log.warning("%s: %s of %s records are cut to fit model.max_length=%d and model.max_prompt_length=%d: %s", what,
+                    f"{cut:,}", f"{total:,}", max_length, max_prompt_length,
+                    ", ".join(f"{count:,} lose {part}" for part, count in lost.items() if count))
     return cut
 
 

@@ -15,58 +15,26 @@ template writes between two answers is context, and so is an answer of weight 0.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from ..support.errors import ConfigError, DataError
+from .example import Example
+from .middle_turns import without_middle
 from .records import BadRow, Messages, Record, further, render_transcript
 from .special_tokens import UnusableText, check_turns, marks
 
 _PROBE = "a probe answer"
-_CONTEXT = 2**32 - 1  # stands for "not learned" in a key; no token has this id
 DATE = "26 Jul 2024"  # Llama 3's templates print today's date where they get none: each day's tokens would be others
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One record as token ids. ``prompt`` is never empty;
-    ``finished[k]`` says that response k ends with the end token."""
-
-    prompt: list[int]
-    responses: list[list[int]]  # K lists, each with its end token unless it was cut
-    finished: list[bool]  # K
-    scores: list[float] | None  # K
-    record: str  # the record's key, for messages
-    truncated: bool = False  # something was cut to fit
-    key: str = field(default="")  # content hash of all token ids, and of the targets where there are any
-    # K lists as long as the responses: the token to learn in each place, None where the response's is context only.
-    # It may be another than the response's: an answer's end is learned even where the row goes on without its end
-    # token.
-    targets: list[list[int | None]] | None = None  # None: every token of the responses is learned
-
-    def __post_init__(self):
-        if not self.key:
-            digest = hashlib.blake2b(digest_size=16)
-            targets = [] if self.targets is None else [[None], *self.targets]
-            for ids in (self.prompt, *self.responses, *targets):
-                digest.update(len(ids).to_bytes(4, "little"))
-                digest.update(b"".join((_CONTEXT if token is None else token).to_bytes(4, "little") for token in ids))
-            object.__setattr__(self, "key", digest.hexdigest())
-
-    @property
-    def length(self) -> int:
-        """Tokens of the shared-prefix row: prompt + all responses."""
-        return len(self.prompt) + sum(len(response) for response in self.responses)
 
 
 class Template:
@@ -173,6 +141,11 @@ class Template:
         before = self._ids("\n")
         ids = self._ids("\n" + text) if self._sets_space else []
         return ids[len(before):] if ids[:len(before)] == before else self._ids(text)
+
+    @property
+    def form(self) -> str:
+        """How a question and its answer are written."""
+        return self.prompt_text([{"role": "user", "content": "…"}]) + self.lead + "…"
 
     def prompt_text(self, prompt: str | list[dict]) -> str:
         if isinstance(prompt, str):
@@ -312,6 +285,17 @@ class Template:
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def shortened(self, prompt: str | Messages, length: int, keep: str) -> str | Messages:
+        """A conversation of more than ``length`` tokens without turns of its middle, as many as that takes: its system
+        turn and the user's last one stay. As it is where the ``keep`` side is its start, or the chat template refuses
+        the shorter one."""
+        if isinstance(prompt, str) or keep != "end":
+            return prompt
+        try:
+            return without_middle(prompt, lambda shorter: len(self.prompt_ids(shorter)) <= length)
+        except UnusableText:
+            return prompt
+
     def cut(self, prompt: list[int], length: int, keep: str) -> list[int]:
         """The ``keep`` side ("end" or "start") of a prompt; BOS stays."""
         return [prompt[place] for place in self._kept(prompt, length, keep)]
@@ -330,8 +314,9 @@ class Template:
 
     def example(self, record: Record, max_length: int, max_prompt_length: int, keep: str = "end",
                 every_turn: bool = False) -> Example:
-        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length`` (its ``keep`` side stays); if
-        that is not enough, the responses to ``max_length − max_prompt_length``, and a cut response has no end token.
+        """Tokenise a record. Over-long: first the prompt is cut to ``max_prompt_length``, a conversation by its middle
+        turns before its oldest text (``shortened``), a text so that its ``keep`` side stays; if that is not enough, the
+        responses to ``max_length − max_prompt_length``, and a cut response has no end token.
         Every response keeps the same prompt.
 
         ``every_turn``: the assistant's turns in the prompt are learned too, each with its end token. Truncation is the
@@ -346,17 +331,18 @@ class Template:
             raise DataError(f"{record.meta['source']}:{record.meta['line']}: {error}") from error
 
     def _example(self, record: Record, max_length: int, max_prompt_length: int, keep: str, every_turn: bool) -> Example:
-        places: list[tuple[int, int]] = []  # of the earlier answers that are learned, in the prompt
-        if every_turn and record.responses and not isinstance(record.prompt, str):
-            prompt, places = self._earlier_answers(record.prompt)
-        else:
-            prompt = self.prompt_ids(record.prompt)
-        responses = [self.response_ids(record.prompt, *answer) + [self.turn_end] for answer in _answers(record)]
-        longest = max((len(response) for response in responses), default=0)
-        truncated = len(prompt) + longest > max_length and len(prompt) > max_prompt_length
-        kept = self._kept(prompt, max_prompt_length if truncated else len(prompt), keep)
+        prompt, places, responses = self._tokens(record, every_turn)
+        longest = max(map(len, responses), default=0)
+        truncated, left_out = len(prompt) + longest > max_length and len(prompt) > max_prompt_length, 0
+        if truncated:
+            shorter = self.shortened(record.prompt, max_prompt_length, keep)
+            left_out = len(record.prompt) - len(shorter)
+            prompt, places, responses = self._tokens(replace(record, prompt=shorter), every_turn)
+        cut = truncated and len(prompt) > max_prompt_length
+        kept = self._kept(prompt, max_prompt_length if cut else len(prompt), keep)
         targets = self._targets(prompt, places, kept)
         prompt, targets = [prompt[place] for place in kept], [targets[place] for place in kept]
+        longest = max(map(len, responses), default=0)
         room = longest if len(prompt) + longest <= max_length else max_length - max_prompt_length
         finished = [len(response) <= room for response in responses]
         responses = [response[:room] for response in responses]
@@ -365,8 +351,16 @@ class Template:
         between, learned = prompt[first:], targets[first:]
         return Example(
             prompt[:first], [between + response for response in responses], finished, record.scores, record.key,
-            truncated=truncated or not all(finished),
+            truncated=truncated or not all(finished), turns_left_out=left_out, prompt_cut=cut,
             targets=[learned + response for response in responses] if learned else None)
+
+    def _tokens(self, record: Record, every_turn: bool) -> tuple[list[int], list[tuple[int, int]], list[list[int]]]:
+        """The prompt's, the places in it of earlier answers that are learned, and each response's with its end."""
+        if every_turn and record.responses and not isinstance(record.prompt, str):
+            prompt, places = self._earlier_answers(record.prompt)
+        else:
+            prompt, places = self.prompt_ids(record.prompt), []
+        return prompt, places, [self.response_ids(record.prompt, *one) + [self.turn_end] for one in _answers(record)]
 
     def _targets(self, prompt: list[int], places: list[tuple[int, int]], kept: list[int]) -> list[int | None]:
         """What is learned in each place of a prompt: the answers at these places, each with its end token, unless

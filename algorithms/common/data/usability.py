@@ -128,7 +128,7 @@ def _tell_fallback(data: DataSets, readings: list[Reading]) -> None:
     for template in lacking.values():
         log.warning("no chat template in %s: conversations are written as %r; fix, where the model knows another form: "
                     "model.chat_template=FILE", template.tokenizer.name_or_path or "the tokenizer",
-                    template.prompt_text([{"role": "user", "content": "…"}]) + template.lead + "…")
+                    template.form)
 
 
 def _left_out(data: DataSets, faults: _Faults) -> DataSets:

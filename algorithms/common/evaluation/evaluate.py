@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +27,7 @@ from ..data.batches import Batch
 from ..data.cuts import tell_cut_examples, tell_cut_prompts
 from ..data.records import Record, pairs, prompt_hash
 from ..data.template import Example
+from ..data.texts import first_texts, text_digest
 from ..logprobs import exact_kl, token_logprobs
 from ..models.model import Models
 from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
@@ -58,6 +60,8 @@ class EvalConfig:
     batch_size: int = 16  # rows in one scoring pass
     # score samples by the reward source too, training it if need be; always where the method uses it
     proxy: bool = False
+    overlap: bool = False  # compare answers word by word with the data's, see overlap.py
+    texts: str | None = None  # a file of texts that the base should not forget, see data.texts; null: the data's own
 
     in_trial: ClassVar[dict[str, int]] = {"prompts": 8, "pairs": 16}
 
@@ -82,6 +86,8 @@ class Evaluation:
     choices: pd.DataFrame = field(default_factory=pd.DataFrame)  # questions with options, see choices.rank_options
     # prompt_id, figure, value: what the data's measure found in each answer
     measured: pd.DataFrame = field(default_factory=pd.DataFrame)
+    # nll, tokens, prompt_id of each text that the base should not forget, as of ``likelihood``
+    texts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass
@@ -115,7 +121,7 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
     seed: of the answers alone, the row's own (``streams.py``). gold: scores by the true reward, where it is known.
     pieces: with ``noted`` beside each, where ``spent`` is to be that of all processes.
     """
-    frame, likelihood, choices, measured = (pd.DataFrame() for _ in range(4))
+    frame, likelihood, choices, measured, texts = (pd.DataFrame() for _ in range(5))
     if algorithm.role == "policy":
         prompts = evaluated_prompts(data, config)
         frame = sample_frame(algorithm, models, prompts, config, seed, has_reference, scorer, spent, gold, pieces)
@@ -125,13 +131,14 @@ def evaluate(algorithm: Algorithm, models: Models, data: DataSets, config: EvalC
             choices = rank_options(models, "policy", data.choices, config.batch_size)
         shown = [record for record in prompts if record.responses]
         likelihood = heldout_likelihood(models, shown, config.batch_size)
+        texts = text_likelihood(models, evaluated_texts(data, config), config.batch_size)
         answers = [shown_response(models, record, models.tokenize(record.taking([0], judged=False)), 0)
                    for record in shown]
         for column, judge in (("gold", gold), ("proxy", scorer)):
             if judge is not None:
                 likelihood[column] = pd.array(judge(answers) if answers else [], dtype="Float64")
     judged = heldout_pairs(algorithm, models, data.heldout, config.batch_size, gold, config.pairs)
-    return Evaluation(frame, likelihood, judged, choices, measured)
+    return Evaluation(frame, likelihood, judged, choices, measured, texts)
 
 
 def measured_frame(measure: Measure, prompts: Records, samples: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +161,18 @@ def evaluated_prompts(data: DataSets, config: EvalConfig) -> Records:
     return source.select(range(min(config.prompts, len(source))))
 
 
+def data_answers(data: DataSets, config: EvalConfig) -> dict[str, str]:
+    """What the data answers best to the evaluated prompts, by ``prompt_id``, where it answers at all."""
+    return {record.key: best for record in evaluated_prompts(data, config) if (best := record.best)}
+
+
+def evaluated_texts(data: DataSets, config: EvalConfig) -> list[str]:
+    """Of eval.texts, else of the data's own: at most as many as prompts."""
+    if config.texts is not None:
+        return first_texts(config.texts, config.prompts)
+    return list(data.texts or ())[:config.prompts]
+
+
 def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config: EvalConfig, seed: int,
                  has_reference: bool, scorer: Scorer | None, spent: Spent | None = None,
                  gold: Scorer | None = None, pieces: Pieces = Pieces()) -> pd.DataFrame:
@@ -167,7 +186,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     models.used.clear()
     started = time.monotonic()
     whole = [template.prompt_ids(record.prompt) for record in records]
-    ids = [models.fit_prompt(prompt, config.sampling.max_new_tokens) for prompt in whole]
+    ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
     tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
     answers = _answers(algorithm, models, ids, [record.key for record in records], config, seed, pieces)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
@@ -284,6 +303,23 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
         tokens += batch.mask.sum((-1, -2)).tolist()
     return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
                          "origin": [record.meta.get("origin") for record in records]})
+
+
+@torch.no_grad()
+def text_likelihood(models: Models, texts: Sequence[str], batch_size: int) -> pd.DataFrame:
+    """nll and tokens of each text under the policy, as of ``heldout_likelihood``: every token but the first, which
+    nothing is before unless the tokenizer sets BOS there; a long text in pieces of ``model.max_length``."""
+    examples = []
+    for text in texts:
+        ids, key = models.template.prompt_ids(text), text_digest(text)
+        pieces = [ids[start:start + models.config.max_length] for start in range(0, len(ids), models.config.max_length)]
+        examples += [Example(piece[:1], [piece[1:]], [False], None, key) for piece in pieces if len(piece) > 1]
+    nll, tokens = [], []
+    for part in in_parts("likelihood of texts", parts_of(examples, batch_size), "texts"):
+        batch = models.collate(part)
+        nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
+        tokens += batch.mask.sum((-1, -2)).tolist()
+    return pd.DataFrame({"prompt_id": [example.record for example in examples], "nll": nll, "tokens": tokens})
 
 
 @torch.no_grad()

@@ -26,6 +26,10 @@ SCORES = {"gold": "reward/gold", "proxy": "reward/proxy", "auditor": "score/audi
 JUDGES = {"gold": ("win_rate", "win_rate_data/gold"), "proxy": ("proxy_win_rate", "proxy_win_rate/data")}
 
 
+# Frames of negative log-likelihoods: figure: frame, what a row of it is of
+LIKELY = {"perplexity/heldout": ("likelihood", "demonstrations"), "perplexity/texts": ("texts", "texts")}
+
+
 class Against(NamedTuple):
     """How the figures are called that compare with a start."""
 
@@ -50,9 +54,9 @@ def figures(algorithm: Algorithm, result: Evaluation, start: Evaluation | None, 
         found += _measured_figures(result.measured, None if start is None else start.measured, against)
     if len(result.choices):
         found += choice_figures(result.choices)
-    if len(result.likelihood):
-        found += [Figure.of(name, part["prompt_id"], part["nll"], part["tokens"], "perplexity", "demonstrations")
-                  for name, part in _by_origin("perplexity/heldout", result.likelihood)]
+    for name, (frame, unit) in LIKELY.items():
+        before = None if start is None else getattr(start, frame)
+        found += _likelihood_figures(name, getattr(result, frame), before, against, unit)
     if len(result.pairs):
         found += _pair_figures(result.pairs)
     return {figure.name: figure for figure in found}
@@ -111,6 +115,23 @@ def _measured_figures(frame: pd.DataFrame, start: pd.DataFrame | None, against: 
             before = start[start["figure"] == name]
             difference = figure.less(Figure.of(name, before["prompt_id"], before["value"]), name + against.less)
             found += [difference] if len(difference.rows) else []
+    return found
+
+
+def _likelihood_figures(name: str, frame: pd.DataFrame, start: pd.DataFrame | None, against: Against, unit: str
+                        ) -> list[Figure]:
+    """The perplexity, and ``<name>_minus_sft`` (``_minus_base``): the logarithm of its ratio to the start's on the
+    texts that both have, Σ (nll − the start's) / Σ tokens, in nats per token. Above 0: less likely than at the start.
+    """
+    found = [Figure.of(one, part["prompt_id"], part["nll"], part["tokens"], "perplexity", unit)
+             for one, part in _by_origin(name, frame) if len(part)]
+    if found and start is not None and len(start):
+        rows = found[0].rows
+        before = Figure.of(name, start["prompt_id"], start["nll"], start["tokens"]).rows
+        both = rows.merge(before, on=["prompt_id", "denominator"], suffixes=("", "_before"))
+        difference = Figure.of(name + against.less, both["prompt_id"], both["numerator"] - both["numerator_before"],
+                               both["denominator"], unit=unit)
+        found += [difference] if len(both) else []
     return found
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from ..support.digests import file_digest
 from ..support.errors import ConfigError
 from .adapters import SCALING, settings_of
-from .model import Models, Role
+from .model import Models
+from .role import Role
 from .roles import AdapterRoles, load_state, state
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")

@@ -1,7 +1,6 @@
 """One base, loaded once; the roles that compute over it; what a run exports.
 
-A ``Role`` answers in the terms of the papers: log-probabilities of responses. Everything about rows, masks, autocast
-and which adapter is active stays in here.
+Everything about rows, masks, autocast and which adapter is active stays in here and in its roles.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..data.batches import Batch, attention_mask, collate
+from ..data.batches import Batch, collate
 from ..data.template import Example, Template
-from ..logprobs import chunked_token_logprobs
 from ..support.checkout import local_folder
 from ..support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ..support.digests import content_hash, weights_digest
@@ -31,12 +28,12 @@ from .families import (
     check_vocabulary,
     disable_cpu_repacking,
     disable_dropout,
-    head_logits,
     merged_by,
     misspelt_folder,
     position_limit,
     shared_rows_refusal,
 )
+from .role import Role
 from .roles import BASE, AdapterRoles, CopyRoles, enable_checkpointing
 
 log = logging.getLogger(__name__)
@@ -93,9 +90,6 @@ class ModelConfig:
         if self.chat_template is not None and not Path(self.chat_template).is_file():
             raise ConfigError(f"model.chat_template: found no file {self.chat_template}; expected a Jinja file; "
                               "fix: give its path")
-        if self.lora is None and self.precision == "nf4":
-            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
-                              "trained; fix: model.precision=bf16 or fp32, or keep model.lora")
 
     def folder(self) -> str:
         """A local folder as an absolute path (the project's own models are found from anywhere), or the hub id."""
@@ -219,83 +213,6 @@ def no_room(new_tokens: int, max_length: int, key: str) -> str:
             "fix: lower the one or raise the other")
 
 
-class Role:
-    """One role's answers. Frozen roles never build a graph."""
-
-    def __init__(self, models: "Models", name: str, trainable: bool):
-        self.models, self.name, self.trainable = models, name, trainable
-        self.stored = None  # kept log-probabilities by content, see references.py
-        self.scalar: torch.nn.Linear | None = None  # a head of its own, float32: rewards, values
-
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        own = {} if self.scalar is None else {f"scalar.{key}": value for key, value in self.scalar.named_parameters()}
-        return {**self.models.roles.named_parameters(self.name), **own}
-
-    def add_scalar_head(self, outputs: int = 1, like: "Role | None" = None, seed: int = 0) -> None:
-        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325;
-        or a copy of another role's."""
-        hidden = self.models.roles.module.get_output_embeddings().in_features  # OPT-350m projects its last states down
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.scalar = torch.nn.Linear(hidden, outputs)
-            torch.nn.init.normal_(self.scalar.weight, std=(hidden + 1) ** -0.5)
-            torch.nn.init.zeros_(self.scalar.bias)
-        if like is not None:
-            self.scalar.load_state_dict(like.scalar.state_dict())
-        self.scalar.to(self.models.device).requires_grad_(self.trainable)
-
-    def _scalar_at(self, batch: Batch, index: Tensor) -> Tensor:
-        """(…,) flat indices into the rows → (…, outputs), in float32."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            return self.scalar(self.hidden_states(batch).flatten(0, 1)[index].float())
-
-    def values(self, batch: Batch) -> Tensor:
-        """(B, K, T): V(s_t), read at the state that predicts y_t; 0 outside the mask."""
-        values = self._scalar_at(batch, batch.source[batch.mask]).squeeze(-1)  # (N,)
-        return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
-
-    def final_outputs(self, batch: Batch) -> Tensor:
-        """(B, K, outputs): the head at each response's last token; 0 where a response is absent."""
-        return self._scalar_at(batch, batch.last) * batch.present.unsqueeze(-1)
-
-    def hidden_states(self, batch: Batch) -> Tensor:
-        """(R, L, H): the backbone's last hidden states, in this role."""
-        models = self.models
-        models.used.add(self.name)
-        grad = torch.is_grad_enabled() and self.trainable
-        with torch.set_grad_enabled(grad), models.roles.use(self.name), models.autocast():
-            module = models.roles.module
-            if module.training != grad:
-                module.train(grad)  # checkpointing works in train() only; dropout is LoRA's, 0 where it matters
-            backbone = getattr(module, module.base_model_prefix)
-            mask = attention_mask(batch, models.config.attention, models.mask_dtype)
-            # HF's own causal mask (None here) would read restarted positions as a packed row
-            mask = mask if mask is not None else (batch.group >= 0).long()
-            return backbone(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids,
-                            use_cache=False).last_hidden_state
-
-    def head(self, states: Tensor) -> Tensor:
-        """(N, H) → (N, V) logits."""
-        with self.models.roles.use(self.name), self.models.autocast():
-            return head_logits(self.models.roles.module, states)
-
-    def token_logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask.
-        The head sees response positions only."""
-        hidden = self.hidden_states(batch)
-        head = self.head if temperature == 1 else lambda states: self.head(states).float() / temperature
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            states = hidden.flatten(0, 1)[batch.source[batch.mask]]  # (N, H)
-            values = chunked_token_logprobs(states, batch.labels[batch.mask], head)  # (N,)
-            return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
-
-    def response_logprobs(self, batch: Batch) -> Tensor:
-        """(B, K): log π(y|x), summed over the response and its end token; from the store where this role has one."""
-        if self.stored is not None:
-            return self.stored.lookup(batch)
-        return self.token_logprobs(batch).sum(-1)
-
-
 class Models:
     """One base and its roles. ``policy`` is trained; ``reference`` is what it is held close to."""
 
@@ -382,15 +299,23 @@ class Models:
 
     def prompt_ids(self, prompt, new_tokens: int) -> list[int]:
         """A prompt to answer with up to ``new_tokens``; over-long ones are cut as in training, and so that both fit."""
-        return self.fit_prompt(self.template.prompt_ids(prompt), new_tokens)
+        ids, room = self.template.prompt_ids(prompt), self._room(new_tokens)
+        if len(ids) > room:
+            most = min(self.config.max_prompt_length, room)
+            ids = self.template.prompt_ids(self.template.shortened(prompt, most, self.config.keep))
+        return self.fit_prompt(ids, new_tokens)
 
     def fit_prompt(self, ids: list[int], new_tokens: int) -> list[int]:
-        """The same for token ids."""
-        config = self.config
-        room = config.max_length - new_tokens
-        if room < 1:
-            raise ConfigError(no_room(new_tokens, config.max_length, "sampling.max_new_tokens"))
+        """The same for token ids, in which nothing says where a turn begins."""
+        room, config = self._room(new_tokens), self.config
         return ids if len(ids) <= room else self.template.cut(ids, min(config.max_prompt_length, room), config.keep)
+
+    def _room(self, new_tokens: int) -> int:
+        """Tokens that a prompt may have before so many new ones."""
+        room = self.config.max_length - new_tokens
+        if room < 1:
+            raise ConfigError(no_room(new_tokens, self.config.max_length, "sampling.max_new_tokens"))
+        return room
 
     def collate(self, examples: list[Example], pack: bool = False) -> Batch:
         """Examples → rows on the device, in this model's layout."""

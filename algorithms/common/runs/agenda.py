@@ -15,6 +15,7 @@ from ..data.template import Example
 from ..data.tokenized import visited
 from ..models.model import no_room
 from ..support.errors import ConfigError
+from ..support.terminal import IN_SWEEPS
 from .stages import place_of
 
 if TYPE_CHECKING:
@@ -110,14 +111,16 @@ def _add_need(found: dict[str, Stage], bench: Bench, name: str, need: Need, key:
 
 
 def foretell(stages: dict[str, Stage]) -> None:
-    """Say what is odd, and how much is to be done. ConfigError where answers have no room."""
+    """Say what is odd, and how much is to be done. ConfigError where answers have no room, or a recipe is refused."""
     told: set[str] = set()  # keys of recipes: of stages by the same settings the first is enough
     for stage in stages.values():
         model, longest = stage.bench.model, stage.bench.eval.sampling.max_new_tokens
         if stage.algorithm.role == "policy" and longest >= model.max_length:
             raise ConfigError(no_room(longest, model.max_length, "eval.sampling.max_new_tokens"))
+        stage.algorithm.check_recipe(stage.recipe, stage.bench.trainer, stage.key)
         for remark in stage.remarks() if stage.key not in told else ():
             log.warning("%s", remark)
         told.add(stage.key)
+    names = [f"{stage.name} (kept)" if stage.kept else stage.name for stage in stages.values()]
     kept = sum(stage.kept for stage in stages.values())
-    log.info("stages: %s (%d in all, %d kept)", ", ".join(stage.name for stage in stages.values()), len(stages), kept)
+    log.info("stages: %s (%d in all, %d kept)", ", ".join(names), len(stages), kept, extra=IN_SWEEPS)

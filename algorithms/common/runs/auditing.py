@@ -28,6 +28,7 @@ from ..evaluation.evaluate import Evaluation, evaluated_prompts
 from ..evaluation.inference.auditing import ACCURACY, JUDGES, LEAST_ACCURACY, SCORE, Gain, can_judge, parting
 from ..evaluation.inference.intervals import Estimate
 from ..evaluation.metrics import BASE, TRAINED, estimate
+from ..evaluation.verdicts.belief import Belief
 from ..rewards.sources import check_independent, retokenized
 from ..support.digests import content_hash
 from ..support.errors import ConfigError
@@ -149,26 +150,39 @@ def score(bench: Material, source: RewardSource, folders: dict[str, Path], respo
     (target / SCORES).write_text(text, encoding="utf-8")
 
 
-def court_of(bench: Bench, source: RewardSource, half: str | None = None) -> Bench:
-    """The bench over which a source gives verdicts: what must be trained learns from comparisons that no method saw,
-    or from one half of them (see `Auditor`).
+class CannotJudge(ConfigError):
+    """A judge that learned too little to judge by, or of which nothing tells that it did not."""
 
-    ConfigError where there are none, or where what it learned is too little to judge.
+
+def court_of(bench: Bench, source: RewardSource, half: str | None = None) -> tuple[Bench, Belief | None]:
+    """The bench over which a source gives verdicts, and how far it can be believed: what must be trained learns from
+    comparisons that no method saw, or from one half of them (see `Auditor`).
+
+    ConfigError where there are none, CannotJudge where no held-out comparison tells what it learned.
     """
     if not source.needs():
-        return bench
+        return bench, None
     auditor = Auditor(bench, source, half)
     if not auditor.applies:
         raise ConfigError("judge: found a source that must be trained, and data of which all comparisons are the "
                           "methods'; expected comparisons that no method saw; fix: data.audit=…, for the runs too")
     agreement = auditor.agreement()
-    accuracy = agreement and estimate(agreement)
-    if accuracy is None or not can_judge(accuracy):
-        told = believed(accuracy) if accuracy else "no held-out comparison to know it by"
-        raise ConfigError(f"judge: found {told}; expected at least {LEAST_ACCURACY} at the lower end; fix: more "
-                          "comparisons in data.audit and data.heldout, or another judge=…")
+    if agreement is None:
+        raise CannotJudge(_expected("no held-out comparison to know it by"))
+    accuracy = estimate(agreement)
     log.info("%s", believed(accuracy))
-    return auditor.apart
+    return auditor.apart, Belief.of(auditor.told()["labels"], accuracy)
+
+
+def check_able(found: Belief | None) -> None:
+    """CannotJudge for a judge that agrees with too few held-out comparisons."""
+    if found is not None and not found.able:
+        raise CannotJudge(_expected(f"an auditor that {found}"))
+
+
+def _expected(found: str) -> str:
+    return (f"judge: found {found}; expected at least {LEAST_ACCURACY} at the lower end; fix: more comparisons in "
+            "data.audit and data.heldout, or another judge=…")
 
 
 def remarks(found: dict[str, Figure | Known]) -> list[str]:

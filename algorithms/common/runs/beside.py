@@ -47,15 +47,23 @@ class Finished:
                       *self.answer_lines(width)]
         return "\n".join(lines)
 
+    def line(self, name: str | None) -> str:
+        """For a sweep's terminal: the figure of that name; None: no one figure says which run is better."""
+        if name is None:
+            return f"{self.method}: done"
+        start = f" (start {self.before[name]['mean']:.4f})" if name in self.before else ""
+        return f"{self.method}: {name} {' '.join(_amount(self.figures[name]).split())}{start}"
+
     def _figure_lines(self) -> list[str]:
         """One line a figure, with the start's where it has one."""
         shown = {name: one for name, one in self.figures.items() if "@" not in name and name.count("/") < 2}  # no parts
         beside = any(name in self.before for name in shown)
-        lines = [f"  {'':61s}start ({self.start})"] if beside else []
+        widest = max([24, *map(len, shown)])
+        lines = [f"  {'':{widest + 37}s}start ({self.start})"] if beside else []
         for name, one in shown.items():
             other = f"   {_amount(self.before[name]) if name in self.before else '':33s}" if beside else ""
             counted = "" if one["kind"] == "constant" else f"   {one['n']} {one['unit']}"
-            lines.append(f"  {name:24s} {_amount(one):33s}{other}{counted}".rstrip())
+            lines.append(f"  {name:{widest}s} {_amount(one):33s}{other}{counted}".rstrip())
         return lines
 
     def answer_lines(self, width: int) -> list[str]:

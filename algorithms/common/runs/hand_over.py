@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.records.record import TRANSCRIPT
 from ..data.template import Template
 from ..models.adapters import CONFIG
 from ..models.export import HEAD, WEIGHTS
@@ -22,9 +23,10 @@ BOS = "{{ bos_token }}"
 WIDTH = 100  # columns of a card's answers
 
 
-def export(stage: Path, folder: Path, card: str, template: Template, ends: Sequence[int] = ()) -> None:
+def export(stage: Path, folder: Path, card: str, template: Template, ends: Sequence[int] = (),
+           transcripts: bool = False) -> None:
     """Copy a stage's weights to the top of a run's folder, with what text is read and answered by, and a model card;
-    ends: see ``hand_over``.
+    ends, transcripts: see ``hand_over``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in stage.iterdir():
@@ -33,17 +35,20 @@ def export(stage: Path, folder: Path, card: str, template: Template, ends: Seque
                 shutil.copyfile(path, file)
     with whole(folder / "README.md") as file:
         file.write_text(card, encoding="utf-8")
-    hand_over(template, folder, ends)
+    hand_over(template, folder, ends, transcripts)
 
 
-def hand_over(template: Template, folder: Path, ends: Sequence[int] = ()) -> None:
+def hand_over(template: Template, folder: Path, ends: Sequence[int] = (), transcripts: bool = False) -> None:
     """Write beside weights what they were trained with: the tokenizer with its chat template, and the tokens that end
     an answer, as transformers reads them (``generation_config.json``, and ``config.json`` where there is one).
-    ends: further ones, at which the base stops of its own.
+    ends: further ones, at which the base stops of its own. transcripts: it read conversations without a chat template;
+    the form that they were written in is handed over as one.
     """
     tokenizer, ends = template.tokenizer, sorted({*template.stop_ids, *ends})
     written = tokenizer.chat_template
-    if template.chat and isinstance(written, str) and _lacks_bos(template):
+    if transcripts and not template.chat:
+        tokenizer.chat_template = BOS * bool(template.bos) + TRANSCRIPT
+    elif template.chat and isinstance(written, str) and _lacks_bos(template):
         tokenizer.chat_template = BOS + written
     tokenizer.save_pretrained(folder)
     tokenizer.chat_template = written

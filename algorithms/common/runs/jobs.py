@@ -22,7 +22,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,8 +37,9 @@ MARK, LOCK, STOPPING, RESULT = "job.json", ".running", ".stopping", "result.json
 OBJECTIVES = ("reward/gold", "score/auditor")  # where none is named, the first that a run has
 FIGURES = (*OBJECTIVES, "reward/proxy", "win_rate/sft", "win_rate/base", "win_rate_data/gold", "win_rate/auditor",
            "proxy_win_rate/sft", "proxy_win_rate/base", "proxy_win_rate/data", "kl/k1", "kl/exact", "length/mean",
-           "eos_rate", "distinct_2", "perplexity/heldout", "accuracy/heldout", "accuracy/chosen_longer",
-           "accuracy/chosen_shorter", "accuracy/gold", "accuracy/auditor", "calibration/error")  # of any method
+           "eos_rate", "distinct_2", "perplexity/heldout", "perplexity/texts", "accuracy/heldout",
+           "accuracy/chosen_longer", "accuracy/chosen_shorter", "accuracy/gold", "accuracy/auditor",
+           "calibration/error")  # of any method
 # after a figure's name: what it gained on the start, a point of best-of-n's curve, one source of a mixture
 VARIANT = re.compile(r"|_minus_sft|_minus_base|@\d+|/.+")
 FORKS = sys.platform == "linux"
@@ -157,6 +158,11 @@ def check_figure(name: str | None, others: bool) -> None:
                           f"{', '.join(FIGURES)}; fix: objective={near[0]}")
 
 
+def headline(name: str | None, figures: Container[str]) -> str | None:
+    """The one of a run's figures that it is judged by: that which is asked for, or the first of ``OBJECTIVES``."""
+    return next((one for one in (OBJECTIVES if name is None else (name,)) if one in figures), None)
+
+
 def objective(folder: Path, name: str | None) -> float | None:
     """The mean of the figure that a sweeper goes by; None of a job that failed, or that has no such figure."""
     try:
@@ -164,7 +170,7 @@ def objective(folder: Path, name: str | None) -> float | None:
     except (OSError, ValueError):
         return None
     figures = told.get("evaluation") or {}
-    chosen = next((one for one in (OBJECTIVES if name is None else (name,)) if one in figures), None)
+    chosen = headline(name, figures)
     if chosen is None and told.get("status") == "complete":
         log.warning("objective: found no %s in %s; it has %s", name or " and no ".join(OBJECTIVES), folder / RESULT,
                     ", ".join(figures) or "no figures")

@@ -162,11 +162,18 @@ class Guarded(Launcher):
     @contextmanager
     def _stoppable(self) -> Iterator[list[int]]:
         """The first Ctrl-C, or kill, asks the jobs to stop, and none to begin; the second interrupts at once. Nothing
-        is left running. A job in this very process is interrupted by itself."""
+        is left running. A job in this very process is interrupted by itself, by a kill as by Ctrl-C."""
         (self.folder / jobs.STOPPING).unlink(missing_ok=True)
         stopping: list[int] = []
-        if self.name == "basic" or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             yield stopping
+            return
+        if self.name == "basic":
+            before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            try:
+                yield stopping
+            finally:
+                signal.signal(signal.SIGTERM, before)
             return
 
         def handler(signum, frame):

@@ -5,7 +5,6 @@ Groups and choices are looked for where Hydra looks: in ``conf``, ``--config-dir
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 import re
@@ -25,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..support.errors import ConfigError
+from ..support.errors import ConfigError, meant
 
 LAUNCHERS, RAY = "'.[launchers]' -c constraints.txt", "'.[ray]', in an environment of its own"
 EXTRAS = {  # Hydra's plugins that an installation may have: group → choice → what installs it
@@ -199,7 +198,7 @@ class _Search:
             if not choices:
                 messages.append(_no_group(name, group, self.loader, self.path))
                 continue
-            messages += [f"{name}: found {choice!r}; {_meant(choice, choices)}expected one of {', '.join(choices)}"
+            messages += [f"{name}: found {choice!r}; {meant(choice, choices)}expected one of {', '.join(choices)}"
                          for choice in given if choice not in allowed]
         return messages
 
@@ -235,13 +234,6 @@ class _Search:
         if told and key.startswith("data.") and _unknown(compose("config", [*self.path, files]), key) is None:
             return f"{told}; fix: {files} {key}=…"
         return told
-
-
-def _meant(name: str, names: list[str]) -> str:
-    folder = "".join(name.rpartition("/")[:2])  # what two names have in common by it makes them no nearer
-    beside = [one.removeprefix(folder) for one in names if one.startswith(folder)]
-    near = difflib.get_close_matches(name.removeprefix(folder), beside, 1, 0.75)
-    return f"did you mean {folder}{near[0]}? " if near else ""
 
 
 def _no_group(name: str, group: str, loader: ConfigLoader, path: list[str]) -> str:
@@ -291,7 +283,7 @@ def _unknown(config: DictConfig, key: str) -> str | None:
         if part not in list(node):  # "in" denies what has no value yet
             names = sorted(str(name) for name in node if name != "_target_" and (walked or name != "hydra"))
             there = f"one of {', '.join(names)}" if names else f"none in {'.'.join(walked)}"
-            return f"{'.'.join([*walked, part])}: found no such key; {_meant(part, names)}expected {there}"
+            return f"{'.'.join([*walked, part])}: found no such key; {meant(part, names)}expected {there}"
         walked.append(part)
         node = None if OmegaConf.is_missing(node, part) else node[part]
     return None

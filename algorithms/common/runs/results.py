@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,15 @@ def header(algorithm: str, seed: int, mask: Mask, overrides: list[str], ran: boo
             "config": mask.config, "overrides": [mask.override(item) for item in overrides],
             "commit": commit(files_of(_targets(mask.config))), "versions": versions(),
             "device": device_name() if ran else None}
+
+
+def heading(mask: Mask, overrides: list[str]) -> dict[str, str]:
+    """Of what a page about data is, and how and when it was made."""
+    data = mask.config.get("data") or {}
+    source = data.get("path") or str(data.get("_target_", "")).rpartition(".")[2]
+    return {"Source": str(source), "Command": shlex.join(["python", "run.py", *map(mask.override, overrides)]),
+            "Made": datetime.now().astimezone().isoformat(" ", "minutes"),
+            "Version": commit(files_of(_targets(mask.config))) or "no checkout"}
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..support.checks import POSITIVE, one_of, require
-from ..support.errors import ConfigError
+from ..support.errors import ConfigError, meant
 from ..support.provenance import note
 
 if TYPE_CHECKING:  # what a config names is imported when it is built: a task without a model does not import torch
@@ -91,14 +91,14 @@ class Settings:
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")
 TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "adapter", "beside", "runs", "judge", "verdicts",
-       "vote", *GROUPS)
+       "vote", "harness", *GROUPS)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:
     """Check the named parts of a config and instantiate them. The config itself stays as it is, interpolations too."""
     for key in config:
         if key not in TOP:
-            raise ConfigError(f"{key}: found no such key; expected one of {', '.join(sorted(TOP))}")
+            raise ConfigError(f"{key}: found no such key; {meant(key, TOP)}expected one of {', '.join(sorted(TOP))}")
     parts = {}
     for name in names:
         try:
@@ -162,7 +162,7 @@ def at_home(config: DictConfig | ListConfig) -> None:
 
 def settings(config: DictConfig) -> Settings:
     """Everything a run needs, checked."""
-    for key, tasks in (("adapter", "task=chat or task=merge"), ("beside", "task=chat")):
+    for key, tasks in (("adapter", "task=chat, task=merge or task=harness"), ("beside", "task=chat")):
         if config[key] is not None:
             raise ConfigError(f"{key}: found {config[key]!r}; expected null where a run trains; fix: {tasks}")
     if not isinstance(config.trial, bool):
@@ -215,7 +215,8 @@ def _check_fields(node: DictConfig, kind: type, path: str) -> None:
     given = [key for key in node if key not in ("_target_", "_convert_", "_recursive_")]
     for key in given:
         if key not in fields:
-            raise ConfigError(f"{path}.{key}: found no such key; expected one of {', '.join(sorted(fields))}")
+            names = sorted(fields)
+            raise ConfigError(f"{path}.{key}: found no such key; {meant(key, names)}expected one of {', '.join(names)}")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and (name not in node or OmegaConf.is_missing(node, name)):

@@ -31,7 +31,8 @@ class Speaker:
     def reads(self) -> str:
         """How it reads what is written to it, in words."""
         template = self.models.template
-        return f"messages, by {template.origin}" if template.chat else "text to continue: no chat template"
+        return (f"messages, by {template.origin}: {template.form!r}" if template.chat
+                else "text to continue: no chat template")
 
     def reply(self, text: str, sampling: Sampling, seed: int, turn: int, show: Callable[[str], None]) -> int:
         """Answer the user's next text; ``show`` is given each further piece of the answer. Returns its tokens."""
@@ -112,18 +113,18 @@ def speakers(asked: list[tuple[Path | None, ModelConfig]], mixed_precision: str)
     """Of weights (None: the base's own) and the models that they belong to; roles of one base share it in memory."""
     loaded: dict[str, Models] = {}
     for _, model in asked:
-        if (key := _base(model)) not in loaded:
+        if (key := base_of(model)) not in loaded:
             loaded[key] = Models(model, mixed_precision)
     made = []
     for place, (folder, model) in enumerate(asked):
-        models, role = loaded[_base(model)], BASE if folder is None else f"speaker{place}"
+        models, role = loaded[base_of(model)], BASE if folder is None else f"speaker{place}"
         if folder is not None:
             frozen_role(models, role, folder)
         made.append(Speaker("base" if folder is None else str(folder), models, role))
     return made
 
 
-def _base(model: ModelConfig) -> str:
+def base_of(model: ModelConfig) -> str:
     """Alike for models that are roles of one base: read alike, and with adapters of the same settings."""
     settings = dataclasses.asdict(model)
     settings["chat_template"] = model.chat_template and Path(model.chat_template).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator
 from ..algorithm import Algorithm, Need, Recipe, RewardSource
 from ..data.records import DataSets, ranked, rated, view_sets
 from ..data.usability import Reading, usable
-from ..evaluation.evaluate import Evaluation, evaluated_prompts
+from ..evaluation.evaluate import Evaluation, evaluated_prompts, evaluated_texts
 from ..evaluation.metrics import BASE, TRAINED, Against
 from ..models.model import ModelConfig, Models
 from ..models.precision import autocast_dtype, pick_device
@@ -29,6 +29,7 @@ from ..support.errors import ConfigError
 from ..support.memory import no_memory_explained
 from ..support.plain import plain
 from ..support.provenance import code_of, versions, written_in
+from ..support.terminal import IN_SWEEPS
 from ..training.loop import nothing_held_out
 from ..training.pace import STEPS, Pace
 from . import measuring, streams, training
@@ -47,6 +48,7 @@ class Start:
     identity: str  # of its settings, which seeds share
     algorithm: Algorithm  # how it answers
     against: Against  # how figures that compare with it are called
+    stage: str | None = dataclasses.field(default=None, compare=False)  # the store's entry that holds it; None: base
 
 
 def place_of(source: str, role: str) -> str:
@@ -94,6 +96,7 @@ class Bench(Material):
     def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
         """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here; key: where it stands."""
         evaluated_prompts(self.data, self.eval)
+        evaluated_texts(self.data, self.eval)
         for role, need in algorithm.needs.items():
             if need is not None and not isinstance(need, Need):
                 raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
@@ -116,6 +119,9 @@ class Bench(Material):
                               f"expected 0 for {type(algorithm).__name__}, which compares log-probabilities that "
                               "dropout would blur; fix: model.lora.dropout=0")
         algorithm.check(self._source(algorithm), self.model)
+        if trains and self.model.lora is None and self.model.precision == "nf4":
+            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
+                              "trained; fix: model.precision=fp32, or keep model.lora")
         if trains and self.model.lora is None and self.model.precision == "bf16":
             raise ConfigError("model.precision: found bf16 with model.lora null; "
                               "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
@@ -225,7 +231,8 @@ class Bench(Material):
     def _say_what_begins(self, name: str, algorithm: Algorithm, recipe: Recipe, description: dict) -> None:
         number, records = self.numbers.get(self.store.key("trained", description)), len(self.view(algorithm.view)[0])
         of = "" if algorithm.works_when_asked else f" on {records:,} records ({algorithm.view}), {recipe.told(records)}"
-        log.info("%s%s: %s%s", f"stage {number}, " if number else "", name, type(algorithm).__name__, of)
+        log.info("%s%s: %s%s", f"stage {number}, " if number else "", name, type(algorithm).__name__, of,
+                 extra=IN_SWEEPS)
 
     def memory(self, name: str):
         """Running out of memory outside a training step, as an error that says what to lower."""
@@ -250,13 +257,13 @@ class Bench(Material):
         stage = self.description(algorithm, recipe)
         seed = streams.answers(self.seed, streams.row_identity(stage), self.eval.sampling)
         description = {"stage": self.store.key("trained", stage), "stream": seed,
-                       "eval": plain(self.eval),
+                       "eval": self._eval_description(),
                        "heldout": [self.data.heldout.fingerprint, self.data.heldout.meta_fingerprint],
                        "questions": self._questions_description(),
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
 
         def build(target: Path, work: Path, bench: Bench = self) -> None:
-            log.info("evaluation of %s", name)
+            log.info("evaluation of %s", name, extra=IN_SWEEPS)
             with self.memory(f"evaluation of {name}"):
                 measuring.measure(bench, algorithm, self._inputs(algorithm), trained, source, scored, seed, target,
                                   work)
@@ -276,26 +283,32 @@ class Bench(Material):
         """Code that computes over a bench's material, and that which loads this material."""
         return {**code_of(*objects), **written_in(Material)}
 
+    def _eval_description(self) -> dict:
+        """Without what is read off the answers afterwards, and the path of what is described by its content."""
+        return {key: value for key, value in plain(self.eval).items() if key not in ("overlap", "texts")}
+
     def _questions_description(self) -> dict:
         """What a policy is asked, and what its answers are judged by."""
         asked = {"prompts": evaluated_prompts(self.data, self.eval), "choices": self.data.choices}
+        texts = evaluated_texts(self.data, self.eval)
         named = isinstance(self.data.gold, RewardSource)
         return {**{name: [records.fingerprint, records.meta_fingerprint] for name, records in asked.items()
                    if records is not None},
                 "gold": self.source_description(self.data.gold) if named else plain(self.data.gold),
+                "texts": content_hash({"texts": texts}) if texts else None,
                 "measure": plain(self.data.measure)}
 
     def evaluate_base(self, algorithm: Algorithm, proxy: bool = False) -> Evaluation:
         """The common evaluation of the base as it came, a kept stage too; proxy: score it by the reward source too."""
         model, source = self.model_description(), self._source(algorithm, proxy)
         seed = streams.answers(self.seed, streams.row_identity({"model": model}), self.eval.sampling)
-        description = {"algorithm": self._own(algorithm), "model": model, "eval": plain(self.eval),
+        description = {"algorithm": self._own(algorithm), "model": model, "eval": self._eval_description(),
                        "questions": self._questions_description(), "stream": seed,
                        "reward": source and self.source_description(source), **self._measured_by(algorithm)}
         scored = self.scored(source)
 
         def build(target: Path, work: Path, bench: Bench = self) -> None:
-            log.info("evaluation of the base")
+            log.info("evaluation of the base", extra=IN_SWEEPS)
             with self.memory("evaluation of the base"):
                 measuring.measure_base(bench, algorithm, source, scored, seed, target, work)
 
@@ -321,7 +334,9 @@ class Bench(Material):
             return Start("base", _identity(self.hide({"model": self.model_description()})), Algorithm(view="prompts"),
                          BASE)
         kind = type(need.algorithm).__module__.rpartition(".")[2]
-        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED)
+        under = self.under(need)
+        entry = under.store.name("trained", under.description(need.algorithm, need.recipe))
+        return Start(kind, self.identity(need.algorithm, need.recipe), need.algorithm, TRAINED, entry)
 
     def identity(self, algorithm: Algorithm, recipe: Recipe) -> str:
         """Of a stage's settings, which seeds share."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from omegaconf import DictConfig
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
-from ..support.terminal import show
+from ..support.terminal import IN_SWEEPS, is_short, printable, show
 from . import beside, jobs, results, trial
+from .own_model import adopt
 from .settings import Settings, StagesConfig, build, seed, settings
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
 
 
 def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    from ..evaluation.evaluate import evaluated_prompts
+    from ..evaluation import overlap
+    from ..evaluation.evaluate import data_answers
     from ..evaluation.metrics import figure_rows, figures
     from ..models.export import HEAD
     from ..models.model import end_ids
@@ -70,11 +73,14 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     start, baseline = bench.start(chosen.algorithm), bench.baseline(chosen.algorithm)
     if audits := auditor.applies and chosen.algorithm.role == "policy":
         evaluation, baseline = auditor.judged(evaluation, name), auditor.judged(baseline, "the start")
+    preferred = data_answers(data, chosen.eval) if len(evaluation.samples) else {}
+    if compares := chosen.eval.overlap and chosen.algorithm.role == "policy":
+        evaluation, baseline = (one and overlap.with_overlap(one, preferred) for one in (evaluation, baseline))
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
     said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
-    for remark in said:
+    for remark in said if is_short() else ():  # else they stand beside the figures
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
     shown, before = beside.told(found), beside.told(began)
@@ -85,14 +91,14 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     report["truncated"] = fit["truncated"]
     result = {**head, "data": report, "evaluation": shown,
               "identity": bench.identity(chosen.algorithm, recipe),
-              "start": {"kind": start.kind, "identity": start.identity, "evaluation": before},
+              "start": {"kind": start.kind, "identity": start.identity, "stage": start.stage, "evaluation": before},
               "samples": chosen.eval.samples,
               "cost": budgets.priced(bench.cost(chosen.algorithm, recipe), chosen.budget.price_per_hour),
               "budget": budgets.told(chosen.budget), "calibration": bought and dataclasses.asdict(bought),
-              "auditor": auditor.told() if audits else None}
+              "auditor": auditor.told() if audits else None,
+              "overlap": overlap.told() if compares else None}
     results.write_samples(folder, evaluation.samples)
     if len(evaluation.samples):
-        preferred = {record.key: best for record in evaluated_prompts(data, chosen.eval) if (best := record.best)}
         results.write_references(folder, None if baseline is None else baseline.samples, preferred)
     results.write_figures(folder, figure_rows(found.values()))
     results.write_figures(folder, figure_rows(began.values()), results.START_FIGURES)
@@ -107,14 +113,22 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
     card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
-    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model))
+    talked = any(sets.conversations().any() for sets in (data.preferences, data.demonstrations, data.prompts))
+    export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model), transcripts=talked)
     results.write_json(folder / "result.json", mask.hide(result))
-    show(mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns)) + f"\n\nresults: {folder}")
+    text = mask.text(ended.text(shutil.get_terminal_size((100, 40)).columns))
+    if is_short():  # the table at the sweep's end has the figures
+        log.info("%s", text)
+        log.info("%s; results: %s", ended.line(jobs.headline(chosen.objective, shown)), folder, extra=IN_SWEEPS)
+    else:
+        show(f"{text}\n\nresults: {folder}")
 
 
 def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Bench, Auditor]:
     """The bench of a run, and its auditor; ConfigError or DataError for what would be refused once hours were spent."""
     from ..algorithm import Algorithm
+    from ..evaluation import overlap
+    from ..evaluation.evaluate import data_answers, evaluated_prompts
     from .auditing import Auditor
     from .stages import Bench
 
@@ -126,7 +140,11 @@ def opened(chosen: Settings, mask: Mask, store: Store, folder: Path) -> tuple[Be
     policy = chosen.algorithm.role == "policy"
     own_figures = type(chosen.algorithm).figures is not Algorithm.figures or data.measure or data.choices is not None
     jobs.check_objective(chosen.objective, data.gold is not None, auditor.applies and policy,
-                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward), bool(own_figures))
+                         policy and (chosen.eval.proxy or chosen.algorithm.uses_reward),
+                         bool(own_figures) or chosen.eval.overlap)
+    if chosen.eval.overlap and policy:
+        overlap.check_installed()
+        overlap.check_answers(data_answers(data, chosen.eval), len(evaluated_prompts(data, chosen.eval)))
     _telling_bad_rows(lambda: bench.check(chosen.algorithm, auditor.readings()), folder, mask)
     return bench, auditor
 
@@ -158,17 +176,49 @@ def store_of(stages: StagesConfig) -> Store:
 
 
 def inspect(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
-    """Read and clean the data, print and write what was found (data.json, data.html); loads no model."""
+    """Read and clean the data, print and write what was found (data.json, data.html), and which methods it can train;
+    loads no model. Where one is named, its tokenizer counts and a row is shown as it is learned."""
     from ..data.records.inspection import inspect
     from ..data.records.inspection_page import page, terminal
 
     parts, mask = build(config, ("data", "stages")), Mask(config)
-    store_of(parts["stages"])
-    report = mask.hide(inspect(load(parts["data"], seed(config), folder, mask), mask.text))
-    results.write_json(folder / "data.json", report)
+    store = store_of(parts["stages"])
+    data = load(parts["data"], seed(config), folder, mask)
+    report = mask.hide(inspect(data, mask.text))
     with results.whole(folder / "data.html") as file:
-        file.write_text(page(report, "Data report"), encoding="utf-8")
-    print(f"{terminal(report)}\n\nreport: {folder / 'data.html'}")
+        file.write_text(page(report, "Data report", results.heading(mask, overrides)), encoding="utf-8")
+    results.write_json(folder / "data.json", report)
+    print(f"{terminal(report)}\n", flush=True)
+    more = _conclusions(config, data, store, folder, mask, any(re.match(r"\+*model[=.]", one) for one in overrides))
+    results.write_json(folder / "data.json", {**report, **mask.hide(more)})
+    print(f"report: {folder / 'data.html'}")
+
+
+def _conclusions(config: DictConfig, data: DataSets, store: Store, folder: Path, mask: Mask, counts: bool
+                 ) -> dict[str, Any]:
+    """Print which methods the data can train and, where asked for, what the model's tokenizer makes of it."""
+    from . import tokens, trainable
+    from .stages import Bench
+
+    parts = build(config, ("algorithm", "model", "trainer", "eval", "reward"))
+    bench = Bench(parts["model"], parts["trainer"], parts["eval"], data, seed(config), store, parts["reward"], folder,
+                  mask.hide)
+    found = trainable.verdicts(config, bench, trainable.folders())
+    lines, more = trainable.told(found), {"methods": [dataclasses.asdict(one) for one in found]}
+    if counts:
+        from ..data.usability import Reading, usable
+
+        sets = {key: records for key in ("preferences", "demonstrations", "prompts", "evaluation")
+                if len(records := getattr(data, key))}
+        _telling_bad_rows(lambda: usable(data, [Reading(bench.template, key) for key in sets]), folder, mask)
+        row = mask.text(tokens.rendered(bench, parts["algorithm"]) or "")   # whole: half a secret is not found
+        more |= {"tokens": tokens.counted(bench, sets), "row": row}
+        lines += ["", *tokens.told(more["tokens"])]
+        if row:
+            lines += ["", f"the first record as {config.algorithm._target_.rpartition('.')[2]} reads it, what is "
+                      f"learned between {tokens.OPEN} and {tokens.CLOSE}:", *tokens.shown(row).split("\n")]
+    print("".join(f"  {printable(mask.text(line))}\n" for line in lines), flush=True)
+    return more
 
 
 def adapter_of(config: DictConfig, key: str = "adapter") -> tuple[Path, ModelConfig]:
@@ -211,6 +261,8 @@ def _named_by(config: DictConfig, key: str) -> tuple[Path, ModelConfig]:
 def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Talk in the terminal to a result, or where ``adapter`` is null to the base; with ``beside`` to another result at
     the same time."""
+    if named := next((config[key] for key in ("adapter", "beside") if isinstance(config[key], str)), None):
+        adopt(config, Path(named), overrides)
     parts = build(config, ("model", "trainer", "eval"))
     sampling, number = parts["eval"].sampling, seed(config)
     asked = [_named_by(config, key) for key in ("adapter", "beside") if config[key] is not None]
@@ -225,6 +277,8 @@ def chat(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> N
 
 def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Merge an adapter into its base, loaded in plain precision, and save a model that needs neither of them apart."""
+    if isinstance(config.adapter, str):
+        adopt(config, Path(config.adapter), overrides)
     source, model = adapter_of(config)
     if model.lora is None:
         raise ConfigError(f"adapter: found a whole model in {source}; expected a LoRA adapter; "

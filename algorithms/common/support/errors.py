@@ -1,7 +1,9 @@
 """Errors that are the user's to mend: one message on stderr, no traceback, exit status 2."""
 
+import difflib
 import errno
 import os
+from collections.abc import Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,6 +33,14 @@ class TrainingError(UserError):
 
 class Stopped(UserError):
     """A job that was ended from outside, or never began: nothing is wrong with it, and the same command goes on."""
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """The question whether a near name was meant, with a space after it; empty where none is near."""
+    folder = "".join(name.rpartition("/")[:2])  # what two names have in common by it makes them no nearer
+    beside = [one.removeprefix(folder) for one in names if one.startswith(folder)]
+    near = difflib.get_close_matches(name.removeprefix(folder), beside, 1, 0.75)
+    return f"did you mean {folder}{near[0]}? " if near else ""
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
+from .terminal import IN_SWEEPS
+
 log = logging.getLogger(__name__)
 
 SILENT = 2.0  # seconds of a phase of which nothing is shown
@@ -43,9 +45,9 @@ class Phase:
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(self.done - self._bar.n)
-        elif _shown.get() and time.monotonic() - self._spoke >= EVERY:
+        elif _shown.get() and self.done < self.total and time.monotonic() - self._spoke >= EVERY:
             self._spoke = time.monotonic()
-            log.info("%s", self.line())
+            log.info("%s", self.line(), extra=IN_SWEEPS)
 
     def line(self) -> str:
         """Where it is, in words."""

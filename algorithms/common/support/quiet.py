@@ -9,7 +9,7 @@ import warnings
 # what will be renamed or removed; whether a library is wrongly used (UserWarning, RuntimeWarning) is shown
 CATEGORIES = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
 LIBRARIES = ("transformers", "huggingface_hub", "peft", "torch", "bitsandbytes", "datasets", "tokenizers", "hydra",
-             "omegaconf")
+             "trl", "accelerate", "omegaconf")
 
 
 def quieten() -> None:

@@ -71,6 +71,10 @@ class Store:
             raise TypeError(f"description of {kind}: expected a dict, found {type(description).__name__}")
         return content_hash({"kind": kind, "version": VERSION, "description": description})[:32]
 
+    def name(self, kind: str, description: dict) -> str:
+        """Of the folder in the store that holds such an entry, once it is built."""
+        return self._entry(kind, description)[0].name
+
     def has(self, kind: str, description: dict) -> bool:
         """Whether a complete entry is there whose files all match its manifest."""
         entry, key = self._entry(kind, description)

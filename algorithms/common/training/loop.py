@@ -31,6 +31,7 @@ from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_
 from ..support.phases import progress
 from ..support.progress import tell
 from ..support.seeds import derive, permutation
+from ..support.terminal import IN_SWEEPS
 from . import checkpoints
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .trackers import Trackers
@@ -188,6 +189,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     run.check_model()
     if run.step > resumed:  # a failure from here on repeats no step
         run.checkpoint()
+    run.settle()
     with _memory(context):
         algorithm.finish(context)
     write_report(context, run.lines, run.seconds, run.total, run.tokens, sum(p.numel() for p in run.parameters))
@@ -229,6 +231,15 @@ def display(run: "Run") -> Iterator[Callable[[dict], None]]:
             context.tick = lambda share: None
 
 
+def walk(context: Context, filled: bool = False) -> list[list[int]]:
+    """The batches of a whole training, as indices of examples; filled: a short last one from the next epoch."""
+    records, size = len(context.examples), context.recipe.batch_size
+    limit = context.recipe.total_records(records)
+    steps = -(-limit // size)
+    limit = steps * size if filled else limit
+    return [batch_indices(records, size, limit, step, context.seed) for step in range(steps)]
+
+
 class Run:
     """What is trained, and how far it has come; made, it goes on from the last checkpoint where there is one."""
 
@@ -240,6 +251,7 @@ class Run:
         groups = algorithm.parameter_groups(context.models, recipe)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, context.models.device)
+        self.averages = None if recipe.ema is None else [p.detach().clone() for p in self.parameters]  # θ̄, from θ_0
         self._rates = [group["lr"] for group in self.optimizer.param_groups]  # before the schedule
         self.step, self.tokens = 0, 0  # done, trained on
         self.lines: list[dict] = []  # metrics of every step
@@ -265,7 +277,7 @@ class Run:
         lr = self._schedule()
         context.step = self.step
         with _memory(context):
-            values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer)
+            values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer, self.average)
         self.step += 1
         self.tokens += tokens
         line = {"step": self.step, "epoch": self.step * context.recipe.batch_size / len(context.examples), **values,
@@ -277,6 +289,18 @@ class Run:
                 line.update(evaluate_loss(self.algorithm, context))
         self.lines.append(line)
         return line
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """θ̄ ← d θ̄ + (1 − d) θ, where means are asked for (in RLHF: DeepSpeed-Chat, arXiv 2308.01320)."""
+        for mean, parameter in zip(self.averages or [], self.parameters):
+            mean.lerp_(parameter, 1 - self.context.recipe.ema)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """What is kept: θ̄ in θ's place, where means are asked for."""
+        for mean, parameter in zip(self.averages or [], self.parameters):
+            parameter.copy_(mean)
 
     def _schedule(self) -> dict[str, float]:
         """Set this step's learning rates; returns the recipe's, and those of named groups."""
@@ -302,7 +326,10 @@ class Run:
         state = {"seconds": self.seconds, "tokens": self.tokens, "lines": self.lines, "optimizer": numbers,
                  "algorithm": self.algorithm.state_dict(), "meter": vars(self.context.meter)}
         parameters = {str(index): parameter for index, parameter in enumerate(self.parameters)}
-        return checkpoints.save(self.context.work, self.step, {"parameters": parameters, "optimizer": tensors}, state)
+        groups = {"parameters": parameters, "optimizer": tensors}
+        if self.averages is not None:
+            groups["averages"] = {str(index): mean for index, mean in enumerate(self.averages)}
+        return checkpoints.save(self.context.work, self.step, groups, state)
 
     def _resume(self) -> None:
         context = self.context
@@ -316,17 +343,20 @@ class Run:
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors["parameters"][str(index)])
+            for index, mean in enumerate(self.averages or []):
+                mean.copy_(tensors["averages"][str(index)])
         load_optimizer_tensors(self.optimizer, tensors["optimizer"], state["optimizer"])
         self.algorithm.load_state_dict(state["algorithm"])
         vars(context.meter).update(state["meter"])
         self.tokens, self.lines = state["tokens"], state["lines"]
         self._began = time.monotonic() - state["seconds"]
-        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work)
+        log.info("%s goes on from step %d (%s)", context.name, self.step, context.work, extra=IN_SWEEPS)
 
 
 def _step(algorithm: Algorithm, context: Context, chosen: list[Example], parameters: list[torch.nn.Parameter],
-          optimizer: torch.optim.Optimizer) -> tuple[dict[str, float | str], int]:
-    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values, tokens."""
+          optimizer: torch.optim.Optimizer, stepped: Callable[[], None]) -> tuple[dict[str, float | str], int]:
+    """One batch of records: its experience, then every minibatch of every inner epoch. Returns mean values, tokens.
+    stepped: called after each optimiser step."""
     recipe = context.recipe
     experience = algorithm.experience(context, chosen)
     lengths, clock = experience.lengths(), Clock()
@@ -342,6 +372,7 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], paramet
         if not math.isfinite(norm):
             raise _not_finite(context, context.step + 1, chosen, "a gradient that is not finite")
         optimizer.step()
+        stepped()
         optimizer.zero_grad(set_to_none=True)
         means.add({name: torch.tensor([value], dtype=torch.float64)
                    for name, value in {**values, "grad_norm": norm}.items()})

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
-from ..algorithm import Algorithm, Context
-from .loop import Run
+from ..algorithm import Algorithm, Context, Steps
+from .loop import Run, walk
 
 STEPS = 6  # the first of them is no measure of time: memory is allocated and kernels are chosen in it
 FILE = "pace.json"
@@ -30,19 +30,38 @@ class Pace:
         return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
-def measure(algorithm: Algorithm, context: Context) -> None:
+def measure(algorithm: Algorithm, context: Context, trainer: Steps | None = None) -> None:
     """Instead of the loop: take the recipe's steps, leave their pace in ``context.target`` and nothing else.
 
-    Held-out losses, which a run may watch, are not in it.
+    Held-out losses, which a run may watch, are not in it. trainer: takes the steps in place of the common loop.
     """
     context.trainer = replace(context.trainer, evaluate_every=None)
     seen, meter = len(context.visited()), context.meter
     before = (meter.tokens_sampled, meter.seconds)
-    run, tokens, seconds = Run(algorithm, context), [], []
-    while run.step < run.total:
-        began, spent = time.monotonic(), run.tokens + meter.tokens_sampled
-        run.advance()
-        tokens.append(run.tokens + meter.tokens_sampled - spent)
-        seconds.append(time.monotonic() - began)
+    tokens, seconds = _taken(algorithm, context) if trainer is None else _given(context, trainer)
     pace = Pace(mean(tokens), median(seconds[1:]), *(amount / seen for amount in before))
     (context.target / FILE).write_text(json.dumps(asdict(pace)), encoding="utf-8")
+
+
+def _taken(algorithm: Algorithm, context: Context) -> tuple[list[int], list[float]]:
+    """Tokens and seconds of each step of the common loop."""
+    run, tokens, seconds = Run(algorithm, context), [], []
+    while run.step < run.total:
+        began, spent = time.monotonic(), run.tokens + context.meter.tokens_sampled
+        run.advance()
+        tokens.append(run.tokens + context.meter.tokens_sampled - spent)
+        seconds.append(time.monotonic() - began)
+    return tokens, seconds
+
+
+def _given(context: Context, trainer: Steps) -> tuple[list[int], list[float]]:
+    """Tokens and seconds of each step of another trainer; the first one's hold what it took to begin."""
+    tokens, ends, sampled = [], [time.monotonic()], [context.meter.tokens_sampled]
+
+    def told(trained: int) -> None:
+        sampled.append(context.meter.tokens_sampled)
+        tokens.append(trained + sampled[-1] - sampled[-2])
+        ends.append(time.monotonic())
+
+    trainer(walk(context), told)
+    return tokens, [end - begin for begin, end in zip(ends, ends[1:])]

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..data.batches import Batch, longest_first
 from ..data.template import Example
-from ..models.model import Models, Role
+from ..models.model import Models
+from ..models.role import Role
 from ..support.digests import content_hash
 from ..support.phases import in_parts
 from ..support.provenance import code_of, versions

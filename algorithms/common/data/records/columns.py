@@ -15,6 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from .answers import answer_of, conversation_of
 from .judged import Winners, rank_scores
 from .lines import hydra_text, override, show
 from .record import MARKS, Messages, Record, answered, parse_transcript
@@ -266,8 +267,8 @@ class _Fields:
     def _implicit_pair(self) -> tuple[Messages, Messages]:
         """A pair of whole conversations."""
         names = [self._column("chosen"), self._column("rejected")]
-        prompt, first = _whole(self._value("chosen"), names[0])
-        other, second = _whole(self._value("rejected"), names[1])
+        prompt, first = conversation_of(self._value("chosen"), names[0])
+        other, second = conversation_of(self._value("rejected"), names[1])
         if prompt != other:
             raise BadRow("prompt not shared", names[1], f"another prompt than in {names[0]}", "the same in both",
                          "cut both where they part (data.mapper)")
@@ -279,7 +280,7 @@ class _Fields:
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         full = self._with_system(asked)
         given = self._answers()
-        answers = [_answer(value, name, not isinstance(prompt, str)) for value, name in given]
+        answers = [answer_of(value, name, not isinstance(prompt, str)) for value, name in given]
         for (before, _), (value, name) in zip(answers, given):
             if before and before not in (asked, full):
                 raise BadRow("prompt not shared", name, "turns before the response that are not the prompt's",
@@ -382,32 +383,3 @@ class _Fields:
         if len(values) != count:
             raise BadRow("unequal lengths", name, f"{len(values)} {field} for {count} responses", "one for each")
         return rank_scores(values, name) if field == "ranks" else [number_of(value, name) for value in values]
-
-
-def _answer(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:
-    """A response beside its prompt, of turns or text: the turns before it, None where it is plain text, and its own."""
-    turns = turns_of(value, field, answer=to_turns)
-    if turns is not None:
-        return last_turn(turns, field)
-    return _transcript(value, field) or (None, {"role": "assistant", "content": value})
-
-
-def _whole(value: Any, field: str) -> tuple[Messages, dict]:
-    """Prompt and response of a whole conversation: turns or an HH transcript."""
-    turns = turns_of(value, field)
-    if turns is not None:
-        return last_turn(turns, field)
-    if found := _transcript(value, field):
-        return found
-    raise BadRow("not a transcript", field, show(value), "turns marked \\n\\nHuman: and \\n\\nAssistant:",
-                 "give the prompt in a column of its own")
-
-
-def _transcript(text: str, field: str) -> tuple[Messages, dict] | None:
-    parsed = parse_transcript(text)
-    if parsed is None:
-        return None
-    messages, response, _ = parsed
-    if "\n\nHuman:" in response:
-        raise BadRow("not an assistant turn", field, "a human's turn last", "an assistant's turn last")
-    return messages, {"role": "assistant", "content": response}

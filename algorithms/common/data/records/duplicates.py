@@ -8,7 +8,6 @@ with probability 1 − (1 − J^ROWS)^BANDS: 0.998 at J = 0.8, and 0.04 at J = 0
 Memory: about 200 bytes a held-out prompt, and the hashes of all prompts. What is cut short for time is counted.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .record import Messages
+from ...support.phases import in_parts, parts_of, progress
+from .record import Messages, short_hash
 from .storage import Records
 from .views import first_of_each
 from .words import CHARACTER, UNSPACED
@@ -70,11 +70,14 @@ def near_duplicates(training: dict[str, Records], heldout: dict[str, Records], t
     places = first_places(heldout, known)
     del known
     index = _Index(heldout, places)
-    for name, rows in first_places(training, np.empty(0, np.uint64)).items():
-        for start in range(0, len(rows), BATCH):
-            if not index.waiting:
-                return index.found
-            index.look_up(name, training[name], rows[start:start + BATCH], threshold)
+    places = first_places(training, np.empty(0, np.uint64))
+    with progress("comparing prompts of both sides", sum(map(len, places.values())), "prompts") as advance:
+        for name, rows in places.items():
+            for part in parts_of(rows, BATCH):
+                if not index.waiting:
+                    return index.found
+                index.look_up(name, training[name], part, threshold)
+                advance(len(part))
     return index.found
 
 
@@ -100,14 +103,9 @@ class _Index:
         self.starts = np.cumsum([0, *self.sizes])
         self.found = Duplicates(len(self.rows))
         self._shingles = lru_cache(4096)(self._read)
-        keys, self.counts = [np.empty((0, BANDS), np.uint32)], [np.empty(0, np.int64)]
-        for name in names:
-            for start in range(0, len(places[name]), BATCH):
-                batch = sets[name].select(places[name][start:start + BATCH])
-                batch_keys, batch_counts = band_keys([shingles(prompt) for prompt in prompts(batch)])
-                keys.append(batch_keys)
-                self.counts.append(batch_counts)
-        keys, self.counts = np.concatenate(keys), np.concatenate(self.counts)
+        of_sets = [keys_of(sets[name], places[name]) for name in names]
+        keys = np.concatenate([np.empty((0, BANDS), np.uint32), *(some for some, _ in of_sets)])
+        self.counts = np.concatenate([np.empty(0, np.int64), *(counts for _, counts in of_sets)])
         self.matched = self.counts == 0        # without words there is nothing to compare
         self.order = [np.argsort(keys[:, band], kind="stable").astype(np.int32) for band in range(BANDS)]
         self.keys = [keys[order, band] for band, order in enumerate(self.order)]
@@ -183,9 +181,17 @@ _SHIFTS = _RANDOM.integers(1 << 63, size=BANDS * ROWS, dtype=np.uint64)
 _FOLDS = _RANDOM.integers(1 << 63, size=ROWS, dtype=np.uint64) * 2 + 1
 
 
-@lru_cache(1 << 17)
-def _word_hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+_word_hash = lru_cache(1 << 17)(short_hash)
+
+
+def keys_of(records: Records, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, BANDS) keys and (n,) sizes of the prompts at these ascending indices, read batch after batch."""
+    keys, sizes = [np.empty((0, BANDS), np.uint32)], [np.empty(0, np.int64)]
+    for part in in_parts("hashing prompts", parts_of(rows, BATCH), "prompts"):
+        some, counts = band_keys(list(map(shingles, prompts(records.select(part)))))
+        keys.append(some)
+        sizes.append(counts)
+    return np.concatenate(keys), np.concatenate(sizes)
 
 
 def band_keys(sets: list[set[tuple[str, ...]]]) -> tuple[np.ndarray, np.ndarray]:

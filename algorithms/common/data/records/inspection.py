@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...support.phases import progress
 from ...support.seeds import permutation
 from . import duplicates
 from .record import Messages, Record, prompt_hash
@@ -23,6 +24,7 @@ SPECIFIC = 3                        # words of a response that is looked for in 
 LONGEST = 1000                      # characters shown of one text
 BINS = 24
 FENCE = 3.0                         # outliers lie further than this many interquartile ranges from the middle half
+LEAST_SPREAD = 0.1                  # of the median, which that range counts as at least
 LARGEST = 1e300                     # larger margins count as this one, so that sums and fences of them are finite
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -40,9 +42,10 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
     """
     sets = {name: getattr(data, name) for name in (*TRAINING, *HELD_OUT)}
     sets |= {name: getattr(data, name) for name in ("audit", "choices") if getattr(data, name) is not None}
+    with progress("counting", sum(map(len, sets.values())), "records") as advance:
+        statistics = {name: _statistics(name, records, mask, advance) for name, records in sets.items() if len(records)}
     return {**data.report.to_dict(),
-            "sets": {name: len(records) for name, records in sets.items()},
-            "statistics": {name: _statistics(name, records, mask) for name, records in sets.items() if len(records)},
+            "sets": {name: len(records) for name, records in sets.items()}, "statistics": statistics,
             "split": _split(sets), "conversations": _conversations(sets),
             "near_duplicates": _near_duplicates(sets, mask)}
 
@@ -50,10 +53,11 @@ def inspect(data: DataSets, mask: Mask = str) -> dict[str, Any]:
 # ---- one set
 
 
-def _statistics(name: str, records: Records, mask: Mask) -> dict[str, Any]:
+def _statistics(name: str, records: Records, mask: Mask, advance: Callable[[], None]) -> dict[str, Any]:
     tally = _Tally()
     for record in records:
         tally.add(record)
+        advance()
     k = records.array("k")
     ends = np.cumsum(k, dtype=np.int64)     # of the responses of each record, counted over all
 
@@ -150,13 +154,14 @@ def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, A
     """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th.
     None for none.
 
-    An outlier lies below q25 − 3·(q75 − q25) or above q75 + 3·(q75 − q25).
+    An outlier lies below q25 − 3·w or above q75 + 3·w, where w is q75 − q25, but at least a tenth of the median: where
+    nearly all values are equal, a little more is nothing odd.
     """
     values = np.asarray(values)
     if not len(values):
         return None
     quantiles = dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist()))
-    reach = FENCE * (quantiles["p75"] - quantiles["p25"])
+    reach = FENCE * max(quantiles["p75"] - quantiles["p25"], LEAST_SPREAD * abs(quantiles["median"]))
     low, high = quantiles["p25"] - reach, quantiles["p75"] + reach
     outside = np.flatnonzero((values < low) | (values > high))
     return {"n": len(values), "mean": float(values.mean()), **quantiles, "histogram": _histogram(values, quantiles),
@@ -252,13 +257,16 @@ def _trained_on(sets: dict[str, Records]) -> tuple[np.ndarray, np.ndarray]:
     """Distinct hashes of what training prompts begin with, and of the answers in them with what was asked before."""
     begun, said = array("Q"), array("Q")
     training = {name: sets[name] for name in TRAINING}
-    for name, rows in duplicates.first_places(training, np.empty(0, np.uint64)).items():
-        for prompt in duplicates.prompts(sets[name].select(rows)):
-            begun.extend(_beginnings(prompt))
-            turns = _turns(prompt)
-            for (_, asked), (role, text) in zip(turns, turns[1:]):
-                if role == "assistant":
-                    said.append(_exchange(asked, text))
+    places = duplicates.first_places(training, np.empty(0, np.uint64))
+    with progress("looking for conversations on both sides", sum(map(len, places.values())), "prompts") as advance:
+        for name, rows in places.items():
+            for prompt in duplicates.prompts(sets[name].select(rows)):
+                begun.extend(_beginnings(prompt))
+                turns = _turns(prompt)
+                for (_, asked), (role, text) in zip(turns, turns[1:]):
+                    if role == "assistant":
+                        said.append(_exchange(asked, text))
+                advance()
     return np.unique(begun), np.unique(said)
 
 

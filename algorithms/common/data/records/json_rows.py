@@ -36,8 +36,9 @@ def _constant(name: str):
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
-    """One JSON value from `start`, and where it ends."""
+def _decode(path: str, line: int, text: str, start: int = 0, broken: str = "correct or complete the row"
+            ) -> tuple[Any, int]:
+    """One JSON value from `start`, and where it ends; broken: the fix of what is no JSON."""
     try:
         value, end = _DECODER.raw_decode(text, start)
         if _SURROGATE.search(text, start, end):
@@ -47,7 +48,7 @@ def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
         found, fix = str(error), "correct the row; missing numbers are null"
     except json.JSONDecodeError as error:
         column = error.pos - start + 1
-        found, fix = f"invalid JSON ({error.msg} at character {column})", "correct or complete the row"
+        found, fix = f"invalid JSON ({error.msg} at character {column})", broken
     except RecursionError:
         found, fix = "values nested too deeply", "flatten the row"
     except UnicodeEncodeError:
@@ -59,16 +60,31 @@ def _decode(path: str, line: int, text: str, start: int = 0) -> tuple[Any, int]:
 
 def json_lines(source: File) -> Iterator[Row]:
     """One JSON value on a line; blank lines are counted."""
+    first = True
     for number, line in lines(source):
         start = _SPACE.match(line).end()
         if start == len(line):
             source.blank_lines += 1
             continue
-        value, end = _decode(source.path, number, line, start)
+        value, end = _decode(source.path, number, line, start, *([_of_several_lines(source, line)] if first else []))
+        if first and isinstance(value, list) and any(isinstance(one, dict) for one in value):
+            raise data_error(source.path, number, "row", "a JSON array of objects on a line", "one object on a line",
+                             f"set {source.option('format', source.kind.replace('jsonl', 'json'))}")
+        first = False
         if _SPACE.match(line, end).end() < len(line):
             raise data_error(source.path, number, "row", "more text after the JSON value", "one JSON object on a line",
                              "put every object on a line of its own")
         yield Row(number, value)
+
+
+def _of_several_lines(source: File, line: str) -> str:
+    """What helps where the first line holds no whole value: it may begin one that goes on."""
+    if line.lstrip().startswith("["):
+        array = source.option("format", source.kind.replace("jsonl", "json"))
+        return f"correct or complete the row, or where the file is one array set {array}"
+    goes_on = line.rstrip()[-1] in "{,:"
+    return "correct or complete the row" + ("; where an object goes on over several lines: jq -c . FILE writes each on "
+                                            "one" if goes_on else "")
 
 
 def optional_keys(source: File, names: set[str]) -> set[str]:
@@ -152,6 +168,8 @@ def _no_array(source: File, text: str, at: int) -> DataError:
     found, fix = f"an object with {_named(source, lists)}", "put the object in brackets if it is one row"
     if _SPACE.match(text, end).end() < len(text):
         found, fix = "an object and more after it", f"JSON Lines need {source.option('format', 'jsonl')}"
+    elif lists and not any(isinstance(one, dict) for rows in lists.values() for one in rows):
+        fix = "write a list of objects, one for each row (pandas: to_json(FILE, orient='records'))"
     elif lists:
         longest = max(lists, key=lambda name: len(lists[name]))
         fix = f"name the list of rows: {source.option('rows', longest)}"

@@ -14,7 +14,7 @@ from .lines import data_error, hydra_text, override, show
 from .turn_lists import cell_or_none
 from .values import BadRow, number_of
 
-_NUMBERED = re.compile(r"(response|answer|output|completion|generation|candidate|summary)[ _-]?([a-h]|\d)",
+NUMBERED = re.compile(r"(response|answer|output|completion|generation|candidate|summary)[ _-]?([a-h]|\d)",
                        re.IGNORECASE)
 _WINNERS = ("winner", "preference", "preferred", "better", "choice")
 _TIES = {"tie", "tied", "both", "neither", "equal", "draw", "tie (bothbad)", "both_bad", "bothbad"}
@@ -30,7 +30,7 @@ class Winners:
     def scores(self, value: Any, field: str) -> list[float]:
         """1 for the winner and 0 for the others; of a tie ½ each. Raises BadRow."""
         name = _name(value)
-        place = None if name is None else self.places.get(name)
+        place = None if name is None else self.places.get(name, self.places.get(re.sub("[ -]", "_", name)))
         if place is None:
             raise BadRow("null" if value is None else "unknown choice", field, show(value),
                          "one of " + ", ".join(sorted(self.places)))
@@ -82,8 +82,8 @@ def judged_by_convention(found: list[str], columns: Mapping[str, str]) -> dict[s
     for field, rank in (("response", "rank"), ("responses", "ranks")):
         if fields == {"prompt", field} and rank in found:
             return {**columns, rank: rank}
-    numbered = [name for name in found if _NUMBERED.fullmatch(name)]
-    stems = {_NUMBERED.fullmatch(name)[1].lower() for name in numbered}
+    numbered = [name for name in found if NUMBERED.fullmatch(name)]
+    stems = {NUMBERED.fullmatch(name)[1].lower() for name in numbered}
     if fields != {"prompt"} or len(numbered) < 2 or len(stems) > 1:
         return dict(columns)
     told = [name for name in _WINNERS if name in found]
@@ -97,7 +97,7 @@ def judged_by_convention(found: list[str], columns: Mapping[str, str]) -> dict[s
 
 
 def _stem(name: str) -> str:
-    return _NUMBERED.fullmatch(name)[1]
+    return NUMBERED.fullmatch(name)[1]
 
 
 def _ends(names: list[str]) -> list[str]:

@@ -1,12 +1,11 @@
 """Labels that contradict each other, and records that come again: found, counted, and where asked for left out."""
 
-import hashlib
 from array import array
 from collections.abc import Iterator
 
 import numpy as np
 
-from .record import Record, prompt_hash
+from .record import Record, prompt_hash, short_hash
 from .storage import Records
 from .views import first_of_each, of_shared_prompts
 
@@ -46,11 +45,8 @@ def _orders(record: Record) -> Iterator[int]:
     pairs = record.strict_pairs
     if not pairs:
         return
-    asked, of = prompt_hash(record.prompt), [_hash(response) for response in record.responses]
+    asked, of = prompt_hash(record.prompt), [short_hash(response) for response in record.responses]
     for better, worse in pairs:
         low, high = sorted((of[better], of[worse]))
-        yield _hash(f"{asked} {low} {high}") & ~1 | (of[better] < of[worse])
+        yield short_hash(f"{asked} {low} {high}") & ~1 | (of[better] < of[worse])
 
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

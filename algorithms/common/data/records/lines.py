@@ -149,10 +149,28 @@ def unreadable(path: str, packed: str, line: int, error: Exception) -> DataError
 
 
 def _not_utf8(source: File, line: int, error: UnicodeDecodeError) -> DataError:
-    told = source.option("encoding", "cp1252")
+    likely, *others = _encodings(error.object[:error.end + 200])
+    told = source.option("encoding", likely) + (f" (others that fit: {', '.join(others)})" if others else "")
     byte = f"byte 0x{error.object[error.start]:02x} at byte {error.start + 1}"
     return data_error(source.path, line, "row", f"{byte}, not UTF-8", "UTF-8 text",
                       f"convert the file: iconv -f ENCODING -t UTF-8; or name its encoding, as in {told}")
+
+
+def _encodings(data: bytes) -> list[str]:
+    """Encodings in which these bytes may be text: of an alphabet, of which single letters are beyond ASCII, or of a
+    script of East Asia, whose characters take two bytes or more."""
+    beyond = re.findall(rb"[\x80-\xff][\x40-\x7e\x80-\xff]?", data)
+    pairs = sum(len(one) == 2 and one[1] >= 0x80 for one in beyond)
+    if 2 * pairs <= len(beyond):
+        return ["cp1252"]
+    fitting = []
+    for name in ("gb18030", "shift_jis", "big5", "euc_kr"):
+        try:
+            codecs.getincrementaldecoder(name)().decode(data)
+        except UnicodeDecodeError:
+            continue
+        fitting.append(name)
+    return [*fitting, "cp1251"]
 
 
 def _not_encoded(source: File, line: int, error: UnicodeDecodeError) -> DataError:

@@ -118,7 +118,7 @@ class Loader:
                 place = {"source": source.named, "line": unit.lines[0]}
                 if self.group is not None:
                     place |= {"lines": unit.lines, "response_lines": _response_lines(record, unit)}
-                yield replace(record, meta=place | record.meta)
+                yield Record(record.prompt, record.responses, record.scores, place | record.meta, record.extras)
 
     def _refuse(self, path: str, unit: _Unit, bad: BadRow):
         """Leave out a row, or with all of its group the one that is at fault, as far as that is known."""
@@ -249,7 +249,12 @@ class Loader:
         if len(head) == PEEK:
             optional = Layout(self.columns).optional if self.columns else OPTIONAL
             found += sorted(source.late_columns(optional - set(found)))
-        layout = recognise(source.named, found, self.columns, self.template)
+        if not self.columns:
+            self._check_no_tree(source, head)
+        try:
+            layout = recognise(source.named, found, self.columns, self.template)
+        except DataError as error:
+            raise DataError(f"{error}{source.unnamed}") from None
         asked = (cell_or_none(row, layout.columns.get("prompt")) for row in objects)
         layout = replace(layout, listed=lists_of_turns(asked))
         layout = replace(layout, winners=winners(source.named, layout.columns, objects), empty=self.empty)
@@ -261,6 +266,16 @@ class Loader:
             self.report.ignored_columns[source.named] = ignored
         self._columns = used.union(found, () if layout.known is None else CONVENTIONS)
         return layout
+
+    @staticmethod
+    def _check_no_tree(source: Source | Hub, head: list[Row]):
+        """Refuses messages with the replies to them: by column names they would be read as bare prompts."""
+        for row in head:
+            prompt = row.value.get("prompt") if isinstance(row.value, dict) else None
+            if isinstance(prompt, dict) and isinstance(prompt.get("replies"), list):
+                raise data_error(source.named, row.line, "prompt", "a message with the replies to it, a tree",
+                                 "a prompt, and its responses beside it", "read OpenAssistant's by data=oasst_tree, "
+                                 "other trees by data.mapper")
 
     def _notice(self, path: str, rows: list[Any]):
         """Tell of columns that the first rows do not have and nothing reads."""

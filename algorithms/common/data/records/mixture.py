@@ -6,7 +6,7 @@ source i gives weight_i / Σ weight of `total` records, as whole numbers (larges
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -17,6 +17,7 @@ import numpy as np
 from ...support.checks import at_least, require
 from ...support.errors import ConfigError, DataError, UserError
 from ...support.seeds import permutation
+from .derived import merged
 from .mixing import quotas
 from .record import Record, prompt_hash
 from .reports import added
@@ -99,7 +100,7 @@ class Mixture:
         drawn = {source: sets[source].select(_draw(len(sets[source]), counts[source], seed, name, source))
                  for source in given}
         order = np.repeat(np.arange(len(drawn)), [len(records) for records in drawn.values()])
-        return Records.from_list(_merged(drawn, order[permutation(len(order), seed, "mixture", name)]))
+        return _merged(drawn, order[permutation(len(order), seed, "mixture", name)])
 
     def _quotas(self, sizes: dict[str, int]) -> dict[str, int]:
         """How many records each of the sources gives that have so many of a set, and a weight."""
@@ -273,11 +274,9 @@ def _draw(size: int, count: int, seed: int, name: str, source: str) -> np.ndarra
     return np.sort(np.resize(permutation(size, seed, "mixture", name, source), count))
 
 
-def _merged(sources: Mapping[str, Records], order: np.ndarray) -> Iterator[Record]:
+def _merged(sources: Mapping[str, Records], order: np.ndarray) -> Records:
     """The sources' records, each in its own order; `order[i]` says which source gives the i-th."""
-    names = list(sources)
-    iterators = [iter(records) for records in sources.values()]
-    return (_marked(next(iterators[i]), names[i]) for i in order)
+    return merged(list(sources.values()), order, [partial(_marked, name=name) for name in sources])
 
 
 def _united(parts: dict[str, _Part], name: str) -> Records:
@@ -287,15 +286,14 @@ def _united(parts: dict[str, _Part], name: str) -> Records:
         parts[part].counts[name] = len(records)
     turn = np.concatenate([np.arange(len(records)) for records in sets.values()])
     source = np.repeat(np.arange(len(sets)), [len(records) for records in sets.values()])
-    return Records.from_list(_merged(sets, source[np.lexsort((source, turn))]))
+    return _merged(sets, source[np.lexsort((source, turn))])
 
 
-def _marked(record: Record, name: str) -> Record:
-    """With its source as origin; an origin it had before stays under "inner"."""
-    inner = {key: record.meta[key] for key in ("origin", "inner") if key in record.meta}
-    meta = {key: value for key, value in record.meta.items() if key not in inner}
-    meta |= {"origin": name} | ({"inner": inner} if inner else {})
-    return replace(record, meta=meta)
+def _marked(meta: dict, name: str) -> dict:
+    """A record's meta with its source as origin; an origin it had before stays under "inner"."""
+    inner = {key: meta[key] for key in ("origin", "inner") if key in meta}
+    kept = {key: value for key, value in meta.items() if key not in inner}
+    return kept | {"origin": name} | ({"inner": inner} if inner else {})
 
 
 def _as_before(record: Record) -> Record:

@@ -18,7 +18,7 @@ from .reports import added, leave_out
 from .shards import splits_of
 from .storage import Records
 from .told import LoadReport
-from .views import Alike
+from .views import Alike, roots
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ class Parts(NamedTuple):
             return self.records
         rows = np.arange(self.records.rows) if self.records.indices is None else self.records.indices
         others = self.records.where(rows < self.bounds["evaluation"][0])
-        roots, held = (records.array("root_hash") for records in (others, self.of("evaluation", self.records)))
-        clash = np.isin(roots, held) if alike is None else np.isin(alike(roots), alike(held))
+        clash = np.isin(roots(others, alike), roots(self.of("evaluation", self.records), alike))
         left_out = leave_out(self.report, others.where(clash) if clash.any() else [], EVALUATED)
         if left_out:
             log.warning("left out %d records, whose prompts are evaluated (%s)", left_out,
@@ -71,7 +70,7 @@ class Parts(NamedTuple):
 
 def read_parts(data: Any) -> Parts:
     """Read a FileData and the files that some of its sets have of their own."""
-    parts, reports, bounds = _parts(data), [], {}
+    parts, reports, bounds = parts_of(data), [], {}
 
     def rows() -> Iterator[Record]:
         start = 0
@@ -107,7 +106,7 @@ def check_own(data: Any, refuse: Callable[[str, str, str], None]) -> None:
                 refuse(f"reading.{name}.{key}", "no such option", f"one of {', '.join(OPTIONS)}")
 
 
-def _parts(data: Any) -> dict[str, Any]:
+def parts_of(data: Any) -> dict[str, Any]:
     """Part → the FileData that reads it alone."""
     alone = {f"{name}_path": None for name in OWN} | {"reading": None, "evaluation_split": None}
     parts = {REST: replace(data, **alone)} if data.path or data.name else {}

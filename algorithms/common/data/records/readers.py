@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import IO
+from typing import IO, ClassVar
 
 from ...support.errors import ConfigError, DataError
 from .json_rows import json_file, json_lines, optional_keys
@@ -33,6 +33,11 @@ EXTENSIONS = {**{kind: kind for kind in FORMATS}, **_NDJSON, "zip": "zip"}      
 KNOWN = f"{', '.join(TEXTS)} (each also {', '.join('.' + packing for packing in PACKINGS)}) or parquet"
 WATCHED = 256                   # rows between two words about the share that is read
 FIELD_LIMIT = 1 << 26           # characters in one CSV field; more means a quote that never closes
+_PANDAS = "write the rows as Parquet (pandas: pandas.{}(FILE).to_parquet('rows.parquet')), and set data.path to that"
+_ELSEWHERE = {"xlsx": "save the sheet as CSV in UTF-8", "xls": "save the sheet as CSV in UTF-8",
+              "ods": "save the sheet as CSV in UTF-8", "pkl": _PANDAS.format("read_pickle"),
+              "pickle": _PANDAS.format("read_pickle"), "feather": _PANDAS.format("read_feather"),
+              "arrow": _PANDAS.format("read_feather")}      # formats that are not read → what to do
 _NOT_DELIMITERS = "\r\n\0\"\ufeff"
 _SEPARATOR = re.compile(r'"?sep=([^\r\n\0"])"?\r?\n?', re.IGNORECASE)
 
@@ -78,7 +83,8 @@ class Source:
             if self.watch is not None and rows % WATCHED == 0:
                 self.watch(self.share)
         if not rows and not folder:
-            raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one")
+            raise data_error(self.path, 1, "file", "no rows", "at least one", "check that the file is the right one: "
+                             "write it again, or take it away where others are read with it")
 
     @property
     def share(self) -> float:
@@ -104,8 +110,8 @@ class Source:
         for extension, kind in EXTENSIONS.items():
             if name.endswith("." + extension):
                 return kind if kind != "zip" else self._zipped
-        raise data_error(self.path, 1, "file", "an unknown extension", f"one of ndjson, {KNOWN}",
-                         f"rename the file or set {self.key('format')}")
+        fix = _ELSEWHERE.get(name.rpartition(".")[2], f"rename the file or set {self.key('format')}")
+        raise data_error(self.path, 1, "file", "an unknown extension", f"one of ndjson, {KNOWN}", fix)
 
     @cached_property
     def _zipped(self) -> str:
@@ -144,6 +150,12 @@ class Source:
     def key(self, name: str) -> str:
         """One of these options as messages name it."""
         return f"data.{name}" if self.task is None else f"{name} in {self.task}"
+
+    @property
+    def unnamed(self) -> str:
+        """What else may be wrong where a file's columns are not known: of CSV and TSV, that it has no names of them."""
+        table = os.path.isfile(self.path) and self.kind.partition(".")[0] in ("csv", "tsv") and self.header
+        return f"; where the first row names no columns, {self.option('header', 'false')} too" if table else ""
 
     def option(self, name: str, value: str) -> str:
         """The same with a value, as it is given."""
@@ -245,6 +257,10 @@ def _fields(source: Source, texts: Iterator[str], delimiter: str, before: int) -
         except StopIteration:
             return
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise data_error(source.path, number, "row", "fields that cannot be told apart (carriage returns "
+                                 "alone between lines)", "line feeds",
+                                 "write them: tr '\\r' '\\n' < FILE > OTHER") from None
             raise data_error(source.path, number, "row", f"fields that cannot be told apart ({error})",
                              "quotes that open and close a whole field", "close or double the quotes, or set "
                              f"{source.option('quoting', 'false')} if fields are not quoted") from None
@@ -301,7 +317,7 @@ def _folder(source: Source) -> Iterator[Row]:
         if isinstance(data, datasets.DatasetDict):
             if source.split not in data:
                 raise data_error(source.path, 1, "file", f"the splits {', '.join(data)}", f"one named {source.split}",
-                                 "set data.split")
+                                 f"set {override('data.split', hydra_text(next(iter(data), '…')))}")
             data = data[source.split]
         for number, value in enumerate(data, 1):
             source.part = number / len(data)
@@ -327,6 +343,8 @@ class Hub:
     shown: str | None = None
     blank_lines: int = 0
     watch: Callable[[float], None] | None = field(default=None, repr=False)     # never told: the hub shows its own
+
+    unnamed: ClassVar[str] = ""     # its columns have names
 
     def late_columns(self, names: set[str]) -> set[str]:
         """None: every row has all columns."""

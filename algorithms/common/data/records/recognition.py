@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterable, Mapping
 
 from .columns import CONVENTIONS, Layout, is_layout, option
-from .judged import judged_by_convention
+from .judged import NUMBERED, judged_by_convention
 from .lines import data_error, show
 
 REPEATED = {frozenset({"prompt", "messages"}), frozenset({"prompt", "response", "messages"})}  # by convention alone
@@ -20,6 +20,7 @@ _JUDGING = re.compile(
     _WORD + "(?i:response|answer|completion|output|generation|chosen|accepted|rejected|winner|prefer|better|safer|rank|"
     r"rating|score|reward|vote|upvote|downvote|label|helpful|correct|quality|human_ref|summary_?[\dab]$|"
     "(?:wins?|won|loser?|lost|positive|negative)(?![a-z]))")
+_RATING = re.compile(r"(?i)rating|score|reward|vote|helpful|quality|correct")
 _ABOUT = re.compile(
     _WORD + "(?i:id|model|source|type|format|length|len|tokens|language|lang|name|url|path|hash|time)$")
 _FIX = "set data.columns, for example 'data.columns={prompt: question, response: answer}', or data.mapper"
@@ -100,8 +101,19 @@ def _check_nothing_judged(path: str, layout: Layout, left: list[str]):
         raise data_error(
             path, 1, "row", f"beside {layout.name} the columns {', '.join(map(show, telling))}",
             "no further responses or judgements",
-            "say what is read: data.columns with chosen and rejected, or responses and scores; a preset of conf/data "
+            f"say what is read: {_reading(layout, telling)}; a preset of conf/data "
             f"or data.mapper; or these alone, {layout.by_name}")
+
+
+def _reading(layout: Layout, telling: list[str]) -> str:
+    """What data.columns may say: responses in columns of their own, or one column that rates the response."""
+    several = [name for name in telling if NUMBERED.fullmatch(name)]
+    if "prompt" in layout.columns and len(several) > 1:
+        return (f"data.columns with responses: [{', '.join(several)}] and the column of the winner, or those of ranks "
+                "or scores")
+    if layout.columns.keys() >= {"prompt", "response"} and len(telling) == 1 and _RATING.search(telling[0]):
+        return f"data.columns with score: {telling[0]} beside these"
+    return "data.columns with chosen and rejected, or responses and scores"
 
 
 def template_parts(template: str) -> list[tuple[str, str | None]]:

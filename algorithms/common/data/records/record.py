@@ -56,10 +56,7 @@ class Record:
     @property
     def key(self) -> str:
         """Hash of prompt, responses, their extras and scores (not meta): 16 bytes as 32 hexadecimal digits."""
-        scores = None if self.scores is None else [float(score) for score in self.scores]
-        parts = [_canonical(self.prompt), self.responses, scores]
-        content = json.dumps(parts if self.extras is None else [*parts, self.extras], sort_keys=True)
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        return content_key(prompt_json(self.prompt), self.responses, self.scores, self.extras)
 
     def taking(self, places: Iterable[int], judged: bool = True) -> "Record":
         """The record with the responses at `places` alone, in that order; without scores where it is not `judged`."""
@@ -129,17 +126,55 @@ def further(turn: dict) -> dict:
     return {} if len(turn) == 2 else {key: value for key, value in turn.items() if key not in ("role", "content")}
 
 
-def _canonical(prompt: str | Messages):
+# Hashes are of canonical JSON, which is put together here of texts that are escaped once: millions of rows pass.
+_escaped = json.encoder.encode_basestring_ascii
+_sorted = json.JSONEncoder(sort_keys=True).encode
+
+
+def prompt_json(prompt: str | Messages) -> str:
+    """What a record's key holds of its prompt: the text, or [role, text, further keys if any] of each turn."""
     if isinstance(prompt, str):
-        return prompt
-    return [[turn["role"], turn["content"], *([more] if (more := further(turn)) else [])] for turn in prompt]
+        return _escaped(prompt)
+    return f"[{', '.join(map(_turn_json, prompt))}]"
+
+
+def _turn_json(turn: dict) -> str:
+    more = f", {_sorted(more)}" if (more := further(turn)) else ""
+    return f"[{_escaped(turn['role'])}, {_escaped(turn['content'])}{more}]"
+
+
+def content_key(prompt: str, responses: Iterable[str], scores: list[float] | None, extras: list[dict] | None) -> str:
+    """``Record.key``, of the prompt as :func:`prompt_json` gives it."""
+    judged = "null" if scores is None else f"[{', '.join(float(score).__repr__() for score in scores)}]"
+    beside = "" if extras is None else f", {_sorted(extras)}"
+    content = f"[{prompt}, [{', '.join(map(_escaped, responses))}], {judged}{beside}]"
+    return hashlib.blake2b(content.encode("ascii"), digest_size=16).hexdigest()
+
+
+def short_hash(text: str) -> int:
+    """Stable 64-bit hash of a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def prompt_hash(prompt: str | Messages) -> int:
     """Stable 64-bit hash of a prompt's roles and texts, whatever else its turns hold (often no more than numbers and
     dates); a plain text and the same text as one user message are equal."""
-    turns = [["user", prompt]] if isinstance(prompt, str) else [[turn["role"], turn["content"]] for turn in prompt]
-    return int.from_bytes(hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).digest(), "big")
+    if isinstance(prompt, str):
+        return short_hash(f'[["user", {_escaped(prompt)}]]')
+    turns = (f"[{_escaped(turn['role'])}, {_escaped(turn['content'])}]" for turn in prompt)
+    return short_hash(f"[{', '.join(turns)}]")
+
+
+def hashes(prompt: str | Messages) -> tuple[str, int, int]:
+    """A prompt's :func:`prompt_json`, :func:`prompt_hash` and :func:`root_hash`, each text escaped once where it can
+    be."""
+    if isinstance(prompt, str):
+        whole = _escaped(prompt)
+        one = short_hash(f'[["user", {whole}]]')
+        return whole, one, one
+    whole = prompt_json(prompt)
+    one = prompt_hash(prompt) if any(map(further, prompt)) else short_hash(whole)
+    return whole, one, one if len(prompt) == 1 else root_hash(prompt)
 
 
 def root_hash(prompt: str | Messages) -> int:
@@ -191,3 +226,9 @@ def render_transcript(messages: Messages) -> str:
         content = turn["content"]
         turns += [MARKS[turn["role"]], " " if content and not content[0].isspace() else "", content]
     return "".join(turns) + MARKS["assistant"]
+
+
+# the same as a chat template, for whoever serves a model that was trained on it
+TRANSCRIPT = ("{% for m in messages %}{{ " + repr(MARKS) + "[m['role']] }}{% if m['content'][:1] | trim %}{{ ' ' }}"
+              "{% endif %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ " + repr(MARKS["assistant"])
+              + " }}{% endif %}")

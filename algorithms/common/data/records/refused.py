@@ -1,6 +1,7 @@
 """The rows that could not be used, all of them: kept on disk, so that a million take no memory."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -27,6 +28,14 @@ class RefusedRows:
         self._files: list[IO[str]] = []
         self._own: IO[str] | None = None
         self._count = 0
+
+    @classmethod
+    def of(cls, path: str | os.PathLike) -> "RefusedRows":
+        """Those of a file, a row a line as JSON."""
+        rows = cls()
+        file = open(path, encoding="ascii")
+        rows._files, rows._count = [file], sum(1 for _ in file)
+        return rows
 
     def __len__(self) -> int:
         return self._count

@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
 from .columns import FIELDS
+from .kept import kept
 from .labels import contradictions, repeated, repetitions
 from .loading import Filter, Loader, Mapper
 from .own_files import Parts, check_own, read_parts
@@ -51,6 +52,7 @@ class DataSets:
     evaluation: prompts of the reported evaluation, with one demonstration or preferred response where there is one.
     tuning: prompts to choose hyper-parameters on; may be empty.
     audit: judged responses to further prompts, of which no method learns: the auditor's (``runs.auditing``).
+    texts: what the base was made to know, in texts that no set has: how likely they are tells what training took.
     gold: (prompts, responses, finished) → scores, where the true reward is known; or a reward source that has it.
     choices: questions with k ≥ 2 options as responses, the right ones scored 1, others 0; the names in
     ``meta["groups"]`` are the figures it counts in.
@@ -70,6 +72,7 @@ class DataSets:
     measure: Measure | None = None
     on_bad_row: str = "error"
     audit: Records | None = None
+    texts: Sequence[str] | None = None
 
 
 def view_sets(view: str) -> tuple[str, str]:
@@ -205,8 +208,14 @@ class FileData:
     def load(self, seed: int) -> DataSets:
         """The named sets. `seed` changes nothing: runs with different seeds share their held-out prompts.
 
-        Of rated single responses those with the highest rating of all are demonstrations, which the report says.
+        Of rated single responses those with the highest rating of all are demonstrations, which the report says. What
+        was read of large files is kept (``kept``).
         """
+        sets, report = kept(self, self._sets)
+        return DataSets(**sets, report=report, gold=self.gold, on_bad_row=self.on_bad_row)
+
+    def _sets(self) -> tuple[dict[str, Records | None], LoadReport]:
+        """The named sets, read and divided."""
         parts = self._read()
         report = parts.report
         _log_report(report)
@@ -230,9 +239,9 @@ class FileData:
             log.info("%s made from: %s", name, source)
         if self.heldout and not len(evaluated):
             log.warning("nothing is held out: the data has a single prompt")
-        return DataSets(preferences, demos, prompts(asked), evaluation=evaluation_records(evaluated, rating),
-                        heldout=rated(heldout), tuning=evaluation_records(tuned, rating), report=report, gold=self.gold,
-                        on_bad_row=self.on_bad_row, audit=audit)
+        return {"preferences": preferences, "demonstrations": demos, "prompts": prompts(asked),
+                "evaluation": evaluation_records(evaluated, rating), "heldout": rated(heldout),
+                "tuning": evaluation_records(tuned, rating), "audit": audit}, report
 
     def _read(self) -> Parts:
         parts = read_parts(self)
@@ -309,7 +318,8 @@ def _as_chat(record: Record) -> Record:
 
 
 def _log_report(report: LoadReport):
-    log.info("read %d rows, kept %d records: %s", report.read, report.kept, report.kinds)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.kinds.items() if count)
+    log.info("read %s rows, kept %s records: %s", f"{report.read:,}", f"{report.kept:,}", kinds)
     for reason, count in report.dropped.items():
         log.warning("dropped %d rows: %s (%s)", count, reason, report.places(reason))
     for message in report.messages().values():

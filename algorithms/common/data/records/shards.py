@@ -20,6 +20,7 @@ _SPLITS = {"train": "train training", "validation": "validation valid val dev",
            "test": "test tests testing eval evaluation"}
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.split()}
 _NAMED_SPLIT = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(_SPLIT_OF)})(?![A-Za-z])", re.IGNORECASE)
+ABOUT = ("dataset_info.json", "dataset_infos.json")     # what the hub's tools write beside the data
 SHOWN = 5                                       # files that a message names
 
 
@@ -158,6 +159,8 @@ def _format(file: str, formats: Mapping[str, str] | None) -> str | None:
     if formats is None or os.path.isdir(file):
         return "saved" if os.path.isdir(file) else ""
     name = file.lower()
+    if os.path.basename(name) in ABOUT:
+        return None
     return next((formats[ending].partition(".")[0] for ending in formats if name.endswith("." + ending)), None)
 
 
@@ -174,6 +177,13 @@ def _check_one_format(folder: str, files: list[str], formats: Mapping[str, str] 
     first = {_format(file, formats): file for file in reversed(files)}
     if len(first) > 1:
         some = " and ".join(os.path.relpath(file, folder) for file in first.values())
-        mine = max(first, key=[_format(file, formats) for file in files].count)
+        endings = [_ending(file, formats) for file in files]
+        mine = max(endings, key=endings.count)
         raise data_error(folder, 1, "file", f"files of several formats, such as {some}", "one format in a folder",
-                         f"set data.path to those to read, as in '{folder}/**/*.{mine}*'")
+                         f"set data.path to those to read, as in '{folder}/**/*.{mine}'")
+
+
+def _ending(file: str, formats: Mapping[str, str]) -> str:
+    """What the name ends with, packing included, as it is written there."""
+    ending = next((one for one in formats if file.lower().endswith("." + one)), "")
+    return file[len(file) - len(ending):]

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .duplicates import BANDS, BATCH, THRESHOLD, band_keys, first_places, jaccard, mixed_bits, prompts, shingles
+from .duplicates import BANDS, THRESHOLD, first_places, jaccard, keys_of, mixed_bits, shingles
 from .storage import Records
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class SimilarRoots:
             if self.roots[a] == self.roots[b]:
                 groups.join(a, b)
         read = lru_cache(4096)(lambda row: shingles(distinct[row].prompt))
-        sizes, joined = _sizes_and_keys(distinct)
+        joined, sizes = keys_of(distinct, np.arange(len(distinct)))
         for a, b in _candidates(joined, sizes, threshold):
             if groups.of(a) != groups.of(b) and jaccard(read(a), read(b)) >= threshold:
                 groups.join(a, b)
@@ -72,17 +72,6 @@ class _Groups:
 
     def join(self, a: int, b: int):
         self.parents[max(self.of(a), self.of(b))] = min(self.of(a), self.of(b))
-
-
-def _sizes_and_keys(distinct: Records) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) sizes of the prompts' sets of word pairs, and their (n, BANDS) keys."""
-    sizes, keys = [np.empty(0, np.int64)], [np.empty((0, BANDS), np.uint32)]
-    for start in range(0, len(distinct), BATCH):
-        batch = distinct.select(np.arange(start, min(start + BATCH, len(distinct))))
-        some, counts = band_keys([shingles(prompt) for prompt in prompts(batch)])
-        keys.append(some)
-        sizes.append(counts)
-    return np.concatenate(sizes), np.concatenate(keys)
 
 
 def _candidates(keys: np.ndarray, sizes: np.ndarray, threshold: float) -> Iterator[tuple[int, int]]:

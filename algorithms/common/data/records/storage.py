@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ...support.cache import user_cache
 from ...support.errors import UserError, full_disk
-from .record import Messages, Record, further, prompt_hash, root_hash
+from .record import Messages, Record, content_key, further, hashes
 
 # further: a turn's other keys, as JSON
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("further", pa.string())])
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema([
     ("k", pa.int32()), ("key", pa.string()), ("prompt_hash", pa.uint64()), ("root_hash", pa.uint64()),
 ])
 PLACE = ("source", "line", "lines", "response_lines")     # what meta tells of where a record was read
-_BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
+BATCH_ROWS, _BATCH_CHARACTERS = 2048, 4 << 20
 _cache: Path | None = None
 
 
@@ -65,7 +65,12 @@ class Records(Sequence):
     @classmethod
     def from_list(cls, records: Iterable[Record]) -> "Records":
         """Write records, one after the other, to the cache folder."""
-        path, rows = _write(records, cache_folder())
+        return cls.from_batches(_batches(map(_row, records)))
+
+    @classmethod
+    def from_batches(cls, batches: Iterable[pa.RecordBatch]) -> "Records":
+        """Write records that are stored ones in part, with all their columns."""
+        path, rows = _write(batches, cache_folder())
         return cls(os.fspath(path), rows)
 
     def __len__(self) -> int:
@@ -78,13 +83,23 @@ class Records(Sequence):
         if not self._ascending:
             yield from map(self.__getitem__, range(len(self)))
             return
-        for batch in self._selected(_stored(self.path)):
+        for batch in self.batches():
             yield from map(_record, batch.to_pylist())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All columns as they are stored, some thousand records at once."""
+        if self._ascending:
+            yield from self._selected(_stored(self.path))
+            return
+        table = self.dataset.with_format("arrow")
+        for start in range(0, len(self), BATCH_ROWS):
+            part = table[start:start + BATCH_ROWS].combine_chunks()
+            yield pa.RecordBatch.from_arrays([column.combine_chunks() for column in part.columns], schema=_SCHEMA)
 
     def column(self, name: str) -> Iterator:
         """One column's values, as records have them."""
         for values in self._chunks(name):
-            yield from map(_messages, values.to_pylist()) if name == "messages" else values.to_pylist()
+            yield from map(messages, values.to_pylist()) if name == "messages" else values.to_pylist()
 
     def array(self, name: str) -> np.ndarray:
         """(n,) a stored column of numbers."""
@@ -93,6 +108,18 @@ class Records(Sequence):
             array[start:start + len(values)] = values.to_numpy()
             start += len(values)
         return array
+
+    def score_ranges(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Part after part of the records: (p,) their numbers of responses, (p,) their lowest and (p,) highest scores;
+        nan where a record has none."""
+        for of, values in zip(self._chunks("k"), self._chunks("scores")):
+            lowest, highest = np.full((2, len(values)), np.nan)
+            counts = np.diff(values.offsets.to_numpy())
+            judged = np.flatnonzero(counts * values.is_valid().to_numpy(zero_copy_only=False))
+            if len(judged):
+                flat, firsts = values.flatten().to_numpy(), np.cumsum(counts[judged]) - counts[judged]
+                lowest[judged], highest[judged] = np.minimum.reduceat(flat, firsts), np.maximum.reduceat(flat, firsts)
+            yield of.to_numpy(), lowest, highest
 
     def conversations(self) -> np.ndarray:
         """(n,) bool: records whose prompt is messages."""
@@ -129,8 +156,8 @@ class Records(Sequence):
                 yield batch.column(0)
         else:
             table = self.dataset.with_format("arrow").select_columns(name)
-            for start in range(0, len(self), _BATCH_ROWS):
-                yield table[start:start + _BATCH_ROWS].column(0).combine_chunks()
+            for start in range(0, len(self), BATCH_ROWS):
+                yield table[start:start + BATCH_ROWS].column(0).combine_chunks()
 
     @property
     def _ascending(self) -> bool:
@@ -183,12 +210,13 @@ class Records(Sequence):
 
 
 def _record(row: dict) -> Record:
-    prompt = row["text"] if row["text"] is not None else _messages(row["messages"])
+    prompt = row["text"] if row["text"] is not None else messages(row["messages"])
     extras = None if row["extras"] is None else json.loads(row["extras"])
     return Record(prompt, row["responses"], row["scores"], json.loads(row["meta"]), extras)
 
 
-def _messages(stored: list[dict] | None) -> Messages | None:
+def messages(stored: list[dict] | None) -> Messages | None:
+    """A prompt's turns as records have them."""
     return stored and [turn if (more := turn.pop("further")) is None else {**turn, **json.loads(more)}
                        for turn in stored]
 
@@ -219,7 +247,7 @@ def _stored(path: str) -> Iterator[pa.RecordBatch]:
                         "fix: remove it, and it is made again") from None
 
 
-def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
+def _write(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[Path, int]:
     """Stream records to an Arrow file named by their content (meta included), whole or not at all; its rows too."""
     digest, count = hashlib.blake2b(digest_size=16), 0
     temporary = folder / f"{uuid.uuid4().hex}.tmp"
@@ -231,9 +259,11 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
                         "files; fix: make it writable, or set stages.folder=PATH to another") from None
     try:
         with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
-            for rows in _batches(_row(record, digest) for record in records):
-                stream.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
-                count += len(rows)
+            for batch in batches:
+                for key, meta in zip(batch.column("key").to_pylist(), batch.column("meta").to_pylist()):
+                    digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
+                stream.write_batch(batch)
+                count += len(batch)
         path = folder / f"{digest.hexdigest()}.arrow"
         os.replace(temporary, path)
         return path, count
@@ -244,27 +274,30 @@ def _write(records: Iterable[Record], folder: Path) -> tuple[Path, int]:
         raise
 
 
-def _row(record: Record, digest) -> dict:
-    plain = isinstance(record.prompt, str)
-    meta, key = json.dumps(record.meta), record.key
-    digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
-    return {"text": record.prompt if plain else None,
-            "messages": None if plain else list(map(_stored_turn, record.prompt)),
-            "responses": record.responses, "scores": record.scores, "meta": meta,
-            "extras": None if record.extras is None else json.dumps(record.extras),
-            "k": len(record.responses), "key": key, "prompt_hash": prompt_hash(record.prompt),
-            "root_hash": root_hash(record.prompt)}
+def _row(record: Record) -> tuple:
+    """A record's values in the order of _SCHEMA."""
+    prompt, plain = record.prompt, isinstance(record.prompt, str)
+    content, of_prompt, of_root = hashes(prompt)
+    return (prompt if plain else None, None if plain else list(map(_stored_turn, prompt)),
+            record.responses, record.scores, json.dumps(record.meta),
+            None if record.extras is None else json.dumps(record.extras), len(record.responses),
+            content_key(content, record.responses, record.scores, record.extras), of_prompt, of_root)
 
 
-def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+def _batches(rows: Iterable[tuple]) -> Iterator[pa.RecordBatch]:
     """Batches bounded in rows and, so that large texts do not pile up, in characters."""
     batch, size = [], 0
     for row in rows:
         batch.append(row)
-        size += len(row["text"] or "") + sum(len(turn["content"]) for turn in row["messages"] or [])
-        size += sum(map(len, row["responses"]))
-        if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARACTERS:
-            yield batch
+        size += len(row[0]) if row[1] is None else sum(len(turn["content"]) for turn in row[1])
+        size += sum(map(len, row[2]))
+        if len(batch) >= BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            yield _batch(batch)
             batch, size = [], 0
     if batch:
-        yield batch
+        yield _batch(batch)
+
+
+def _batch(rows: list[tuple]) -> pa.RecordBatch:
+    columns = (pa.array(values, field.type) for values, field in zip(zip(*rows), _SCHEMA))
+    return pa.RecordBatch.from_arrays(list(columns), schema=_SCHEMA)

@@ -50,7 +50,7 @@ class Skipped(NamedTuple):
 def kind(value: Any) -> str:
     """The name of a value's type, in JSON's terms."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list",
-             dict: "an object"}
+             dict: "an object", bytes: "bytes"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
@@ -250,7 +250,9 @@ def label_of(value: Any, field: str) -> float:
         value = _LABELS.get(value.strip().lower(), value)
     if isinstance(value, (bool, int, float, Decimal)) and value in (0, 1):
         return float(value)
-    raise BadRow("null" if value is None else "wrong type", field, show(value), "true, false, 1 or 0")
+    raise BadRow("null" if value is None else "wrong type", field, show(value), "true, false, 1 or 0",
+                 "correct the row, or where it is another number read it as one: score in place of label in "
+                 "data.columns" if isinstance(value, (int, float, Decimal)) else "correct the row")
 
 
 def learned_part(messages: Messages) -> Messages:

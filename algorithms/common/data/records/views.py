@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ...support.errors import ConfigError
+from .derived import taking_one
 from .record import prompt_hash
 from .storage import Records
 
 
 def highest_rating(records: Records) -> float | None:
     """The highest score that a single response (k = 1) has; None where none is above 0."""
-    judged = zip(records.column("k"), records.column("scores"))
-    highest = max((scores[0] for k, scores in judged if k == 1 and scores is not None), default=0.0)
-    return highest if highest > 0 else None
+    highest = max((scores[k == 1].max(initial=0.0, where=scores[k == 1] > 0)
+                   for k, _, scores in records.score_ranges()), default=0.0)
+    return float(highest) if highest > 0 else None
 
 
 def demonstrations(records: Records, rating: float | None = None) -> Records:
@@ -25,7 +26,7 @@ def demonstrations(records: Records, rating: float | None = None) -> Records:
 
 def _demonstrating(records: Records, rating: float | None) -> np.ndarray:
     rating = highest_rating(records) if rating is None else rating
-    return _mask(records, lambda k, scores: k == 1 and (scores is None or scores[0] == rating))
+    return _mask(records, lambda k, _, scores: (k == 1) & (np.isnan(scores) | (scores == rating)))
 
 
 def preferred(records: Records) -> Records:
@@ -37,8 +38,7 @@ def preferred(records: Records) -> Records:
     """
     records = ranked(records)
     keep, places = _best(records)
-    chosen = zip(records.where(keep), places[keep])
-    return Records.from_list(record.taking([place], judged=False) for record, place in chosen)
+    return taking_one(records.where(keep), places[keep])
 
 
 def _best(ranked: Records) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,14 @@ def _judged(records: Records) -> Iterator[tuple]:
 
 def pairs(records: Records) -> Records:
     """All strict pairs of every record, each a record with k = 2, the better response first, scores kept."""
-    return Records.from_list(record.taking(pair) for record in ranked(records) for pair in record.strict_pairs)
+    records = ranked(records)
+    if all(map(_is_pair, records.column("responses"), records.column("scores"))):
+        return records
+    return Records.from_list(record.taking(pair) for record in records for pair in record.strict_pairs)
+
+
+def _is_pair(responses: list[str], scores: list[float]) -> bool:
+    return len(responses) == 2 and scores[0] > scores[1] and responses[0] != responses[1]
 
 
 def ranked(records: Records) -> Records:
@@ -92,12 +99,12 @@ def ranked(records: Records) -> Records:
 
 
 def _ordering(records: Records) -> np.ndarray:
-    return _mask(records, lambda k, scores: scores is not None and k > 1 and min(scores) < max(scores))
+    return _mask(records, lambda k, lowest, highest: lowest < highest)
 
 
 def rated(records: Records) -> Records:
     """Records whose responses have scores, single ones and ties too."""
-    return records.where(_mask(records, lambda k, scores: scores is not None and k > 0))
+    return records.where(_mask(records, lambda k, lowest, highest: ~np.isnan(lowest)))
 
 
 def prompts(records: Records) -> Records:
@@ -108,7 +115,7 @@ def prompts(records: Records) -> Records:
     first = np.zeros(len(hashes), bool)
     first[order[first_of_each(hashes)]] = True
     del hashes, order       # memory: no more than these two at once
-    return Records.from_list(record.taking([], judged=False) for record in records.where(first))
+    return taking_one(records.where(first), np.full(np.count_nonzero(first), -1, np.int8))
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
@@ -141,8 +148,7 @@ def split(records: Records, share: float, key: str = "heldout", alike: Alike | N
         return records, records.select([])
     if share == 1:
         return records.select([]), records
-    hashes = records.array("root_hash")
-    hashes = hashes if alike is None else alike(hashes)
+    hashes = roots(records, alike)
     distinct = _distinct(hashes)
     count = min(max(round(share * len(distinct)), 1), len(distinct) - 1) if len(distinct) > 1 else 0
     held = hashes < distinct[count] if count else np.zeros(len(hashes), bool)
@@ -159,9 +165,9 @@ def set_aside(records: Records, share: float, alike: Alike | None = None,
     """
     if share == 0:
         return records, records.select([])
-    hashes = _roots(records, alike)
+    hashes = roots(records, alike)
     among = records if among is None else among
-    compared = _distinct((hashes if among is records else _roots(among, alike))[_ordering(among)])
+    compared = _distinct((hashes if among is records else roots(among, alike))[_ordering(among)])
     count = min(round(share * len(compared)), len(compared) - 1)
     aside = np.zeros(len(records), bool)
     if count > 0:
@@ -172,15 +178,15 @@ def set_aside(records: Records, share: float, alike: Alike | None = None,
     return records.where(~aside), records.where(aside)
 
 
-def _roots(records: Records, alike: Alike | None) -> np.ndarray:
+def roots(records: Records, alike: Alike | None) -> np.ndarray:
+    """(n,) uint64: where the records' conversations begin, equal for those that are kept on one side."""
     hashes = records.array("root_hash")
     return hashes if alike is None else alike(hashes)
 
 
-def _mask(records: Records, test: Callable[[int, list[float] | None], bool]) -> np.ndarray:
-    """(n,) bool: `test(k, scores)` of every record."""
-    values = zip(records.column("k"), records.column("scores"))
-    return np.fromiter((test(k, scores) for k, scores in values), bool, len(records))
+def _mask(records: Records, test: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """(n,) bool: `test(k, lowest score, highest score)` of every record."""
+    return np.concatenate([np.empty(0, bool), *(test(*part) for part in records.score_ranges())])
 
 
 def evaluation_records(heldout: Records, rating: float | None = None) -> Records:
@@ -193,6 +199,4 @@ def evaluation_records(heldout: Records, rating: float | None = None) -> Records
     rank[_demonstrating(heldout, rating)] = 0
     order = np.argsort(rank, kind="stable")
     first = np.sort(order[np.unique(heldout.prompt_hashes[order], return_index=True)[1]])
-    chosen = zip(heldout.select(first), rank[first], places[first])
-    return Records.from_list(record.taking([place] if found < 2 else [], judged=False)
-                             for record, found, place in chosen)
+    return taking_one(heldout.select(first), np.where(rank[first] < 2, places[first], -1))

@@ -21,7 +21,7 @@ class Watched(Protocol):
 @contextmanager
 def watched(sources: Sequence[Watched]) -> Iterator[None]:
     """Show the reading of the sources, one after the other, as one phase; nothing of what is on no disk."""
-    sizes = [_size(source.path) / MEGABYTE for source in sources]
+    sizes = [size_of(source.path) / MEGABYTE for source in sources]
     with progress("reading", sum(sizes), "MB", digits=1) as advance:
         for index, (source, size) in enumerate(zip(sources, sizes)):
             source.watch = partial(_move, advance, sum(sizes[:index]), size)
@@ -33,7 +33,8 @@ def _move(advance: Phase, before: float, size: float, share: float):
     advance(max(before + size * share - advance.done, 0.0))
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+    """Bytes on disk of a file or of all in a folder."""
     if os.path.isdir(path):
         return sum(os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names)
     return os.path.getsize(path) if os.path.isfile(path) else 0

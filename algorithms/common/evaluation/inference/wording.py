@@ -4,7 +4,7 @@ What is called better are Holm's rejections; one seed speaks of trained models, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor, isinf, log10
 
 from .claims import Answer, Finding
@@ -29,6 +29,7 @@ class Costs:
 
     unit: str                       # in the plural: "seconds", "tokens"
     values: Mapping[str, float]     # by method
+    money: Mapping[str, float] = field(default_factory=dict)    # what they come to, where a price is known
 
 
 def paragraph(comparison: Comparison, figure: str, budget: str | None = None, costs: Costs | None = None,
@@ -219,14 +220,18 @@ def _spent(methods: Sequence[str], budget: str | None, costs: Costs | None) -> I
         return
     least, most = min(known, key=known.get), max(known, key=known.get)
     low, high = number(known[least]), number(known[most])
+    cheap, dear = (number(costs.money[method]) if method in costs.money else "" for method in (least, most))
+    of_least, of_most = (f" ({told} in money)" if told else "" for told in (cheap, dear))
     if len(known) == 1:
-        yield f"{least} cost {low} {costs.unit}."
+        yield f"{least} cost {low} {costs.unit}{of_least}."
     elif low == high:
-        yield f"Each cost {low} {costs.unit}."
+        yield f"Each cost {low} {costs.unit}{of_least}."
     elif known[most] <= _ALIKE * known[least]:
-        yield f"{'Both' if len(known) == 2 else 'All'} cost about the same: {low} to {high} {costs.unit}."
+        both = f" ({cheap} to {dear} in money)" if cheap and dear else ""
+        yield f"{'Both' if len(known) == 2 else 'All'} cost about the same: {low} to {high} {costs.unit}{both}."
     else:
-        yield f"The cheapest was {least} with {low} {costs.unit}, the most expensive {most} with {high}."
+        yield (f"The cheapest was {least} with {low} {costs.unit}{of_least}, the most expensive {most} with "
+               f"{high}{of_most}.")
 
 
 def _ended(runs: Mapping[str, Runs]) -> Iterable[str]:

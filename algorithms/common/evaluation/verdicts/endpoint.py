@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from ...support.checks import at_least, one_of, require, within
 from ...support.digests import content_hash
 from ...support.errors import ConfigError, UserError
-from ...support.phases import parts_of
+from ...support.phases import in_parts, parts_of
 from . import wording
 from .judge import Court, Judge
 from .pairings import Pair
@@ -39,6 +39,8 @@ LONGEST = 60.0                              # seconds, of one wait
 PASSING = {408, 409, 425, 429}              # statuses that another try may not meet; so are those from 500 on
 OF_THE_QUESTION = {400, 413, 422}           # such as one that is too long: the next question may be answered
 SPENT = {"insufficient_quota", "billing_hard_limit_reached"}    # codes of a 429 that no wait helps
+BETWEEN, REFUSED = "\n---\n", "refused: "   # in a verdict's raw: two replies; what a server said instead of one
+PROBE = "Write the letter A, and nothing else."    # tells a server that refuses a question from one that refuses all
 
 
 class Unanswered(Exception):
@@ -87,7 +89,8 @@ class EndpointJudge(Judge):
     orders: ClassVar[tuple[str, ...]] = ("left_first", "right_first")
 
     def __post_init__(self):
-        require(self, "judge", prompt=one_of(wording.QUESTIONS), max_tokens=at_least(1),
+        require(self, "judge", prompt=one_of(wording.QUESTIONS),
+                max_tokens=at_least(2),     # one letter and its end: what was cut there may be half a sentence
                 temperature=at_least(0).or_null(), parallel=at_least(1), tries=at_least(1), wait=at_least(0),
                 timeout=within("(0, inf]", "seconds, above 0"),
                 price_input=at_least(0).or_null(), price_output=at_least(0).or_null())
@@ -119,6 +122,7 @@ class EndpointJudge(Judge):
         """UserError, after what was judged, where the server cannot be asked, or answers none of many."""
         import openai
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)    # else it tells of every call
         key = os.environ.get(VARIABLE) or "none"
         client = openai.OpenAI(api_key=key, base_url=self.url or "https://api.openai.com/v1", max_retries=0,
                                timeout=self.timeout)
@@ -126,26 +130,28 @@ class EndpointJudge(Judge):
         asker = _Asker(self, client, court.store, spent, stopped, key)
         pool = ThreadPoolExecutor(self.parallel)
         try:
-            for part in parts_of(pairs, 4 * self.parallel):
+            for part in in_parts("judging", parts_of(pairs, 4 * self.parallel), "pairs"):
                 asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
-                found, refused = [], None
+                found, ended = [], None
                 for futures in asked:
                     try:
-                        found += [future.result() for future in futures]
+                        found.append([future.result() for future in futures])
                     except Unanswered as error:
                         lost, last = lost + 1, error
                     except UserError as error:
-                        refused = error
+                        ended = error
                         stopped.set()
-                answers = spent.calls + spent.kept > 0
-                if answers:     # else what it refuses are not these questions: a fix of the settings is to ask them
-                    yield found
-                if refused is not None:
-                    raise refused
-                if found and not answers:
-                    raise UserError(f"judge: found each of {len(found)} questions {found[0].raw}; expected answers; "
-                                    "fix: see to judge.max_tokens, judge.temperature and judge.model, and run the same "
-                                    "command again")
+                refused = [one for both in found for one in both if _refused(one)]
+                if refused and (ended or not asker.takes(PROBE)):
+                    # it may be the settings that it refuses, or its model another one: a fix is to ask these again
+                    found = [both for both in found if not any(map(_refused, both))]
+                    ended = ended or UserError(
+                        f"judge: found {len(refused)} questions {refused[0].raw}, and no answer to a short one; "
+                        "expected answers; what was judged is kept; fix: see to judge.max_tokens, judge.temperature "
+                        "and judge.model, and run the same command again")
+                yield [one for both in found for one in both]
+                if ended is not None:
+                    raise ended
                 if not found:
                     raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
                                     "server that answers; what was judged is kept; fix: see to the server, or raise "
@@ -196,36 +202,48 @@ class _Asker:
         outcome = {"A": sides[0], "B": sides[1], "TIE": "tie", None: "none"}[word]
         return self.judge.verdict(pair, outcome, order, said)
 
+    def takes(self, question: str) -> bool:
+        """Whether the server answers a question."""
+        try:
+            self.call([{"role": "user", "content": question}])
+        except (Refused, Unanswered):
+            return False
+        return True
+
     def answer(self, turns: list[dict]) -> tuple[str, str | None]:
         """All that was said, and the word of the verdict in it; None where there is none."""
         said: list[str] = []
         try:
-            said.append(self.reply(turns))
-            if (word := wording.verdict_of(said[0])) is None:
-                said.append(self.reply([*turns, {"role": "assistant", "content": said[0]},
-                                        {"role": "user", "content": wording.AGAIN}]))
-                word = wording.verdict_of(said[1])
+            text, cut = self.reply(turns)
+            said.append(text)
+            if (word := wording.verdict_of(text, cut)) is None:
+                again, cut = self.reply([*turns, {"role": "assistant", "content": text},
+                                         {"role": "user", "content": wording.AGAIN}])
+                said.append(again)
+                word = wording.verdict_of(again, cut)
         except Refused as error:
             self.spent.add(refused=1)
-            said, word = [*said, f"refused: {error}"], None
-        return "\n---\n".join(said), word
+            said, word = [*said, f"{REFUSED}{error}"], None
+        return BETWEEN.join(said), word
 
-    def reply(self, turns: list[dict]) -> str:
-        """Kept by all that it depends on."""
+    def reply(self, turns: list[dict]) -> tuple[str, bool]:
+        """The text of an answer, and whether it was cut at ``max_tokens``; kept by all that it depends on."""
         described, asked = {**self.judge.decides, "turns": turns}, []
 
         def build(target: Path, work: Path) -> None:
             asked.append(True)
-            (target / "reply.json").write_text(json.dumps({"text": self.call(turns)}), encoding="utf-8")
+            text, cut = self.call(turns)
+            (target / "reply.json").write_text(json.dumps({"text": text, "cut": cut}), encoding="utf-8")
 
         folder = self.store.get("reply", described, build)
         if not asked:
             self.spent.add(kept=1)
-        return json.loads((folder / "reply.json").read_text(encoding="utf-8"))["text"]
+        told = json.loads((folder / "reply.json").read_text(encoding="utf-8"))
+        return told["text"], told.get("cut", False)
 
-    def call(self, turns: list[dict]) -> str:
-        """The text of an answer. Unanswered after all tries; Refused for this question, UserError for all of them,
-        where no other try would change it."""
+    def call(self, turns: list[dict]) -> tuple[str, bool]:
+        """The text of an answer, and whether it was cut. Unanswered after all tries; Refused for this question,
+        UserError for all of them, where no other try would change it."""
         import openai
 
         judge, told, asked_for = self.judge, "", 0.0
@@ -238,7 +256,8 @@ class _Asker:
             asked_for = 0.0
             try:
                 answer = self.client.chat.completions.create(model=judge.model, messages=turns, **options)
-                text = answer.choices[0].message.content or ""
+                choice = answer.choices[0]
+                text, cut = choice.message.content or "", choice.finish_reason == "length"
             except openai.APIStatusError as error:
                 told = f"HTTP {error.status_code}: {self._hidden(error.response.text)}"
                 if error.status_code in OF_THE_QUESTION:
@@ -257,7 +276,7 @@ class _Asker:
                 usage = answer.usage
                 self.spent.add(calls=1, input=getattr(usage, "prompt_tokens", 0) or 0,
                                output=getattr(usage, "completion_tokens", 0) or 0)
-                return text
+                return text, cut
             self.spent.add(failed=1)
         raise Unanswered(told)
 
@@ -265,6 +284,10 @@ class _Asker:
         """A server's words, short and without the key, which some repeat."""
         text = " ".join((text if self.key == "none" else text.replace(self.key, "***")).split())
         return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+def _refused(one: Verdict) -> bool:
+    return one.outcome == "none" and one.raw.rpartition(BETWEEN)[2].startswith(REFUSED)
 
 
 def _seconds(header: str | None) -> float:

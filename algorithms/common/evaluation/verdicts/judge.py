@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from .belief import Belief
 from .pairings import Pair
 from .records import Verdict, now
 
@@ -24,8 +25,12 @@ class Court(Protocol):
         """Of all that decides how the source scores a run's answers, what it is trained on too; None for no run here.
         """
 
-    def scores(self, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-        """Of the left and the right answer of each pair, by a source that is trained first where it needs it."""
+    def belief(self, source: RewardSource, run: str) -> Belief | None:
+        """How far a source that is trained can be believed of a run's answers; None for one that learns nothing."""
+
+    def scores(self, source: RewardSource, pairs: Sequence[Pair]) -> list[tuple[float, float] | None]:
+        """Of the left and the right answer of each pair, by a source that is trained first where it needs it; None
+        where it cannot judge. ConfigError where it cannot judge any."""
 
 
 class Judge:
@@ -43,6 +48,10 @@ class Judge:
 
     def check_kept(self, kept: Iterable[Verdict], court: Court) -> None:
         """ConfigError where verdicts that a folder keeps under its name are not its own. Default: its name tells."""
+
+    def answered(self, kept: Verdict) -> bool:
+        """Whether a verdict of its own settles its question, else it is asked again. Default: each does."""
+        return True
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         """Verdicts as they are found: all of a pair in one list. A pair without any is asked again the next time."""

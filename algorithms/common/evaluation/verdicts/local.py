@@ -24,7 +24,7 @@ from ...models.roles import BASE
 from ...support.checks import at_least, one_of, require
 from ...support.digests import content_hash
 from ...support.errors import ConfigError
-from ...support.phases import parts_of
+from ...support.phases import in_parts, parts_of
 from ...support.plain import plain
 from . import wording
 from .judge import Court, Judge
@@ -34,6 +34,7 @@ from .records import Verdict
 log = logging.getLogger(__name__)
 LETTERS = ["A", "B"]
 _LETTER = 8     # tokens of room for one and its end
+_TOO_LONG = re.compile(r"not asked: more than (\d+) tokens")
 
 
 def left_shares(letters: Tensor) -> Tensor:
@@ -66,14 +67,19 @@ class LocalJudge(Judge):
         """Told apart by what decides its verdicts: two models may lie in folders of one name."""
         template = self.model.chat_template and Path(self.model.chat_template).read_text(encoding="utf-8")
         decides = {"base": self._of_model(model_digest), "template": template,
-                   "arguments": plain(self.model.template_arguments), "precision": self.model.precision,
-                   "max_length": self.model.max_length}
+                   "arguments": plain(self.model.template_arguments), "precision": self.model.precision}
         return f"{Path(self.model.name).name}-{content_hash(decides)[:6]}@{self.prompt}"
+
+    def answered(self, kept: Verdict) -> bool:
+        """A question that was too long is asked once there is more room: it is never cut, so that nothing else of a
+        verdict depends on how much there is."""
+        told = _TOO_LONG.fullmatch(kept.raw or "")
+        return told is None or int(told[1]) >= self.model.max_length
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         models = self._models(court)
         long = 0
-        for part in parts_of(pairs, self.batch_size):
+        for part in in_parts("judging", parts_of(pairs, self.batch_size), "pairs"):
             examples = [models.tokenize(Record(self._asked(models, text), LETTERS))
                         for pair in part for text in self._questions(pair)]
             fits = [not example.truncated for example in examples]

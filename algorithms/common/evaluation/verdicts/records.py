@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -87,15 +87,22 @@ def read(path: str | Path) -> list[Verdict]:
                         "task=judge or task=vote writes; fix: move the file away, and judge again") from error
 
 
-def append(path: str | Path, verdicts: Iterable[Verdict]) -> None:
-    """Adds verdicts to a file, made if need be. Writers wait for each other; a reader, or a kill at any moment, finds
-    the old file or the new one. UserError where the disk is full."""
+def append(path: str | Path, verdicts: Iterable[Verdict], once: bool = False) -> None:
+    """Adds verdicts to a file, made if need be; once: not those that it has, whenever they were given. Writers wait
+    for each other; a reader, or a kill at any moment, finds the old file or the new one. UserError where the disk is
+    full."""
     path, added = Path(path), list(verdicts)
     if not added:
         return
     temporary = path.with_name(f".{path.name}.writing")
     with FileLock(path.with_name(f".{path.name}.lock")):
-        rows = [asdict(verdict) for verdict in [*read(path), *added]]
+        kept = read(path)
+        if once:
+            there = {replace(one, at="") for one in kept}
+            added = [one for one in added if replace(one, at="") not in there]
+            if not added:
+                return
+        rows = [asdict(verdict) for verdict in [*kept, *added]]
         try:
             with open(temporary, "wb") as file:
                 pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), file)

@@ -36,7 +36,7 @@ class ScorerJudge(Judge):
 
     def check_kept(self, kept: Iterable[Verdict], court: Court) -> None:
         """ConfigError where verdicts of this name are those of another source, or of this one before an edit."""
-        told = {(one.left, one.raw) for one in kept if one.judge == self.name and one.raw is not None}
+        told = {(one.left, one.raw.partition(";")[0]) for one in kept if one.judge == self.name and one.raw is not None}
         if any(raw != own for run, raw in told if (own := self._told(court, run)) is not None):
             raise ConfigError(f"judge.called: found verdicts of {self.name} by a scorer of other settings, data, "
                               "weights or code; expected a name of its own for this one; fix: "
@@ -46,9 +46,23 @@ class ScorerJudge(Judge):
         identity = court.identity(self.source, run)
         return identity and f"scorer {identity[:16]}"
 
+    def answered(self, kept: Verdict) -> bool:
+        """One that could not judge may be able to with more held-out comparisons."""
+        return kept.outcome != "none"
+
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
+        """Each verdict tells beside its scorer how far it can be believed, where it learned; none where it cannot
+        judge."""
         scores = court.scores(self.source, pairs)
-        outcomes = ["tie" if left == right else "left" if left > right else "right" for left, right in scores]
-        told = {run: self._told(court, run) for run in {pair.left for pair in pairs}}
-        yield [self.verdict(pair, outcome, "both", told[pair.left], left_score=left, right_score=right)
-               for pair, outcome, (left, right) in zip(pairs, outcomes, scores)]
+        told = {}
+        for run in dict.fromkeys(pair.left for pair in pairs):
+            parts = self._told(court, run), court.belief(self.source, run)
+            told[run] = "; ".join(str(part) for part in parts if part is not None) or None
+        yield [self._scored(pair, told[pair.left], both) for pair, both in zip(pairs, scores)]
+
+    def _scored(self, pair: Pair, told: str | None, scores: tuple[float, float] | None) -> Verdict:
+        if scores is None:
+            return self.verdict(pair, "none", "both", told)
+        left, right = scores
+        outcome = "tie" if left == right else "left" if left > right else "right"
+        return self.verdict(pair, outcome, "both", told, left_score=left, right_score=right)

@@ -41,13 +41,17 @@ def standing(verdicts: Iterable[Verdict], folder: str | Path) -> Standing:
         return None if frame is None else _by_prompt(frame[frame["picked"]] if "picked" in frame else frame)
 
     @cache
-    def references(run: str, side: str) -> _Answers | None:
+    def references(run: str) -> dict[str, _Answers] | None:
         frame = _frame(folder / run / REFERENCES)
-        return None if frame is None else _by_prompt(frame[frame["side"] == side])
+        return None if frame is None else {side: _by_prompt(rows) for side, rows in frame.groupby("side")}
 
     for one in verdicts:
         own = answers(one.left)
-        other = references(one.left, one.right) if one.right in (START, DATA) else answers(one.right)
+        if one.right in (START, DATA):
+            sides = references(one.left)
+            other = None if sides is None else sides.get(one.right, {})
+        else:
+            other = answers(one.right)
         place, first = (one.prompt_id, one.sample), (one.prompt_id, 0)
         if own is not None and own.get(place) != one.left_response or \
                 other is not None and other.get(place, other.get(first)) != one.right_response:

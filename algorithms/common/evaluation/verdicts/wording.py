@@ -37,6 +37,7 @@ _FORMS = [re.compile(form, re.DOTALL) for form in (
     rf"\W*{_REPLY}{_WORD}\s+(?i:wins|is(?:\s+(?:the|clearly|slightly|much))*\s+{_GOOD})\b.*",    # A is the correct …
     rf"\W*{_LEADS}(?:\s+is\b\s*:?|\s*[:=-])\W*{_REPLY}{_WORD}\W*",        # The answer is A.
 )]
+_ENDS = re.compile(r"\b(?:A|B|(?i:TIE))[ \t*_'\"`]*\Z")
 _LETTER = re.compile(r"\b[AB]\b")
 _NEGATED = re.compile(r"\b(?:not|neither|nor|cannot|or|worse|wrong)\b|n['’]t\b", re.IGNORECASE)
 
@@ -49,11 +50,14 @@ def question(version: str, prompt: str, first: str, second: str, tie: bool) -> s
     return "".join(texts.get(part, part) for part in parts) + (TIE if tie else "")
 
 
-def verdict_of(reply: str) -> str | None:
+def verdict_of(reply: str, cut: bool = False) -> str | None:
     """``A``, ``B`` or ``TIE``; None where the reply does not say one of them in so many words.
 
-    Thoughts before ``</think>`` are left out. An article, a negation, or both letters are no verdict.
+    Thoughts before ``</think>`` are left out. An article, a negation, or both letters are no verdict, nor is the last
+    word of a reply that was cut short: what follows "The better one is A" may be "or B".
     """
+    if cut and _ENDS.search(reply):
+        return None
     thoughts, end, said = reply.rpartition("</think>")
     said = (said if end or "<think>" not in reply else "").strip()
     if _NEGATED.search(said) or len(set(_LETTER.findall(said))) > 1:

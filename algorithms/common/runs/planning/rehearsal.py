@@ -112,7 +112,7 @@ class Rehearsal(Bench):
         few._views[algorithm.view] = train.select(rows.indices), heldout
         build(target, work, few)
         steps, whole = Steps.read(target), Took.now() - began
-        if steps is None:  # it trains by itself
+        if steps is None:  # it takes none
             return Part(name, "trained", whole, peak_memory_bytes(self.models.device), bytes_below(target))
         before = steps.begun - counted
         fit = json.loads((target / "fit.json").read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ class Rehearsal(Bench):
         checkpoints = (rows.steps - 1) // trainer.checkpoint_every + 1
         watched = 0 if trainer.evaluate_every is None else -(-rows.steps // trainer.evaluate_every)
         return (before * (1 - share) + before * (share * rows.records / len(rows.indices)) + steps.step * rows.steps
-                + steps.checkpoint * checkpoints + steps.watching * watched + after)
+                + steps.checkpoint * checkpoints + steps.watching * watched + steps.once + after)
 
     def _evaluated(self, build: Callable[..., None], name: str, target: Path, work: Path) -> Part:
         prompts = evaluated_prompts(self.data, self.eval)

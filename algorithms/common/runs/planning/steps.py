@@ -7,10 +7,12 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import mean
 
 from ...algorithm import Algorithm, Context
+from ...algorithm import Steps as Trainer
 from ...support.digests import bytes_below
 from ...support.memory import peak_memory_bytes, reset_peak_memory, room_bytes
 from ...training.loop import Run, evaluate_loss
@@ -53,7 +55,8 @@ class Steps:
     whole: Took  # of all that was done here
     memory: int  # at the configured micro-batch
     checkpoint_bytes: int
-    fits: int | None  # the largest micro-batch that does, where the configured one does not; 0: none
+    fits: int | None = None  # the largest micro-batch that does, where the configured one does not; 0: none
+    once: Took = Took()  # what another trainer takes to begin and to end
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
@@ -82,8 +85,11 @@ class _Batches(Run):
         return Took.now() - began
 
 
-def take(algorithm: Algorithm, context: Context, rows: Rows) -> None:
-    """Steps on these rows; ``context.target`` gets what they took."""
+def take(algorithm: Algorithm, context: Context, *, rows: Rows, trainer: Trainer | None = None) -> None:
+    """Steps on these rows; ``context.target`` gets what they took. trainer: takes them in place of the common loop."""
+    if trainer is not None:
+        _watch(context, rows, trainer)
+        return
     began, every = Took.now(), context.trainer.evaluate_every
     context.trainer = dataclasses.replace(context.trainer, evaluate_every=None)
     device, micro = context.models.device, context.trainer.micro_batch_size
@@ -116,6 +122,22 @@ def take(algorithm: Algorithm, context: Context, rows: Rows) -> None:
     peak = max(memory if fits is not None else 0, before, peak_memory_bytes(device))
     Steps(step, checkpoint, watching, began, Took.now() - began, peak, size, fits).write(context.target)
     write_report(context, run.lines, run.seconds, run.step, run.tokens, sum(p.numel() for p in run.parameters))
+
+
+def _watch(context: Context, rows: Rows, trainer: Trainer) -> None:
+    """What another trainer took for them. Its batches are whole ones, for it may count by their size."""
+    began, before = Took.now(), peak_memory_bytes(context.models.device)
+    ends: list[Took] = []
+    batches = [rows.typical[0], rows.heaviest, *rows.typical]  # as ``take`` does
+    size = context.recipe.batch_size
+    trainer([list(islice(cycle(batch), size)) for batch in batches], lambda tokens: ends.append(Took.now()))
+    whole = Took.now() - began
+    steps = [end - start for start, end in zip(ends[1:], ends[2:])]
+    step = Took(mean(one.seconds for one in steps), mean(one.cpu for one in steps))
+    first = min(ends[0] - began, step, key=lambda took: took.seconds)  # the rest of it is what came before the steps
+    peak = max(before, peak_memory_bytes(context.models.device))
+    once = whole - first - (ends[-1] - ends[0])
+    Steps(step, Took(), Took(), began, whole, peak, 0, once=once).write(context.target)
 
 
 def _fitting(run: _Batches, heaviest: list[int], micro: int, room: int) -> tuple[int | None, int]:

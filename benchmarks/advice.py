@@ -1,0 +1,241 @@
+"""Which row to take, what it costs and why that is not sure: three sentences for someone who knows none of the words.
+
+They say no more than the corrected comparison does: what nothing was shown to be better than may be taken, and where
+nothing was shown, cost is all that is left to choose by.
+"""
+
+from collections.abc import Sequence
+from math import isinf
+
+from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict
+from algorithms.common.evaluation.inference.wording import Costs, about, listed, number
+
+from .audited import accuracy, of_auditor, parted
+from .comparison_tables import Compared, Member, costs_of, words_of
+from .tables import Advice
+
+FEW_SEEDS = 5       # below it the number of seeds is a reason for doubt
+UNFINISHED = 0.9    # share of answers that ended by themselves below which a reader is warned
+# What the figure that rows are compared by leaves open, by the beginning of its name.
+MEASURES = {
+    "win_rate/sft": "",
+    "win_rate/base": "",
+    "win_rate": "the answers were compared by a judge, which is not always right",
+    "score/": "the answers were scored by a judge, which is not always right",
+    "refusal/unanswerable": "by this measure a model that declines everything would be best, so read beside it how "
+                            "much of what can be answered was declined",
+    "accuracy": "this measures how texts are ranked, not what is answered",
+    "perplexity/": "this measures how likely given texts are, not what is answered",
+}
+_NAMED = 4          # rows that a sentence names; more are counted
+_ALIKE = 1.15       # costs within this ratio are not ordered
+
+
+def advise(members: Sequence[Member], found: Compared) -> Advice:
+    """Of all rows, as `compared` found them."""
+    finished = [member for member in members if member.runs]
+    costs = costs_of(finished)
+    if finished and all(run.trial for member in finished for run in member.runs):
+        return Advice("No method can be recommended: this was a trial.", _range(costs),
+                      "Its runs took a few steps on a little data, so their figures say nothing of the methods.")
+    take, chosen = _take(finished, len(members), found, costs)
+    return Advice(take, _spent(chosen, finished, costs), _doubt(chosen, members, found))
+
+
+def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
+    """What may be taken, and its labels."""
+    comparison, labels = found.comparison, [member.label for member in finished]
+    if not labels:
+        return "No method can be recommended: no run has finished.", []
+    if found.unknown:
+        return "No method can be recommended: this data cannot tell whose answers are better.", []
+    if len(labels) == 1:
+        alone = f"there is {labels[0]} alone" if rows == 1 else f"{labels[0]} is the only one with a finished run"
+        return f"No method can be recommended: {alone}.", []
+    if not comparison.pairs:
+        return "No method can be recommended: nothing was compared.", []
+    claims = [pair for pair in comparison.pairs if pair.verdict.claims]
+    if not claims:
+        return _alike(comparison, found, costs)
+    return _among(comparison, claims, f"by {words_of(found.figure)[0]}")
+
+
+def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
+    """Where none is better than another."""
+    equal = all(pair.verdict is Verdict.EQUAL for pair in comparison.pairs)
+    none = f"Neither of {_named(comparison.methods)} was shown to be better than the other" \
+        if len(comparison.methods) == 2 else f"None of {_named(comparison.methods)} was shown to be better than another"
+    told = f"{none} by {words_of(found.figure)[0]}"
+    if equal and _whole(comparison):
+        told = f"{_named(comparison.methods)} are practically equal by {words_of(found.figure)[0]}"
+    values = {label: costs.values[label] for label in comparison.methods if label in costs.values} if costs else {}
+    if len(values) < len(comparison.methods):
+        return f"{told}.", []
+    cheapest = min(values, key=lambda label: values[label])
+    alike = [label for label in values if values[label] <= _ALIKE * values[cheapest]]
+    if len(alike) == len(values):
+        return f"{told}, and they cost about the same: take any.", alike[:_NAMED]
+    return f"{told}: nothing here is a reason to pay for more than {_named(alike, 'or')}, the cheapest.", alike[:_NAMED]
+
+
+def _among(comparison: Comparison, claims: Sequence[Pair], by: str) -> tuple[str, list[str]]:
+    """The rows that beat another and that none was shown to beat."""
+    beaten = {pair.loser for pair in claims}
+    wins = {method: {pair.loser for pair in claims if pair.winner == method} for method in comparison.methods}
+    leaders = [method for method in comparison.methods if wins[method] and method not in beaten]
+    several = len(leaders) > 1
+    losers = [method for method in comparison.methods if all(method in wins[leader] for leader in leaders)]
+    every = len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders)
+    who = "each" if several else "it"
+    if comparison.seeds == 1:   # nothing is said of methods
+        these, those = ("this" if len(names) == 1 else "these" for names in (leaders, losers))
+        others = "each of the other trained models" if every else \
+            f"{those} trained {_named(losers)}" if losers else "some others"
+        text = f"Take {these} trained {_named(leaders, 'or')}: {by} {who} is ahead of {others}"
+    else:
+        others = "each of the others" if every else _named(losers) if losers else "some others"
+        text = f"Take {_named(leaders, 'or')}: {by} {who} is better than {others}"
+    parts = [text, _between(comparison, leaders)] if several else [text]
+    rest = [method for method in comparison.methods if not wins[method] and method not in beaten]
+    if rest and _whole(comparison):
+        parts.append(f"{_named(rest)} could not be told from {'them' if several else 'it'}")
+    return f"{'; '.join(part for part in parts if part)}.", leaders
+
+
+def _between(comparison: Comparison, leaders: Sequence[str]) -> str:
+    """How those that may be taken compare with each other."""
+    verdicts = [pair.verdict for pair in comparison.pairs if pair.first in leaders and pair.second in leaders]
+    if not verdicts:
+        return "they were not compared with each other"
+    if all(one is Verdict.EQUAL for one in verdicts):
+        return "they are practically equal"
+    return "between them no difference was " + ("seen" if Verdict.SEEN_ALONE not in verdicts else "shown")
+
+
+def _whole(comparison: Comparison) -> bool:
+    """Whether every row was compared with every other."""
+    count = len(comparison.methods)
+    return len(comparison.pairs) == count * (count - 1) // 2
+
+
+def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None) -> str:
+    values = costs.values if costs else {}
+    if not chosen or any(label not in values for label in chosen):
+        return _range(costs)
+    cheapest = min(values, key=lambda label: values[label])
+    told = f"{_each(chosen[:_NAMED], values, costs.unit)}, the stages it stands on included"
+    told = told.replace("stages it stands", "stages they stand") if len(chosen) > 1 else told
+    if cheapest in chosen:
+        told += "; nothing was cheaper" if len(chosen) == 1 else f"; {cheapest} was the cheapest of all"
+    elif len(chosen) == 1 and values[cheapest] > 0:
+        ratio = values[chosen[0]] / values[cheapest]
+        times = "about as much as" if ratio <= _ALIKE else f"{about(ratio)} times"
+        told += f": {times} the cheapest, {cheapest} ({amount(values[cheapest], costs.unit)})"
+    else:
+        told += f"; the cheapest of all, {cheapest}, cost {amount(values[cheapest], costs.unit)}"
+    choosers = [member.label for member in finished
+                if member.label in chosen and member.row.costs.get("trainable_parameters") == 0]
+    if choosers:
+        told += (f". {_named(choosers)} {'choose' if len(choosers) > 1 else 'chooses'} among several answers, and "
+                 f"{'pay' if len(choosers) > 1 else 'pays'} for drawing them again with every use")
+    return f"{told}."
+
+
+def _range(costs: Costs | None) -> str:
+    """What the rows cost where none can be named."""
+    if not costs or not costs.values:
+        return "What the methods cost was not measured."
+    least, most = (choose(costs.values, key=lambda label: costs.values[label]) for choose in (min, max))
+    if least == most:
+        return f"{least} cost {amount(costs.values[least], costs.unit)}."
+    if costs.values[most] <= _ALIKE * costs.values[least]:
+        return f"All cost about the same, at most {amount(costs.values[most], costs.unit)}."
+    low, high = (amount(costs.values[label], costs.unit) for label in (least, most))
+    return f"{least} was the cheapest with {low}, {most} the most expensive with {high}."
+
+
+def _each(labels: Sequence[str], values: dict[str, float], unit: str) -> str:
+    return listed([f"{label} cost {amount(values[label], unit)}" for label in labels])
+
+
+def amount(value: float, unit: str) -> str:
+    """A cost as it is said: long times in minutes or hours."""
+    if unit == "seconds" and value >= 180:
+        return f"{number(value / 60)} minutes" if value < 7200 else f"{number(value / 3600)} hours"
+    return f"{number(value)} {unit}"
+
+
+def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) -> str:
+    """Why the answer is not sure, the gravest first, and in any case what it holds for."""
+    if found.unknown:
+        return found.reason
+    comparison = found.comparison
+    taken = [member for member in members if member.label in chosen]
+    if not any(member.runs for member in members):
+        return "Every run failed or was stopped; the notes say how."
+    if not comparison.pairs:
+        return found.obstacle or ("A method is judged beside another that answered the same prompts, such as the "
+                                  "start: algorithm=sft,…")
+    reasons = [*_of_seeds(comparison), *_of_size(comparison, chosen), *_of_judge(found, members), *_of_chosen(taken),
+               *_of_pairs(comparison), *_of_losses(members, comparison)]
+    holds = "In any case it holds for this model, this data and these settings only."
+    if not reasons:
+        return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
+                f'method is better than another, at most one of {1 / comparison.alpha:.0f} such sweeps would say '
+                f'"better". {holds}')
+    return f"Not sure: {'; '.join(reasons)}. {holds}"
+
+
+def _of_seeds(comparison: Comparison) -> list[str]:
+    if comparison.seeds == 1:
+        return ["each method was trained once, and another seed may order them otherwise"]
+    if comparison.seeds < FEW_SEEDS:
+        return [f"each method was trained {'twice' if comparison.seeds == 2 else f'{comparison.seeds} times'} only"]
+    return []
+
+
+def _of_size(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
+    small = [pair.loser for pair in comparison.pairs
+             if pair.verdict.claims and pair.winner in chosen and pair.within_margin]
+    return [f"it is better than {_named(small)} by less than {number(comparison.margin)}, which counts as practically "
+            "equal"] if small else []
+
+
+def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
+    if of_auditor(found.figure or ""):
+        believed = next((one for member in members if (one := accuracy(member.runs))), None)
+        agrees = f", and it agrees with {believed.mean:.0%} of held-out comparisons" if believed else ""
+        return [f"the answers were scored by a model that learned from comparisons{agrees}"]
+    return [told for start, told in MEASURES.items() if (found.figure or "").startswith(start)][:1]
+
+
+def _of_chosen(taken: Sequence[Member]) -> list[str]:
+    cut = [member.label for member in taken
+           if (one := member.row.estimates.get("eos_rate")) and one.mean < UNFINISHED]
+    over = [member.label for member in taken if any(parted(run) for run in member.runs)]
+    return ([f"many answers of {_named(cut)} were cut at the limit of their length"] if cut else []) + \
+        ([f"{_named(over)} learned to please the reward model more than to answer better"] if over else [])
+
+
+def _of_pairs(comparison: Comparison) -> list[str]:
+    open_ = [pair for pair in comparison.pairs if pair.verdict in (Verdict.UNDECIDED, Verdict.SEEN_ALONE)]
+    if not open_:
+        return []
+    most = max(pair.smallest_shown for pair in open_)
+    missed = "" if isinf(most) else f", and one of less than about {about(most)} may have been missed"
+    if len(comparison.pairs) == 1:
+        return [f"no difference was shown{missed}"]
+    return [f"in {len(open_)} of {len(comparison.pairs)} comparisons no difference was shown{missed}"]
+
+
+def _of_losses(members: Sequence[Member], comparison: Comparison) -> list[str]:
+    without = [member.label for member in members if not member.runs]
+    left = [member.label for member in members if member.runs and member.label not in comparison.methods]
+    fewer = [member.label for member in members if member.runs and member.lost]
+    return ([f"no run of {_named(without)} finished"] if without else []) + \
+        ([f"{_named(left)} could not be compared"] if left else []) + \
+        ([f"some runs of {_named(fewer)} did not finish"] if fewer else [])
+
+
+def _named(labels: Sequence[str], last: str = "and") -> str:
+    return listed(list(labels), last) if len(labels) <= _NAMED else f"{len(labels)} methods"

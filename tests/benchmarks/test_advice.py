@@ -1,0 +1,115 @@
+"""What a table comes to in three sentences: no more than the corrected comparison allows."""
+
+import numpy as np
+import pytest
+
+from benchmarks.advice import amount
+from report_runs import failed, figure, made, method, result
+
+PROMPTS = 48
+
+
+def rows(seeds=5, spent=None, **means):
+    """Runs of methods by the mean of their gold, with a little noise that differs by method, seed and prompt."""
+    found = []
+    for index, (name, mean) in enumerate(means.items()):
+        noise = np.random.default_rng(index).normal(0, 0.3, (seeds, PROMPTS))
+        cost = {"seconds": (spent or {}).get(name, 10.0 * (index + 1)), "stages": {}}
+        found += method(name, mean + noise, cost=cost)
+    return found
+
+
+def advice(folder, *runs):
+    return made(folder, *runs).advice
+
+
+def test_one_that_beats_all_is_taken_with_its_cost_and_what_it_holds_for(tmp_path):
+    found = advice(tmp_path, *rows(sft=0, dpo=3, ppo=6))
+    assert found.take == "Take ppo: by gold reward it is better than each of the others."
+    assert found.cost == ("ppo cost 30 seconds, the stages it stands on included: 3 times the cheapest, sft "
+                          "(10 seconds).")
+    assert found.doubt == ('As sure as 5 seeds and 48 prompts make it: where no method is better than another, at most '
+                           'one of 20 such sweeps would say "better". In any case it holds for this model, this data '
+                           'and these settings only.')
+
+
+def test_those_between_which_nothing_was_seen_are_taken_both(tmp_path):
+    """The issue's own example: better than the start, and not told from each other."""
+    found = advice(tmp_path, *rows(sft=0, dpo=2.0, ppo=2.01))
+    told = "Take dpo or ppo: by gold reward each is better than sft; "
+    assert found.take in (f"{told}between them no difference was seen.", f"{told}they are practically equal.")
+    assert found.cost.startswith("dpo cost 20 seconds and ppo cost 30 seconds, the stages they stand on included; the "
+                                 "cheapest of all, sft, cost 10 seconds")
+
+
+def test_a_row_that_could_not_be_told_from_the_best_is_named(tmp_path):
+    runs = rows(sft=0, dpo=3)
+    wild = np.random.default_rng(9).normal(0, 1, (5, PROMPTS)) + np.array([[-6], [8], [-3], [7], [2]])
+    found = advice(tmp_path, *runs, *method("ppo", wild, cost={"seconds": 9.0, "stages": {}}))
+    assert found.take == "Take dpo: by gold reward it is better than sft; ppo could not be told from it."
+    assert "in 2 of 3 comparisons no difference was shown" in found.doubt
+
+
+def test_where_nothing_is_better_cost_is_all_that_is_left(tmp_path):
+    found = advice(tmp_path, *rows(seeds=3, dpo=0, ipo=0.01, spent={"dpo": 30.0, "ipo": 10.0}))
+    assert "better than the other by gold reward" in found.take or "practically equal" in found.take
+    assert found.take.endswith("nothing here is a reason to pay for more than ipo, the cheapest.")
+    assert "each method was trained 3 times only" in found.doubt
+    same = advice(tmp_path / "same", *rows(seeds=3, dpo=0, ipo=0.01, spent={"dpo": 10.0, "ipo": 10.5}))
+    assert same.take.endswith("they cost about the same: take any.")
+
+
+def test_one_seed_takes_a_trained_model(tmp_path):
+    found = advice(tmp_path, *rows(seeds=1, sft=0, dpo=3))
+    assert found.take == "Take this trained dpo: by gold reward it is ahead of this trained sft."
+    assert found.doubt.startswith("Not sure: each method was trained once, and another seed may order them otherwise.")
+
+
+def test_rows_that_were_compared_with_one_alone_are_not_ranked(tmp_path):
+    runs = rows(sft=0, dpo=3, ppo=6)
+    for run in runs:
+        run["config"]["report"]["family"] = "sft"
+    assert advice(tmp_path, *runs).take == ("Take dpo or ppo: by gold reward each is better than sft; they were not "
+                                            "compared with each other.")
+
+
+def test_what_cannot_be_told_is_not_advised(tmp_path):
+    own = [result(name, seed, figures={"reward/proxy": figure(np.arange(8) * weight)})
+           for name, weight in (("dpo", 1), ("ppo", 3)) for seed in range(3)]
+    found = advice(tmp_path / "own", *own)
+    assert found.take == "No method can be recommended: this data cannot tell whose answers are better."
+    assert found.doubt.startswith("The data cannot tell whose answers are better: the only score is one that methods")
+    apart = advice(tmp_path / "apart", *method("sft", [[0, 1]], seeds=[0]), *method("dpo", [[0, 1]], seeds=[1]))
+    assert apart.take == "No method can be recommended: nothing was compared."
+    assert apart.doubt == "Nothing was compared: no seed is in all rows. Fix: run the same seeds of all."
+    trial = [{**run, "trial": True} for run in rows(sft=0, dpo=3)]
+    assert advice(tmp_path / "trial", *trial).take == "No method can be recommended: this was a trial."
+    lone = advice(tmp_path / "lone", *rows(dpo=3), failed("ppo"))
+    assert lone.take == "No method can be recommended: dpo is the only one with a finished run."
+    none = advice(tmp_path / "none", failed("ppo"))
+    assert (none.take, none.cost) == ("No method can be recommended: no run has finished.",
+                                      "What the methods cost was not measured.")
+
+
+def test_runs_that_were_lost_and_answers_that_were_cut_are_reasons_for_doubt(tmp_path):
+    runs = rows(sft=0, dpo=3)
+    for run in runs:
+        run["figures"]["eos_rate"] = figure([0.0] * 24 + [1.0] * 24, "share")
+        run["evaluation"]["eos_rate"] = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 48, "unit": "prompts", "seeds": 1,
+                                         "kind": "share"}
+    found = advice(tmp_path, *runs, failed("rrhf"), failed("dpo", 7))
+    assert found.doubt.startswith("Not sure: many answers of dpo were cut at the limit of their length; no run of rrhf "
+                                  "finished; some runs of dpo did not finish.")
+
+
+def test_a_method_that_chooses_is_said_to_pay_with_every_use(tmp_path):
+    runs = rows(sft=0, best_of_n=3)
+    for run in runs:
+        run["cost"]["trainable_parameters"] = 0 if run["algorithm"] == "best_of_n" else 1000
+    assert advice(tmp_path, *runs).cost.endswith(
+        "best_of_n chooses among several answers, and pays for drawing them again with every use.")
+
+
+@pytest.mark.parametrize("seconds, said", [(32.44, "32.4 seconds"), (212, "3.53 minutes"), (9000, "2.5 hours")])
+def test_a_time_is_said_as_people_say_it(seconds, said):
+    assert amount(seconds, "seconds") == said and amount(1234567, "tokens") == "1,234,567 tokens"
