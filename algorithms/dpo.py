@@ -10,6 +10,13 @@ Changes  the reference's log-probabilities come from the store (the same numbers
          (``length_normalized``, off by default; Lambert et al. 2024, Tülu 3, arXiv 2411.15124, who take β = 5).
 Drops    RMSprop; the optimiser is the trainer's choice.
 
+Where the data has no comparisons of the reference's own answers, the paper's outline begins with making them (§4): two
+answers of it to each prompt, labelled. ``OnlineDPO`` does, with a reward source for the label, and by ``generations``
+goes on: fresh answers of the latest policy, again as pairs (iterated DPO, as in Xu et al. 2023, arXiv 2312.16682; the
+best and the worst of more than two, as in Yuan et al. 2024, arXiv 2401.10020). Each generation's reference is the
+policy that answered; with ``reference: first`` the supervised policy stays it, as in online DPO (Guo et al. 2024, arXiv
+2402.04792, who draw anew at each step and ask a language model for the label). Equal scores make no pair.
+
 IPO (Azar et al. 2023, arXiv 2310.12036, eq. 17) has another loss, of log-probabilities averaged over tokens: so its
 authors ran it, the equation has sums. The hinge loss is after SLiC-HF (Zhao et al. 2023, arXiv 2305.10425), which has
 no reference in it, a margin δ for 1 and a likelihood term beside it.
@@ -27,10 +34,12 @@ from torch.nn.functional import logsigmoid
 from .common.algorithm import Algorithm, Loss, Term
 from .common.data.batches import Batch
 from .common.data.soft_labels import check_probabilities
+from .common.data.template import Example
+from .common.generations import Candidates, Generations, best, own_samples, taken, worst
 from .common.logprobs import per_length
 from .common.models.model import Models
 from .common.pairs import pair_metrics
-from .common.support.checks import NOT_NEGATIVE, POSITIVE, require, within
+from .common.support.checks import NOT_NEGATIVE, POSITIVE, one_of, require, within
 from .common.support.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +77,11 @@ class LogRatioLoss(Algorithm):
     stores_reference: ClassVar[bool] = True
     compares_logprobs: ClassVar[bool] = True
 
+    @property
+    def anchor(self) -> str:
+        """The role that the policy is compared with."""
+        return "reference"
+
     def __post_init__(self):
         require(self, "algorithm", beta=POSITIVE)
         self.needs.setdefault("reference", None)  # without a supervised stage the reference is the base
@@ -83,7 +97,7 @@ class LogRatioLoss(Algorithm):
     def loss(self, models: Models, batch: Batch) -> Loss:
         sums = models.policy.response_logprobs(batch)  # (B, 2)
         logps = self.log_likelihood(sums, batch)  # (B, 2)
-        refs = self.log_likelihood(models.reference.response_logprobs(batch), batch)  # (B, 2)
+        refs = self.log_likelihood(models.role(self.anchor).response_logprobs(batch), batch)  # (B, 2)
         losses = self.objective(logps, refs, batch.scores)  # (B,)
         rewards = self.beta * (logps - refs)  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
         return Loss({"policy": Term(losses.sum()), **self.beside(sums, batch)}, {
@@ -98,7 +112,7 @@ class LogRatioLoss(Algorithm):
 
     def score(self, models: Models, batch: Batch) -> Tensor:
         """(B, K): the implicit reward β log π/π_ref."""
-        ratios = models.policy.response_logprobs(batch) - models.reference.response_logprobs(batch)
+        ratios = models.policy.response_logprobs(batch) - models.role(self.anchor).response_logprobs(batch)
         return self.beta * self.log_likelihood(ratios, batch)
 
 
@@ -136,6 +150,37 @@ class DPO(LogRatioLoss):
     def preference_logits(self, scores: Tensor) -> Tensor:
         """The Bradley-Terry model of the implicit rewards (eq. 6)."""
         return scores[:, 0] - scores[:, 1]
+
+
+def extremes(examples: list[Example]) -> list[Example]:
+    """Every prompt with its best and its worst response by score, (chosen, rejected), the first of equals each; prompts
+    whose scores are all the same are left out."""
+    return [taken(one, [best(one), worst(one)]) for one in examples if max(one.scores) > min(one.scores)]
+
+
+@dataclass
+class OnlineDPO(Generations, DPO):
+    """DPO on pairs of the latest policy's own answers."""
+
+    candidates: Candidates = own_samples(2)
+    reference: str = "latest"  # what the policy is held to: latest, the one that answered | first, the supervised one
+
+    stores_reference: ClassVar[bool] = False  # no pair is seen twice, and none is there before it was drawn
+
+    def __post_init__(self):
+        DPO.__post_init__(self)
+        Generations.__post_init__(self)
+        require(self, "algorithm", reference=one_of(("latest", "first")))
+        if self.soft_labels:
+            raise ConfigError("algorithm.soft_labels: found true, but these pairs are labelled by scores, which are no "
+                              "probabilities; expected false; fix: algorithm.soft_labels=false")
+
+    @property
+    def anchor(self) -> str:
+        return self.latest if self.reference == "latest" else "reference"
+
+    def lessons(self, examples: list[Example]) -> list[Example]:
+        return extremes(examples)
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 Keeps    length-normalised log-probabilities (eq. 1), the hinge without margin on every pair that the scores order
          (eq. 2), the likelihood of the best response (eqs. 3, 4) and their plain sum (eq. 5); candidates made and
-         scored before training; no reference, no KL, no critic: one model in training.
+         scored before training; no reference, no KL, no critic: one model in training; by option the iterated form
+         IP-n (``generations`` = n), which samples anew from the trained model.
 Changes  candidates are four samples at temperature 1 by default (the paper: four diverse beams at temperature 0.8,
          and the data's two responses; diverse beams, at temperature 1, another model and the data's own responses by
          option); the likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised
@@ -14,21 +15,19 @@ Drops    candidates drawn anew while training (their "OP-32"), which needs a KL 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from .common.algorithm import Algorithm, Apart, Context, Examples, Loss, RewardSource, Term
-from .common.candidates import Candidates
+from .common.algorithm import Context, Examples, Loss, Term
 from .common.data.batches import Batch
 from .common.data.template import Example
+from .common.generations import Generations
 from .common.logprobs import length_normalized
-from .common.models.model import ModelConfig, Models
+from .common.models.model import Models
 from .common.support.checks import at_least, one_of, require
-from .common.support.memory import release
 
 PER = {"mean": "best_tokens", "sum": "rows"}  # what the likelihood's sum over tokens is divided by, over a whole step
 
@@ -64,9 +63,8 @@ class Ranked(Examples):
 
 
 @dataclass
-class RRHF(Algorithm):
-    view: str = "prompts"
-    candidates: Candidates = field(default_factory=Candidates)
+class RRHF(Generations):
+    generations: int = 1  # IP-n
     rank_weight: float = 1.0  # of the ranking term; the paper found 10 and 100 worse
     length_penalty: float = 1.0  # exponent of the length in eq. 1
     likelihood: str = "mean"  # mean | sum (eq. 4) over the best response's tokens
@@ -74,41 +72,8 @@ class RRHF(Algorithm):
     compares_logprobs: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         require(self, "algorithm", rank_weight=at_least(0), length_penalty=at_least(0), likelihood=one_of(PER))
-        self.needs.setdefault("reference", None)  # without a supervised stage the base answers
-        self._rewards: dict[str, list[float]] = {}  # of the candidates that were trained on, one for each prompt
-
-    @property
-    def uses_reward(self) -> bool:
-        return self.candidates.scores == "reward"
-
-    @property
-    def labelled(self) -> tuple[str, ...]:
-        """A reward source judges anew: of the data's labels none are left but those that chose what it judges."""
-        chosen = self.view in ("demonstrations", "preferred") and self.candidates.takes_responses
-        return (self.view,) if chosen or self.candidates.scores == "records" else ()
-
-    def check(self, source: RewardSource | None, model: ModelConfig) -> None:
-        self.candidates.check(self.view)
-
-    def content(self) -> dict[str, Any]:
-        return self.candidates.content()
-
-    def fit(self, context: Context) -> None:
-        """Make the candidates of the records that training will see, then train on them."""
-        seen = context.visited()
-        made = self.candidates.make(context, [context.records[i] for i in seen], [context.examples[i] for i in seen])
-        for index, example in zip(seen, made.examples):
-            context.examples[index] = example
-        if context.heldout:  # watched, not learned from: free of charge
-            context.heldout = self.candidates.make(context, list(context.heldout_records), context.heldout).examples
-        for key, value in made.cost.items():
-            setattr(context.meter, key, value)
-        rewards = made.frame.groupby("prompt")["score"]
-        self._rewards = {"candidates/mean": rewards.mean().tolist(), "candidates/best": rewards.max().tolist()}
-        context.reward = None  # a reward model of its own goes before training begins
-        release()
-        super().fit(context)
 
     def experience(self, context: Context, examples: list[Example]) -> Ranked:
         return Ranked(context.models, examples)
@@ -129,12 +94,9 @@ class RRHF(Algorithm):
         """(B, K): p of eq. 1, by which the method ranks."""
         return length_normalized(models.policy.token_logprobs(batch), batch.mask, length_penalty=self.length_penalty)
 
-    def figures(self, samples: pd.DataFrame, picked: pd.DataFrame) -> list[Apart]:
-        """The rewards of what it learned from, over its training prompts: the mean and the best candidate's."""
-        return [Apart(name, values, "training prompts") for name, values in self._rewards.items()]
 
-    def state_dict(self) -> dict[str, Any]:
-        return self._rewards
+@dataclass
+class IteratedRRHF(RRHF):
+    """IP-n: each generation ranks fresh samples of the one before, and goes on training it."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rewards = state
+    generations: int = 3

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from .common.algorithm import Algorithm, Context, Examples, Loss, Term
+from .common.algorithm import Algorithm, Context, Examples, Loss, likelihood_loss
 from .common.data.batches import Batch
 from .common.data.template import Example
 from .common.models.model import Models
@@ -56,10 +54,7 @@ class SFT(Algorithm):
         return Examples(context.models, examples, pack=self.packing)
 
     def loss(self, models: Models, batch: Batch) -> Loss:
-        logprobs = models.policy.token_logprobs(batch)  # (B, 1, T)
-        likelihood = -logprobs.sum()  # −Σ_t log π(y_t | x, y_<t), divided by the step's tokens
-        per_token: Tensor = logprobs.detach()[batch.mask]
-        return Loss({"policy": Term(likelihood, per="tokens")}, {"logps/token": per_token})
+        return likelihood_loss(models, batch)  # (B, 1, T)
 
 
 def with_prompt(example: Example) -> Example:

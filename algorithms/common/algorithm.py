@@ -46,6 +46,15 @@ class Loss(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+def likelihood_loss(models: Models, batch: Batch) -> Loss:
+    """Next-token cross-entropy of the policy on every response, a mean over the step's tokens: what supervised
+    fine-tuning learns, of whichever answers."""
+    logprobs = models.policy.token_logprobs(batch)  # (B, K, T)
+    likelihood = -logprobs.sum()  # −Σ_t log π(y_t | x, y_<t), divided by the step's tokens
+    per_token: Tensor = logprobs.detach()[batch.mask]
+    return Loss({"policy": Term(likelihood, per="tokens")}, {"logps/token": per_token})
+
+
 SAMPLE = "sample/"  # metrics that show what was sampled begin so
 
 
@@ -125,6 +134,10 @@ class Need:
     recipe: Recipe
 
     model: ClassVar[Any] = None  # a ModelConfig, for a base of its own; None: the run's
+    own_settings: ClassVar[bool] = True  # they stand in the config; False: they are those of what stands on it
+
+    def __post_init__(self):
+        self.algorithm.trained_by(self.recipe)
 
 
 class RewardSource:
@@ -205,6 +218,7 @@ class Context:
     loop: Callable[..., None]
     name: str = "training"  # for the progress bar and trackers
     run_folder: Path | None = None  # trackers write here
+    inputs: dict[str, Path | None] = field(default_factory=dict)  # stages of the frozen roles; None: the base
     data: DataSets | None = None
     records: Records | None = None  # what ``examples`` are the tokens of, in the same order
     heldout_records: Records | None = None  # the same of ``heldout``
@@ -289,6 +303,10 @@ class Algorithm:
     def every_turn(self) -> bool:
         """Whether the assistant's turns in a prompt are learned as responses are."""
         return False
+
+    def trained_by(self, recipe: Recipe) -> None:
+        """Told its recipe before anything asks for ``needs``, for what stands on stages of its own kind. Default:
+        nothing."""
 
     def check(self, source: RewardSource | None, model: ModelConfig) -> None:
         """ConfigError where it cannot be trained with this reward source (None where it uses none) and model; asked

@@ -68,14 +68,14 @@ class Source:
         """Identity of the files that its settings name, beside their names."""
         return {}
 
-    def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
-        """What answers prompts with up to ``new_tokens``; loads what it needs, once."""
+    def open(self, context: Context, new_tokens: int, seed: int, policy: str) -> Draw:
+        """What answers prompts with up to ``new_tokens``; loads what it needs, once. policy: the role that samples."""
         raise NotImplementedError
 
 
 @dataclass
 class Sampled(Source):
-    """Samples of the policy that training starts from."""
+    """Samples of the latest policy: the one that training starts from, or that an earlier generation left."""
 
     count: int = 4  # at each temperature
     temperatures: list[float] = field(default_factory=lambda: [1.0])
@@ -88,12 +88,12 @@ class Sampled(Source):
         require(self, "source", count=at_least(1), batch_size=at_least(1),
                 temperatures=Rule(lambda found: found and all(one > 0 for one in found), "numbers above 0"))
 
-    def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
+    def open(self, context: Context, new_tokens: int, seed: int, policy: str) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
             found: list[list[Candidate]] = [[] for _ in prompts]
             for number, temperature in enumerate(self.temperatures):
                 settings = Sampling(new_tokens, temperature, self.top_p, batch_size=self.batch_size)
-                drawn = sample(context.models, "reference", [one.ids for one in prompts], settings,
+                drawn = sample(context.models, policy, [one.ids for one in prompts], settings,
                                derive(seed, number), n=self.count, keys=[one.record.key for one in prompts])
                 for of_prompt, prompt, samples in zip(found, prompts, drawn):
                     of_prompt += _own(context.models, prompt, samples)
@@ -104,7 +104,7 @@ class Sampled(Source):
 
 @dataclass
 class DiverseBeams(Source):
-    """Diverse beam search of the policy that training starts from, at temperature 1."""
+    """Diverse beam search of the latest policy, at temperature 1."""
 
     beams: int = 4  # candidates
     groups: int = 4
@@ -116,9 +116,9 @@ class DiverseBeams(Source):
         if self.beams % self.groups:
             raise ConfigError(f"source.groups: found {self.groups} for {self.beams} beams; expected equal groups")
 
-    def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
+    def open(self, context: Context, new_tokens: int, seed: int, policy: str) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
-            found = diverse_beams(context.models, "reference", [one.ids for one in prompts], beams=self.beams,
+            found = diverse_beams(context.models, policy, [one.ids for one in prompts], beams=self.beams,
                                   groups=self.groups, penalty=self.penalty, max_new_tokens=new_tokens,
                                   batch_size=self.batch_size)
             return [_own(context.models, prompt, samples) for prompt, samples in zip(prompts, found)]
@@ -142,7 +142,7 @@ class OtherModel(Source):
     def content(self) -> dict:
         return {"base": model_digest(self.model)}
 
-    def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
+    def open(self, context: Context, new_tokens: int, seed: int, policy: str) -> Draw:
         other = Models(self.model, context.trainer.mixed_precision)
         settings = Sampling(new_tokens, self.temperature, self.top_p, batch_size=self.batch_size)
 
@@ -165,7 +165,7 @@ class OtherModel(Source):
 class FromRecords(Source):
     """The responses that the data has: a view with responses, such as ranked."""
 
-    def open(self, context: Context, new_tokens: int, seed: int) -> Draw:
+    def open(self, context: Context, new_tokens: int, seed: int, policy: str) -> Draw:
         def draw(prompts: list[Prompt]) -> list[list[Candidate]]:
             return [[Candidate(ids, finished) for ids, finished in zip(one.example.responses, one.example.finished)]
                     for one in prompts]
@@ -248,17 +248,26 @@ class Candidates:
         """Identity of the files that the sources name."""
         return {name: content for name, source in self._used.items() if (content := source.content())}
 
-    def make(self, context: Context, records: list[Record], examples: list[Example]) -> Made:
-        """The records' prompts with their candidates, found in the store or made; ``examples``: the records' tokens."""
+    @property
+    def asks_policy(self) -> bool:
+        """Whether a policy that learned would give others."""
+        return any(isinstance(source, (Sampled, DiverseBeams)) for source in self._used.values())
+
+    def make(self, context: Context, records: list[Record], examples: list[Example], policy: str = "reference",
+             generation: int = 1) -> Made:
+        """The records' prompts with their candidates, found in the store or made.
+
+        examples: the records' tokens; policy: the role that samples; each ``generation`` has random streams of its own.
+        """
         prompts = [self._prompt(context.models, record, example) for record, example in zip(records, examples)]
         tell_cut_prompts(f"candidates of {context.name}", [one.example.prompt for one in prompts],
                          [one.ids for one in prompts], context.models.config.max_length, self.max_new_tokens)
-        description = self._description(context, prompts)
+        description = self._description(context, prompts, policy, generation)
 
         def build(target: Path, work: Path) -> None:
-            self._build(context, prompts, target, work)
+            self._build(context, prompts, policy, generation, target, work)
 
-        alike = ("model.base", "sources")
+        alike = ("model.base", "sources", "generation")
         folder = context.store.get("candidates", description, build, f"candidates of {context.name}", alike)
         frame = pd.read_parquet(folder / "candidates.parquet")
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
@@ -270,24 +279,25 @@ class Candidates:
         to_answer = models.prompt_ids(record.prompt, self.max_new_tokens)
         return Prompt(record, example, min(example.prompt, to_answer, key=len))
 
-    def _description(self, context: Context, prompts: list[Prompt]) -> dict:
+    def _description(self, context: Context, prompts: list[Prompt], policy: str, generation: int) -> dict:
         identity = context.identity
         return {"model": identity.get("model"),
-                "reference": identity.get("needs", {}).get("reference"),
+                "policy": identity.get("needs", {}).get(policy), "generation": generation,
                 "reward": identity.get("reward") if self.scores == "reward" else None,
                 "sources": {name: [type(source).__qualname__, asdict(source)] for name, source in self._used.items()},
                 "content": self.content(), "max_new_tokens": self.max_new_tokens, "scores": self.scores,
                 "seed": context.seed, "code": code_of(self), "versions": versions(),
                 "prompts": content_hash([[one.record.key, one.example.key, len(one.ids)] for one in prompts])}
 
-    def _build(self, context: Context, prompts: list[Prompt], target: Path, work: Path) -> None:
+    def _build(self, context: Context, prompts: list[Prompt], policy: str, generation: int, target: Path,
+               work: Path) -> None:
         log.info("candidates: %d prompts from %s", len(prompts), ", ".join(self._used))
         parts = [_Part.of(work, start) for start in range(0, len(prompts), PART)]
         draws: dict[str, Draw] = {}
         for part in parts:
             if not part.whole:
                 began = time.monotonic()
-                draws = draws or self._open(context)
+                draws = draws or self._open(context, policy, generation)
                 pieces = Pieces(work, lambda: peak_memory_bytes(context.models.device))
                 frame, cost = self._made(context, draws, part.start, prompts[part.start:part.start + PART], pieces)
                 part.save(frame, {**cost, "seconds": time.monotonic() - began + pieces.seconds})
@@ -305,8 +315,9 @@ class Candidates:
                                     "expected some; fix: another algorithm.view, "
                                     f"or algorithm.candidates.sources.{name}=null")
 
-    def _open(self, context: Context) -> dict[str, Draw]:
-        return {name: source.open(context, self.max_new_tokens, derive(context.seed, "candidates", name))
+    def _open(self, context: Context, policy: str, generation: int) -> dict[str, Draw]:
+        streams = {name: ("candidates", name, *([generation] if generation > 1 else [])) for name in self._used}
+        return {name: source.open(context, self.max_new_tokens, derive(context.seed, *streams[name]), policy)
                 for name, source in self._used.items()}
 
     def _made(self, context: Context, draws: dict[str, Draw], start: int, prompts: list[Prompt], pieces: Pieces

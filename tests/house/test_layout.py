@@ -84,6 +84,7 @@ FLOORS = (  # a room knows rooms beneath its own floor only; imports for types a
     ("algorithm",),
     ("training", "rewards"),
     ("rollouts", "candidates"),
+    ("generations",),
     ("evaluation",),
     ("runs", *(path.stem for path in METHODS)),
     ("benchmarks",),
@@ -164,8 +165,8 @@ def test_the_house_stays_small():
     graph = room_graph(file_graph())
     assert circles(graph) == []
     methods = {path.stem for path in METHODS}  # each comes with arrows of its own
-    assert sum(len(graph[one]) for one in graph.keys() - methods) <= 52, "arrows between rooms"
-    assert max(len(graph[one]) for one in methods) <= 6
+    assert sum(len(graph[one]) for one in graph.keys() - methods) <= 57, "arrows between rooms"
+    assert max(len(graph[one]) for one in methods) <= 7
     assert max(heights(graph).values()) <= 8, "floors"
     assert len([path for path in COMMON if path.parent.name == "common" and path.name != "__init__.py"]) <= 14
 
@@ -245,7 +246,9 @@ def test_an_extras_packages_are_imported_only_where_they_are_used(path):
 # Algorithms are reached by their class's path in YAML
 
 
+WORDS = {"rest"}  # a method's name that is also a word of the language
 NAMES = {path.stem for path in METHODS} | {path.stem for path in (ROOT / "conf/algorithm").glob("*.yaml")}
+NAMES -= WORDS
 
 
 def strings(path: Path) -> set[str]:

@@ -255,7 +255,7 @@ def test_the_scorer_gets_text_tokens_and_record(context):
 
 def described(context, settings, records):
     prompts = [settings._prompt(context.models, record, context.models.tokenize(record)) for record in records]
-    return settings._description(context, prompts)
+    return settings._description(context, prompts, "reference", 1)
 
 
 SETTINGS = only(Sampled(count=2))

@@ -10,7 +10,7 @@ from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ..algorithm import Algorithm, Recipe
+from ..algorithm import Algorithm, Need, Recipe
 from ..data.template import Example
 from ..data.tokenized import visited
 from ..models.model import no_room
@@ -95,9 +95,9 @@ def stages_of(bench: Bench, algorithm: Algorithm, recipe: Recipe, name: str,
     _add(found, Stage(name, "recipe", bench, algorithm, recipe), "algorithm")
     proxy = bench.eval.proxy and algorithm.role == "policy" and bench.reward is not None
     for role, need in (bench.reward.needs() if proxy else {}).items():
-        _add_need(found, bench.over(need.model), role, need, place_of("reward", role))
+        _add_need(found, bench.over(need.model), role, need, f"{place_of('reward', role)}.algorithm")
     for role, need in (auditor.source.needs() if auditor is not None and auditor.applies else {}).items():
-        _add_need(found, auditor.apart.over(need.model), "auditor", need, place_of("auditor", role))
+        _add_need(found, auditor.apart.over(need.model), "auditor", need, f"{place_of('auditor', role)}.algorithm")
     return found
 
 
@@ -108,19 +108,22 @@ def _add(found: dict[str, Stage], stage: Stage, key: str) -> None:
     found.setdefault(bench.store.key("trained", bench.description(algorithm, stage.recipe)), stage)
 
 
-def _add_need(found: dict[str, Stage], bench: Bench, name: str, need, own: str) -> None:
-    _add(found, Stage(name, f"{own}.recipe", bench, need.algorithm, need.recipe), f"{own}.algorithm")
+def _add_need(found: dict[str, Stage], bench: Bench, name: str, need: Need, key: str) -> None:
+    recipe = f"{key.removesuffix('algorithm')}recipe"  # the two stand side by side
+    _add(found, Stage(name, recipe, bench, need.algorithm, need.recipe), key)
 
 
 def foretell(stages: dict[str, Stage]) -> None:
     """Say what is odd, and how much is to be done. ConfigError where answers have no room, or a recipe is refused."""
+    told: set[str] = set()  # keys of recipes: of stages by the same settings the first is enough
     for stage in stages.values():
         model, longest = stage.bench.model, stage.bench.eval.sampling.max_new_tokens
         if stage.algorithm.role == "policy" and longest >= model.max_length:
             raise ConfigError(no_room(longest, model.max_length, "eval.sampling.max_new_tokens"))
         stage.algorithm.check_recipe(stage.recipe, stage.bench.trainer, stage.key)
-        for remark in stage.remarks():
+        for remark in stage.remarks() if stage.key not in told else ():
             log.warning("%s", remark)
+        told.add(stage.key)
     names = [f"{stage.name} (kept)" if stage.kept else stage.name for stage in stages.values()]
     kept = sum(stage.kept for stage in stages.values())
     log.info("stages: %s (%d in all, %d kept)", ", ".join(names), len(stages), kept, extra=IN_SWEEPS)

@@ -85,6 +85,9 @@ class Settings:
     budget: Budget = field(default_factory=Budget)
     report: ReportConfig = field(default_factory=ReportConfig)
 
+    def __post_init__(self):
+        self.algorithm.trained_by(self.recipe)
+
 
 GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer", "eval", "stages", "budget",
           "report")

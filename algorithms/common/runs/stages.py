@@ -128,7 +128,7 @@ class Bench(Material):
                               "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
                               "by trainer.mixed_precision), or keep model.lora")
         for _, own, need, under in self.placed_beneath(algorithm, key):
-            under.checked(need.algorithm, f"{own}.algorithm")
+            under.checked(need.algorithm, own)
 
     def _check_soft(self, algorithm: Algorithm, key: str) -> None:
         """ConfigError where labels are probabilities and the method would take them for something else."""
@@ -218,7 +218,7 @@ class Bench(Material):
     def train(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> Path:
         """The folder of a trained stage: the policy's weights, metrics.jsonl, fit.json."""
         description, build = self._built(training.train, algorithm, recipe, name)
-        return self.store.get("trained", description, build, name, ("algorithm.class",))
+        return self.store.get("trained", description, build, name, ("algorithm.class", "algorithm.generations"))
 
     def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
         """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
@@ -384,10 +384,11 @@ class Bench(Material):
         return {role: need for role, need in {**algorithm.needs, **(source.needs() if source else {})}.items() if need}
 
     def placed_beneath(self, algorithm: Algorithm, key: str) -> Iterator[tuple[str, str, Need, Bench]]:
-        """(role, where it stands in the config, the stage, what builds it) of those; key: of the algorithm."""
+        """(role, where its algorithm stands in the config, the stage, what builds it) of those; key: of the
+        algorithm."""
         for role, need in self.beneath_of(algorithm).items():
             own = f"{key}.needs.{role}" if role in algorithm.needs else place_of("reward", role)
-            yield role, own, need, self.under(need)
+            yield role, f"{own}.algorithm" if need.own_settings else key, need, self.under(need)
 
     def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""

@@ -74,7 +74,7 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
     watched = [tokenize(record) for record in heldout] if bench.trainer.evaluate_every else []
     context = Context(models, recipe, bench.trainer, examples, watched, bench.seed, work, target, bench.store,
                       bench.loop or loop.fit,
-                      name, bench.run_folder, bench.data, train, heldout, identity, scorer)
+                      name, bench.run_folder, inputs, bench.data, train, heldout, identity, scorer)
     seen = [] if algorithm.works_when_asked else context.visited()
     with progress(f"{name}, tokenising", len(seen), "records") as advance:
         for index in seen:  # what cannot be tokenised is told before the first step, not when training comes to it

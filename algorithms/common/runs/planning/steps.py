@@ -76,7 +76,8 @@ class _Batches(Run):
     batch: list[int]
 
     def indices(self, step: int) -> list[int]:
-        return self.batch
+        count = len(self.context.examples)  # a method may learn from fewer than it was given
+        return [place % count for place in self.batch]
 
     def take(self, batch: list[int]) -> Took:
         began, self.batch = Took.now(), batch
@@ -94,7 +95,8 @@ def take(algorithm: Algorithm, context: Context, *, rows: Rows, trainer: Trainer
     device, micro = context.models.device, context.trainer.micro_batch_size
     before = peak_memory_bytes(device)
     run = _Batches(algorithm, context)
-    context.models.check_layout([context.examples[index] for index in rows.typical[0][:4]], algorithm.role)
+    run.batch = rows.typical[0]
+    context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
     fits, memory = _fitting(run, rows.heaviest, micro, room_bytes(device))
     if fits is not None:
         context.trainer = dataclasses.replace(context.trainer, micro_batch_size=max(fits, 1))
