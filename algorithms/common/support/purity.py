@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .provenance import SOURCES, Module, origins
+from .parsing import Module
+from .provenance import SOURCES, origins
 
 PURE = frozenset("__future__ abc base64 bisect collections copy dataclasses decimal difflib enum fractions functools "
                  "hashlib heapq html itertools json math numbers operator re statistics string textwrap types typing "
