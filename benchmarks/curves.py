@@ -111,7 +111,7 @@ def declared(found: Sequence[Result]) -> Any:
                           "fix: give the folder of one experiment=frontier or experiment=temperature")
     if (target := pages[0].get("_target_")) not in PAGES:   # a file of results does not decide which code runs
         raise ReportError(f"config.curves.page._target_: found {target}; expected {' or '.join(PAGES)}")
-    return instantiate(pages[0], _recursive_=False)
+    return instantiate(pages[0], _recursive_=False, _convert_="all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
