@@ -268,7 +268,8 @@ def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
 def _of_chosen(taken: Sequence[Member]) -> list[str]:
     cut = [member.label for member in taken
            if (one := member.row.estimates.get("eos_rate")) and one.mean < UNFINISHED]
-    over = [member.label for member in taken if any(parted(run) for run in member.runs)]
+    over = [f"{member.label} (in {count} of {len(member.runs)} runs)" for member in taken
+            if (count := sum(parted(run) is not None for run in member.runs))]
     return ([f"many answers of {_named(cut)} were cut at the limit of their length"] if cut else []) + \
         ([f"{_named(over)} learned to please the reward model more than to answer better"] if over else [])
 

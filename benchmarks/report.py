@@ -71,7 +71,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = f"{TRIAL} {_unmarked(words, results)}" if any(result.trial for result in results) else words
     words = f"{told} {words}" if (told := _stopped(results)) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
-    made = Table(rows, [], words, found.pairs, found.figure, found.best, found.unknown, advise(members, found))
+    best = None if any(run.trial for run in complete) else found.best
+    made = Table(rows, [], words, found.pairs, found.figure, best, found.unknown, advise(members, found))
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
                   *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,

@@ -143,7 +143,9 @@ def test_seconds_of_different_devices_are_not_alike(tmp_path):
 
 def test_rows_that_were_only_tried_are_not_advised(tmp_path):
     runs = [{**run, "trial": run["algorithm"] == "sft"} for run in rows(sft=0, dpo=3)]
-    assert advice(tmp_path, *runs).take == "No method can be recommended: sft (debug=trial) was only tried."
+    table = made(tmp_path, *runs)
+    assert table.advice.take == "No method can be recommended: sft (debug=trial) was only tried."
+    assert table.best is None and not any(note.startswith("Marked") for note in table.notes)
 
 
 def test_starts_that_differ_and_seeds_that_some_lack_are_reasons_for_doubt(tmp_path):
@@ -161,6 +163,12 @@ def test_by_a_figure_without_a_doubt_of_its_own_nothing_stands_for_one(tmp_path)
     for run in runs:
         run["config"]["report"]["figure"] = "win_rate/sft"
     assert advice(tmp_path, *runs).doubt.startswith("Not sure: each method was trained 3 times only. In any case")
+
+
+def test_an_alarm_is_of_the_runs_in_which_it_sounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.advice.parted", lambda run: ("reward/gold", None) if run.seed < 2 else None)
+    assert advice(tmp_path, *rows(sft=0, ppo=3)).doubt.startswith(
+        "Not sure: ppo (in 2 of 5 runs) learned to please the reward model more than to answer better. ")
 
 
 def test_a_method_that_chooses_is_said_to_pay_with_every_use(tmp_path):
