@@ -20,10 +20,9 @@ _SHEET = Path(__file__).with_name("page.css")
 
 @cache
 def colours() -> dict[str, str]:
-    """The variables of the report's style sheets, of their light dress."""
-    sheets = page_style(), _SHEET.read_text(encoding="utf-8")
-    return dict(found for sheet in sheets for found in re.findall(r"--([\w-]+): (#[0-9a-f]{6})",
-                                                                  sheet.partition("@media")[0]))
+    """The style sheets' variables, of their light dress."""
+    light = [sheet.partition("@media")[0] for sheet in (page_style(), _SHEET.read_text(encoding="utf-8"))]
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", "".join(light)))
 
 
 def curves(lines: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]], rows: Sequence[str], x: str, y: str
