@@ -4,14 +4,15 @@ They say no more than the corrected comparison does: what nothing was shown to b
 nothing was shown, cost is all that is left to choose by.
 """
 
-from collections.abc import Sequence
-from math import isinf
+from collections.abc import Mapping, Sequence
+from math import inf, isinf
 
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict
 from algorithms.common.evaluation.inference.wording import Costs, about, listed, number
 
 from .audited import accuracy, of_auditor, parted
 from .comparison_tables import Compared, Member, costs_of, words_of
+from .starts import unlike_starts
 from .tables import Advice
 
 FEW_SEEDS = 5       # below it the number of seeds is a reason for doubt
@@ -20,10 +21,16 @@ UNFINISHED = 0.9    # share of answers that ended by themselves below which a re
 MEASURES = {
     "win_rate/sft": "",
     "win_rate/base": "",
+    "win_rate_data/gold": "",
     "win_rate": "the answers were compared by a judge, which is not always right",
     "score/": "the answers were scored by a judge, which is not always right",
     "refusal/unanswerable": "by this measure a model that declines everything would be best, so read beside it how "
                             "much of what can be answered was declined",
+    "refusal/answerable": "by this measure a model that declines nothing would be best, so read beside it how much of "
+                          "what cannot be answered was declined",
+    "wrong/": "by this measure a model that declines everything would be best",
+    "harness/": "this measures a benchmark's tasks, not answers to this data's prompts",
+    "accuracy/answerable": "",
     "accuracy": "this measures how texts are ranked, not what is answered",
     "perplexity/": "this measures how likely given texts are, not what is answered",
 }
@@ -35,9 +42,13 @@ def advise(members: Sequence[Member], found: Compared) -> Advice:
     """Of all rows, as `compared` found them."""
     finished = [member for member in members if member.runs]
     costs = costs_of(finished)
-    if finished and all(run.trial for member in finished for run in member.runs):
-        return Advice("No method can be recommended: this was a trial.", _range(costs),
-                      "Its runs took a few steps on a little data, so their figures say nothing of the methods.")
+    trials = [member.label for member in finished if any(run.trial for run in member.runs)]
+    if trials:
+        all_are = len(trials) == len(finished)
+        what, whose = ("this was a trial", "Its") if all_are else (f"{_named(trials)} was only tried", "Such") \
+            if len(trials) == 1 else (f"{_named(trials)} were only tried", "Such")
+        return Advice(f"No method can be recommended: {what}.", _range(finished, costs),
+                      f"{whose} runs took a few steps on a little data, so their figures say nothing of the methods.")
     take, chosen = _take(finished, len(members), found, costs)
     return Advice(take, _spent(chosen, finished, costs), _doubt(chosen, members, found))
 
@@ -57,7 +68,7 @@ def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs |
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
     if not claims:
         return _alike(comparison, found, costs)
-    return _among(comparison, claims, f"by {words_of(found.figure)[0]}")
+    return _among(comparison, claims, f"by {words_of(found.figure)[0]}", rows, costs)
 
 
 def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
@@ -72,33 +83,53 @@ def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tupl
     if len(values) < len(comparison.methods):
         return f"{told}.", []
     cheapest = min(values, key=lambda label: values[label])
-    alike = [label for label in values if values[label] <= _ALIKE * values[cheapest]]
+    alike = _cheapest_first([label for label in values if values[label] <= _ALIKE * values[cheapest]], costs)
     if len(alike) == len(values):
-        return f"{told}, and they cost about the same: take any.", alike[:_NAMED]
-    return f"{told}: nothing here is a reason to pay for more than {_named(alike, 'or')}, the cheapest.", alike[:_NAMED]
+        return f"{told}, and they cost about the same: take any.", alike
+    return f"{told}: nothing here is a reason to pay for more than {_one_of(alike, 'methods')}, the cheapest.", alike
 
 
-def _among(comparison: Comparison, claims: Sequence[Pair], by: str) -> tuple[str, list[str]]:
-    """The rows that beat another and that none was shown to beat."""
+def _cheapest_first(labels: Sequence[str], costs: Costs | None) -> list[str]:
+    """Those of unknown cost stand last."""
+    return sorted(labels, key=lambda label: costs.values.get(label, inf) if costs else inf)
+
+
+def _one_of(labels: Sequence[str], kind: str) -> str:
+    """dpo or ppo; of many one of 7 methods such as the first of them."""
+    few = listed(list(labels[:_NAMED]), "or")
+    return few if len(labels) <= _NAMED else f"one of {len(labels)} {kind} such as {few}"
+
+
+def _among(comparison: Comparison, claims: Sequence[Pair], by: str, rows: int, costs: Costs | None
+           ) -> tuple[str, list[str]]:
+    """The rows that beat another and that none was shown to beat. rows: of the table, compared or not."""
     beaten = {pair.loser for pair in claims}
     wins = {method: {pair.loser for pair in claims if pair.winner == method} for method in comparison.methods}
     leaders = [method for method in comparison.methods if wins[method] and method not in beaten]
+    leaders = _cheapest_first(leaders, costs) if len(leaders) > _NAMED else leaders
     several = len(leaders) > 1
     losers = [method for method in comparison.methods if all(method in wins[leader] for leader in leaders)]
     every = len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders)
+    compared = "" if len(comparison.methods) == rows else " that were compared"
     who = "each" if several else "it"
     if comparison.seeds == 1:   # nothing is said of methods
-        these, those = ("this" if len(names) == 1 else "these" for names in (leaders, losers))
-        others = "each of the other trained models" if every else \
+        this, those = ("this" if len(names) == 1 else "these" for names in (leaders, losers))
+        taken = f"{f'{this} trained ' if len(leaders) <= _NAMED else ''}{_one_of(leaders, 'trained models')}"
+        others = f"each of the other trained models{compared}" if every else \
             f"{those} trained {_named(losers)}" if losers else "some others"
-        text = f"Take {these} trained {_named(leaders, 'or')}: {by} {who} is ahead of {others}"
+        text = f"Take {taken}: {by} {who} is ahead of {others}"
     else:
-        others = "each of the others" if every else _named(losers) if losers else "some others"
-        text = f"Take {_named(leaders, 'or')}: {by} {who} is better than {others}"
+        others = f"each of the others{compared}" if every else _named(losers) if losers else "some others"
+        text = f"Take {_one_of(leaders, 'methods')}: {by} {who} is better than {others}"
     parts = [text, _between(comparison, leaders)] if several else [text]
     rest = [method for method in comparison.methods if not wins[method] and method not in beaten]
-    if rest and _whole(comparison):
-        parts.append(f"{_named(rest)} could not be told from {'them' if several else 'it'}")
+    met = {name for pair in comparison.pairs for name in (pair.first, pair.second)
+           if {pair.first, pair.second} & set(leaders)}
+    them = "them" if several else "it"
+    if untold := [method for method in rest if method in met]:
+        parts.append(f"{_named(untold)} could not be told from {them}")
+    if apart := [method for method in rest if method not in met]:
+        parts.append(f"{_named(apart)} {'was' if len(apart) == 1 else 'were'} not compared with {them}")
     return f"{'; '.join(part for part in parts if part)}.", leaders
 
 
@@ -121,37 +152,52 @@ def _whole(comparison: Comparison) -> bool:
 def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None) -> str:
     values = costs.values if costs else {}
     if not chosen or any(label not in values for label in chosen):
-        return _range(costs)
+        return _range(finished, costs)
     cheapest = min(values, key=lambda label: values[label])
+    known = _known(finished, values)
     told = f"{_each(chosen[:_NAMED], values, costs.unit)}, the stages it stands on included"
     told = told.replace("stages it stands", "stages they stand") if len(chosen) > 1 else told
     if cheapest in chosen:
-        told += "; nothing was cheaper" if len(chosen) == 1 else f"; {cheapest} was the cheapest of all"
+        told += f"; {'nothing' if not known else 'none'}{known} was cheaper" if len(chosen) == 1 else \
+            f"; {cheapest} was the cheapest of all{known}"
     elif len(chosen) == 1 and values[cheapest] > 0:
         ratio = values[chosen[0]] / values[cheapest]
         times = "about as much as" if ratio <= _ALIKE else f"{about(ratio)} times"
-        told += f": {times} the cheapest, {cheapest} ({amount(values[cheapest], costs.unit)})"
+        told += f": {times} the cheapest{known}, {cheapest} ({amount(values[cheapest], costs.unit)})"
     else:
-        told += f"; the cheapest of all, {cheapest}, cost {amount(values[cheapest], costs.unit)}"
-    choosers = [member.label for member in finished
-                if member.label in chosen and member.row.costs.get("trainable_parameters") == 0]
+        told += f"; the cheapest of all{known}, {cheapest}, cost {amount(values[cheapest], costs.unit)}"
+    choosers = [member.label for member in finished if member.label in {*chosen[:_NAMED], cheapest}
+                and member.row.costs.get("trainable_parameters") == 0]
     if choosers:
         told += (f". {_named(choosers)} {'choose' if len(choosers) > 1 else 'chooses'} among several answers, and "
                  f"{'pay' if len(choosers) > 1 else 'pays'} for drawing them again with every use")
-    return f"{told}."
+    return f"{told}.{_of_devices(finished, costs)}"
 
 
-def _range(costs: Costs | None) -> str:
+def _known(finished: Sequence[Member], values: Mapping[str, float]) -> str:
+    """Among which rows something is the cheapest, where not all were measured; else empty."""
+    return "" if all(member.label in values for member in finished) else " whose cost was measured"
+
+
+def _of_devices(finished: Sequence[Member], costs: Costs) -> str:
+    """That seconds are of several machines."""
+    devices = {run.device for member in finished for run in member.runs} - {None}
+    return " The runs were made on different devices, whose seconds are not alike." \
+        if len(devices) > 1 and costs.unit == "seconds" else ""
+
+
+def _range(finished: Sequence[Member], costs: Costs | None) -> str:
     """What the rows cost where none can be named."""
     if not costs or not costs.values:
         return "What the methods cost was not measured."
     least, most = (choose(costs.values, key=lambda label: costs.values[label]) for choose in (min, max))
+    known, devices = _known(finished, costs.values), _of_devices(finished, costs)
     if least == most:
         return f"{least} cost {amount(costs.values[least], costs.unit)}."
     if costs.values[most] <= _ALIKE * costs.values[least]:
-        return f"All cost about the same, at most {amount(costs.values[most], costs.unit)}."
+        return f"All{known} cost about the same, at most {amount(costs.values[most], costs.unit)}.{devices}"
     low, high = (amount(costs.values[label], costs.unit) for label in (least, most))
-    return f"{least} was the cheapest with {low}, {most} the most expensive with {high}."
+    return f"{least} was the cheapest{known} with {low}, {most} the most expensive with {high}.{devices}"
 
 
 def _each(labels: Sequence[str], values: dict[str, float], unit: str) -> str:
@@ -176,8 +222,9 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
     if not comparison.pairs:
         return found.obstacle or ("A method is judged beside another that answered the same prompts, such as the "
                                   "start: algorithm=sft,…")
-    reasons = [*_of_seeds(comparison), *_of_size(comparison, chosen), *_of_judge(found, members), *_of_chosen(taken),
-               *_of_pairs(comparison), *_of_losses(members, comparison)]
+    reasons = [*_of_starts(members), *_of_seeds(comparison, members), *_of_size(comparison, chosen),
+               *_of_judge(found, members), *_of_chosen(taken), *_of_pairs(comparison),
+               *_of_losses(members, comparison)]
     holds = "In any case it holds for this model, this data and these settings only."
     if not reasons:
         return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
@@ -186,11 +233,19 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
     return f"Not sure: {'; '.join(reasons)}. {holds}"
 
 
-def _of_seeds(comparison: Comparison) -> list[str]:
+def _of_starts(members: Sequence[Member]) -> list[str]:
+    unlike = unlike_starts([run for member in members for run in member.runs])
+    return ["runs of one seed began with different models, and differ by more than their methods"] if unlike else []
+
+
+def _of_seeds(comparison: Comparison, members: Sequence[Member]) -> list[str]:
+    more = any(len(member.runs) > comparison.seeds for member in members if member.label in comparison.methods)
     if comparison.seeds == 1:
-        return ["each method was trained once, and another seed may order them otherwise"]
+        once = "all methods have one seed alone in common" if more else "each method was trained once"
+        return [f"{once}, and another seed may order them otherwise"]
     if comparison.seeds < FEW_SEEDS:
-        return [f"each method was trained {'twice' if comparison.seeds == 2 else f'{comparison.seeds} times'} only"]
+        return [f"all methods have {comparison.seeds} seeds only in common" if more else
+                f"each method was trained {'twice' if comparison.seeds == 2 else f'{comparison.seeds} times'} only"]
     return []
 
 
@@ -206,13 +261,15 @@ def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
         believed = next((one for member in members if (one := accuracy(member.runs))), None)
         agrees = f", and it agrees with {believed.mean:.0%} of held-out comparisons" if believed else ""
         return [f"the answers were scored by a model that learned from comparisons{agrees}"]
-    return [told for start, told in MEASURES.items() if (found.figure or "").startswith(start)][:1]
+    told = next((told for start, told in MEASURES.items() if (found.figure or "").startswith(start)), "")
+    return [told] if told else []
 
 
 def _of_chosen(taken: Sequence[Member]) -> list[str]:
     cut = [member.label for member in taken
            if (one := member.row.estimates.get("eos_rate")) and one.mean < UNFINISHED]
-    over = [member.label for member in taken if any(parted(run) for run in member.runs)]
+    over = [f"{member.label} (in {count} of {len(member.runs)} runs)" for member in taken
+            if (count := sum(parted(run) is not None for run in member.runs))]
     return ([f"many answers of {_named(cut)} were cut at the limit of their length"] if cut else []) + \
         ([f"{_named(over)} learned to please the reward model more than to answer better"] if over else [])
 
@@ -222,7 +279,7 @@ def _of_pairs(comparison: Comparison) -> list[str]:
     if not open_:
         return []
     most = max(pair.smallest_shown for pair in open_)
-    missed = "" if isinf(most) else f", and one of less than about {about(most)} may have been missed"
+    missed = f", and one {'however large' if isinf(most) else f'of less than about {about(most)}'} may have been missed"
     if len(comparison.pairs) == 1:
         return [f"no difference was shown{missed}"]
     return [f"in {len(open_)} of {len(comparison.pairs)} comparisons no difference was shown{missed}"]

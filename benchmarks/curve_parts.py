@@ -36,13 +36,17 @@ def of_trials(results: Sequence[Result]) -> list[str]:
     return [TRIAL] if any(one.trial for one in results) else []
 
 
+def of_losses(results: Sequence[Result]) -> list[str]:
+    """That runs have no figures: what is left may be a choice."""
+    lost = sum(one.status != "complete" for one in results)
+    return [f"{lost} of {len(results)} runs have no figures, and their seeds or settings are left out."] if lost else []
+
+
 def losses(results: Sequence[Result]) -> str:
-    """Runs that have no figures: what is left may be a choice."""
+    """Which runs have no figures, and why."""
     lost = [one for one in results if one.status != "complete"]
-    if not lost:
-        return "All runs finished."
-    told = "; ".join(f"{one.algorithm}, seed {one.seed}, {one.folder.name}: {plain(one.error or '')}" for one in lost)
-    return f"**{len(lost)} of {len(results)} runs have no figures, and their seeds or settings are left out**: {told}."
+    told = [f"{one.algorithm}, seed {one.seed}, {one.folder.name}: {plain(one.error or '')}" for one in lost]
+    return f"Without figures: {'; '.join(told)}." if lost else "All runs finished."
 
 
 def origins(results: Sequence[Result]) -> str:

@@ -32,6 +32,7 @@ from .tables import plain
 
 log = logging.getLogger(__name__)
 OWN = ("task", "algorithm", "seed")  # of the sweeps themselves
+PAGES = ("benchmarks.frontier.FrontierPage", "benchmarks.temperature.TemperaturePage")  # that are made again
 
 
 @dataclass
@@ -80,11 +81,11 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     except KeyboardInterrupt as stop:
         stopped = stop
     found = collect([folder / "runs"]) if (folder / "runs").is_dir() else []
+    report.exit_code = 1 if any(one.status == "failed" for one in found) else 0
     if found:
         report.publish(found, folder)  # its pairs of all rows are too many for a terminal
         print(_page(curves.page, found, folder))
         log.info("the page and its picture are in %s, with the table of all runs: report.html", folder)
-    report.exit_code = 1 if any(one.status == "failed" for one in found) else 0
     if stopped:
         raise KeyboardInterrupt("the sweeps were stopped; the same command goes on from what is kept") from stopped
 
@@ -108,7 +109,9 @@ def declared(found: Sequence[Result]) -> Any:
     if len(pages) != 1:
         raise ReportError(f"config.curves.page: found {len(pages)} in these runs; expected one that they all declare; "
                           "fix: give the folder of one experiment=frontier or experiment=temperature")
-    return instantiate(pages[0], _convert_="all")
+    if (target := pages[0].get("_target_")) not in PAGES:   # a file of results does not decide which code runs
+        raise ReportError(f"config.curves.page._target_: found {target}; expected {' or '.join(PAGES)}")
+    return instantiate(pages[0], _recursive_=False, _convert_="all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

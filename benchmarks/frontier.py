@@ -26,7 +26,7 @@ from algorithms.common.evaluation.inference.wording import about, finding, liste
 
 from .aggregation import shared_prompts
 from .comparison_tables import Member
-from .curve_parts import answered, estimated, heading, losses, markdown, of_trials, origins
+from .curve_parts import answered, estimated, heading, losses, markdown, of_losses, of_trials, origins
 from .report import members_of
 from .results_read import ReportError, Result
 from .tables import interval
@@ -124,17 +124,18 @@ def _values(figures: Mapping, name: str, prompts: Sequence[str]) -> NDArray:
     return (cells["numerator"] / cells["denominator"]).to_numpy()
 
 
-def dominance(at: Sequence[Finding], everywhere: FrontierDifference) -> Answer:
-    """What is said to "the first frontier dominates": it is higher at all points of `everywhere`, each by itself
-    (Berger 1982); it does not where one of the declared distances, corrected for their number, has it lower."""
+def dominance(at: Sequence[Finding], everywhere: FrontierDifference, margin: float = 0.0) -> Answer:
+    """What is said to "the first frontier dominates": it is higher by more than the margin at all points of
+    `everywhere`, each by itself (Berger 1982); it does not where it is not at one of the declared distances, corrected
+    for their number."""
     if everywhere.differences[0].seeds < 2:
         return Answer.UNDECIDED
-    if everywhere.first_dominates:
+    if all(one.low > margin for one in everywhere.differences):
         return Answer.REPRODUCED
     if all(one.high < 0 for one in everywhere.differences):
         return Answer.OPPOSITE
-    lower = any(one.difference.high < 0 for one in at)
-    return Answer.NOT_REPRODUCED if lower else Answer.UNDECIDED
+    refuted = any(one.answer in (Answer.NOT_REPRODUCED, Answer.OPPOSITE) for one in at)
+    return Answer.NOT_REPRODUCED if refuted else Answer.UNDECIDED
 
 
 @dataclass
@@ -177,9 +178,10 @@ class FrontierPage:
                 for part in self.parts}
 
     def _words(self, at: Mapping[float, Finding], everywhere: FrontierDifference, results: Sequence[Result]) -> str:
-        answer = dominance(list(at.values()), everywhere)
+        answer = dominance(list(at.values()), everywhere, self.margin)
         both = [one.difference for one in at.values()]
-        said = [*of_trials(results), answered(f"{self.claim} ({self.source})", answer, both[0].seeds)]
+        said = [*of_trials(results), answered(f"{self.claim} ({self.source})", answer, both[0].seeds),
+                *of_losses(results)]
         if any(one.low > 0 for one in both) and any(one.high < 0 for one in both):
             said.append("Which of the two is higher depends on the KL.")
         told = listed([f"{interval(one.difference)} at √KL {number(round(distance, 2))}"
@@ -223,16 +225,17 @@ class FrontierPage:
                 + markdown(["method", "gold − start", "α", "β", "d of the highest"], rows))
 
     def _declaration(self, everywhere: FrontierDifference) -> str:
-        higher = sum(one.low > 0 for one in everywhere.differences)
+        higher = sum(one.low > self.margin for one in everywhere.differences)
         lower = sum(one.high < 0 for one in everywhere.differences)
         parts = listed([number(part) for part in self.parts])
         return (
             f"## What was declared\n\nOn {self.declared}, before the runs: {self.claim} ({self.source}). Figure: gold "
-            f"reward less the start's, margin {number(self.margin)}. A method's frontier in a seed is the straight "
-            "lines from (0, 0) through all its measured (√KL, reward) points, never beyond the last; the range is what "
-            f"both methods reach in every seed. Reproduced: {self.better} is higher at all {self.points} evenly spaced "
-            "distances, each 95 % interval by itself (Berger 1982). The opposite: it is lower at all of them. Not "
-            f"reproduced: it is lower at one of the declared {parts} of the range, α = {number(self.alpha)} divided by "
+            f"reward less the start's; what is higher is so by more than the margin, {number(self.margin)}. A method's "
+            "frontier in a seed is the straight lines from (0, 0) through all its measured (√KL, reward) points, never "
+            "beyond the last; the range is what both methods reach in every seed. Reproduced: "
+            f"{self.better} is higher at all {self.points} evenly spaced distances, each {100 * (1 - self.alpha):g} % "
+            "interval by itself (Berger 1982). The opposite: it is lower at all of them. Not reproduced: at one of the "
+            f"declared {parts} of the range the interval is below the margin, at α = {number(self.alpha)} divided by "
             f"their number. Else undecided. Found: higher at {higher}, lower at {lower} of "
             f"{len(everywhere.differences)}.\n\n"
             "Intervals are for new seeds and new prompts, interpolated prompt by prompt; the noise of the measured KL "

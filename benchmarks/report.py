@@ -29,7 +29,7 @@ from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prom
 from .audited import ACCURACY, alarms, auditors
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect, marks
-from .starts import start_rows
+from .starts import start_rows, unlike_starts
 from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
 from .verdict_figures import with_verdicts
 
@@ -71,7 +71,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     words = f"{TRIAL} {_unmarked(words, results)}" if any(result.trial for result in results) else words
     words = f"{told} {words}" if (told := _stopped(results)) else words
     rows = [*start_rows(members, shared), *(member.row for member in members)]
-    made = Table(rows, [], words, found.pairs, found.figure, found.best, found.unknown, advise(members, found))
+    best = None if any(run.trial for run in complete) else found.best
+    made = Table(rows, [], words, found.pairs, found.figure, best, found.unknown, advise(members, found))
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
                   *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
@@ -350,12 +351,7 @@ def _counted(made: Table, shared: Mapping[str, Shared]) -> list[str]:
 
 def _starts(complete: Sequence[Result]) -> list[str]:
     """Runs of one seed that did not begin with the same model differ by more than their methods."""
-    starts: dict[tuple, set[str]] = {}
-    for run in complete:
-        if run.start is not None:
-            kind, identity = run.start
-            starts.setdefault((run.seed, kind), set()).add(identity)
-    odd = sorted({f"{seed} ({len(found)} of {kind})" for (seed, kind), found in starts.items() if len(found) > 1})
+    odd = unlike_starts(complete)
     told = f"Not from one start: runs of seed {', '.join(odd)} began with different models."
     return [Alarm(told)] if odd else []
 

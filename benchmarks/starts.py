@@ -17,6 +17,16 @@ class _Started:
     identities: tuple[tuple[int | None, str], ...]
 
 
+def unlike_starts(runs: Sequence[Result]) -> list[str]:
+    """Seeds whose runs began with different models of one kind, and how many: `3 (2 of sft)`."""
+    starts: dict[tuple, set[str]] = {}
+    for run in runs:
+        if run.start is not None:
+            kind, identity = run.start
+            starts.setdefault((run.seed, kind), set()).add(identity)
+    return sorted({f"{seed} ({len(found)} of {kind})" for (seed, kind), found in starts.items() if len(found) > 1})
+
+
 def start_rows(members: Sequence[Member], shared: Mapping[str, Shared]) -> list[Row]:
     """One per start, of the runs' own evaluations of it. They are compared with nothing: the runs' differences are."""
     rows = {run.identity for member in members for run in member.runs}

@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from algorithms.common.evaluation.inference.claims import Claim, Finding, examine
-from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, mean
+from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Estimate, Matrix, mean
 from algorithms.common.evaluation.inference.wording import finding, number
 
 from .aggregation import Shared, estimate, matrix, shared_prompts
-from .curve_parts import estimated, heading, losses, markdown, of_trials, origins
+from .curve_parts import estimated, heading, losses, markdown, of_losses, of_trials, origins
 from .results_read import ReportError, Result
 from .tables import interval
 
@@ -112,18 +112,19 @@ class TemperaturePage:
         """By the claims' names."""
         wins = {(name, at): matrix(WINS, found[name][at], shared)
                 for name in (self.better, self.worse) for at in (self.cold, self.hot)}
-        sides = {"robust": (robustness(wins, self.better, self.worse, self.cold, self.hot), self.worse, self.better),
-                 "better": (tuple(Matrix.of(_shares(wins[name, self.cold])) for name in (self.better, self.worse)),
-                            self.better, self.worse)}
-        return {name: examine(Claim(above, below, self.margins[name], len(self.claims), self.alpha), *sides[name][0])
-                for name, (_, above, below) in sides.items()}
+        sides = {"robust": (self.worse, self.better, MEAN,
+                            robustness(wins, self.better, self.worse, self.cold, self.hot)),
+                 "better": (self.better, self.worse, SHARE,     # two shares: an interval that is never without width
+                            (wins[self.better, self.cold], wins[self.worse, self.cold]))}
+        return {name: examine(Claim(above, below, self.margins[name], len(self.claims), self.alpha), *both, kind)
+                for name, (above, below, kind, both) in sides.items()}
 
     def _words(self, answers: Mapping[str, Finding], results: Sequence[Result]) -> str:
         said = of_trials(results)
         for name, one in answers.items():
             claim = f"{self.claims[name]} by more than {number(self.margins[name])} ({self.source})"
             said.append(f"{finding(one, claim)} Found: {interval(one.difference)}.")
-        return " ".join(said)
+        return " ".join([*said, *of_losses(results)])
 
     def _claims(self, answers: Mapping[str, Finding]) -> str:
         level = 100 * (1 - self.alpha / len(answers))

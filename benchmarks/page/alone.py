@@ -1,4 +1,4 @@
-"""Pictures that stand by themselves, beside a page in Markdown: in the light colours of the report's style sheets."""
+"""Pictures that stand by themselves, beside a page in Markdown: in the light colours of the report's style sheet."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,10 @@ import vl_convert
 
 from algorithms.common.support.style import page_style
 
+from .paint import COLOURS, SHAPES
+
 WIDTH, HEIGHT = 680, 400
 _SHEET = Path(__file__).with_name("page.css")
-_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 
 
 @cache
@@ -28,10 +29,10 @@ def curves(lines: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any
            ) -> str:
     """An SVG: of each row a line with its band, and points with their intervals; dicts of row, x, y, low, high."""
     sheet = colours()
-    hues = alt.Scale(domain=list(rows), range=[sheet[f"row-{index}"] for index in range(len(rows))])
+    hues = alt.Scale(domain=list(rows), range=[sheet[f"row-{index % COLOURS}"] for index in range(len(rows))])
     colour = alt.Color("row:N", scale=hues, legend=alt.Legend(title=None, orient="top"))
-    shape = alt.Shape("row:N", legend=alt.Legend(title=None, orient="top"),
-                      scale=alt.Scale(domain=list(rows), range=list(_SHAPES[:len(rows)])))
+    shapes = alt.Scale(domain=list(rows), range=[SHAPES[index % len(SHAPES)] for index in range(len(rows))])
+    shape = alt.Shape("row:N", scale=shapes, legend=alt.Legend(title=None, orient="top"))
     line, dots = (alt.Chart(pd.DataFrame(frame)).encode(x=alt.X("x:Q", title=x), color=colour)
                   for frame in (lines, points))
     scale = alt.Scale(zero=False)

@@ -65,7 +65,7 @@ def _without(rows: Sequence[Row], figure: str) -> list[str]:
 def _of_costs(table: Table) -> Iterator[str]:
     rows = [row for row in table.rows if row.seeds and not row.start]
     if missing := [row.label for row in rows if "seconds" not in row.costs]:
-        yield f"What {_few(missing)} cost: not measured."
+        yield f"How many seconds {_few(missing)} took: not measured."
     if rows and not any("money" in row.costs for row in rows):
         yield "The price in money: budget.price_per_hour was not given."
 

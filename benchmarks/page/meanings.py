@@ -1,11 +1,13 @@
 """What each column means, for a reader who has not read the papers."""
 
 FIGURES = {
-    "reward/gold": "The true reward of the answers, which the lab knows and no method was trained on. More is better.",
+    "reward/gold": "The true reward of the answers, which is known here and no method was trained on. More is better.",
     "reward/gold_minus_sft": "The true reward less that of the start's answers to the same prompts. Above 0: better "
                              "than the start.",
-    "win_rate/sft": "How often the answer has more of the true reward (or, where there is none, of the judge's) than "
-                    "the start's answer to the same prompt; ties count half. One half is no difference.",
+    "win_rate/sft": "How often the answer has more of the true reward than the start's answer to the same prompt; ties "
+                    "count half. One half is no difference.",
+    "win_rate_data/gold": "How often the answer has more of the true reward than the data's own preferred one; ties "
+                          "count half.",
     "reward/proxy": "The learned reward that PPO, RRHF and best-of-n optimise. It favours them, and says nothing of "
                     "the truth by itself.",
     "reward/proxy_minus_sft": "The learned reward less that of the start's answers to the same prompts.",

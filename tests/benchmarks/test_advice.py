@@ -102,6 +102,75 @@ def test_runs_that_were_lost_and_answers_that_were_cut_are_reasons_for_doubt(tmp
                                   "finished; some runs of dpo did not finish.")
 
 
+def test_rows_that_were_not_compared_are_no_others_that_were_beaten(tmp_path):
+    found = advice(tmp_path, *rows(sft=0, dpo=3, ppo=6), failed("rrhf"))
+    assert found.take == "Take ppo: by gold reward it is better than each of the others that were compared."
+    runs = rows(sft=0, dpo=3, ppo=0.001)
+    for run in runs:
+        run["config"]["report"]["family"] = "sft"
+    assert advice(tmp_path / "family", *runs).take == ("Take dpo: by gold reward it is better than sft; ppo was not "
+                                                       "compared with it.")
+
+
+def test_many_that_may_be_taken_are_one_of_many_the_cheapest_first(tmp_path):
+    names = ("dpo", "ipo", "kto", "ppo", "rloo")
+    found = advice(tmp_path, *rows(sft=0, **{name: 3 + index / 1000 for index, name in enumerate(names)},
+                                   spent={"sft": 90.0, "rloo": 5.0}))
+    assert found.take.startswith("Take one of 5 methods such as rloo, dpo, ipo or kto: by gold reward each is better "
+                                 "than sft; ")
+    assert found.cost.startswith("rloo cost 5 seconds, dpo cost 20 seconds") and found.cost.endswith(
+        "; rloo was the cheapest of all.")
+
+
+def test_a_cost_that_nobody_measured_may_be_the_lowest(tmp_path):
+    runs = rows(sft=0, dpo=3, ppo=6)
+    for run in runs:
+        run["cost"] = {"stages": {}, **({} if run["algorithm"] == "sft" else
+                                        {"tokens_trained": {"dpo": 1000, "ppo": 6500}[run["algorithm"]]})}
+    assert advice(tmp_path / "dear", *runs).cost == (
+        "ppo cost 6,500 tokens, the stages it stands on included: 6.5 times the cheapest whose cost was measured, dpo "
+        "(1,000 tokens).")
+    for run in runs:
+        run["cost"] = {"stages": {}, **({"tokens_trained": 9} if run["algorithm"] == "ppo" else {})}
+    assert advice(tmp_path / "alone", *runs).cost == (
+        "ppo cost 9 tokens, the stages it stands on included; none whose cost was measured was cheaper.")
+
+
+def test_seconds_of_different_devices_are_not_alike(tmp_path):
+    runs = [{**run, "device": "cuda" if run["algorithm"] == "dpo" else "cpu"} for run in rows(sft=0, dpo=3)]
+    assert advice(tmp_path, *runs).cost.endswith("different devices, whose seconds are not alike.")
+
+
+def test_rows_that_were_only_tried_are_not_advised(tmp_path):
+    runs = [{**run, "trial": run["algorithm"] == "sft"} for run in rows(sft=0, dpo=3)]
+    table = made(tmp_path, *runs)
+    assert table.advice.take == "No method can be recommended: sft (debug=trial) was only tried."
+    assert table.best is None and not any(note.startswith("Marked") for note in table.notes)
+
+
+def test_starts_that_differ_and_seeds_that_some_lack_are_reasons_for_doubt(tmp_path):
+    runs = [{**run, "start": {"kind": "sft", "identity": run["algorithm"]}} for run in rows(dpo=0, ppo=3)]
+    told = "Not sure: runs of one seed began with different models, and differ by more than their methods; "
+    few = advice(tmp_path, *(run for run in runs if run["algorithm"] == "dpo" or run["seed"] < 1))
+    assert few.doubt.startswith(f"{told}all methods have one seed alone in common, and another seed may order them")
+    some = advice(tmp_path / "some", *(run for run in runs if run["algorithm"] == "dpo" or run["seed"] < 3))
+    assert some.doubt.startswith(f"{told}all methods have 3 seeds only in common.")
+
+
+def test_by_a_figure_without_a_doubt_of_its_own_nothing_stands_for_one(tmp_path):
+    runs = [run for name, gold in (("dpo", 0), ("ppo", 0.01)) for run in
+            method(name, gold + np.random.default_rng(1).normal(0, 1, (3, PROMPTS)), np.zeros((3, PROMPTS)))]
+    for run in runs:
+        run["config"]["report"]["figure"] = "win_rate/sft"
+    assert advice(tmp_path, *runs).doubt.startswith("Not sure: each method was trained 3 times only. In any case")
+
+
+def test_an_alarm_is_of_the_runs_in_which_it_sounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.advice.parted", lambda run: ("reward/gold", None) if run.seed < 2 else None)
+    assert advice(tmp_path, *rows(sft=0, ppo=3)).doubt.startswith(
+        "Not sure: ppo (in 2 of 5 runs) learned to please the reward model more than to answer better. ")
+
+
 def test_a_method_that_chooses_is_said_to_pay_with_every_use(tmp_path):
     runs = rows(sft=0, best_of_n=3)
     for run in runs:

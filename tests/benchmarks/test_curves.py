@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from algorithms.common.evaluation.inference.claims import Answer
 from algorithms.common.evaluation.inference.intervals import Matrix
 from algorithms.common.support.errors import ConfigError
 from benchmarks import curves
+from benchmarks.aggregation import shared_prompts
 from benchmarks.curves import Curves, declared
 from benchmarks.frontier import FrontierPage, methods
+from benchmarks.page.alone import colours
+from benchmarks.page.alone import curves as drawn
 from benchmarks.results_read import ReportError, collect
 from benchmarks.sweeps import passed_on
 from benchmarks.temperature import WINS, TemperaturePage, by_temperature, robustness
@@ -140,7 +144,15 @@ def test_a_frontier_dominates_where_it_is_higher_everywhere(tmp_path, dpo, ppo, 
     text = (tmp_path / "page" / "frontier.md").read_text()
     assert text.startswith(f"# Reward against KL\n\n{words}\n") and "All runs finished" in text
     picture = (tmp_path / "page" / "frontier.svg").read_text()
-    assert picture.startswith("<svg") and "var(" not in picture and "#0072b2" in picture
+    assert picture.startswith("<svg") and "var(" not in picture and colours()["row-0"] in picture
+
+
+def test_a_margin_holds_at_every_distance(tmp_path):
+    """1 above at the end of the range, .1 at its tenth."""
+    runs = collect([save(tmp_path / "runs", *line("dpo", {2: 2}), *line("ppo", {2: 1}))])
+    assert "ppo's (a paper) is reproduced" in page(margin=0.05).write(runs, tmp_path)
+    assert "ppo's (a paper) is not reproduced." in page(margin=0.3).write(runs, tmp_path)
+    assert "Found: higher at 7, lower at 0 of 10" in (tmp_path / "frontier.md").read_text()
 
 
 def test_one_seed_says_nothing_about_methods(tmp_path):
@@ -178,8 +190,8 @@ def test_a_seed_that_a_setting_lacks_is_left_out_and_said(tmp_path):
             failed("ppo", 2, "parameters that give no finite numbers", ["algorithm.beta=2"])]
     found = collect([save(tmp_path, *runs)])
     assert {method.seeds for method in methods(found)} == {(0, 1)}
-    page().write(found, tmp_path)
-    assert "**1 of 9 runs have no figures" in (tmp_path / "frontier.md").read_text()
+    assert "1 of 9 runs have no figures" in page().write(found, tmp_path)
+    assert "Without figures: ppo, seed 2, 8: TrainingError: param" in (tmp_path / "frontier.md").read_text()
 
 
 def test_what_makes_no_frontier_is_refused(tmp_path):
@@ -228,10 +240,16 @@ def test_what_a_method_loses_is_taken_prompt_by_prompt():
     ((0.5, 0), (1, 1), "not reproduced: the opposite was found", "not reproduced: the opposite was found"),
     ((0.5, 0.5), (0.5, 0.5), "not reproduced", "not reproduced")])
 def test_claims_of_temperature_are_answered_by_their_margins(tmp_path, dpo, ppo, robust, better):
-    runs = collect([save(tmp_path / "runs", *both(dpo, ppo))])
+    runs = collect([save(tmp_path / "runs", *both(dpo, ppo, prompts=512))])
     words = temperatures().write(runs, tmp_path)
     assert f"That dpo loses less than ppo by more than 0.05 (a paper) is {robust}." in words
     assert f"That dpo is better at 0 by more than 0.02 (a paper) is {better}." in words
+
+
+def test_two_win_rates_that_agree_everywhere_are_not_known_to_be_the_same(tmp_path):
+    runs = collect([save(tmp_path, *both((1, 1), (1, 1)))])
+    found = temperatures().findings(by_temperature(runs), shared_prompts(WINS, runs))["better"]
+    assert found.difference.low < -0.02 < 0.02 < found.difference.high and found.answer is Answer.UNDECIDED
 
 
 def test_the_table_of_temperatures_has_the_start_first_and_no_kl_at_0(tmp_path):
@@ -247,7 +265,7 @@ def test_the_table_of_temperatures_has_the_start_first_and_no_kl_at_0(tmp_path):
     assert [row[:2] for row in rows] == [[name, at] for name in ("sft", "dpo", "ppo") for at in "01"]
     assert rows[2][4] == "" and rows[3][4] == "1.000 [1.000, 1.000]", "greedy answers have no KL to greedy ones"
     assert rows[0][5] == "" and rows[2][5].startswith("3.000 ["), "of what was picked: (2 + 4) / 2"
-    assert "#d55e00" in (tmp_path / "temperature.svg").read_text()
+    assert colours()["row-1"] in (tmp_path / "temperature.svg").read_text()
 
 
 def test_what_makes_no_temperatures_is_refused(tmp_path):
@@ -266,6 +284,13 @@ def test_what_makes_no_temperatures_is_refused(tmp_path):
 # Pages from folders
 
 
+def test_a_picture_has_as_many_methods_as_there_are():
+    rows = [f"method {index}" for index in range(20)]
+    points = [{"row": row, "x": x, "y": index, "low": index - 1, "high": index + 1}
+              for index, row in enumerate(rows) for x in (1, 2)]
+    assert "method 19" in drawn(points, points, rows, "x", "y")
+
+
 def test_the_page_that_the_runs_declared_is_made_again(tmp_path, capsys):
     config = {"curves": {"page": {"_target_": "benchmarks.frontier.FrontierPage", **CLAIM}}, "report": {}}
     runs = [*line("dpo", {1: 1, 2: 2}), *line("ppo", {2: 1})]
@@ -278,6 +303,25 @@ def test_the_page_that_the_runs_declared_is_made_again(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("config.curves.page: found 0 in these runs")
     assert curves.main([str(folder), str(folder)]) == 2
     assert capsys.readouterr().err.startswith("--out: found none with 2 folders")
+
+
+@pytest.mark.parametrize("target", ["subprocess.run", "benchmarks.sweeps.subprocess.Popen"])
+def test_no_file_of_results_decides_which_code_runs(tmp_path, target):
+    config = {"curves": {"page": {"_target_": target, "args": ["false"]}}, "report": {}}
+    runs = collect([save(tmp_path, *({**run, "config": config} for run in line("dpo", {1: 1}, 1)))])
+    with pytest.raises(ReportError, match="^config.curves.page._target_: found "):
+        declared(runs)
+
+
+def test_sweeps_that_finish_and_make_no_page_end_with_1(tmp_path, monkeypatch, capsys):
+    for name, value in {"build": lambda *_: {"curves": Curves({"dpo": {}}, [0], page())}, "passed_on": lambda *_: [],
+                        "check_alone": lambda *_: None,
+                        "sweep": lambda given, common, folder: save(folder, *line("dpo", {1: 1}, 1))}.items():
+        monkeypatch.setattr(curves, name, value)
+    monkeypatch.setattr(curves.HydraConfig, "get", lambda: OmegaConf.create({"overrides": {"hydra": []}}))
+    monkeypatch.setattr(curves.report, "exit_code", 0)
+    curves.run(OmegaConf.create({"curves": {}}), "name", tmp_path, [])
+    assert curves.report.exit_code == 1 and "no page: ppo: found no points of it" in capsys.readouterr().out
 
 
 @pytest.mark.slow
