@@ -230,8 +230,8 @@ def test_a_trained_stage_computes_with_its_method_and_no_other(method):
     assert found & methods == {own}
     assert {"training", "loop", "model", "batches", "template", "roles", "optim", "logprobs", "seeds"} <= found
     assert not found & {"evaluate", "measuring", "stages", "store", "results", "settings", "readers", "loading"}
-    assert ("sampling" in found) == (own not in ("sft", "dpo")), "these two sample nothing"
-    assert ("candidates" in found) == (own == "rrhf")
+    assert ("sampling" in found) == (own != "sft"), "it samples nothing"
+    assert ("making" in found) == (own in ("dpo", "rrhf")), "candidates: dpo's file has the online form too"
 
 
 def test_an_evaluation_computes_with_what_answers_and_measures():
