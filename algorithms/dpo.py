@@ -164,6 +164,7 @@ class OnlineDPO(Generations, DPO):
 
     candidates: Candidates = own_samples(2)
     reference: str = "latest"  # what the policy is held to: latest, the one that answered | first, the supervised one
+    soft_labels: bool = False  # a field as DPO's is: of two bases the first one's class variable would hide it
 
     stores_reference: ClassVar[bool] = False  # no pair is seen twice, and none is there before it was drawn
 

@@ -1,4 +1,4 @@
-"""Pictures that stand by themselves, beside a page in Markdown: in the light colours of the report's style sheet."""
+"""Pictures that stand by themselves, beside a page in Markdown: in the light colours of the report's style sheets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
+from algorithms.common.support.style import page_style
+
 WIDTH, HEIGHT = 680, 400
 _SHEET = Path(__file__).with_name("page.css")
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -17,9 +19,9 @@ _SHAPES = ("circle", "square", "diamond", "triangle-up", "cross")
 
 @cache
 def colours() -> dict[str, str]:
-    """The style sheet's variables, of its light dress."""
-    light = _SHEET.read_text(encoding="utf-8").partition("@media")[0]
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    """The style sheets' variables, of their light dress."""
+    light = [sheet.partition("@media")[0] for sheet in (page_style(), _SHEET.read_text(encoding="utf-8"))]
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", "".join(light)))
 
 
 def curves(lines: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]], rows: Sequence[str], x: str, y: str

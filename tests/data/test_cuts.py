@@ -30,6 +30,17 @@ def test_cut_prompts_are_counted(caplog):
     assert tell_cut_prompts("evaluation", [[1]], [[1]], 64, 56) == 0 and not caplog.messages
 
 
+def test_what_was_said_is_not_said_again(caplog):
+    """A run and its start are evaluated on the same prompts, and cut alike."""
+    said: set[str] = set()
+    for _ in range(2):
+        assert tell_cut_prompts("evaluation", [[1, 2]], [[2]], 64, 56, said) == 1
+        assert tell_cut_examples("held-out pairs", [Example([1], [[3]], [False], None, "a", truncated=True)], 64, 32,
+                                 said) == 1
+    assert len(caplog.messages) == 2
+    assert tell_cut_prompts("evaluation", [[1, 2], [1]], [[2], [1]], 64, 56, said) == 1 and len(caplog.messages) == 3
+
+
 def data(prompt) -> DataSets:
     pairs = Records.from_list([Record(prompt, [" yes", " no"], [1.0, 0.0])])
     none = Records.from_list([])

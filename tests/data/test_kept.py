@@ -2,21 +2,33 @@
 
 import csv
 import gzip
+import importlib
 import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from algorithms.common.data.records import FileData, Record, cache_folder, kept, own_files, set_cache_folder
+from algorithms.common.data.records import (
+    FileData,
+    cache_folder,
+    kept,
+    own_files,
+    readers,
+    set_cache_folder,
+    watching,
+)
 from algorithms.common.data.records.filters import at_least
 from algorithms.common.data.records.mixture import Mixture
 from algorithms.common.evaluation.votes import BradleyTerry
+from algorithms.common.support import phases
 from algorithms.common.support.errors import DataError
+from plain_mapper import shouting, to_record, unasked, under
 
 SETS = ("preferences", "demonstrations", "prompts", "evaluation", "heldout", "tuning", "audit", "unjudged")
 
@@ -91,14 +103,6 @@ def rated(tmp_path):
     return {"path": jsonl(tmp_path / "p.jsonl", rows), "group": "prompt", "on_bad_row": "drop"}
 
 
-def to_record(row, word="?"):
-    return Record(row["prompt"] + word, [row["chosen"], row["rejected"]], [1.0, 0.0], {"own": len(row["prompt"])})
-
-
-def under(row, key):
-    return to_record(row, key)
-
-
 def mapped(tmp_path):
     rows = [{**row, "score": i % 4} for i, row in enumerate(pairs(20))]
     return {"path": jsonl(tmp_path / "p.jsonl", rows), "mapper": to_record,
@@ -167,8 +171,8 @@ def test_what_determines_a_reading_makes_another(tmp_path, monkeypatch):
     FileData(**options).load(0)
     FileData(**options).load(7)     # the seed changes nothing
     assert entries() == 1
-    changed = [{"on_bad_row": "drop"}, {"heldout": 0.2}, {"mapper": lambda row: to_record(row)}, {"limit": 3},
-               {"mapper": lambda row: to_record(row, "!")}, {"filter": None}, {"audit": 0.1},
+    changed = [{"on_bad_row": "drop"}, {"heldout": 0.2}, {"mapper": unasked}, {"limit": 3},
+               {"mapper": shouting}, {"filter": None}, {"audit": 0.1},
                {"mapper": partial(to_record, word="1")}, {"mapper": partial(under, key="a")},
                {"mapper": partial(under, key="b")}]
     for count, other in enumerate(changed, 2):
@@ -248,3 +252,58 @@ def test_small_files_are_read_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "SMALL", 1 << 20)
     FileData(**lines(tmp_path)).load(0)
     assert entries() == 0
+
+
+READS_MORE = {
+    "a file": 'WORDS = open("words.txt")\n\n\ndef to_record(row):\n    return Record(row["prompt"], [])\n',
+    "a path": 'def to_record(row):\n    from pathlib import Path\n    return Record(Path(row["prompt"]).name, [])\n',
+    "the environment": 'import os\n\n\ndef to_record(row):\n    return Record(os.environ["HOME"], [])\n',
+    "our own readers": 'from algorithms.common.data.records import FileData as F\n\n\ndef to_record(row):\n'
+                       '    return Record(row["prompt"], [])\n',
+    "a library": 'import numpy\n\n\ndef to_record(row):\n    return Record(str(numpy.e), [])\n',
+}
+
+
+@pytest.mark.parametrize("what", READS_MORE)
+def test_a_mapper_that_may_read_more_than_its_row_reads_each_time(what, tmp_path, monkeypatch, caplog):
+    name = f"reads_more_{list(READS_MORE).index(what)}"
+    (tmp_path / f"{name}.py").write_text(f"from algorithms.common.records import Record\n{READS_MORE[what]}")
+    (tmp_path / "words.txt").write_text("these")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    caplog.set_level(logging.INFO)
+    mapper = importlib.import_module(name).to_record
+    FileData(**lines(tmp_path) | {"mapper": mapper, "tuning": 0.0}).load(0)
+    assert entries() == 0 and "read each time" in caplog.text
+
+
+def test_what_is_said_of_an_auditor_is_said_where_no_truth_is_known(tmp_path, caplog):
+    options = {"path": jsonl(tmp_path / "p.jsonl", pairs(40))}
+    FileData(**options, gold=SimpleNamespace(load=None)).load(0)
+    assert "no auditor" not in caplog.text
+    FileData(**options).load(0)
+    assert "no auditor" in caplog.text and entries() == 2
+
+
+def test_a_file_that_appears_meanwhile_is_not_kept(tmp_path, monkeypatch, caplog):
+    options, own = shards(tmp_path), FileData._read
+
+    def read(self):
+        jsonl(tmp_path / "shards/train-2.jsonl", pairs(4, "d"))
+        return own(self)
+
+    monkeypatch.setattr(FileData, "_read", read)
+    assert len(FileData(**options).load(0).preferences) == 24
+    assert entries() == 0 and "not kept" in caplog.text
+
+
+def test_how_far_reading_is_is_not_said_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(phases, "EVERY", 0.0)
+    monkeypatch.setattr(watching, "MEGABYTE", 1)
+    monkeypatch.setattr(readers, "WATCHED", 10)
+    caplog.set_level(logging.INFO)
+    FileData(**lines(tmp_path)).load(0)
+    assert "reading: " in caplog.text
+    caplog.clear()
+    FileData(**lines(tmp_path)).load(0)
+    assert "reading kept" in caplog.text and "reading: " not in caplog.text

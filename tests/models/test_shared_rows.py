@@ -10,6 +10,7 @@ import torch
 from algorithms.common.data.batches import collate
 from algorithms.common.data.template import Example
 from algorithms.common.models import model as models_module
+from algorithms.common.models import role as role_module
 from algorithms.common.models.model import Lora
 from algorithms.common.support.errors import ConfigError
 from row_setup import assert_same, examples, randomise, values_and_gradients
@@ -106,7 +107,7 @@ def leaking_mask(batch, attention, dtype):
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
 
 
-good_mask = models_module.attention_mask
+good_mask = role_module.attention_mask
 
 
 @pytest.mark.parametrize("broken", [bool_mask, leaking_mask])
@@ -117,7 +118,7 @@ def test_check_layout_stops_at_a_broken_mask(make_models, monkeypatch, broken):
     def only_where_needed(batch, attention, dtype):
         return None if batch.simple else broken(batch, attention, dtype)
 
-    monkeypatch.setattr(models_module, "attention_mask", only_where_needed)
+    monkeypatch.setattr(role_module, "attention_mask", only_where_needed)
     with pytest.raises(ConfigError, match=r"(?s)model\.rows.*random-llama.*llama, eager.*model\.rows=plain"):
         models.check_layout(examples(3))
 

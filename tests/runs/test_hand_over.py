@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -11,6 +12,7 @@ from algorithms.common.data.template import Template
 from algorithms.common.models.model import ModelConfig, load_tokenizer
 from algorithms.common.runs.hand_over import hand_over
 from algorithms.common.runs.own_model import adopt
+from algorithms.common.runs.settings import build
 from algorithms.common.runs.tasks import adapter_of
 from algorithms.common.support.errors import ConfigError
 from command_line import composed, invoke
@@ -172,6 +174,21 @@ def test_a_run_s_folder_names_the_model_it_was_made_with(run, base, tmp_path):
         config = composed()
         adopt(config, tmp_path, [])
         assert config.model == composed().model, target
+
+
+def test_values_of_a_folder_from_elsewhere_call_nothing(tmp_path, monkeypatch):
+    """Nor do they look anything up: a model's name is sent to the hub."""
+    monkeypatch.setenv("OWN_TOKEN", "secret")
+    model = {**OmegaConf.to_container(composed().model, resolve=True), "name": "${oc.env:OWN_TOKEN}", "_args_": [1],
+             "max_length": 96, "template_arguments": {
+                 "date": [{"_target_": "subprocess.Popen", "args": ["touch", f"{tmp_path}/called"]}]}}
+    (tmp_path / "result.json").write_text(json.dumps({"config": {"model": model}}))
+    config = composed()
+    adopt(config, tmp_path, [])
+    assert config.model.max_length == 96 and config.model.keys().isdisjoint(("name", "template_arguments", "_args_"))
+    with pytest.raises(ConfigError, match="model.name: found no value"):
+        build(config, ("model",))
+    assert not (tmp_path / "called").exists()
 
 
 def test_what_was_trained_on_transcripts_is_talked_to_in_them(base, tmp_path):

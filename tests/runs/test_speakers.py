@@ -2,7 +2,8 @@
 
 import pytest
 
-from algorithms.common.runs.speakers import Shown
+from algorithms.common.models.sampling import Sampling
+from algorithms.common.runs.speakers import Shown, Speaker
 
 
 @pytest.mark.parametrize("grows, pieces", [
@@ -34,3 +35,13 @@ def test_an_answer_that_was_written_otherwise_is_shown_anew():
     shown.so_far("won't go")
     shown.whole("won't go")
     assert found == ["wo n't", "\n", "won't go"]
+
+
+def test_a_prompt_that_is_cut_is_said_once(make_models, caplog):
+    models = make_models(max_length=32, max_prompt_length=16)
+    models.add_role("policy", trainable=False, seed=0)
+    speaker = Speaker("outputs/dpo", models, "policy")
+    for turn, text in enumerate(("good", "good " * 60, "bad " * 60)):
+        speaker.reply(text, Sampling(4, 1.0), 0, turn, lambda piece: None)
+        assert len(caplog.messages) == min(turn, 1)
+    assert "outputs/dpo: 1 of 1 prompts are cut to leave room for answers of 4 tokens" in caplog.text

@@ -1,6 +1,7 @@
 """task=inspect says which methods a file can train and why others cannot, and shows a row as a model reads it."""
 
 import json
+import re
 
 import pytest
 
@@ -24,7 +25,8 @@ KINDS = {
 COMPARING = {"dpo", "ipo", "hinge", "cpo", "simpo", "orpo", "slic", "reward_model", "trl_dpo"}
 RATED = {"kto", "offline_pg", "trl_kto"}
 IMITATING = {"sft", "trl_sft"}
-ASKING = {"ppo", "ppo_penalty", "grpo", "dr_grpo", "rloo", "reinforce", "best_of_n", "rrhf", "trl_grpo"}
+ASKING = {"ppo", "ppo_penalty", "grpo", "dr_grpo", "rloo", "reinforce", "best_of_n", "rrhf", "trl_grpo", "dpo_online",
+          "llama2_rejection", "raft", "rest", "rest_em", "rrhf_iterated"}
 ABLE = {"pairs": COMPARING | RATED | IMITATING | ASKING,
         "rankings": COMPARING | RATED | IMITATING | ASKING | {"rating_model"},
         "thumbs": RATED | IMITATING, "ratings": RATED | IMITATING | {"rating_model"}, "demonstrations": IMITATING,
@@ -72,6 +74,10 @@ def test_what_is_said_to_do_without_does(tmp_path, monkeypatch):
     reward = ["reward=function", "reward.function._target_=own_reward.score"]
     assert "reward=function" in why_not and "for the reward model" not in judged(
         tmp_path, KINDS["prompts"], *reward)[0]["grpo"].why_not
+    keys = re.findall(r"\S+(?==null)", why_not)
+    assert keys == ["algorithm.needs.reference", "reward.algorithm.needs.reference"]
+    parts = build(composed("algorithm=grpo", *(f"{key}=null" for key in keys)), ("algorithm", "reward"))
+    assert parts["algorithm"].needs == {"reference": None} == parts["reward"].algorithm.needs
     own = tmp_path / "conf/algorithm"
     own.mkdir(parents=True)
     (own / "grpo_base.yaml").write_text("defaults: [grpo, _self_]\nneeds: {reference: null}\n")

@@ -10,8 +10,10 @@ from .template import Example
 log = logging.getLogger(__name__)
 
 
-def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, max_prompt_length: int) -> int:
-    """Say how many examples lost something to the limits on their tokens, and what; returns it."""
+def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, max_prompt_length: int,
+                      said: set[str] | None = None) -> int:
+    """Say how many examples lost something to the limits on their tokens, and what; returns it. said: what was told
+    before, and is not again."""
     total = cut = ends = texts = middles = turns = 0
     for example in examples:
         total += 1
@@ -23,17 +25,25 @@ def tell_cut_examples(what: str, examples: Iterable[Example], max_length: int, m
     if cut:
         lost = {"the end of a response": ends, "a part of their prompt's text": texts,
                 f"whole turns before the user's last one ({turns:,} in all)": middles}
-        log.warning("%s: %s of %s records are cut to fit model.max_length=%d and model.max_prompt_length=%d: %s", what,
-                    f"{cut:,}", f"{total:,}", max_length, max_prompt_length,
-                    ", ".join(f"{count:,} lose {part}" for part, count in lost.items() if count))
+        _warn(f"{what}: {cut:,} of {total:,} records are cut to fit model.max_length={max_length} and "
+              f"model.max_prompt_length={max_prompt_length}: "
+              + ", ".join(f"{count:,} lose {part}" for part, count in lost.items() if count), said)
     return cut
 
 
 def tell_cut_prompts(what: str, whole: Sequence[Collection[int]], kept: Sequence[Collection[int]], max_length: int,
-                     new_tokens: int) -> int:
-    """Say how many prompts, before and after as token ids, were cut to leave room for their answers; returns it."""
+                     new_tokens: int, said: set[str] | None = None) -> int:
+    """Say how many prompts, before and after as token ids, were cut to leave room for their answers; returns it.
+    said: as above."""
     cut = sum(len(after) < len(before) for before, after in zip(whole, kept, strict=True))
     if cut:
-        log.warning("%s: %s of %s prompts are cut to leave room for answers of %d tokens within model.max_length=%d",
-                    what, f"{cut:,}", f"{len(kept):,}", new_tokens, max_length)
+        _warn(f"{what}: {cut:,} of {len(kept):,} prompts are cut to leave room for answers of {new_tokens} tokens "
+              f"within model.max_length={max_length}", said)
     return cut
+
+
+def _warn(text: str, said: set[str] | None) -> None:
+    if said is None or text not in said:
+        log.warning("%s", text)
+    if said is not None:
+        said.add(text)

@@ -187,7 +187,7 @@ def sample_frame(algorithm: Algorithm, models: Models, prompts: Records, config:
     started = time.monotonic()
     whole = [template.prompt_ids(record.prompt) for record in records]
     ids = [models.prompt_ids(record.prompt, config.sampling.max_new_tokens) for record in records]
-    tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens)
+    tell_cut_prompts("evaluation", whole, ids, models.config.max_length, config.sampling.max_new_tokens, models.said)
     answers = _answers(algorithm, models, ids, [record.key for record in records], config, seed, pieces)
     drawn = [(index, number, candidate, one) for index, of_prompt in enumerate(answers)
              for number, candidates in enumerate(of_prompt) for candidate, one in enumerate(candidates)]
@@ -296,7 +296,8 @@ def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -
     """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
     nll, tokens = [], []
     examples = [models.tokenize(record.taking([0], judged=False)) for record in records]
-    tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length)
+    tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length,
+                      models.said)
     for part in in_parts("likelihood of demonstrations", parts_of(examples, batch_size), "records"):
         batch = models.collate(part)
         nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
@@ -341,7 +342,8 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
     if not len(frame):
         return frame
-    tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length)
+    tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length,
+                      models.said)
     frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
     frame["origin"] = [record.meta.get("origin") for record in records]
     if logits:

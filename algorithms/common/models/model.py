@@ -240,6 +240,7 @@ class Models:
         self.roles = CopyRoles(base) if peft_config is None else AdapterRoles(base, peft_config)
         self.weights_dtype = next(p.dtype for p in base.parameters() if p.is_floating_point())
         self.mask_dtype = self.weights_dtype
+        self.said: set[str] = set()  # of its limits, to say it once for a run and its start
         self.used: set[object] = set()  # what has computed since it was cleared: roles, and models beside this one
         self._roles: dict[str, Role] = {BASE: Role(self, BASE, trainable=False)}
 

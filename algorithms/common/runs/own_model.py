@@ -25,7 +25,7 @@ def adopt(config: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
     given = {one.lstrip("+~").partition("=")[0].partition(".")[0] for one in overrides}
     told = _told(folder)
     if "model" not in given and (kind := _kind(told.get("model"))):
-        own = {key: value for key, value in told["model"].items() if key not in ASKED}
+        own = {key: value for key, value in told["model"].items() if key not in ASKED and _is_plain({key: value})}
         OmegaConf.update(config, "model", {**own, "_target_": kind, "lora": None, "chat_template": None,
                                            "trust_remote_code": False}, merge=False)
         log.info("model: %s, as %s says", own.get("name"), folder / RESULT)
@@ -45,6 +45,15 @@ def _told(folder: Path) -> dict[str, Any]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing in it names what Hydra would call or look up."""
+    if isinstance(value, dict):
+        return all(not (key.startswith("_") and key.endswith("_")) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return not isinstance(value, str) or "${" not in value
 
 
 def _kind(model: Any) -> str | None:

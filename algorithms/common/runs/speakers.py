@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.cuts import tell_cut_prompts
 from ..models.adapters import SavedLora, settings_of
 from ..models.export import frozen_role
 from ..models.model import ModelConfig, Models
@@ -39,6 +40,8 @@ class Speaker:
         models, template = self.models, self.models.template
         prompt = [*self.messages, {"role": "user", "content": text}] if template.chat else text
         ids, written, shown = models.prompt_ids(prompt, sampling.max_new_tokens), [], Shown(show)
+        tell_cut_prompts(self.name, [template.prompt_ids(prompt)], [ids], models.config.max_length,
+                         sampling.max_new_tokens, models.said)
 
         def said() -> str:
             return template.clean_response(prompt, template.decode(written))

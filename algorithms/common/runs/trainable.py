@@ -103,7 +103,7 @@ def _asked(bench: Bench, algorithm: Algorithm, role: str, key: str) -> Iterator[
     all that it stands on."""
     for view in (algorithm.view, *algorithm.reads):
         yield role, view, key
-    for below, own, need, under in bench.placed_beneath(algorithm, f"{key}.algorithm" if role else key):
+    for below, own, need, under in bench.placed_beneath(algorithm, key):
         yield from _asked(under, need.algorithm, below, own)
 
 
@@ -121,7 +121,8 @@ def _none(role: str, view: str, keys: list[str]) -> str:
     if not role:
         return f"no {records} ({MEANT.get(view, view)})"
     stages = all(".needs." in key for key in keys)
-    without = (f"the base instead: {' '.join(f'{key}=null' for key in keys)}" if stages else
+    bases = " ".join(f"{key.removesuffix('.algorithm')}=null" for key in keys)
+    without = (f"the base instead: {bases}" if stages else
                "reward=function and reward=classifier need none")
     return f"no {records} for the {role} model ({without})"
 

@@ -5,7 +5,8 @@ not read again.
                                     what the log said
 
 The key is of the files' bytes and names, the settings, the code that reads (a mapper's and a filter's too) and the
-libraries' versions. An entry is made and verified as every stage is (``support.store``); it is safe to delete.
+libraries' versions. Nothing is kept where a user's mapper or filter may read more than its row: no key would know what.
+An entry is made and verified as every stage is (``support.store``); it is safe to delete.
 """
 
 import json
@@ -23,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from ...support import phases
 from ...support.digests import content_hash, file_digest, folder_digest
 from ...support.errors import ConfigError, DataError
 from ...support.phases import progress
 from ...support.plain import plain
 from ...support.provenance import code_of, installed
+from ...support.purity import beyond_arguments
 from ...support.store import Store
 from .own_files import parts_of
 from .readers import EXTENSIONS
@@ -58,9 +61,9 @@ def kept(data: Any, read: Callable[[], tuple[Sets, LoadReport]]) -> tuple[Sets, 
     Files that are small or no regular ones, and hub datasets, are read each time.
     """
     files = _files(data)
-    if files is None or sum(map(size_of, files)) < SMALL:
+    before = files and _stats(files)
+    if not before or sum(map(size_of, files)) < SMALL:
         return read()
-    before = _stats(files)
     description = _description(data, files)
     if description is None:
         return read()
@@ -70,7 +73,7 @@ def kept(data: Any, read: Callable[[], tuple[Sets, LoadReport]]) -> tuple[Sets, 
         nonlocal made
         with _listening() as told:
             found = read()
-        if _stats(files) != before:
+        if _files(data) != files or _stats(files) != before:
             raise _Changed(*found)
         made = True
         _write(target, *found)
@@ -110,10 +113,14 @@ def _shards(part: Any) -> Iterator[Any]:
         yield found_in(os.fspath(path), EXTENSIONS if part.format is None else None, part.split)
 
 
-def _stats(files: list[str]) -> list[tuple]:
+def _stats(files: list[str]) -> list[tuple] | None:
+    """What changes with a file's content; None where one is gone."""
     inside = [os.path.join(place, name) for file in files for place, _, names in os.walk(file) for name in names]
-    found = map(os.stat, sorted([*files, *inside]))
-    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in found]
+    try:
+        found = list(map(os.stat, sorted([*files, *inside])))
+    except OSError:
+        return None
+    return [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found]
 
 
 def _description(data: Any, files: list[str]) -> dict | None:
@@ -121,8 +128,14 @@ def _description(data: Any, files: list[str]) -> dict | None:
     no more than a hash."""
     functions = data.mapper, data.filter, data.reading, data.votes and type(data.votes)
     try:
-        settings, code = plain(_exact(replace(data, gold=None))), code_of(type(data), functions)
-    except ConfigError:
+        # what is the truth changes no set, but whether there is one what is said
+        settings = content_hash([plain(_exact(replace(data, gold=None))), data.gold is None])
+        code, beyond = code_of(type(data), functions), beyond_arguments(functions)
+    except (ConfigError, TypeError, ValueError):
+        return None
+    if beyond is not None:
+        log.info("read each time: a function that the data names may depend on more than its row (%s), and so nothing "
+                 "is kept", beyond)
         return None
     digests = {}
     with progress("comparing the files with what was read before", sum(map(size_of, files)) / MEGABYTE, "MB",
@@ -134,7 +147,7 @@ def _description(data: Any, files: list[str]) -> dict | None:
                 return None
             advance(size_of(file) / MEGABYTE)
     read = {name: list(map(str, _shards(part))) for name, part in parts_of(data).items()}
-    return {"settings": content_hash(settings), "files": content_hash([digests, read]), "code": code,
+    return {"settings": settings, "files": content_hash([digests, read]), "code": code,
             "versions": {"python": platform.python_version(), **installed(LIBRARIES)}}
 
 
@@ -146,7 +159,7 @@ def _exact(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return [type(value), *([one.name, _exact(getattr(value, one.name))] for one in fields(value))]
     if isinstance(value, Mapping):
-        return [[str(key), _exact(one)] for key, one in value.items()]
+        return [[_exact(key), _exact(one)] for key, one in value.items()]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return list(map(_exact, value)) if isinstance(value, (list, tuple)) else value
@@ -203,7 +216,8 @@ class _Listener(logging.Handler):
         self.logger, self.heard, self.level_before = logger, [], logger.getEffectiveLevel()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append((record.name, record.levelno, record.getMessage()))
+        if record.name != phases.__name__:      # how far it is
+            self.heard.append((record.name, record.levelno, record.getMessage()))
         if record.levelno >= self.level_before:
             self.logger.parent.handle(record)
 
