@@ -102,7 +102,7 @@ class LogRatioLoss(Algorithm):
         rewards = self.beta * (logps - refs)  # (B, 2): DPO's implicit rewards, eq. 5 without β log Z
         return Loss({"policy": Term(losses.sum()), **self.beside(sums, batch)}, {
             **pair_metrics(rewards, logps),
-            # training starts at the reference, so this is the change since step 0
+            # where training starts at the reference, the change since step 0
             "logps/chosen_change": (logps - refs)[:, 0].detach(),
         })
 

@@ -26,12 +26,12 @@ Drops    TRL's ratio guard; a score after the end token as in TRL ≥ 0.12. The 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, ClassVar, Iterator
 
 import torch
 from torch import Tensor
 
-from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term
+from .common.algorithm import Context, Examples, Loss, Recipe, RewardSource, Term, TrainerConfig
 from .common.data.batches import Batch
 from .common.data.template import Example
 from .common.data.tokenized import batch_indices
@@ -129,6 +129,8 @@ class PPO(PolicyGradient):
     critic: str = "reward"  # reward | policy | random: where the critic starts
     critic_batches: int = 0  # batches of rollouts, before all others, that the critic alone learns from
 
+    in_trial: ClassVar[dict[str, int]] = {**PolicyGradient.in_trial, "critic_batches": 1}  # of two steps
+
     def __post_init__(self):
         super().__post_init__()
         require(self, "algorithm", critic=one_of(CRITICS), value_coefficient=NOT_NEGATIVE, value_clip=POSITIVE,
@@ -144,6 +146,13 @@ class PPO(PolicyGradient):
             raise _no_start("no reward model on the policy's base")
         if getattr(own[0], "outputs", 1) != 1:
             raise _no_start("a reward model without a scalar head")
+
+    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, records: int, key: str) -> None:
+        batches = recipe.scheduled_steps(records)
+        if self.critic_batches >= batches:
+            raise ConfigError(f"algorithm.critic_batches: found {self.critic_batches}, and {batches} batches in all; "
+                              "expected fewer, or the policy learns nothing; fix: "
+                              f"algorithm.critic_batches={batches // 4}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -172,7 +181,7 @@ class PPO(PolicyGradient):
 
     def stop(self, values: dict[str, float]) -> bool:
         if self.critic_alone:
-            return False
+            return False  # and the policy has not moved
         self.moved = values["policy/approx_kl"]
         return super().stop(values)
 
@@ -188,8 +197,11 @@ class PPO(PolicyGradient):
         if torch.is_grad_enabled() and self.old_kl_target is not None and self.moved is not None:
             self.old_kl = adapted(self.old_kl, self.moved, self.old_kl_target)
         self.critic_alone = context.step < self.critic_batches
+        kl_coef = self.controller.coef
         rollouts = super().experience(context, examples)
-        if not self.ptx_coef or not torch.is_grad_enabled():  # what is only watched learns nothing
+        if self.critic_alone:
+            self.controller.coef = kl_coef  # a policy that stands still says nothing of its weight
+        if not self.ptx_coef or self.critic_alone or not torch.is_grad_enabled():  # what is only watched learns nothing
             return rollouts
         beside = Examples(context.models, self._demonstrations(context, len(rollouts)))
         return PtxRollouts(**vars(rollouts), demonstrations=beside)
@@ -215,7 +227,7 @@ class PPO(PolicyGradient):
         if not self.critic_alone:
             yield self._policy_loss(models, minibatch)
         yield self._value_loss(models, minibatch)
-        if not self.critic_alone and isinstance(minibatch, PtxMinibatch):
+        if isinstance(minibatch, PtxMinibatch):
             yield self._ptx_loss(models, minibatch.demonstrations)
 
     def _policy_loss(self, models: Models, minibatch: Minibatch) -> Loss:

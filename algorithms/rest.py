@@ -70,6 +70,11 @@ class Thresholded(Imitation):
         """Which Improve of its Grow a generation is, from 0."""
         return (self.generations - 1) % len(self.thresholds)
 
+    @property
+    def drawings(self) -> int:
+        """One a Grow."""
+        return (self.generations - 1) // len(self.thresholds) + 1
+
     def lessons(self, examples: list[Example]) -> list[Example]:
         threshold = self.thresholds[self.improve]  # τ_i
         if self.by == "quantile" and examples:

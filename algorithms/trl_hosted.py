@@ -92,7 +92,7 @@ class Hosted(Algorithm):
     def content(self) -> dict[str, Any]:
         return {"trl": importlib.metadata.version("trl")}
 
-    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, key: str) -> None:
+    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, records: int, key: str) -> None:
         for place, found, expected in (("trainer.evaluate_every", trainer.evaluate_every, "null"),
                                        (f"{key}.minibatch_size", recipe.minibatch_size, "null"),
                                        (f"{key}.ema", recipe.ema, "null"),

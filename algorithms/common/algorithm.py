@@ -316,9 +316,9 @@ class Algorithm:
         """ConfigError where its settings do not fit what it learns from; asked before anything is trained. key: where
         the config has these settings. Default: nothing is refused."""
 
-    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, key: str) -> None:
-        """ConfigError where it cannot be trained by them; asked before anything is trained. key: where the config has
-        the recipe. Default: nothing is refused."""
+    def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, records: int, key: str) -> None:
+        """ConfigError where it cannot be trained by them on so many records; asked before anything is trained. key:
+        where the config has the recipe. Default: nothing is refused."""
 
     def add_roles(self, models: Models, seed: int) -> None:
         """Roles to train, beside the frozen ones of ``needs``; default: ``role``, a copy of the reference if any."""

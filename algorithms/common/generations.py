@@ -57,15 +57,15 @@ def best_of_each(examples: list[Example]) -> list[Example]:
     return [taken(example, [best(example)]) for example in examples]
 
 
-def share(records: int, size: int, generation: int, seed: int) -> list[int]:
-    """Indices, ascending, of the records whose prompts the 1-based ``generation`` answers.
+def share(records: int, size: int, number: int, seed: int) -> list[int]:
+    """Indices, ascending, of the records of the share with that 1-based ``number``.
 
-    Generations of ``size`` records each walk on where the last one stopped, through one order an epoch, so none sees a
-    prompt again before all were seen. Where ``size`` is all of them, or more, each sees all.
+    Shares of ``size`` records each walk on where the last one stopped, through one order an epoch, so none has a record
+    again before all were there. Where ``size`` is all of them, or more, each has all.
     """
     if size >= records:
         return list(range(records))
-    return sorted(set(batch_indices(records, size, size * generation, generation - 1, seed)))
+    return sorted(set(batch_indices(records, size, size * number, number - 1, seed)))
 
 
 def write_pool(folder: Path, examples: list[Example]) -> None:
@@ -114,11 +114,17 @@ class Generations(Algorithm):
         """The role that training starts from; default: the one that answers."""
         return self.latest
 
+    @property
+    def drawings(self) -> int:
+        """How often answers were drawn, with this generation's; default: once in each."""
+        return self.generations
+
     def trained_by(self, recipe: Recipe) -> None:
         if self.generations > 1:
             first = {role: need for role, need in self.needs.items() if not isinstance(need, Earlier)}
             earlier = replace(self, generations=self.generations - 1, needs=first)
-            self.needs = {**first, self.latest: Earlier(earlier, recipe)}
+            # a checkpoint is one of the last generation's training: those before it are whole
+            self.needs = {**first, self.latest: Earlier(earlier, replace(recipe, stop_after=None))}
 
     @property
     def uses_reward(self) -> bool:
@@ -153,8 +159,9 @@ class Generations(Algorithm):
 
     def draw(self, context: Context) -> list[Example]:
         """The prompts of this generation's share with fresh scored candidates of the latest policy; charged."""
-        count, recipe = len(context.examples), context.recipe
-        seen = share(count, self.prompts or recipe.total_records(count), self.generations, context.seed)
+        count = len(context.examples)
+        whole = replace(context.recipe, stop_after=None)  # what is stopped had the candidates of all
+        seen = share(count, self.prompts or whole.total_records(count), self.drawings, context.seed)
         records, examples = [context.records[i] for i in seen], [context.examples[i] for i in seen]
         made = self.candidates.make(context, records, examples, self.latest, self.generations)
         for key, value in made.cost.items():
@@ -168,13 +175,12 @@ class Generations(Algorithm):
 
     def fit(self, context: Context) -> None:
         """Make the candidates, then train on what is learned of them."""
-        count, recipe = len(context.examples), context.recipe
-        examples = self.gather(context)
+        recipe, examples = context.recipe, self.gather(context)
         if not examples:
             raise TrainingError(f"{context.name}: found no answer to learn from among the candidates; expected some; "
                                 "fix: more candidates (algorithm.candidates.sources.own.count), or selecting less "
                                 "strictly")
-        if self.prompts is None and recipe.total_records(count) < count and recipe.steps is None:
+        if self.prompts is None and recipe.steps is None and recipe.epochs < 1:
             context.recipe = replace(recipe, epochs=1.0)  # a part of the prompts was answered, all of it is learned
         context.examples = examples
         answers = sum(len(one.responses) for one in examples)

@@ -7,8 +7,7 @@ import weakref
 import pytest
 import torch
 
-from algorithms.common import candidates as module
-from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled
+from algorithms.common.candidates import Candidates, DiverseBeams, FromRecords, OtherModel, Sampled, making, sources
 from algorithms.common.data.records.record import Record
 from algorithms.common.models.beam import diverse_beams
 from algorithms.common.models.model import ModelConfig, Models
@@ -128,7 +127,7 @@ def test_the_reference_answers_not_the_policy(context):
     drawn = make(context, settings).examples[0].responses
     assert drawn == [one.ids for one in sample(context.models, "reference", [context.models.prompt_ids(PROMPTS[0], 6)],
                                                Sampling(max_new_tokens=6),
-                                               module.derive(module.derive(context.seed, "candidates", "only"), 0),
+                                               sources.derive(sources.derive(context.seed, "candidates", "only"), 0),
                                                n=3, keys=[Record(PROMPTS[0], []).key])[0]]
 
 
@@ -156,10 +155,10 @@ def test_another_model_by_its_folder(context):
     """Its text in this model's tokens; both have the lab's tokenizer, so the ids come back the same."""
     other = OtherModel(dataclasses.replace(MODEL, lora=None), count=2, temperature=0.8, top_p=0.95)
     made = make(context, only(other, max_new_tokens=12))
-    models = module.Models(other.model, "no")
+    models = sources.Models(other.model, "no")
     ids = [models.prompt_ids(text, 12) for text in PROMPTS]
     drawn = sample(models, "base", ids, Sampling(max_new_tokens=12, temperature=0.8, top_p=0.95),
-                   module.derive(context.seed, "candidates", "only"), n=2,
+                   sources.derive(context.seed, "candidates", "only"), n=2,
                    keys=[Record(text, []).key for text in PROMPTS])
     texts = [[models.template.decode(one.ids) for one in row] for row in drawn]
     responses = [rows["response"].tolist() for _, rows in made.frame.groupby("prompt")]
@@ -178,7 +177,7 @@ def test_another_model_is_gone_once_it_has_answered(context, monkeypatch):
         loaded.append(weakref.ref(models))
         return models
 
-    monkeypatch.setattr(module, "Models", load)
+    monkeypatch.setattr(sources, "Models", load)
     make(context, only(OtherModel(dataclasses.replace(MODEL, lora=None))))
     assert [model() for model in loaded] == [None]
 
@@ -201,17 +200,17 @@ def test_a_response_ends_where_it_invents_a_turn(models):
     template = models.template
     text = " it was good\n\nHuman: and the room?\n\nAssistant: bad"
     ids = template.tokenizer(text, add_special_tokens=False).input_ids
-    talk, plain = (module.Prompt(Record(prompt, []), None, []) for prompt in (TALK, "how was the food"))
-    (cut,) = module._own(models, talk, [Sample(ids, False)])
+    talk, plain = (sources.Prompt(Record(prompt, []), None, []) for prompt in (TALK, "how was the food"))
+    (cut,) = sources._own(models, talk, [Sample(ids, False)])
     if template.decode(ids) == text:  # the tokenizer knows these characters
         assert template.decode(cut.ids) == " it was good" and cut.finished and cut.ids[-1] == template.turn_end
         assert cut.sampled == len(ids), "the cut tokens were paid for"
-    (whole,) = module._own(models, plain, [Sample(ids, False)])
-    assert whole == module.Candidate(ids, False, len(ids)), "a plain text may hold such a line"
-    assert module._before_turn(models, talk.record, text) == " it was good"
-    assert module._before_turn(models, talk.record, " it was good") is None
+    (whole,) = sources._own(models, plain, [Sample(ids, False)])
+    assert whole == sources.Candidate(ids, False, len(ids)), "a plain text may hold such a line"
+    assert sources._before_turn(models, talk.record, text) == " it was good"
+    assert sources._before_turn(models, talk.record, " it was good") is None
     models.template.chat = True
-    assert module._before_turn(models, talk.record, text) is None, "turns are tokens there"
+    assert sources._before_turn(models, talk.record, text) is None, "turns are tokens there"
 
 
 def test_over_long_prompts_are_cut_once_for_drawing_scoring_and_training(context):
@@ -232,9 +231,9 @@ def test_over_long_prompts_are_cut_once_for_drawing_scoring_and_training(context
 
 def test_what_was_cut_off_has_no_end_token(models):
     record = Record("x", [])
-    long = module._retokenised(models, record, " the food was good", True, 2, 9)
+    long = sources._retokenised(models, record, " the food was good", True, 2, 9)
     assert len(long.ids) == 2 and not long.finished and long.sampled == 9
-    exact = module._retokenised(models, record, " the food", False, 9, 2)
+    exact = sources._retokenised(models, record, " the food", False, 9, 2)
     assert models.template.turn_end not in exact.ids and not exact.finished
 
 
@@ -298,7 +297,7 @@ def test_the_records_scores_do_not_depend_on_the_reward(context):
 def test_found_again_they_cost_what_they_cost(context, monkeypatch):
     first = make(context, SETTINGS)
     context.reward = lambda responses: pytest.fail("they are scored")
-    monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("they are drawn"))
+    monkeypatch.setattr(sources, "sample", lambda *_, **__: pytest.fail("they are drawn"))
     second = make(context, SETTINGS)
     assert second.cost == first.cost and second.examples == first.examples
     assert first.cost["seconds"] > 0 and first.cost["peak_memory_bytes"] > 0
@@ -316,7 +315,7 @@ class Killed(Exception):
 
 
 def test_a_kill_loses_one_part(context, make_models, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PART", 1)
+    monkeypatch.setattr(making, "PART", 1)
     whole = make(context, SETTINGS)
     other = make_context(context.models, tmp_path / "other", [])
     asked = []
@@ -338,7 +337,7 @@ def test_a_kill_loses_one_part(context, make_models, tmp_path, monkeypatch):
 
 def test_parts_do_not_change_what_is_drawn(context, tmp_path, monkeypatch):
     whole = make(context, SETTINGS)
-    monkeypatch.setattr(module, "PART", 3)
+    monkeypatch.setattr(making, "PART", 3)
     other = make_context(context.models, tmp_path / "other", [])
     other.reward, other.identity = context.reward, context.identity
     parts = make(other, SETTINGS)
@@ -374,7 +373,7 @@ def test_records_without_responses_or_scores(context):
 
 @pytest.mark.parametrize("part", [1, 512])
 def test_a_source_that_gives_nothing_is_named(context, monkeypatch, part):
-    monkeypatch.setattr(module, "PART", part)
+    monkeypatch.setattr(making, "PART", part)
     mixed = Candidates({"own": Sampled(count=1), "data": FromRecords()}, max_new_tokens=6)
     with pytest.raises(TrainingError,
                        match="candidates.sources.data: found no response to any of 4 prompts; expected some; "

@@ -284,6 +284,32 @@ def test_a_generation_may_answer_a_part_of_the_prompts(tmp_path, monkeypatch):
     assert (fit["records"], fit["steps"]) == (6, 2), "all that was answered is learned, four at a time"
 
 
+def test_grows_answer_other_prompts_than_the_one_before(tmp_path, monkeypatch):
+    """Two Improve steps each: the first Grow answers four of twelve prompts, the second the next four."""
+    asked, make = [], Candidates.make
+    monkeypatch.setattr(Candidates, "make", lambda self, context, records, *more: asked.append(
+        [record.key for record in records]) or make(self, context, records, *more))
+    here, one = make_bench(Store(tmp_path), data(), reward=Letters()), dataclasses.replace(RECIPE, steps=1)
+    here.train(chained(ReST, one, generations=3, prompts=4, thresholds=[0.0, 0.5]), one)
+    keys = [record.key for record in here.view("prompts")[0]]
+    assert asked == [[keys[place] for place in share(12, 4, number, seed=0)] for number in (1, 2)]
+    assert [ReST(generations=g).drawings for g in range(1, 8)] == [1, 1, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("length", [{"steps": 3}, {"steps": None, "epochs": 0.75}])
+def test_a_generation_that_is_stopped_is_a_checkpoint_of_the_whole(tmp_path, length):
+    """The same prompts, answers and rates up to there, after generations that were not stopped."""
+    here = make_bench(Store(tmp_path), data(), reward=Letters())
+    whole = dataclasses.replace(RECIPE, batch_size=3, **length)
+    stopped = dataclasses.replace(whole, stop_after=2)
+    folders = [here.train(chained(RAFT, recipe, generations=2), recipe) for recipe in (whole, stopped)]
+    lines = [[{key: value for key, value in json.loads(line).items() if key not in ("tokens_per_second",
+             "peak_memory_bytes") and not key.startswith("timing/")}
+              for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
+    assert len(lines[0]) == 3 and lines[1] == lines[0][:2]
+    assert len(list(here.store.entries("candidates"))) == 2, "found, not drawn again"
+
+
 @pytest.mark.parametrize("reference, anchor", [("latest", "generation_1"), ("first", "reference")])
 def test_online_dpo_is_held_to_the_policy_that_answered_or_to_the_first(bench, reference, anchor):
     method = chained(OnlineDPO, generations=2, reference=reference)

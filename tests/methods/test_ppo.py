@@ -1,5 +1,6 @@
 """PPO: where an update starts, what it computes, what it never touches, and that it goes on where it was killed."""
 
+import dataclasses
 import json
 import math
 import weakref
@@ -16,11 +17,11 @@ from algorithms.common.data.template import Example
 from algorithms.common.models.model import Lora, ModelConfig
 from algorithms.common.models.roles import state
 from algorithms.common.policy_gradient import gae, kl_penalty, whiten
-from algorithms.common.recipe import Recipe
+from algorithms.common.recipe import Recipe, TrainerConfig
 from algorithms.common.rewards.sources import Gold, Trained, TrainedOwn, Weighted
 from algorithms.common.support.errors import ConfigError, DataError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
-from algorithms.ppo import PPO
+from algorithms.ppo import PPO, PtxRollouts
 from algorithms.reward_model import RatingModel, RewardModel
 from few import few
 from training_setup import lines, make_context, randomize
@@ -495,6 +496,27 @@ def test_the_critic_alone_learns_from_the_first_batches(make_models, tmp_path):
     told = lines(context.target)
     assert ["loss/policy" in line for line in told] == [False, False, True, True]
     assert all("loss/value" in line for line in told) and "loss/old_kl" not in told[0]
+
+
+def test_what_is_the_policys_rests_while_the_critic_learns_alone(make_models, tmp_path):
+    """The KL coefficient is not lowered for a policy that stands still, and no demonstration is learned or counted."""
+    algorithm, context = with_ptx(make_models, tmp_path, critic_batches=2, kl_coef=0.1, kl_target=1.0, kl_horizon=200.0)
+    fit(algorithm, context)
+    told = lines(context.target)
+    coefs = [line["kl/coef"] for line in told]
+    assert coefs[:3] == [0.1] * 3 and coefs[3] != 0.1
+    assert ["loss/ptx" in line for line in told] == [False, False, True, True]
+    context.step = 0
+    assert not isinstance(algorithm.experience(context, context.examples), PtxRollouts)
+
+
+def test_a_policy_that_would_learn_from_no_batch_is_refused():
+    recipe, trainer = Recipe(lr=1e-3, batch_size=4, epochs=2.0), TrainerConfig()  # 20 records: ten batches
+    with pytest.raises(ConfigError, match="algorithm.critic_batches: found 10, and 10 batches in all; .* fix: "
+                                          "algorithm.critic_batches=2"):
+        ppo(critic_batches=10).check_recipe(recipe, trainer, 20, "recipe")
+    for batches in (2, 9):
+        ppo(critic_batches=batches).check_recipe(dataclasses.replace(recipe, stop_after=1), trainer, 20, "recipe")
 
 
 # PPO-ptx

@@ -159,7 +159,7 @@ def trained(tmp_path_factory):
     return bench, bench.scored(bench.reward)["reward"]
 
 
-def test_an_earlier_reward_model_scores_as_it_did(trained):
+def test_an_earlier_reward_model_scores_as_it_did(trained, caplog):
     bench, folder = trained
     asked = [response(), response(" it was bad", record="r1")]
     bench.models.clear_roles()
@@ -170,7 +170,7 @@ def test_an_earlier_reward_model_scores_as_it_did(trained):
     found = source.load(bench.models, {}, bench.data, 4)(asked)
     assert found == pytest.approx(expected, abs=1e-5) and found[0] != found[1]
     again = source.load(bench.models, {}, bench.data, 4)(asked)     # beside the role that is there
-    assert again == found
+    assert again == found and f"that of {folder}, whose cost and labels are not charged here" in caplog.text
     bench.models.clear_roles()
 
 

@@ -16,6 +16,7 @@ from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
 from algorithms.common.training.pace import STEPS
 from algorithms.ppo import PPO
+from algorithms.rest import ReST
 from algorithms.rrhf import RRHF
 from algorithms.sft import SFT
 from few import few
@@ -115,6 +116,16 @@ def test_the_pace_of_records_is_their_tokens(store):
     lengths = [bench.models.tokenize(record).length for record in bench.view("demonstrations")[0]]
     assert pace.tokens_per_step == pytest.approx(sum(lengths)), "ten records a step, all of them"
     assert pace.tokens_per_record == 0 and 0 < pace.seconds_per_step < 60
+
+
+def test_what_is_drawn_is_paced_by_the_prompts_that_were_asked_not_by_those_that_were_selected(store):
+    method = on_sft(ReST, generations=1, thresholds=[0.99],
+                    candidates=Candidates({"own": Sampled(count=3)}, max_new_tokens=6))
+    bench, recipe = make_bench(store, reward=Hashed()), dataclasses.replace(RECIPE, steps=9)
+    pace, prompts = bench.pace(method, recipe, "rest"), len(bench.view("prompts")[0])
+    assert prompts <= STEPS * recipe.batch_size, "it asks all of them"
+    sampled = bench.own_cost(method, recipe)["tokens_sampled"]
+    assert pace.tokens_per_record * prompts == pytest.approx(sampled)
 
 
 def test_a_budget_too_small_says_how_much_is_enough(store):

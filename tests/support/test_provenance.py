@@ -231,7 +231,7 @@ def test_a_trained_stage_computes_with_its_method_and_no_other(method):
     assert {"training", "loop", "model", "batches", "template", "roles", "optim", "logprobs", "seeds"} <= found
     assert not found & {"evaluate", "measuring", "stages", "store", "results", "settings", "readers", "loading"}
     assert ("sampling" in found) == (own != "sft"), "it samples nothing, the others or a variant beside them do"
-    assert ("candidates" in found) == (own in ("rrhf", "dpo"))
+    assert ("making" in found) == (own in ("rrhf", "dpo")), "candidates"
 
 
 def test_an_evaluation_computes_with_what_answers_and_measures():
@@ -242,7 +242,7 @@ def test_an_evaluation_computes_with_what_answers_and_measures():
 
 def test_kept_candidates_and_references():
     found = computing(Candidates())
-    assert {"candidates", "sampling", "beam"} <= found and not found & {"training", "loop"}
+    assert {"making", "sources", "sampling", "beam"} <= found and not found & {"training", "loop"}
     found = computing(StoredLogprobs)
     assert {"references", "model", "logprobs"} <= found and not found & {"training", "loop", "sampling"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from .sources import checked
 if TYPE_CHECKING:
     from ..data.records import DataSets
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Earlier(RewardSource):
@@ -33,6 +36,7 @@ class Earlier(RewardSource):
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         folder = scoring_folder(self.run, "reward.run")
+        log.warning("the reward model is that of %s, whose cost and labels are not charged here", self.run)
         name = f"earlier_{role_digest(folder)[:12]}"
         role = models.role(name) if name in models.roles.names() else frozen_role(models, name, folder)
 

@@ -120,7 +120,7 @@ def foretell(stages: dict[str, Stage]) -> None:
         model, longest = stage.bench.model, stage.bench.eval.sampling.max_new_tokens
         if stage.algorithm.role == "policy" and longest >= model.max_length:
             raise ConfigError(no_room(longest, model.max_length, "eval.sampling.max_new_tokens"))
-        stage.algorithm.check_recipe(stage.recipe, stage.bench.trainer, stage.key)
+        stage.algorithm.check_recipe(stage.recipe, stage.bench.trainer, stage.records, stage.key)
         for remark in stage.remarks() if stage.key not in told else ():
             log.warning("%s", remark)
         told.add(stage.key)

@@ -92,8 +92,7 @@ class AIFeedback:
         pairs = [pair_of(index, record) for index, record in enumerate(records)]
         description = bench.hide({
             "judge": self.judge.name, "room": self.judge.room,
-            "pairs": content_hash([[one.prompt, one.left_response, one.right_response]
-                                                             for one in pairs]),
+            "pairs": content_hash([[one.prompt, one.left_response, one.right_response] for one in pairs]),
             "device": pick_device().type, "code": code_of(type(self.judge), ask), "versions": versions()})
 
         def build(target: Path, work: Path) -> None:

@@ -30,9 +30,9 @@ from ..support.memory import no_memory_explained
 from ..support.plain import plain
 from ..support.provenance import code_of, versions, written_in
 from ..support.terminal import IN_SWEEPS
-from ..training.loop import nothing_held_out
 from ..training.pace import STEPS, Pace
 from . import measuring, streams, training
+from .conditions import check_stage
 from .material import Material
 from .results import device_name
 
@@ -94,52 +94,9 @@ class Bench(Material):
 
     def checked(self, algorithm: Algorithm, key: str = "algorithm") -> None:
         """ConfigError for an algorithm, or a stage beneath it, that cannot be trained here; key: where it stands."""
-        evaluated_prompts(self.data, self.eval)
-        evaluated_texts(self.data, self.eval)
-        for role, need in algorithm.needs.items():
-            if need is not None and not isinstance(need, Need):
-                raise ConfigError(f"algorithm.needs.{role}: found {type(need).__name__}; "
-                                  "expected a stage (an algorithm and a recipe) or null; "
-                                  "fix: leave algorithm.needs as this algorithm has it")
-        train, heldout = self.view(algorithm.view)
-        for records in (train, heldout)[:2 if self.trainer.evaluate_every else 1]:
-            algorithm.check_records(records, key)
-        trains = not algorithm.works_when_asked  # best-of-n has no steps to evaluate after
-        if self.trainer.evaluate_every and trains and not len(heldout):
-            raise ConfigError(nothing_held_out(self.trainer.evaluate_every, algorithm.view))
-        self._check_soft(algorithm, key)
-        for view in algorithm.reads:
-            if not len(self.view(view)[0]):
-                raise ConfigError(f"data: found no {view}; expected some, which {type(algorithm).__name__} with these "
-                                  "options learns from too")
-        if source := self._source(algorithm, self.eval.proxy and algorithm.role == "policy"):
-            source.check(self.data)
-        if algorithm.compares_logprobs and self.model.lora is not None and self.model.lora.dropout:
-            raise ConfigError(f"model.lora.dropout: found {self.model.lora.dropout}; "
-                              f"expected 0 for {type(algorithm).__name__}, which compares log-probabilities that "
-                              "dropout would blur; fix: model.lora.dropout=0")
-        algorithm.check(self._source(algorithm), self.model)
-        if trains and self.model.lora is None and self.model.precision == "nf4":
-            raise ConfigError("model.lora: found null with precision nf4; expected LoRA, 4-bit weights cannot be "
-                              "trained; fix: model.precision=fp32, or keep model.lora")
-        if trains and self.model.lora is None and self.model.precision == "bf16":
-            raise ConfigError("model.precision: found bf16 with model.lora null; "
-                              "expected fp32 where all weights learn: bf16 keeps 8 bits of a weight and loses most "
-                              "steps of a small learning rate; fix: model.precision=fp32 (bf16 arithmetic stays, "
-                              "by trainer.mixed_precision), or keep model.lora")
+        check_stage(self, algorithm, key, self._source)
         for _, own, need, under in self.placed_beneath(algorithm, key):
             under.checked(need.algorithm, own)
-
-    def _check_soft(self, algorithm: Algorithm, key: str) -> None:
-        """ConfigError where labels are probabilities and the method would take them for something else."""
-        if self.data.labelling is None or not self.data.labelling.soft or algorithm.soft_labels:
-            return
-        if learned := [view for view in algorithm.labelled if view in ("pairs", "ranked", "rated")]:
-            own = any(field.name == "soft_labels" for field in dataclasses.fields(algorithm))
-            fix = f"{key}.soft_labels=true" if own else "labels.soft=false"
-            raise ConfigError(f"labels.soft: found labels that are probabilities, which {type(algorithm).__name__} "
-                              f"does not learn from {learned[0]} as such; expected a method with soft_labels, or "
-                              f"labels that say which is better; fix: {fix}")
 
     def _readings(self, algorithm: Algorithm) -> Iterator[Reading]:
         """What it and the stages beneath it tokenise, the evaluation included."""

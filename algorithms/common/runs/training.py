@@ -52,7 +52,7 @@ def pace(
 ) -> None:
     """Fill ``target`` with the pace of a stage's first steps, which are not kept; see ``train``."""
     context = _context(bench, algorithm, recipe, inputs, source, scored, identity, name, target, work)
-    context.loop = measure
+    context.loop = functools.partial(measure, asked=len(context.visited()))
     copy.deepcopy(algorithm).fit(context)
     if not (target / FILE).is_file():
         raise ConfigError(f"budget.equal: found tokens or seconds, but {type(algorithm).__name__} takes its steps by "

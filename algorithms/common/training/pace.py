@@ -30,16 +30,17 @@ class Pace:
         return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
-def measure(algorithm: Algorithm, context: Context, trainer: Steps | None = None) -> None:
+def measure(algorithm: Algorithm, context: Context, *, asked: int, trainer: Steps | None = None) -> None:
     """Instead of the loop: take the recipe's steps, leave their pace in ``context.target`` and nothing else.
 
-    Held-out losses, which a run may watch, are not in it. trainer: takes the steps in place of the common loop.
+    Held-out losses, which a run may watch, are not in it. asked: records that training was to see, of which a method
+    may have made others, or fewer; trainer: takes the steps in place of the common loop.
     """
     context.trainer = replace(context.trainer, evaluate_every=None)
-    seen, meter = len(context.visited()), context.meter
+    meter = context.meter
     before = (meter.tokens_sampled, meter.seconds)
     tokens, seconds = _taken(algorithm, context) if trainer is None else _given(context, trainer)
-    pace = Pace(mean(tokens), median(seconds[1:]), *(amount / seen for amount in before))
+    pace = Pace(mean(tokens), median(seconds[1:]), *(amount / asked for amount in before))
     (context.target / FILE).write_text(json.dumps(asdict(pace)), encoding="utf-8")
 
 
