@@ -465,6 +465,7 @@ def test_long_counting_says_how_far_it_is(monkeypatch, caplog, tmp_path):
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     data = FileData(path=str(tmp_path / "p.jsonl"), heldout=0.3).load(0)
     monkeypatch.setattr(phases, "EVERY", 0.0)
+    monkeypatch.setattr(duplicates, "BATCH", 4)  # a phase of one part ends with its first word
     with caplog.at_level("INFO"):
         inspect(data)
     for phase in ("counting", "looking for conversations on both sides", "hashing prompts",

@@ -88,7 +88,7 @@ def test_ipo_divides_by_token_counts():
     close(losses, [22.800625, 25.782342, 22.246944], 1e-4)
     assert dpo.log_likelihood(logps, batch) is logps
     role = lambda sums: SimpleNamespace(response_logprobs=lambda _: sums)  # noqa: E731
-    models = SimpleNamespace(policy=role(logps), reference=role(refs))
+    models = SimpleNamespace(policy=role(logps), role={"reference": role(refs)}.get)
     close(ipo.score(models, batch), (0.1 * (logps - refs) / lengths).tolist())
 
 

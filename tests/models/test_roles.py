@@ -480,11 +480,6 @@ def test_nf4_keeps_the_memory_it_has_and_upcasts_nothing(nf4_folder, monkeypatch
     assert {p.dtype for p in models.policy.parameters().values()} == {torch.float32}  # adapters learn in fp32
 
 
-def test_full_fine_tuning_of_4_bit_weights_is_refused():
-    with pytest.raises(ConfigError, match="4-bit weights cannot be trained"):
-        ModelConfig(name="x", precision="nf4", lora=None)
-
-
 # ---- precision and loading
 
 def test_autocast_follows_the_hardware(monkeypatch, make_models):

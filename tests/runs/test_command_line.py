@@ -178,16 +178,18 @@ def test_an_experiment_decides_over_a_model_and_the_command_line_over_both(own):
 
 
 @pytest.mark.parametrize("overrides, told", few([
-    (["experiment=small", "model=hub", "model.name=a"],
+    (["experiment=small", "model=hub", "model.name=MODEL"],
      "scale@_global_: found qlora in model/hub and lab in experiment/small, which counts; expected one of them; "
      "fix: scale@_global_=lab or scale@_global_=qlora"),
-    (["data=late", "data.path=PATH", "model=hub", "model.name=a"],
+    (["data=late", "data.path=PATH", "model=hub", "model.name=MODEL"],
      "scale@_global_: found lab in data/late and qlora in model/hub, which counts;"),
-    (["experiment=large", "model=hub", "model.name=a"], None),
-    (["experiment=small", "model=hub", "model.name=a", "scale@_global_=qlora"], None),
+    (["experiment=large", "model=hub", "model.name=MODEL"], None),
+    (["experiment=small", "model=hub", "model.name=MODEL", "scale@_global_=qlora"], None),
     (["experiment=qlora_single_gpu", "data=mine"], None)], [0, 2]))
 def test_an_override_that_does_not_count_is_told(own, inspected, overrides, told):
-    ended = inspected("--config-dir", str(own), *(item.replace("PATH", f"{own}/../pairs.jsonl") for item in overrides))
+    ended = inspected("--config-dir", str(own), *(
+        item.replace("PATH", f"{own}/../pairs.jsonl").replace("MODEL", f"{ROOT}/benchmarks/lab/reviews")
+        for item in overrides))
     assert ended.status == 0, ended.err
     assert told in ended.out if told else "which counts" not in ended.out
 

@@ -307,7 +307,8 @@ def test_ctrl_c_in_a_job_leaves_a_table(tmp_path, monkeypatch, at):
     assert ended.status == 130
     assert kinds(tmp_path / "sweep") == ["ConfigError"] * at + ["Stopped"] + ["not started"] * (2 - at)
     assert "stopped at step 3 of 9" in collect([tmp_path / "sweep"])[at].error
-    assert "sft: stopped at step 3 of 9" in ended.out + ended.err and ("failed:" in ended.out + ended.err) == (at == 1)
+    told = ended.out + ended.err
+    assert "sft: stopped at step 3 of 9" in told and ("sft failed" in told) == (at == 1)
     assert (tmp_path / "sweep" / "report.html").exists() and "sft" in ended.out
 
 
