@@ -22,7 +22,7 @@ from algorithms.common.runs.settings import at_home
 from algorithms.common.runs.trial import shrink
 from algorithms.common.support.errors import ConfigError, Stopped, UserError, full_disk
 from algorithms.common.support.quiet import quieten, without_bars
-from algorithms.common.support.terminal import printable, short
+from algorithms.common.support.terminal import IN_SWEEPS, printable, short
 
 CONF = Path(__file__).resolve().parent / "conf"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -106,7 +106,7 @@ def failed(folder: Path, name: str, config: DictConfig, overrides: list[str], er
     message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if isinstance(error, Stopped):
         how = "" if message.startswith(("stopped", "not started")) else "stopped: "
-        log.warning("%s: %s%s", name, how, printable(message))
+        log.warning("%s: %s%s", name, how, printable(message), extra=IN_SWEEPS)
     else:
         log.error("%s failed: %s", name, printable(message), exc_info=not isinstance(error, UserError))
     mask = Mask(config)

@@ -38,8 +38,10 @@ class _Short(logging.Filter):
     """Of a job of a sweep: what it is at, and each warning of all jobs once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "in_sweeps", False):
+            return True
         if record.levelno < logging.WARNING:
-            return getattr(record, "in_sweeps", False)
+            return False
         text, failure = record.getMessage(), record.levelno > logging.WARNING
         known = text in _warned and not failure
         _warned.add(text)
