@@ -137,7 +137,7 @@ def merged_card(base: str, source: Path, precision: str) -> str:
     own = source / "README.md"
     told = own.read_text(encoding="utf-8").partition("\n---\n")[2].partition("\n## Use\n")[0] if own.is_file() else ""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", "tags: [alignment]", "---"]
-    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", told.strip()]
+    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", "", told.strip()]
     return "\n".join([*front, *lines]) + "\n" + use(base, peft=False)
 
 

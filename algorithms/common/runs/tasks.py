@@ -49,7 +49,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..models.model import end_ids
     from . import budgets
     from .agenda import foretell, stages_of
-    from .auditing import remarks
+    from .auditing import remarks, unjudged
     from .hand_over import export, model_card
 
     store = store_of(chosen.stages)
@@ -83,7 +83,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
-    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
+    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found),
+            *([] if is_short() else unjudged(found))]  # in a sweep the table says it
     for remark in said if is_short() else ():  # else they stand beside the figures
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
