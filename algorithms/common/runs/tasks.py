@@ -308,8 +308,11 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     # merging into 4-bit weights would requantise them
     whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
     base = load_base(whole, torch.device("cpu"))
-    adapters.merge(base, source).save_pretrained(folder / "merged")
-    hand_over(template, folder / "merged", end_ids(model))
-    with results.whole(folder / "merged/README.md") as file:
+    merged = folder / "merged"
+    adapters.merge(base, source).save_pretrained(merged)
+    for path in merged.glob("*.safetensors"):  # written for their owner alone, and who serves them may be another
+        shutil.copymode(merged / "config.json", path)
+    hand_over(template, merged, end_ids(model))
+    with results.whole(merged / "README.md") as file:
         file.write_text(merged_card(model.name, source, whole.precision), encoding="utf-8")
-    print(f"merged model: {folder / 'merged'}")
+    print(f"merged model: {merged}")
