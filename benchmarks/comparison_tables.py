@@ -41,8 +41,10 @@ COMPARABLE = {
     "harness/": ("what lm-evaluation-harness finds", False),
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
-TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "
-                "default, and one of some dozens is often wrong: more comparisons are better), or a judge: task=judge")
+CANNOT_TELL = "The data cannot tell whose answers are better: "
+TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 left for training no auditor is "
+                "set aside by default, and one of some dozens is often wrong: more comparisons are better), or a "
+                "judge: task=judge")
 TO_BE_BELIEVED = "more comparisons in data.audit and data.heldout, or another judge (judge=…)"
 NOTHING = "Nothing was compared: "
 _MESSAGE = 700          # characters of what all runs failed for
@@ -152,12 +154,18 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
 def _all_alike(members: Sequence[Member]) -> str:
     """Why no run ended, where several failed and all for the same reason; else empty."""
     lost = [run for member in members for run in member.lost]
-    errors = {run.error for run in lost}
+    errors = {_anywhere(run): run.error for run in lost}
     if len(lost) < 2 or len(errors) > 1 or any(member.runs for member in members) or any(run.stopped for run in lost):
         return ""
-    message = " ".join(errors.pop().partition(": ")[2].split())     # without the name of its class
+    (error,) = errors.values()
+    message = error.partition(": ")[2]      # without the name of its class
     message = message if len(message) <= _MESSAGE else f"{message[:_MESSAGE]} …"
     return f"No run ended: {'both' if len(lost) == 2 else f'all {len(lost)}'} failed for one reason. {message}"
+
+
+def _anywhere(run: Result) -> str:
+    """Why it failed, without the name of its own folder, by which the messages of two jobs differ."""
+    return run.error.replace(str(run.folder.resolve()), "…").replace(str(run.folder), "…")
 
 
 def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
@@ -169,8 +177,7 @@ def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
     doubt = _doubt(members)
     own = OWN_SCORE if "reward/proxy" in names else "nothing scored them"
     reason = own if figure == "reward/proxy" else doubt or own
-    return (f"The data cannot tell whose answers are better: {reason}. "
-            f"Fix: {TO_BE_BELIEVED if doubt else TO_BE_SCORED}.")
+    return f"{CANNOT_TELL}{reason}. Fix: {TO_BE_BELIEVED if doubt else TO_BE_SCORED}."
 
 
 def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
