@@ -11,7 +11,7 @@ from algorithms.common.evaluation.inference.comparisons import Comparison, Pair,
 from algorithms.common.evaluation.inference.wording import Costs, about, listed, number
 
 from .audited import accuracy, of_auditor, parted
-from .comparison_tables import CANNOT_TELL, Compared, Member, costs_of, words_of
+from .comparison_tables import CANNOT_TELL, Compared, Member, began_apart, costs_of, words_of
 from .starts import unlike_starts
 from .tables import Advice
 
@@ -283,7 +283,10 @@ def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
         agrees = f", and it agrees with {believed.mean:.0%} of held-out comparisons" if believed else ""
         return [f"the answers were scored by a model that learned from comparisons{agrees}"]
     told = next((told for start, told in MEASURES.items() if (found.figure or "").startswith(start)), "")
-    return [told] if told else []
+    told = [told] if told else []
+    if (found.figure or "").startswith("win_rate/") and began_apart(members):
+        told.append("a win rate is against what each began with, which is not the same model for all")
+    return told
 
 
 def _of_chosen(taken: Sequence[Member]) -> list[str]:

@@ -55,6 +55,8 @@ DEFAULTS = {
     "score/": "a judge that no method was trained on; the data has no gold reward",
     "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
                  "the answers",
+    "win_rate_data/": "a judge's comparisons with the answers that the data prefers, the same for all rows; the data "
+                      "has no gold reward and no judge scored the answers",
     "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
                             "of known things beside it",
     "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
@@ -236,8 +238,12 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
                               "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
         return (None, doubt) if doubt and of_auditor(declared) else (declared, DECLARED)
+    order = list(DEFAULTS)
+    if began_apart(members):    # one half is another model for each: win rates against it rank nothing
+        order.remove("win_rate_data/")
+        order.insert(order.index("win_rate/"), "win_rate_data/")
     for least in (2, 1):
-        for start, why in DEFAULTS.items():
+        for start, why in ((start, DEFAULTS[start]) for start in order):
             for name, count in having.items():
                 fits = name.startswith(start) if start.endswith("/") else name == start
                 if fits and count >= least and not (doubt and of_auditor(name)):
@@ -249,6 +255,14 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
 def _doubt(members: Sequence[Member]) -> str:
     """Why the auditor of some row cannot be believed; empty where all can."""
     return next((unable(runs) for member in members if (runs := member.having(SCORE)) and not judges(runs)), "")
+
+
+def began_apart(members: Sequence[Member]) -> bool:
+    """Whether runs of one seed began with different models, as SFT's with the base and DPO's with SFT."""
+    starts: dict[int | None, set[tuple[str, str]]] = {}
+    for run in (run for member in members for run in member.runs if run.start):
+        starts.setdefault(run.seed, set()).add(run.start)
+    return any(len(found) > 1 for found in starts.values())
 
 
 def words_of(figure: str | None) -> tuple[str, bool]:

@@ -148,6 +148,24 @@ def test_where_an_hour_has_a_price_the_answer_has_what_the_rows_come_to(tmp_path
         "with 30 seconds or 0.03 in money.")
 
 
+def test_win_rates_against_different_starts_rank_nothing_where_the_datas_answers_are_there_too(tmp_path):
+    """SFT beats the base more often than DPO beats SFT: that says nothing of SFT and DPO."""
+    wins = {"sft": np.ones(PROMPTS), "dpo": np.zeros(PROMPTS)}
+    starts = {"sft": {"kind": "base", "identity": "b"}, "dpo": {"kind": "sft", "identity": "s"}}
+
+    def judged(*names):
+        return [result(name, start=starts[name], figures={one: figure(values) for one, values in (
+            ("win_rate/judge", wins[name]), ("win_rate_data/judge", 1 - wins[name])) if one in names})
+            for name in wins]
+    both = advice(tmp_path / "both", *judged("win_rate/judge", "win_rate_data/judge"))
+    assert both.take.startswith("Take this trained dpo: by win rate against the data's answers")
+    alone = advice(tmp_path / "alone", *judged("win_rate/judge"))
+    assert "a win rate is against what each began with, which is not the same model for all" in alone.doubt
+    starts["sft"] = starts["dpo"]
+    same = advice(tmp_path / "same", *judged("win_rate/judge", "win_rate_data/judge"))
+    assert same.take.startswith("Take this trained sft: by win rate it is ahead") and "began with" not in same.doubt
+
+
 def test_what_would_settle_a_pair_is_part_of_the_answer(tmp_path):
     noise = np.random.default_rng(3).normal(0, 1, (2, PROMPTS))
     noise -= noise.mean(1, keepdims=True)
