@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from dataclasses import replace
 from functools import cache
@@ -21,6 +22,8 @@ def pytest_configure(config) -> None:
     """The suite is the same on every machine: it sees a GPU only in `pytest -m gpu`."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background is deaf to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_compositions()
 
 

@@ -176,6 +176,10 @@ def test_where_most_values_are_equal_not_all_others_are_outliers():
     found = summary([6, *[7] * 15, 8, 9, 9, 40], str)
     assert (found["p25"], found["p75"]) == (7, 7)
     assert found["outliers"]["first"] == [{"at": "19", "value": 40}]
+    short = summary([8] * 11 + [9] * 33 + [12] * 10 + [13], str)  # quartiles of 9, and 9 + 3 · 0.9 < 12
+    assert short["outliers"]["above"] == 12 and short["outliers"]["first"] == [{"at": "54", "value": 13}]
+    shares = summary([0.5] * 20 + [0.9], str)
+    assert shares["outliers"]["count"] == 1, "only counts differ by whole numbers"
 
 
 def test_only_the_first_outliers_are_named():

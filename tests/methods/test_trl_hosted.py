@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_settings_of_our_loop_are_refused_before_weights_load(given, fix, tmp_pa
 def test_its_pace_is_that_of_trls_steps(tmp_path, monkeypatch):
     """A budget of tokens puts another loop in the common one's place, which is given what takes the steps."""
     context = make_context(None, tmp_path, examples(8))
-    context.loop, context.target = measure, tmp_path
+    context.loop, context.target = partial(measure, asked=8), tmp_path
 
     def train(method, context, watch):
         for batch in watch.order():

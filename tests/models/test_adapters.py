@@ -271,6 +271,7 @@ def test_chat_answers_as_the_merged_model_does(save_base, tmp_path, tokenizer, o
     assert chat.status == 0, chat.err
     ended = invoke("task=merge", *common, f"hydra.run.dir={tmp_path}/out")
     assert ended.status == 0, ended.err
+    assert len({path.stat().st_mode for path in (tmp_path / "out/merged").iterdir()}) == 1, "all can be read alike"
     model, own = plain(tmp_path / "out/merged"), AutoTokenizer.from_pretrained(tmp_path / "out/merged")
     ids = own("the food was", return_tensors="pt").input_ids
     answer = model.generate(ids, max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(ids))

@@ -212,7 +212,8 @@ def card(**options):
     gold = {"mean": 0.51234, "low": 0.4, "high": 0.6, "n": 256}
     before = {"reward/gold": {**gold, "mean": 0.25}}
     ended = Finished("dpo", {"reward/gold": gold, "win_rate/sft": gold}, "sft", before, [])
-    settings = {"base": "org/model", "cite": "Rafailov et al. 2023", "data": {"source": "pairs.jsonl", "seed": 0},
+    settings = {"base": "org/model", "at": "org/model", "cite": "Rafailov et al. 2023",
+                "data": {"source": "pairs.jsonl", "seed": 0},
                 "run": ended, "peft": True, "answers": True, **options}
     return model_card(**settings)
 
@@ -227,6 +228,7 @@ def test_the_card_says_what_was_measured():
     assert "library_name" not in card(peft=False)
     assert "from_pretrained" in text and "from_pretrained" not in card(answers=False)
     assert "vllm serve org/model --enable-lora" in text and "vllm serve .\n" in card(peft=False)
+    assert "vllm serve /models/base --enable-lora" in card(at="/models/base"), "where its name is no hub id"
 
 
 def test_a_merge_s_card_tells_of_its_adapter(tmp_path):

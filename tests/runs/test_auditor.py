@@ -15,7 +15,7 @@ from algorithms.common.evaluation.metrics import estimate, figures
 from algorithms.common.evaluation.verdicts import Pair
 from algorithms.common.models.export import frozen_role
 from algorithms.common.rewards.sources import Function, Gold, Trained, TrainedOwn, Weighted, retokenized
-from algorithms.common.runs.auditing import ACCURACY, Auditor, CannotJudge, check_able, court_of, remarks
+from algorithms.common.runs.auditing import ACCURACY, Auditor, CannotJudge, check_able, court_of, remarks, unjudged
 from algorithms.common.runs.judging import records_of, scores
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.support.store import Store
@@ -281,6 +281,14 @@ def test_a_run_leaves_the_auditors_figures_and_says_how_far_it_can_be_believed(t
     assert {"score/auditor", ACCURACY} <= set(rows["figure"])
     assert "auditor" in pd.read_parquet(tmp_path / "run/samples.parquet")
     assert "Auditor: agrees with 0." in ended.out and "nothing is said by it" in ended.out, "8 pairs cannot show .55"
+
+
+def test_answers_that_nobody_scored_are_said_to_be_such():
+    own = ["accuracy/heldout", "length/mean", "perplexity/heldout"]
+    (told,) = unjudged(own)
+    assert told.startswith("no judge scored these answers")
+    for judged in ([*own, "reward/gold"], [*own, "score/auditor"], [*own, "win_rate/auditor"], own[1:], own[:1]):
+        assert unjudged(judged) == [], "or answers nothing, or has no comparisons"
 
 
 def test_remarks_are_none_where_nothing_is_to_be_said(store):

@@ -47,8 +47,11 @@ def test_answers_are_of_the_same_prompts_the_first_of_each():
     rows = [(f"p{i}", sample, candidate, f"Prompt {i}", f"{i}/{sample}/{candidate}", candidate == 1)
             for i in range(5) for sample in range(2) for candidate in range(2)]
     own = pd.DataFrame(rows, columns=["prompt_id", "sample", "candidate", "prompt", "response", "picked"])
+    own["finished"] = True
     start = own.assign(response="before " + own["response"]).iloc[::-1]
     assert first_answers(own, start) == [Answers(f"Prompt {i}", f"before {i}/0/1", f"{i}/0/1") for i in range(3)]
+    cut = own.assign(response="那在机场\ufffd", finished=False)  # its limit came within a character of three bytes
+    assert {one.own for one in first_answers(cut, start)} == {"那在机场 …"}
 
 
 def test_what_a_model_writes_moves_no_terminal_and_breaks_no_page():
@@ -67,6 +70,14 @@ def test_long_texts_are_cut_and_fit_the_columns():
     assert prompt[0].split()[:2] == ["prompt", "…"] and prompt[-1].endswith("w499"), "its end is what is answered"
     assert start[0].split()[:2] == ["start", "w0"] and start[-1].endswith(" …")
     assert own[0].split()[0] == "dpo" and lines[18:] == ["", "  prompt", "  start", "  dpo"]
+
+
+def test_wide_letters_take_two_columns_and_a_long_name_its_own():
+    """Of 60 columns the name and the spaces around it leave 43: 21 letters of two columns each."""
+    finished = dataclasses.replace(ended(answers=[Answers("问", "答", "好" * 50)]), method="rrhf_iterated")
+    assert finished.answer_lines(60) == [
+        f"  prompt{'':9s}问", f"  start{'':10s}答", "  rrhf_iterated  " + "好" * 21, " " * 17 + "好" * 21,
+        " " * 17 + "好" * 8]
 
 
 # What the start is evaluated as

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from algorithms.common.runs import overrides
-from algorithms.common.runs.overrides import explain_overrides, overruled
+from algorithms.common.runs.overrides import explain_overrides, ordered, overruled
 from algorithms.common.runs.settings import at_home, build
 from command_line import CONF, ROOT, composed, invoke
 from few import few
@@ -301,3 +301,17 @@ def test_a_folder_that_cannot_be_made_is_one_message_and_its_fix_works(key, argu
 def test_an_interpolation_that_leads_nowhere_is_one_message(inspected):
     assert one_message(inspected("data=file", "data.path=/x/${nothing}.jsonl")).startswith(
         "data.path: found ${…} that leads nowhere (Interpolation key 'nothing' not found); expected")
+
+
+@pytest.mark.parametrize("given, read", [
+    ("data.path=偏好.jsonl", 'data.path="偏好.jsonl"'),
+    ("data.columns={prompt: 问题}", 'data.columns={prompt: "问题"}'),
+    ("+reward.function.word=naïve", '+reward.function.word="naïve"'), ('data.path="偏好.jsonl"', None),
+    ("data.path=pairs.jsonl", None), ("data.path=偏好(1).jsonl", None), ("data.path=偏=好.jsonl", None),
+    ("data.path=偏,好", None), ("data.path", None), ("data.columns={问题: prompt}", None)])
+def test_letters_of_any_script_need_no_quotes(given, read):
+    assert ordered([given]) == [read or given]
+
+
+def test_jobs_named_in_any_script_stay_apart():
+    assert ordered(["data.path=偏.jsonl,好.jsonl", "-m"]) == ['data.path="偏.jsonl","好.jsonl"', "-m"]

@@ -97,7 +97,7 @@ def test_the_smoke_experiment_takes_any_data_and_leaves_a_trial(tmp_path):
     assert result["auditor"]["labels"] == 7, "round(.2 · 36): the auditor is tried, too"
     assert result["trial"] is True and result["config"]["recipe"]["steps"] == 2
     assert "its figures say nothing of the method" in ended.out
-    assert "- trial: trial: every stage takes a few steps" in (tmp_path / "run/README.md").read_text()
+    assert "\n- trial: every stage takes a few steps" in (tmp_path / "run/README.md").read_text()
     (run,) = collect([tmp_path / "run"])
     made = table([run])
     assert made.words.startswith("A trial: ") and made.rows[-1].label == "dpo (debug=trial)"

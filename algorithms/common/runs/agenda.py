@@ -83,7 +83,7 @@ class Stage:
         found = f"{model.max_length} (model.max_prompt_length {model.max_prompt_length})"
         return (f"model.max_length: found {found}, which cuts all of the first {len(wholes)} records of {self.name}; "
                 f"their prompts with the longest response have "
-                f"{median(wholes):,.0f} tokens in the middle, at most {max(wholes):,}; expected room for most; fix: "
+                f"{median(wholes):,.0f} tokens (median), at most {max(wholes):,}; expected room for most; fix: "
                 f"model.max_length={max(wholes)} model.max_prompt_length={max(wholes) // 2}")
 
 

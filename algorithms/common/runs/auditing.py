@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -198,6 +198,15 @@ def remarks(found: dict[str, Figure | Known]) -> list[str]:
             alarm = parting(proxy, judge) if proxy and judge else None
             return said + ([alarm.words(words)] if alarm else [])
     return said
+
+
+def unjudged(found: Collection[str]) -> list[str]:
+    """What a reader must know of a run on comparisons whose answers nobody scored; found: the names of its figures."""
+    judged = any(name.startswith(("reward/", "score/", "win_rate")) for name in found)
+    if judged or not {"accuracy/heldout", "length/mean"} <= set(found):
+        return []
+    return ["no judge scored these answers: no figure says whether they are better than the start's, accuracy/heldout "
+            "is of the data's own responses; docs/judging.md says who can judge"]
 
 
 def believed(accuracy: Estimate) -> str:

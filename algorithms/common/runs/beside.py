@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 PROMPTS = 3
 LINES = 6  # of a prompt or an answer
-LABEL = 8  # letters
+BESIDE = "\0"  # the second column of a wide letter; printable text has none
 HOLDS = "Intervals of 95 % hold for this trained model and new prompts: other seeds of the method are not covered."
 
 
@@ -68,10 +69,12 @@ class Finished:
 
     def answer_lines(self, width: int) -> list[str]:
         """Plain text of so many columns that moves no cursor; what is long is cut, prompts at their beginning."""
-        lines = []
+        lines, label = [], max(8, len(self.method))
         for one in self.answers:
-            lines += [*_entry("prompt", one.prompt, width, last=True), *_entry("start", one.before, width),
-                      *_entry(self.method, one.own, width), ""]
+            entries = [("prompt", one.prompt), ("start", one.before), (self.method, one.own)]
+            lines += [f"  {head:{label}s}  {line}".rstrip() for name, text in entries
+                      for head, line in _entry(name, text, max(width - label - 4, 20))]
+            lines.append("")
         return lines[:-1]
 
 
@@ -85,8 +88,13 @@ def told(found: dict[str, Figure | Known]) -> dict[str, dict[str, Any]]:
 def first_answers(samples: pd.DataFrame, start: pd.DataFrame) -> list[Answers]:
     """To the first prompts the first answer of each."""
     own, before = (one[one["picked"] & (one["sample"] == 0)].set_index("prompt_id") for one in (samples, start))
-    return [Answers(row.prompt, before.at[key, "response"], row.response) for key, row in own.head(PROMPTS).iterrows()
+    return [Answers(row.prompt, _said(before.loc[key]), _said(row)) for key, row in own.head(PROMPTS).iterrows()
             if key in before.index]
+
+
+def _said(sample: pd.Series) -> str:
+    """An answer; one that its limit of tokens ended without the character that it was in, with a mark."""
+    return sample["response"] if sample["finished"] else sample["response"].rstrip("\ufffd") + " …"
 
 
 def _amount(one: dict) -> str:
@@ -94,14 +102,21 @@ def _amount(one: dict) -> str:
     return f"{one['mean']:9.4f}{interval}"
 
 
-def _entry(label: str, text: str, width: int, last: bool = False) -> list[str]:
-    room = max(width - LABEL - 4, 20)
+def _entry(label: str, text: str, room: int) -> list[tuple[str, str]]:
+    """(label or nothing, line) of a text in so many columns; a prompt is cut at its beginning."""
     lines = printable(text.strip()).splitlines()
-    found = [piece for line in lines for piece in textwrap.wrap(line, room) or [""]] or [""]
+    found = [piece for line in lines for piece in _wrapped(line, room) or [""]] or [""]
     if len(found) > LINES:
-        found = ["… " + found[-LINES], *found[1 - LINES:]] if last else [*found[:LINES - 1], found[LINES - 1] + " …"]
-    heads = [label[:LABEL], *[""] * (len(found) - 1)]
-    return [f"  {head:{LABEL}s}  {line}".rstrip() for head, line in zip(heads, found)]
+        ends = label == "prompt"
+        found = ["… " + found[-LINES], *found[1 - LINES:]] if ends else [*found[:LINES - 1], found[LINES - 1] + " …"]
+    return list(zip([label, *[""] * (len(found) - 1)], found))
+
+
+def _wrapped(line: str, room: int) -> list[str]:
+    """Lines of so many columns; a Chinese, Japanese or Korean letter takes two, which a line's
+    end may part."""
+    columns = "".join(c + BESIDE if unicodedata.east_asian_width(c) in "WF" else c for c in line)
+    return [piece.replace(BESIDE, "") for piece in textwrap.wrap(columns, room - (columns != line))]
 
 
 def fenced(lines: list[str]) -> list[str]:

@@ -127,7 +127,7 @@ With vLLM, or as a GGUF file by llama.cpp, from this folder:
 
 
 def use(base: str, peft: bool) -> str:
-    """How a model that answers is loaded and served, from its own folder."""
+    """How a model that answers is loaded and served, from its own folder; base: an adapter's folder or hub id."""
     library, kind = ("peft", "AutoPeftModelForCausalLM") if peft else ("transformers", "AutoModelForCausalLM")
     return USE.format(library=library, kind=kind) + (SERVE_ADAPTER.format(base=_plain(base)) if peft else SERVE_WHOLE)
 
@@ -137,13 +137,13 @@ def merged_card(base: str, source: Path, precision: str) -> str:
     own = source / "README.md"
     told = own.read_text(encoding="utf-8").partition("\n---\n")[2].partition("\n## Use\n")[0] if own.is_file() else ""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", "tags: [alignment]", "---"]
-    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", told.strip()]
+    lines = ["", f"An adapter of {_plain(base)} merged into its weights, in {precision}.", "", told.strip()]
     return "\n".join([*front, *lines]) + "\n" + use(base, peft=False)
 
 
-def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answers: bool) -> str:
+def model_card(base: str, at: str, cite: str, data: dict, run: Finished, peft: bool, answers: bool) -> str:
     """A Hugging Face model card: what it is, what it was trained from and on, what was measured of it and of its start,
-    how one that answers is loaded."""
+    how one that answers is loaded. base: its name; at: its folder, or its hub id."""
     front = ["---", f"base_model: {json.dumps(_plain(base))}", *(["library_name: peft"] if peft else []),
              "tags: [alignment, " + run.method + "]", "---", ""]
     lines = [*front, f"# {run.method} on {_plain(base)}", "", cite.strip(), "", "## Data", ""]
@@ -155,7 +155,7 @@ def model_card(base: str, cite: str, data: dict, run: Finished, peft: bool, answ
     if run.answers:
         told = f"The first prompts of the evaluation, answered by the start ({run.start}) and by this model."
         lines += ["", "## Answers", "", told, "", *fenced(run.answer_lines(WIDTH))]
-    return "\n".join(lines) + "\n" + (use(base, peft) if answers else "")
+    return "\n".join(lines) + "\n" + (use(at, peft) if answers else "")
 
 
 def _measured(value: dict | None) -> str:

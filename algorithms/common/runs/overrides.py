@@ -32,6 +32,7 @@ EXTRAS = {  # Hydra's plugins that an installation may have: group â†’ choice â†
     "hydra/sweeper": {"optuna": LAUNCHERS},
     "hydra/sweeper/sampler": dict.fromkeys(("tpe", "random", "cmaes", "nsgaii", "grid"), LAUNCHERS),
 }
+BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 KEY = re.compile(r"(~|\+{1,2})?[\w./@:-]+")
 LISTED = (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP)
 
@@ -61,13 +62,15 @@ def explain_overrides(arguments: list[str], config_folder: str, error: Exception
 
 
 def ordered(arguments: list[str]) -> list[str]:
-    """The same command line with its overrides before its options: argparse takes none after an option."""
+    """The same command line with its overrides before its options, as argparse takes none after an option, and with
+    quotes around text in letters beyond ASCII, of which Hydra reads none without."""
     asked, more = get_args_parser().parse_known_args(arguments)
     if unknown := [item for item in more if item.startswith("-")]:
         raise ConfigError(f"{unknown[0]}: found no such option; expected KEY=VALUE, or an option of Hydra; fix: "
                           "python run.py --hydra-help lists them")
     overrides = [*asked.overrides, *more]
-    return [*map(_hydras_at_home, overrides), *(item for item in arguments if item not in overrides)]
+    told = [_hydras_at_home(_in_any_script(item, asked.multirun)) for item in overrides]
+    return [*told, *(item for item in arguments if item not in overrides)]
 
 
 def _hydras_at_home(item: str) -> str:
@@ -102,10 +105,26 @@ def _unreadable(item: str, multirun: bool) -> str | None:
         fix = dotted if _parsed(f"{dotted}=x") else "KEY"
         return (f"{key}: found a key that Hydra cannot read; expected GROUP=CHOICE, or dots alone between keys; fix: "
                 f"{shlex.quote(f'{fix}={value}')}")
-    fixed = f"{key}={','.join(map(_readable, _parts(value) if multirun else [value]))}"
+    fixed = _in_quotes(key, value, multirun)
     fixed = f"{key}={_quoted(value)}" if _parsed(fixed) is None else fixed
     return (f"{key}: found {value!r}, which Hydra cannot read as it stands; expected text in quotes; "
             f"fix: {shlex.quote(fixed)}")
+
+
+def _in_quotes(key: str, value: str, multirun: bool) -> str:
+    return f"{key}={','.join(map(_readable, _parts(value) if multirun else [value]))}"
+
+
+def _in_any_script(item: str, multirun: bool) -> str:
+    """An override in quotes where letters beyond ASCII are all that Hydra refuses in it, and its meaning is certain."""
+    key, _, value = item.partition("=")
+    if value.isascii() or "(" in value:  # brackets are of a function
+        return item
+    latin = _parsed(f"{key}={BEYOND_ASCII.sub('x', value)}")
+    if _parsed(item) is not None or latin is None or (latin.is_sweep_override() and not multirun):
+        return item
+    fixed = _in_quotes(key, value, multirun)
+    return item if _parsed(fixed) is None else fixed
 
 
 def _several(item: str) -> str | None:

@@ -49,7 +49,7 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     from ..models.model import end_ids
     from . import budgets
     from .agenda import foretell, stages_of
-    from .auditing import remarks
+    from .auditing import remarks, unjudged
     from .hand_over import export, model_card
 
     store = store_of(chosen.stages)
@@ -83,7 +83,8 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     found = figures(chosen.algorithm, evaluation, baseline, start.against)
     if audits and (agreement := auditor.agreement()):
         found[agreement.name] = agreement
-    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found)]
+    said = [*([trial.WARNING] if chosen.trial else []), *remarks(found),
+            *([] if is_short() else unjudged(found))]  # in a sweep the table says it
     for remark in said if is_short() else ():  # else they stand beside the figures
         log.warning("%s", remark)
     began = {} if baseline is None else figures(start.algorithm, baseline, None)
@@ -111,12 +112,13 @@ def _run(chosen: Settings, mask: Mask, config: DictConfig, name: str, folder: Pa
     told = {"source": config.data.get("path") or config.data.get("name") or str(config.data._target_),
             "records": fit["records"], "seed": chosen.seed, "commit": head["commit"]}
     if chosen.trial:
-        told["trial"] = trial.WARNING
+        told[trial.MARK] = trial.WARNING.removeprefix(f"{trial.MARK}: ")
     if chosen.model.template_arguments:  # in no file of the tokenizer: whoever asks the model has to give them too
         told["model.template_arguments"] = json.dumps(chosen.model.template_arguments)
     answers = [] if baseline is None else beside.first_answers(evaluation.samples, baseline.samples)
     ended = beside.Finished(name, shown, start.kind, before, answers, said)
-    card = model_card(chosen.model.name, sys.modules[type(chosen.algorithm).__module__].__doc__ or "", told, ended,
+    cite = sys.modules[type(chosen.algorithm).__module__].__doc__ or ""
+    card = model_card(chosen.model.name, chosen.model.folder(), cite, told, ended,
                       peft=chosen.model.lora is not None, answers=not (stage / HEAD).is_file())
     talked = any(sets.conversations().any() for sets in (data.preferences, data.demonstrations, data.prompts))
     export(stage, folder, mask.text(card), bench.template, end_ids(chosen.model), transcripts=talked)
@@ -306,8 +308,11 @@ def merge(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> 
     # merging into 4-bit weights would requantise them
     whole = dataclasses.replace(model, precision="fp32" if model.precision == "fp32" else "bf16")
     base = load_base(whole, torch.device("cpu"))
-    adapters.merge(base, source).save_pretrained(folder / "merged")
-    hand_over(template, folder / "merged", end_ids(model))
-    with results.whole(folder / "merged/README.md") as file:
+    merged = folder / "merged"
+    adapters.merge(base, source).save_pretrained(merged)
+    for path in merged.glob("*.safetensors"):  # written for their owner alone, and who serves them may be another
+        shutil.copymode(merged / "config.json", path)
+    hand_over(template, merged, end_ids(model))
+    with results.whole(merged / "README.md") as file:
         file.write_text(merged_card(model.name, source, whole.precision), encoding="utf-8")
-    print(f"merged model: {folder / 'merged'}")
+    print(f"merged model: {merged}")

@@ -80,7 +80,7 @@ def told(found: dict[str, Any]) -> list[str]:
         share = f"{one['truncated']:,} cut{of}" if one["truncated"] else f"none cut{of}"
         answers = f"longest response {response['median']:,.0f}, at most {response['max']:,.0f}; "
         answers = answers if response["max"] else ""
-        lines.append(f"  {name:14s} {one['records']:>9,} records: prompt {prompt['median']:,.0f} in the middle, "
+        lines.append(f"  {name:14s} {one['records']:>9,} records: prompt {prompt['median']:,.0f} (median), "
                      f"at most {prompt['max']:,.0f}; {answers}{share}")
     return lines
 

@@ -219,7 +219,7 @@ def display(run: "Run") -> Iterator[Callable[[dict], None]]:
             grown.add(line)
             tell(context.name, run.step, run.total)
             loss = sum(value for name, value in line.items() if name.startswith("loss/"))
-            advance.note = f"loss {loss:.4f}, {line['tokens_per_second']:.0f} tok/s"
+            advance.note = f"loss {loss:.4f} at step {line['step']:,}, {line['tokens_per_second']:.0f} tok/s"
             advance(line["step"] - advance.done)  # a batch may be left before all of its micro-batches
 
         for line in run.lines:

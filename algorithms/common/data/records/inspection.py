@@ -154,14 +154,15 @@ def summary(values: Iterable[float], place: Callable[[int], str]) -> dict[str, A
     """Quantiles (linear interpolation), a histogram and outliers of (n,) values; `place(i)` names the i-th.
     None for none.
 
-    An outlier lies below q25 − 3·w or above q75 + 3·w, where w is q75 − q25, but at least a tenth of the median: where
-    nearly all values are equal, a little more is nothing odd.
+    An outlier lies below q25 − 3·w or above q75 + 3·w, where w is q75 − q25, but at least a tenth of the median, and of
+    counts one: where nearly all values are equal, a little more is nothing odd.
     """
     values = np.asarray(values)
     if not len(values):
         return None
     quantiles = dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())).tolist()))
-    reach = FENCE * max(quantiles["p75"] - quantiles["p25"], LEAST_SPREAD * abs(quantiles["median"]))
+    reach = FENCE * max(quantiles["p75"] - quantiles["p25"], LEAST_SPREAD * abs(quantiles["median"]),
+                        float(values.dtype.kind == "i"))
     low, high = quantiles["p25"] - reach, quantiles["p75"] + reach
     outside = np.flatnonzero((values < low) | (values > high))
     return {"n": len(values), "mean": float(values.mean()), **quantiles, "histogram": _histogram(values, quantiles),
