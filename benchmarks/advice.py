@@ -11,7 +11,7 @@ from algorithms.common.evaluation.inference.comparisons import Comparison, Pair,
 from algorithms.common.evaluation.inference.wording import Costs, about, listed, number
 
 from .audited import accuracy, of_auditor, parted
-from .comparison_tables import Compared, Member, costs_of, words_of
+from .comparison_tables import CANNOT_TELL, Compared, Member, began_apart, costs_of, words_of
 from .starts import unlike_starts
 from .tables import Advice
 
@@ -35,6 +35,7 @@ MEASURES = {
     "perplexity/": "this measures how likely given texts are, not what is answered",
 }
 _NAMED = 4          # rows that a sentence names; more are counted
+_SETTLED = 2        # pairs of which it is said what would settle them
 _ALIKE = 1.15       # costs within this ratio are not ordered
 
 
@@ -155,7 +156,7 @@ def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | Non
         return _range(finished, costs)
     cheapest = min(values, key=lambda label: values[label])
     known = _known(finished, values)
-    told = f"{_each(chosen[:_NAMED], values, costs.unit)}, the stages it stands on included"
+    told = f"{_each(chosen[:_NAMED], costs)}, the stages it stands on included"
     told = told.replace("stages it stands", "stages they stand") if len(chosen) > 1 else told
     if cheapest in chosen:
         told += f"; {'nothing' if not known else 'none'}{known} was cheaper" if len(chosen) == 1 else \
@@ -163,9 +164,9 @@ def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | Non
     elif len(chosen) == 1 and values[cheapest] > 0:
         ratio = values[chosen[0]] / values[cheapest]
         times = "about as much as" if ratio <= _ALIKE else f"{about(ratio)} times"
-        told += f": {times} the cheapest{known}, {cheapest} ({amount(values[cheapest], costs.unit)})"
+        told += f": {times} the cheapest{known}, {cheapest} ({_priced(cheapest, costs)})"
     else:
-        told += f"; the cheapest of all{known}, {cheapest}, cost {amount(values[cheapest], costs.unit)}"
+        told += f"; the cheapest of all{known}, {cheapest}, cost {_priced(cheapest, costs)}"
     choosers = [member.label for member in finished if member.label in {*chosen[:_NAMED], cheapest}
                 and member.row.costs.get("trainable_parameters") == 0]
     if choosers:
@@ -193,15 +194,21 @@ def _range(finished: Sequence[Member], costs: Costs | None) -> str:
     least, most = (choose(costs.values, key=lambda label: costs.values[label]) for choose in (min, max))
     known, devices = _known(finished, costs.values), _of_devices(finished, costs)
     if least == most:
-        return f"{least} cost {amount(costs.values[least], costs.unit)}."
+        return f"{least} cost {_priced(least, costs)}."
     if costs.values[most] <= _ALIKE * costs.values[least]:
-        return f"All{known} cost about the same, at most {amount(costs.values[most], costs.unit)}.{devices}"
-    low, high = (amount(costs.values[label], costs.unit) for label in (least, most))
+        return f"All{known} cost about the same, at most {_priced(most, costs)}.{devices}"
+    low, high = (_priced(label, costs) for label in (least, most))
     return f"{least} was the cheapest{known} with {low}, {most} the most expensive with {high}.{devices}"
 
 
-def _each(labels: Sequence[str], values: dict[str, float], unit: str) -> str:
-    return listed([f"{label} cost {amount(values[label], unit)}" for label in labels])
+def _each(labels: Sequence[str], costs: Costs) -> str:
+    return listed([f"{label} cost {_priced(label, costs)}" for label in labels])
+
+
+def _priced(label: str, costs: Costs) -> str:
+    """What a row cost, and what that comes to where an hour has a price."""
+    told = amount(costs.values[label], costs.unit)
+    return f"{told} or {number(costs.money[label])} in money" if label in costs.money else told
 
 
 def amount(value: float, unit: str) -> str:
@@ -214,7 +221,7 @@ def amount(value: float, unit: str) -> str:
 def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) -> str:
     """Why the answer is not sure, the gravest first, and in any case what it holds for."""
     if found.unknown:
-        return found.reason
+        return _beyond(found.reason)
     comparison = found.comparison
     taken = [member for member in members if member.label in chosen]
     if not any(member.runs for member in members):
@@ -230,7 +237,21 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
         return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
                 f'method is better than another, at most one of {1 / comparison.alpha:.0f} such sweeps would say '
                 f'"better". {holds}')
-    return f"Not sure: {'; '.join(reasons)}. {holds}"
+    return f"Not sure: {'; '.join(reasons)}. {_to_settle(found)}{holds}"
+
+
+def _beyond(reason: str) -> str:
+    """Why the data cannot tell, without the words that it cannot, which the first sentence has."""
+    told = reason.removeprefix(CANNOT_TELL)
+    return f"{told[:1].upper()}{told[1:]}"
+
+
+def _to_settle(found: Compared) -> str:
+    """What would show the differences that were not shown: of two pairs at most, the table has all."""
+    left = [row for row in found.pairs if row.settled]
+    if len(left) > _SETTLED:
+        return 'What would settle each pair stands beside it, under "to settle it". '
+    return "".join(f"To tell {row.pair.first} from {row.pair.second}: {row.settled}. " for row in left)
 
 
 def _of_starts(members: Sequence[Member]) -> list[str]:
@@ -262,7 +283,10 @@ def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
         agrees = f", and it agrees with {believed.mean:.0%} of held-out comparisons" if believed else ""
         return [f"the answers were scored by a model that learned from comparisons{agrees}"]
     told = next((told for start, told in MEASURES.items() if (found.figure or "").startswith(start)), "")
-    return [told] if told else []
+    told = [told] if told else []
+    if (found.figure or "").startswith("win_rate/") and began_apart(members):
+        told.append("a win rate is against what each began with, which is not the same model for all")
+    return told
 
 
 def _of_chosen(taken: Sequence[Member]) -> list[str]:

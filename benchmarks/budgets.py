@@ -7,6 +7,7 @@ from algorithms.common.evaluation.inference.wording import listed
 from .results_read import Result
 
 SPENT = {"tokens": ("tokens_trained", "tokens_sampled"), "seconds": ("seconds",)}
+ALIKE = 1.15    # what was used is about the same within this ratio
 WORDS = {"tokens": "tokens, trained and sampled", "seconds": "seconds"}
 
 
@@ -15,7 +16,11 @@ def words(results: Sequence[Result]) -> str | None:
     used = [spent(run) if run.calibration else None for run in results]
     if None in used:
         return None
-    return f"about the same {results[0].budget['equal']} ({min(used):,.0f} to {max(used):,.0f})"
+    least, most, unit = f"{min(used):,.0f}", f"{max(used):,.0f}", results[0].budget["equal"]
+    if len(used) > 1 and max(used) <= ALIKE * min(used):
+        return f"about the same {unit} ({least} to {most})"
+    took = most if least == most else f"{least} to {most}"
+    return f"a budget of {results[0].budget['amount']:,.0f} {unit}, and took {took}"
 
 
 def spent(result: Result) -> float | None:

@@ -41,8 +41,10 @@ COMPARABLE = {
     "harness/": ("what lm-evaluation-harness finds", False),
 }
 OWN_SCORE = "the only score is one that methods were trained on, which favours them"
-TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 no auditor is set aside by "
-                "default, and one of some dozens is often wrong: more comparisons are better), or a judge: task=judge")
+CANNOT_TELL = "The data cannot tell whose answers are better: "
+TO_BE_SCORED = ("data.audit=0.3, where the data has comparisons (with fewer than 500 left for training no auditor is "
+                "set aside by default, and one of some dozens is often wrong: more comparisons are better), or a "
+                "judge: task=judge")
 TO_BE_BELIEVED = "more comparisons in data.audit and data.heldout, or another judge (judge=…)"
 NOTHING = "Nothing was compared: "
 _MESSAGE = 700          # characters of what all runs failed for
@@ -53,6 +55,8 @@ DEFAULTS = {
     "score/": "a judge that no method was trained on; the data has no gold reward",
     "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
                  "the answers",
+    "win_rate_data/": "a judge's comparisons with the answers that the data prefers, the same for all rows; the data "
+                      "has no gold reward and no judge scored the answers",
     "refusal/unanswerable": "what this data measures; a model that declines everything would win, so read the refusals "
                             "of known things beside it",
     "reward/proxy": "the data has no gold reward and no judge scored the answers; methods that were trained on this "
@@ -152,12 +156,18 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
 def _all_alike(members: Sequence[Member]) -> str:
     """Why no run ended, where several failed and all for the same reason; else empty."""
     lost = [run for member in members for run in member.lost]
-    errors = {run.error for run in lost}
+    errors = {_anywhere(run): run.error for run in lost}
     if len(lost) < 2 or len(errors) > 1 or any(member.runs for member in members) or any(run.stopped for run in lost):
         return ""
-    message = " ".join(errors.pop().partition(": ")[2].split())     # without the name of its class
+    (error,) = errors.values()
+    message = error.partition(": ")[2]      # without the name of its class
     message = message if len(message) <= _MESSAGE else f"{message[:_MESSAGE]} …"
     return f"No run ended: {'both' if len(lost) == 2 else f'all {len(lost)}'} failed for one reason. {message}"
+
+
+def _anywhere(run: Result) -> str:
+    """Why it failed, without the name of its own folder, by which the messages of two jobs differ."""
+    return run.error.replace(str(run.folder.resolve()), "…").replace(str(run.folder), "…")
 
 
 def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
@@ -169,8 +179,7 @@ def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
     doubt = _doubt(members)
     own = OWN_SCORE if "reward/proxy" in names else "nothing scored them"
     reason = own if figure == "reward/proxy" else doubt or own
-    return (f"The data cannot tell whose answers are better: {reason}. "
-            f"Fix: {TO_BE_BELIEVED if doubt else TO_BE_SCORED}.")
+    return f"{CANNOT_TELL}{reason}. Fix: {TO_BE_BELIEVED if doubt else TO_BE_SCORED}."
 
 
 def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
@@ -229,8 +238,12 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
             raise ReportError(f"report.figure: found {declared!r}{told}; expected one of {', '.join(comparable)}; "
                               "fix: python -m benchmarks.report FOLDER… --figure FIGURE")
         return (None, doubt) if doubt and of_auditor(declared) else (declared, DECLARED)
+    order = list(DEFAULTS)
+    if began_apart(members):    # one half is another model for each: win rates against it rank nothing
+        order.remove("win_rate_data/")
+        order.insert(order.index("win_rate/"), "win_rate_data/")
     for least in (2, 1):
-        for start, why in DEFAULTS.items():
+        for start, why in ((start, DEFAULTS[start]) for start in order):
             for name, count in having.items():
                 fits = name.startswith(start) if start.endswith("/") else name == start
                 if fits and count >= least and not (doubt and of_auditor(name)):
@@ -242,6 +255,14 @@ def _figure(members: Sequence[Member], declared: str | None) -> tuple[str | None
 def _doubt(members: Sequence[Member]) -> str:
     """Why the auditor of some row cannot be believed; empty where all can."""
     return next((unable(runs) for member in members if (runs := member.having(SCORE)) and not judges(runs)), "")
+
+
+def began_apart(members: Sequence[Member]) -> bool:
+    """Whether runs of one seed began with different models, as SFT's with the base and DPO's with SFT."""
+    starts: dict[int | None, set[tuple[str, str]]] = {}
+    for run in (run for member in members for run in member.runs if run.start):
+        starts.setdefault(run.seed, set()).add(run.start)
+    return any(len(found) > 1 for found in starts.values())
 
 
 def words_of(figure: str | None) -> tuple[str, bool]:

@@ -122,7 +122,8 @@ def _read(path: Path) -> Result:
         kind, message = told("type", str), told("message", str)
         if kind == "Stopped":
             stopped = UNBEGUN if message.startswith(UNBEGUN) else STOPPED
-        error = " ".join(f"{kind}: {message}".split())
+        lines = (" ".join(line.split()) for line in f"{kind}: {message}".splitlines())
+        error = "; ".join(line for line in lines if line).replace(":; ", ": ")
         diverged = kind == "TrainingError" and bool(_DIVERGED.search(message))
     evaluation = _evaluation(path, get("evaluation", dict)) if status == "complete" else {}
     asked, asked_start = _harness(path.parent) if status == "complete" else ({}, {})

@@ -78,7 +78,7 @@ def test_what_cannot_be_told_is_not_advised(tmp_path):
            for name, weight in (("dpo", 1), ("ppo", 3)) for seed in range(3)]
     found = advice(tmp_path / "own", *own)
     assert found.take == "No method can be recommended: this data cannot tell whose answers are better."
-    assert found.doubt.startswith("The data cannot tell whose answers are better: the only score is one that methods")
+    assert found.doubt.startswith("The only score is one that methods were trained on, which favours them. Fix: ")
     apart = advice(tmp_path / "apart", *method("sft", [[0, 1]], seeds=[0]), *method("dpo", [[0, 1]], seeds=[1]))
     assert apart.take == "No method can be recommended: nothing was compared."
     assert apart.doubt == "Nothing was compared: no seed is in all rows. Fix: run the same seeds of all."
@@ -134,6 +134,45 @@ def test_a_cost_that_nobody_measured_may_be_the_lowest(tmp_path):
         run["cost"] = {"stages": {}, **({"tokens_trained": 9} if run["algorithm"] == "ppo" else {})}
     assert advice(tmp_path / "alone", *runs).cost == (
         "ppo cost 9 tokens, the stages it stands on included; none whose cost was measured was cheaper.")
+
+
+def test_where_an_hour_has_a_price_the_answer_has_what_the_rows_come_to(tmp_path):
+    runs = rows(sft=0, dpo=3, ppo=6)
+    for run in runs:
+        run["cost"]["money"] = run["cost"]["seconds"] / 1000
+    assert advice(tmp_path / "one", *runs).cost == (
+        "ppo cost 30 seconds or 0.03 in money, the stages it stands on included: 3 times the cheapest, sft (10 seconds "
+        "or 0.01 in money).")
+    assert advice(tmp_path / "none", *[{**run, "trial": True} for run in runs]).cost == (
+        "sft (debug=trial) was the cheapest with 10 seconds or 0.01 in money, ppo (debug=trial) the most expensive "
+        "with 30 seconds or 0.03 in money.")
+
+
+def test_win_rates_against_different_starts_rank_nothing_where_the_datas_answers_are_there_too(tmp_path):
+    """SFT beats the base more often than DPO beats SFT: that says nothing of SFT and DPO."""
+    wins = {"sft": np.ones(PROMPTS), "dpo": np.zeros(PROMPTS)}
+    starts = {"sft": {"kind": "base", "identity": "b"}, "dpo": {"kind": "sft", "identity": "s"}}
+
+    def judged(*names):
+        return [result(name, start=starts[name], figures={one: figure(values) for one, values in (
+            ("win_rate/judge", wins[name]), ("win_rate_data/judge", 1 - wins[name])) if one in names})
+            for name in wins]
+    both = advice(tmp_path / "both", *judged("win_rate/judge", "win_rate_data/judge"))
+    assert both.take.startswith("Take this trained dpo: by win rate against the data's answers")
+    alone = advice(tmp_path / "alone", *judged("win_rate/judge"))
+    assert "a win rate is against what each began with, which is not the same model for all" in alone.doubt
+    starts["sft"] = starts["dpo"]
+    same = advice(tmp_path / "same", *judged("win_rate/judge", "win_rate_data/judge"))
+    assert same.take.startswith("Take this trained sft: by win rate it is ahead") and "began with" not in same.doubt
+
+
+def test_what_would_settle_a_pair_is_part_of_the_answer(tmp_path):
+    noise = np.random.default_rng(3).normal(0, 1, (2, PROMPTS))
+    noise -= noise.mean(1, keepdims=True)
+    pair = [*method("dpo", noise[:1], seeds=[0]), *method("ipo", noise[1:] + 0.05, seeds=[0])]
+    table = made(tmp_path, *pair)
+    (row,) = table.pairs
+    assert row.settled and f"To tell ipo from dpo: {row.settled}. In any case" in table.advice.doubt
 
 
 def test_seconds_of_different_devices_are_not_alike(tmp_path):

@@ -160,7 +160,7 @@ def test_without_gold_the_table_says_by_what_it_compares_and_why(tmp_path):
 
 def test_the_way_out_names_the_comparisons_that_an_auditor_is_set_aside_from():
     least = round(sets.LEAST_AUDIT / sets.AUDIT)
-    assert f"fewer than {least} no auditor" in TO_BE_SCORED
+    assert f"fewer than {least} left for training no auditor" in TO_BE_SCORED
 
 
 def test_one_score_that_not_all_rows_have_does_not_say_whose_answers_are_better(tmp_path):

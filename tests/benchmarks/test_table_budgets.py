@@ -27,6 +27,12 @@ def test_seconds_are_of_the_clock(tmp_path):
     assert "All methods were given about the same seconds (900 to 1,000)." in text
 
 
+def test_rows_that_used_unlike_amounts_are_not_said_to_have_had_the_same(tmp_path):
+    words = made(tmp_path / "two", run("dpo", 980), run("ppo", 1600)).words
+    assert "All methods were given a budget of 1,000 tokens, and took 980 to 1,600." in words
+    assert "dpo was given a budget of 1,000 tokens, and took 1,800." in made(tmp_path / "one", run("dpo", 1800)).words
+
+
 def test_what_takes_no_steps_is_not_held(tmp_path):
     table = made(tmp_path, run("dpo", 980), run("best_of_n", 0, 90_000, calibration=None))
     assert any(note.startswith("Not held to the budget: best_of_n, which takes no steps") for note in table.notes)

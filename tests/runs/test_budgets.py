@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import pytest
 from test_streams import Hashed, hashed
@@ -86,12 +87,18 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", few(METHODS, ["rrhf"]))
-def test_training_takes_about_the_budget_of_tokens(store, name):
+def test_training_takes_about_the_budget_of_tokens(store, name, caplog):
     """With the stages stood on, what is sampled before and within the steps; and the budget decides, not the recipe."""
     bench, method = make_bench(store, dataclasses.replace(make_data(), gold=hashed), reward=Hashed()), METHODS[name]()
     recipe = Recipe(lr=1e-3, batch_size=4, steps=1)
+    caplog.set_level(logging.INFO)
     found, steps = as_steps(bench, method, recipe, Budget("tokens", 4000), name)
     assert steps.steps == found.steps > STEPS and dataclasses.replace(found, steps=1) == recipe
+    assert caplog.messages[-1] == (f"recipe.steps: found 1 with budget.amount, which pays for {steps.steps:,}, and so "
+                                   "many are taken; expected one of the two; fix: leave out recipe.steps, or "
+                                   "budget.amount")
+    begun = [told.partition(": ")[0] for told in caplog.messages if ": SFT on " in told]
+    assert begun == (["reference"] if method.needs else ["pace of sft"])
     assert (steps.beneath > 0) == bool(method.needs) and (steps.per_record > 0) == (name == "rrhf")
     assert spent(bench, method, found) == pytest.approx(4000, rel=0.15)
 

@@ -68,9 +68,9 @@ class Stage:
         if size > self.records:
             yield (f"{self.key}.batch_size: found {size:,}, more than the {of} that {self.name} learns from; "
                    f"expected fewer, or a step is all of them; fix: {self.key}.batch_size={max(1, self.records // 8)}")
-        elif self.recipe.steps is not None and walked > self.records:
+        elif self.recipe.steps is not None and self.recipe.steps > (once := -(-self.records // size)):
             yield (f"{self.key}.steps: found {self.recipe.steps:,} steps, {size:,} records each, which go through the "
-                   f"{of} {walked / self.records:.3g} times; {self.key}.steps={-(-self.records // size)} is once")
+                   f"{of} {walked / self.records:.3g} times; {self.key}.steps={once} is once")
         if (stop := self.recipe.stop_after) and stop >= (steps := self.recipe.scheduled_steps(self.records)):
             yield (f"{self.key}.stop_after: found {stop:,}, and {steps:,} steps in all; expected fewer, or nothing is "
                    f"left out; fix: {self.key}.stop_after=null")

@@ -63,6 +63,10 @@ def as_steps(
                           f"fix: budget.amount={least}")
     log.info("%s: %s %s are %d steps (about %s each; %s for what it stands on)", name, _number(budget.amount), unit,
              found.steps, _number(round(found.per_step, 3)), f"{beneath:,.0f}")
+    if recipe.steps is not None:
+        log.warning("recipe.steps: found %s with budget.amount, which pays for %s, and so many are taken; expected one "
+                    "of the two; fix: leave out recipe.steps, or budget.amount",
+                    f"{recipe.steps:,}", f"{found.steps:,}")
     return dataclasses.replace(recipe, steps=found.steps), found
 
 

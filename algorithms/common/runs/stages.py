@@ -180,7 +180,7 @@ class Bench(Material):
     def pace(self, algorithm: Algorithm, recipe: Recipe, name: str) -> Pace:
         """What a few steps of it take on this machine, a kept stage too, and so the same whenever it is asked for."""
         recipe = dataclasses.replace(recipe, epochs=1.0, steps=STEPS, stop_after=None)
-        description, build = self._built(training.pace, algorithm, recipe, name)
+        description, build = self._built(training.pace, algorithm, recipe, f"pace of {name}")
         description = {**description, "pace": code_of(training.pace), "machine": device_name()}
         return Pace.read(self.store.get("pace", description, build))
 
@@ -347,9 +347,9 @@ class Bench(Material):
             own = f"{key}.needs.{role}" if role in algorithm.needs else place_of("reward", role)
             yield role, f"{own}.algorithm" if need.own_settings else key, need, self.under(need)
 
-    def _costs(self, algorithm: Algorithm, recipe: Recipe) -> dict[str, dict]:
+    def _costs(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> dict[str, dict]:
         """What a stage and all those beneath it cost by themselves, the stage first, each under its key."""
-        own = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe)}
+        own = {self.store.key("trained", self.description(algorithm, recipe)): self.own_cost(algorithm, recipe, name)}
         return own | self._costs_beneath(algorithm)
 
     def _labelling_cost(self, algorithm: Algorithm) -> dict[str, dict]:
@@ -363,13 +363,13 @@ class Bench(Material):
 
     def _costs_beneath(self, algorithm: Algorithm) -> dict[str, dict]:
         costs = self._labelling_cost(algorithm)
-        for need in self.beneath_of(algorithm).values():
-            costs.update(self.under(need)._costs(need.algorithm, need.recipe))
+        for role, need in self.beneath_of(algorithm).items():
+            costs.update(self.under(need)._costs(need.algorithm, need.recipe, role))
         return costs
 
-    def own_cost(self, algorithm: Algorithm, recipe: Recipe) -> dict:
+    def own_cost(self, algorithm: Algorithm, recipe: Recipe, name: str = "training") -> dict:
         """What a stage cost by itself."""
-        folder = self.train(algorithm, recipe)
+        folder = self.train(algorithm, recipe, name)
         fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
         own = {"seconds": fit["seconds"], "tokens_trained": fit["tokens_trained"],
                "tokens_sampled": fit.get("tokens_sampled", 0),
