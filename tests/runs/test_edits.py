@@ -76,7 +76,7 @@ EDITS = {
     "the loop": ("training/loop.py", *CODE, [*ALL[:2], "evaluation"]),
     "the models": ("models/model.py", *CODE, ALL),
     "the evaluation": ("evaluate.py", *CODE, ["evaluation"]),
-    "sampling": ("models/sampling.py", *CODE, ["evaluation"]),
+    "sampling": ("models/sampling.py", *CODE, ["trained dpo.DPO", "evaluation"]),  # the file has online DPO, too
     "what loads the model": ("runs/material.py", *CODE, [*ALL[:2], "evaluation"]),
     "a reader": ("readers.py", *CODE, []),
     "the store": ("store.py", *CODE, []),
