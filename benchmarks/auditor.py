@@ -11,28 +11,25 @@ Judges that were trained on other comparisons and judged the same answers afterw
 judge.called=…``) stand below it in one table: of fewer labels, of annotators with a bias.
 """
 
-import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
-from algorithms.common.evaluation.inference.intervals import Estimate, Matrix, difference
+from algorithms.common.evaluation.inference.intervals import Estimate
 from algorithms.common.evaluation.inference.shares import wilson
 from algorithms.common.evaluation.verdicts import FILE, read
 from algorithms.common.evaluation.verdicts.belief import Belief, beliefs
 from algorithms.common.evaluation.verdicts.standing import standing
-from algorithms.common.support.errors import UserError
 
 from .audited import ACCURACY, JUDGES, SCORE, accuracy, judges, parted
+from .command_line import in_words, over_folders
 from .comparison_tables import Member
+from .gold_pairs import GOLD, Decided, decided, less
 from .report import members_of
 from .results_read import ReportError, Result, collect
 from .tables import aligned, interval, plain
 from .verdict_figures import with_verdicts
-
-GOLD = "reward/gold"
 
 
 @dataclass(frozen=True)
@@ -58,40 +55,22 @@ class Case:
 
 def cases(members: Sequence[Member], score: str = SCORE) -> list[Case]:
     """All pairs of rows in each seed that gold decides, of runs that have a judge's score."""
-    return [Case(first.seed, *labels, gold, _difference(first, second, score), judges([first]) and judges([second]))
-            for labels, first, second, gold in _decided(members)
-            if all(score in run.evaluation for run in (first, second))]
+    return _scored(decided(members), score)
 
 
-def _decided(members: Sequence[Member]) -> Iterator[tuple[tuple[str, str], Result, Result, Estimate]]:
-    """Labels, runs and difference in gold of the pairs of rows in each seed that gold decides."""
-    for one, other in combinations(members, 2):
-        for first in one.runs:
-            for second in (run for run in other.runs if run.seed == first.seed):
-                if all(GOLD in run.evaluation for run in (first, second)):
-                    gold = _difference(first, second, GOLD)
-                    if gold.excludes_zero:
-                        yield (one.label, other.label), first, second, gold
-
-
-def _difference(first: Result, second: Result, figure: str) -> Estimate:
-    """first − second on the prompts that both have."""
-    own, other = (run.evaluation[figure].cells for run in (first, second))
-    common = own.index.intersection(other.index)
-    rows = [Matrix(*(one.loc[common, [part]].to_numpy().T for part in ("numerator", "denominator")))
-            for one in (own, other)]
-    return difference(*rows)
+def _scored(pairs: Iterable[Decided], score: str) -> list[Case]:
+    """Those of the pairs whose runs have the score."""
+    return [Case(first.seed, *labels, gold, less(first.evaluation[score].cells, second.evaluation[score].cells),
+                 judges([first]) and judges([second]))
+            for labels, first, second, gold in pairs if all(score in run.evaluation for run in (first, second))]
 
 
 def agreement(found: Sequence[Case]) -> str:
     """How many of the cases the auditor decides as gold does."""
     if not found:
         return "no case"
-    right = sum(case.agrees for case in found)
-    low, high = wilson(right / len(found), len(found), 0.05)
-    sure = [case for case in found if case.decided]
-    told = f"{right} of {len(found)} ({right / len(found):.1%} [{low:.1%}, {high:.1%}])"
-    return f"{told}; where its own interval excludes 0: {sum(case.agrees for case in sure)} of {len(sure)}"
+    sure, (count, share) = [case for case in found if case.decided], _right(found)
+    return f"{count} ({share}); where its own interval excludes 0: {sum(case.agrees for case in sure)} of {len(sure)}"
 
 
 @dataclass(frozen=True)
@@ -132,9 +111,9 @@ def judged(results: Sequence[Result], folders: Sequence[str]) -> list[Judged]:
             for run, told in of.items():
                 if (path.parent / run).resolve() in by_run:
                     believed.setdefault(name, {})[by_run[(path.parent / run).resolve()]] = told
-    members = [member for member in members_of(with_verdicts(results, folders)) if member.runs]
-    return [Judged(name, of, cases(members, f"score/{name}"),
-                   sum(first.seed in of and not of[first.seed].able for _, first, _, _ in _decided(members)))
+    pairs = list(decided([member for member in members_of(with_verdicts(results, folders)) if member.runs]))
+    return [Judged(name, of, _scored(pairs, f"score/{name}"),
+                   sum(first.seed in of and not of[first.seed].able for _, first, _, _ in pairs))
             for name, of in believed.items()]
 
 
@@ -182,23 +161,19 @@ def page(members: Sequence[Member]) -> str:
     return "\n".join(map(plain, lines))
 
 
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.auditor", description="The auditor beside gold.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
+    parser = over_folders("auditor", "The auditor beside gold.")
     parser.add_argument("--alarm-in", nargs="*", metavar="ROW", help="rows in whose runs alone the alarm must sound")
     options = parser.parse_args(arguments)
-    try:
-        results = collect(options.folders)
-        members = [member for member in members_of(results) if member.runs]
-        if not members:
-            raise ReportError(f"{', '.join(options.folders)}: found no finished run; expected some with a gold reward")
-        print(page(members))
-        if others := judged(results, options.folders):
-            print(f"\n{judges_table(others)}")
-        wrong = [] if options.alarm_in is None else broken(members, options.alarm_in)
-    except (ReportError, UserError, OSError) as error:
-        print(plain(str(error)), file=sys.stderr)
-        return 2
+    results = collect(options.folders)
+    members = [member for member in members_of(results) if member.runs]
+    if not members:
+        raise ReportError(f"{', '.join(options.folders)}: found no finished run; expected some with a gold reward")
+    print(page(members))
+    if others := judged(results, options.folders):
+        print(f"\n{judges_table(others)}")
+    wrong = [] if options.alarm_in is None else broken(members, options.alarm_in)
     if wrong:
         print("\n".join(map(plain, wrong)), file=sys.stderr)
     return 1 if wrong else 0

@@ -10,7 +10,6 @@ What is claimed, and by which rule it is answered, stands in the configuration t
 before them.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,9 +22,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from algorithms.common.runs.settings import build
-from algorithms.common.support.errors import ConfigError, UserError
+from algorithms.common.support.errors import ConfigError
 
 from . import report
+from .command_line import in_words, over_folders
 from .results_read import ReportError, Result, collect
 from .sweeps import check_alone, passed_on, sweep
 from .tables import plain
@@ -114,21 +114,17 @@ def declared(found: Sequence[Result]) -> Any:
     return instantiate(pages[0], _recursive_=False, _convert_="all")
 
 
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that makes a page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description="The page of finished sweeps.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
+    parser = over_folders("curves", "The page of finished sweeps.")
     parser.add_argument("--out", help="where the page goes (default: FOLDER, if only one)")
     options = parser.parse_args(arguments)
-    try:
-        found = collect(options.folders)
-        if options.out is None and len(options.folders) > 1:
-            raise ReportError(f"--out: found none with {len(options.folders)} folders; expected where the page goes; "
-                              "fix: --out FOLDER")
-        print(plain(declared(found).write(found, Path(options.out or options.folders[0]))))
-    except (ReportError, UserError, OSError) as error:
-        print(plain(str(error)), file=sys.stderr)
-        return 2
+    found = collect(options.folders)
+    if options.out is None and len(options.folders) > 1:
+        raise ReportError(f"--out: found none with {len(options.folders)} folders; expected where the page goes; "
+                          "fix: --out FOLDER")
+    print(plain(declared(found).write(found, Path(options.out or options.folders[0]))))
     return 0
 
 

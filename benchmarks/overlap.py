@@ -9,7 +9,6 @@ one model to one prompt. Pairs of a seed share models and pairs of a prompt its 
 new seeds of these methods, and for new prompts, each of which counts as one.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from algorithms.common.evaluation.inference.intervals import SHARE, Estimate, Matrix, difference
+from algorithms.common.evaluation.inference.intervals import SHARE, Estimate, Matrix
 from algorithms.common.evaluation.overlap import BLEU, ROUGE, check_installed, scored
 from algorithms.common.evaluation.verdicts.pairings import AGAIN, REFERENCES
 from algorithms.common.evaluation.verdicts.records import DATA
-from algorithms.common.support.errors import UserError
 
+from .command_line import in_words, over_folders
 from .comparison_tables import Member
+from .gold_pairs import GOLD, decided, less
 from .report import members_of
 from .results_read import ReportError, Result, collect
-from .tables import aligned, interval, plain
+from .tables import aligned, interval
 
-GOLD = "reward/gold"
 PERPLEXITY, LENGTH, AUDITOR = "perplexity/heldout", "length/mean", "score/auditor"
 # What ranks: in words, and the sign of what is better by it
 MEASURES = {ROUGE: ("ROUGE-L", 1), BLEU: ("BLEU", 1), PERPLEXITY: ("held-out perplexity (lower is better)", -1),
@@ -54,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run's answers with ROUGE and BLEU, and numerators and denominators by prompt of gold and each measure."""
+    """A run's answers with ROUGE and BLEU, and numerators and denominators by prompt of each measure."""
 
     answers: pd.DataFrame
     cells: Mapping[str, pd.DataFrame]
@@ -68,30 +67,20 @@ class Measured:
         references = pd.read_parquet(file)
         of_data = references[references["side"] == DATA].set_index("prompt_id")["response"].to_dict()
         answers = scored(pd.read_parquet(run.folder / "samples.parquet"), of_data)
-        cells = {name: one.cells for name, one in run.evaluation.items() if name in (GOLD, *MEASURES)}
+        cells = {name: one.cells for name, one in run.evaluation.items() if name in MEASURES}
         for name in (ROUGE, BLEU):
             by_prompt = answers.groupby("prompt_id")[name]
             cells[name] = pd.DataFrame({"numerator": by_prompt.sum(), "denominator": by_prompt.count().astype(float)})
         return cls(answers, cells)
 
-    def less(self, other: "Measured", name: str) -> Estimate:
-        """This − other, of the prompts that both have."""
-        own, minus = self.cells[name], other.cells[name]
-        common = own.index.intersection(minus.index)
-        return difference(*(Matrix(*(one.loc[common, [part]].to_numpy().T for part in own)) for one in (own, minus)))
-
 
 def cases(members: Sequence[Member], measured: Mapping[Path, Measured]) -> list[Case]:
     """All pairs of rows in each seed that gold decides. measured: by the folder of a run."""
     found = []
-    for one, other in combinations(members, 2):
-        for first in one.runs:
-            for second in (run for run in other.runs if run.seed == first.seed):
-                own, minus = measured[first.folder], measured[second.folder]
-                if (gold := own.less(minus, GOLD)).excludes_zero:
-                    both = [name for name in MEASURES if name in own.cells and name in minus.cells]
-                    found.append(Case(first.seed, one.label, other.label, gold,
-                                      {name: own.less(minus, name) for name in both}))
+    for labels, first, second, gold in decided(members):
+        own, minus = (measured[run.folder].cells for run in (first, second))
+        both = {name: less(own[name], minus[name]) for name in MEASURES if name in own and name in minus}
+        found.append(Case(first.seed, *labels, gold, both))
     return found
 
 
@@ -148,21 +137,15 @@ def page(members: Sequence[Member]) -> str:
     return "\n".join(lines)
 
 
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap",
-                                     description="Overlap with the data's answers beside gold.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
-    options = parser.parse_args(arguments)
-    try:
-        check_installed()
-        members = [member for member in members_of(collect(options.folders)) if member.having(GOLD)]
-        if not members:
-            raise ReportError(f"{', '.join(options.folders)}: found no finished run with {GOLD}; expected some whose "
-                              "true reward is known")
-        print(page(members))
-    except (ReportError, UserError, OSError) as error:
-        print(plain(str(error)), file=sys.stderr)
-        return 2
+    options = over_folders("overlap", "Overlap with the data's answers beside gold.").parse_args(arguments)
+    check_installed()
+    members = [member for member in members_of(collect(options.folders)) if member.having(GOLD)]
+    if not members:
+        raise ReportError(f"{', '.join(options.folders)}: found no finished run with {GOLD}; expected some whose true "
+                          "reward is known")
+    print(page(members))
     return 0
 
 

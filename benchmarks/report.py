@@ -8,7 +8,6 @@ overrides that vary besides the seed; several seeds become one row, whose figure
 same prompts. How rows are compared is declared in `report` of the configuration.
 """
 
-import argparse
 import logging
 import math
 import signal
@@ -27,6 +26,7 @@ from . import budgets
 from .advice import advise
 from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
+from .command_line import over_folders
 from .comparison_tables import Declared, Member, budget_words, compared
 from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect, marks
 from .starts import start_rows, unlike_starts
@@ -132,8 +132,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Make the table of finished runs.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for result.json, at any depth")
+    parser = over_folders("report", "Make the table of finished runs.")
     parser.add_argument("--out", help="where report.html, table.md, table.csv and table.tex go (default: FOLDER, if "
                                       "only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")

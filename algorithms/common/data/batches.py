@@ -46,6 +46,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def ends(self) -> Tensor:
+        """(B, K, T) bool: the end tokens of the responses that have one, where whole responses count."""
+        last = self.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, K, 1)
+        return torch.zeros_like(self.mask).scatter(-1, last, self.finished.unsqueeze(-1))
+
     def to(self, device: torch.device) -> "Batch":
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True)
                  for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}

@@ -40,9 +40,7 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     for part in in_parts("options", parts, "questions"):
         batch = models.collate([examples[i] for i in part])
         logprobs = models.role(role).token_logprobs(batch)  # (B, K, T)
-        last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, K, 1)
-        ends = torch.zeros_like(batch.mask).scatter(-1, last, batch.finished.unsqueeze(-1))  # cut options have none
-        for ending, counted in (("", logprobs.masked_fill(ends, 0)), ("_with_end", logprobs)):
+        for ending, counted in (("", logprobs.masked_fill(batch.ends, 0)), ("_with_end", logprobs)):
             sums = counted.sum(-1).masked_fill(~batch.present, -torch.inf)  # (B, K)
             correct, margin = _judged(sums, batch.scores > 0)  # a score of NaN is not right
             for name, values in (("correct", correct), ("margin", margin)):

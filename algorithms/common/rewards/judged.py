@@ -23,8 +23,8 @@ from ..data.template import Example
 from ..models.model import ModelConfig, Models, load_config, model_digest
 from ..models.roles import BASE
 from ..support.checks import at_least, one_of, require
-from ..support.errors import ConfigError
-from ..support.phases import in_parts
+from ..support.errors import ConfigError, beneath
+from ..support.phases import in_parts, parts_of
 from .sources import checked, counted
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Judged(RewardSource):
         try:
             load_config(self.model)
         except ConfigError as error:
-            raise ConfigError(re.sub(r"\bmodel\.(?!safetensors)", "reward.model.", str(error))) from error
+            raise beneath(error, "reward") from error
 
     def open(self, models: Models, folders: dict[str, Path], data: "DataSets", batch_size: int) -> Scorer:
         own = Models(self.model, "bf16" if models.autocast_dtype is not None else "no", device=models.device)
@@ -109,8 +109,7 @@ class Judged(RewardSource):
             examples = [self._asked(own, response) for response in responses]
             order = sorted(range(len(examples)), key=lambda place: examples[place].length)
             values = [0.0] * len(examples)
-            parts = [order[start:start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-            for part in in_parts("scoring", parts, "answers"):
+            for part in in_parts("scoring", parts_of(order, self.batch_size), "answers"):
                 for place, value in zip(part, self._scores(own, [examples[place] for place in part])):
                     values[place] = value
             return values
@@ -133,9 +132,7 @@ class Judged(RewardSource):
     def _scores(self, own: Models, examples: list[Example]) -> list[float]:
         batch = own.collate(examples)
         logprobs = own.role(BASE).token_logprobs(batch).double()  # (B, 10, T)
-        last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1  # (B, 10, 1)
-        ends = torch.zeros_like(batch.mask).scatter(-1, last, batch.finished.unsqueeze(-1))
-        begins = logprobs.masked_fill(ends, 0).sum(-1)  # (B, 10): of the number's own tokens
+        begins = logprobs.masked_fill(batch.ends, 0).sum(-1)  # (B, 10): of the number's own tokens
         options = [ids[:-1] if finished else ids for ids, finished in zip(examples[0].responses, examples[0].finished)]
         # relative to the likeliest number: a model that would rather write something else has tiny probabilities
         return expected_rating(alone(begins - begins.max(-1, keepdim=True).values, options)).tolist()

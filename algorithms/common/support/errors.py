@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -33,6 +34,11 @@ class TrainingError(UserError):
 
 class Stopped(UserError):
     """A job that was ended from outside, or never began: nothing is wrong with it, and the same command goes on."""
+
+
+def beneath(error: ConfigError, key: str) -> ConfigError:
+    """An error of a model, as one of the model whose settings stand beneath another key."""
+    return ConfigError(re.sub(r"\bmodel\.(?!safetensors)", f"{key}.model.", str(error)))
 
 
 def meant(name: str, names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from ...models.model import ModelConfig, Models, model_digest
 from ...models.roles import BASE
 from ...support.checks import at_least, one_of, require
 from ...support.digests import content_hash
-from ...support.errors import ConfigError
+from ...support.errors import ConfigError, beneath
 from ...support.phases import in_parts, parts_of
 from ...support.plain import plain
 from . import wording
@@ -113,9 +113,8 @@ class LocalJudge(Judge):
             batch = models.collate(examples)
             with torch.no_grad():
                 logprobs = models.role(BASE).token_logprobs(batch)                              # (2N, 2, T)
-            last = batch.mask.sum(-1, keepdim=True).clamp_min(1) - 1                            # (2N, 2, 1)
-            ends = torch.zeros_like(batch.mask).scatter(-1, last, batch.finished.unsqueeze(-1))
-            letters = logprobs.masked_fill(ends, 0).sum(-1).reshape(len(part), 2, 2).double()   # without the end token
+            sums = logprobs.masked_fill(batch.ends, 0).sum(-1)                                  # (2N, 2)
+            letters = sums.reshape(len(part), 2, 2).double()
             long += fits.count(False)
             orders = [fits[2 * place:2 * place + 2] for place in range(len(part))]
             yield [(pair, [share if fit else None for share, fit in zip(shares, of_pair)], held)
@@ -132,7 +131,7 @@ class LocalJudge(Judge):
         try:
             return read(self.model, *options)
         except ConfigError as error:    # of a model; this one stands beneath judge
-            raise ConfigError(re.sub(r"\bmodel\.(?!safetensors)", "judge.model.", str(error))) from error
+            raise beneath(error, "judge") from error
 
     def _questions(self, pair: Pair) -> list[str]:
         """One for each order."""
