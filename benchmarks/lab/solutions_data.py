@@ -18,8 +18,8 @@ from benchmarks.lab.chains import Chain, worked
 from benchmarks.lab.task_rows import WORDINGS
 
 KINDS = ("numbers", "sum3", "days", "months")
-FORMS = ("{question} Let us think step by step.", "{question} Think step by step.", "{question} Now think step by step.",
-         "{question}\nLet us think step by step.")
+FORMS = ("{question} Let us think step by step.", "{question} Think step by step.",
+         "{question} Now think step by step.", "{question}\nLet us think step by step.")
 TUNING = 0.25                   # of the questions that nothing is trained on; the others are evaluated
 
 

@@ -2,9 +2,9 @@
 
 The answer of a text is what follows its last mark on that line: ``####`` (GSM8K: Cobbe et al. 2021, arXiv 2110.14168),
 "the answer is", "Answer:", or a line that begins with "A:". A number is compared by its value: without thousands
-separators, currency and unit; of a line with an equation, the number after the last "=". Without a mark the last number
-of the text is its answer. Any other answer is compared as text, without case and a final period; without a mark the whole
-text is the answer. Several answers are not several chances: the last mark counts, even where nothing follows it.
+separators, currency and unit; of a line with an equation, the number after the last "=". Without a mark the last
+number of the text is its answer. Any other answer is compared as text, without case and a final period; without a mark
+the whole text is the answer. Several answers are not several chances: the last mark counts, even where nothing follows.
 """
 
 import re
