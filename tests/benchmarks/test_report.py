@@ -136,7 +136,8 @@ def test_exact_answers_have_columns_and_are_compared_by(tmp_path):
     names = ["accuracy/exact", "accuracy/exact_minus_sft", "reward/proxy", "accuracy/exact/sum3", "accuracy/heldout"]
     figures = {name: figure([1, 0, 1, 1], "mean" if "minus" in name else "share") for name in names}
     texts = written(tmp_path, *(result(name, figures=figures) for name in ("grpo", "rloo")))
-    assert texts["md"].splitlines()[4] == "| algorithm | proxy | accuracy | right answers | right answers − SFT | runs |"
+    columns = "| algorithm | proxy | accuracy | right answers | right answers − SFT | runs |"
+    assert texts["md"].splitlines()[4] == columns
     assert ",accuracy/exact/sum3.mean," in texts["csv"].splitlines()[0] and "sum3" not in texts["md"]
     assert "- Compared by exact answers (accuracy/exact): a rule finds whether an answer is right;" in texts["md"]
     assert "difference in right answers" in texts["md"] and "how texts are ranked" not in texts["md"]

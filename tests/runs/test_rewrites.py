@@ -8,6 +8,8 @@ import pytest
 from algorithms.common.data.records import FileData
 from algorithms.common.data.rewriting import MARK, OTHER, UNMARKED
 from algorithms.common.evaluation.verdicts import finished_runs, read
+from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge
+from algorithms.common.models.sampling import Sampling
 from algorithms.common.runs import rewrites, rewritten
 from algorithms.common.runs.rewrites import AGAIN, LONG, TURNS
 from command_line import invoke
@@ -76,7 +78,7 @@ def test_a_question_is_never_cut(tmp_path, monkeypatch):
 def test_an_endpoint_proposes(tmp_path):
     pytest.importorskip("openai")
     with serving(lambda messages, number: proposing(messages[0]["content"])) as served:
-        judge = ["judge=openai", "judge.model=some/m", f"judge.url={served.url}", "judge.max_tokens=64"]
+        judge = ["judge=openai", "judge.model=some/m", f"judge.url={served.url}"]
         common = ["task=rewrites", "data=file", pairs(tmp_path), "data.heldout=0", *judge,
                   f"stages.folder={tmp_path / 'stages'}"]
         for name in ("first", "again"):
@@ -85,6 +87,13 @@ def test_an_endpoint_proposes(tmp_path):
         assert len(served.questions) == 6, "what was answered is kept"
     made = [(tmp_path / name / "rewrites.jsonl").read_text() for name in ("first", "again")]
     assert made[0] == made[1] and len(made[0].splitlines()) == 4
+
+
+def test_an_endpoint_writes_as_long_as_a_proposal_is():
+    sampling = Sampling(max_new_tokens=300, temperature=0.6)
+    for own, expected in ((0.0, 0.6), (None, None)):
+        found = rewrites._writing(EndpointJudge("some/m", temperature=own), sampling)
+        assert (found.model, found.max_tokens, found.temperature) == ("some/m", 300, expected)
 
 
 def test_an_endpoint_that_does_not_answer_keeps_what_was_answered(tmp_path):

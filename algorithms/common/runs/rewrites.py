@@ -1,8 +1,7 @@
 """``python run.py task=rewrites``: instructions that a model rewrites, seeing which of two answers people preferred.
 
     python run.py task=rewrites data=file data.path=pairs.jsonl model=hub model.name=ORG/MODEL
-    python run.py task=rewrites data=file data.path=pairs.jsonl judge=openai judge.model=gpt-4o-mini \\
-      judge.max_tokens=1024
+    python run.py task=rewrites data=file data.path=pairs.jsonl judge=openai judge.model=gpt-4o-mini
     python run.py algorithm=sft data=bpo data.path=outputs/…/rewrites.jsonl …
 
 The model is the run's own (with ``adapter=…`` a trained one), or the one behind the endpoint that ``judge`` names. What
@@ -16,7 +15,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from .tasks import adapter_of, load, store_of
 
 if TYPE_CHECKING:
     from ..data.records.record import Messages
+    from ..evaluation.verdicts.endpoint import EndpointJudge
     from ..models.model import Models
 
 FILE, DROPPED = "rewrites.jsonl", "dropped.jsonl"
@@ -127,7 +127,8 @@ def rewrites(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
     log.info("%d instructions; passed over: %s", len(asked),
              ", ".join(f"{reason} {count}" for reason, count in passed.items()) or "none")
     if judge is not None:
-        told = [answer and (answer[0], not answer[1]) for answer in judge.written([one.text for one in asked], store)]
+        written = _writing(judge, chosen.sampling).written([one.text for one in asked], store)
+        told = [answer and (answer[0], not answer[1]) for answer in written]
     else:
         told = _sampled(asked, model, source, parts["trainer"].mixed_precision, chosen.sampling, number)
     kept, dropped = sorted_out(asked, told, chosen.rules)
@@ -142,6 +143,12 @@ def rewrites(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
                         f"{folder / DROPPED}; a model that follows instructions, or rewriting.sampling.max_new_tokens")
     write_lines(folder / FILE, kept)
     print(f"\ndemonstrations: {folder / FILE}")
+
+
+def _writing(judge: EndpointJudge, sampling: Sampling) -> EndpointJudge:
+    """The endpoint with room for a proposal, and another temperature where its model takes one."""
+    temperature = None if judge.temperature is None else sampling.temperature
+    return replace(judge, max_tokens=sampling.max_new_tokens, temperature=temperature)
 
 
 def _sampled(asked: Sequence[Asked], model: ModelConfig, source: Path | None, mixed_precision: str, sampling: Sampling,
