@@ -117,8 +117,8 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"max_length": 512, "max_prompt_length": ours(256)},
         "algorithm": {"view": "demonstrations", "rank_weight": 1.0, "length_penalty": 1.0},
         "algorithm.candidates.sources.own": {"count": 1},
-        "algorithm.candidates.sources.base": {"count": 1},
-        "algorithm.candidates.sources.instruct": {"count": 2},
+        "algorithm.candidates.sources.base": {"count": 1, "temperature": ours(1.0), "top_p": ours(1.0)},
+        "algorithm.candidates.sources.instruct": {"count": 2, "temperature": ours(1.0), "top_p": ours(1.0)},
         "algorithm.candidates.sources.base.model": {"max_length": 512, "max_prompt_length": ours(256)},
         "algorithm.candidates.sources.instruct.model": {"max_length": 512, "max_prompt_length": ours(256)},
         "recipe": {"lr": 2e-5, "batch_size": 64, "epochs": 3.0, "schedule": "cosine", "warmup": 0.03},
@@ -212,6 +212,16 @@ def test_every_number_that_a_recipe_sets_is_in_its_table(recipe):
     numbers = {path for path, node in walk(own) if isinstance(node, int | float) and not isinstance(node, bool)
                and not path.startswith(again)}
     assert numbers <= set(stated(recipe))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_key_of_what_a_recipe_adds_can_be_overridden(recipe):
+    """Hydra adds no keys to what is there: an object that leaves one out keeps it from the command line."""
+    for path, node in walk(composed(f"experiment={recipe}")):
+        if isinstance(node, DictConfig) and node.get("_target_") and not node.get("_partial_"):
+            kind = get_object(node["_target_"])
+            if dataclasses.is_dataclass(kind):
+                assert set(node) - {"_target_"} == {field.name for field in dataclasses.fields(kind) if field.init}, path
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
