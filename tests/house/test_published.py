@@ -221,7 +221,8 @@ def test_every_key_of_what_a_recipe_adds_can_be_overridden(recipe):
         if isinstance(node, DictConfig) and node.get("_target_") and not node.get("_partial_"):
             kind = get_object(node["_target_"])
             if dataclasses.is_dataclass(kind):
-                assert set(node) - {"_target_"} == {field.name for field in dataclasses.fields(kind) if field.init}, path
+                fields = {field.name for field in dataclasses.fields(kind) if field.init}
+                assert set(node) - {"_target_"} == fields, path
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
