@@ -96,7 +96,8 @@ def test_a_family_against_one_row_is_smaller(tmp_path, capsys):
 def test_more_pairs_are_declared_beside_those_with_one_row(tmp_path, capsys):
     config = {"report": {"figure": None, "family": "sft", "pairs": [["ppo", "dpo"], ["dpo", "sft"]], "margin": None}}
     found = table(collect([save(tmp_path / "runs", *three(better(noise=2.0), config=config))]))
-    assert [(row.pair.first, row.pair.second) for row in found.pairs] == [("dpo", "sft"), ("ppo", "sft"), ("ppo", "dpo")]
+    pairs = [(row.pair.first, row.pair.second) for row in found.pairs]
+    assert pairs == [("dpo", "sft"), ("ppo", "sft"), ("ppo", "dpo")]
     assert ("Pairs: each row with sft, ppo with dpo, dpo with sft, 3 in all, on the same seeds and prompts, row by row."
             in found.notes)
     folder = save(tmp_path / "told", *three(better(noise=2.0)))
