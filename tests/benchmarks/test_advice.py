@@ -122,6 +122,26 @@ def test_many_that_may_be_taken_are_one_of_many_the_cheapest_first(tmp_path):
         "; rloo was the cheapest of all.")
 
 
+def test_of_many_that_were_compared_with_one_alone_the_best_means_are_named(tmp_path):
+    """Not the cheapest: cost is a reason to choose among rows of which none was seen to be better."""
+    runs = rows(sft=0, dpo=3, ipo=4, kto=5, ppo=6, rloo=7, spent={"sft": 9.0, "dpo": 5.0})
+    for run in runs:
+        run["config"]["report"]["family"] = "sft"
+    found = advice(tmp_path, *runs)
+    assert found.take == ("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: by gold reward "
+                          "each is better than sft; they were not compared with each other.")
+    assert found.doubt.startswith("Not sure: which of 5 methods is better was not asked (report.family=all compares all "
+                                  "pairs). ")
+
+
+def test_what_found_the_settings_is_said_to_be_charged(tmp_path):
+    runs = rows(sft=0, dpo=3)
+    for run in runs:
+        run["tuning"] = {"trials": 8, "full": 4}
+    assert advice(tmp_path, *runs).cost.startswith(
+        "dpo cost 20 seconds, the stages it stands on and the trials that found its settings included")
+
+
 def test_a_cost_that_nobody_measured_may_be_the_lowest(tmp_path):
     runs = rows(sft=0, dpo=3, ppo=6)
     for run in runs:

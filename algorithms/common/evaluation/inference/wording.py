@@ -11,6 +11,7 @@ from math import floor, isinf, log10
 from .claims import Answer, Finding
 from .comparisons import Comparison, Pair, Verdict
 
+NAMED = 4       # methods that a sentence names; more are counted
 _GROUPS = 4     # of pairs, or of methods with as many wins, that a sentence names; the others are counted
 _TOLD = 45      # pairs up to which a sentence names them; of more, wins are counted
 _ALIKE = 1.15   # costs within this ratio are not ordered: the seconds of one machine differ by as much
@@ -128,6 +129,11 @@ def number(value: float) -> str:
 def listed(items: Sequence[str], last: str = "and") -> str:
     """a; a and b; a, b and c."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def named(items: Sequence[str]) -> str:
+    """Few by their names; of more, how many methods they are."""
+    return listed(items) if len(items) <= NAMED else f"{len(items):,} methods"
 
 
 def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
