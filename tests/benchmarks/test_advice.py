@@ -128,10 +128,10 @@ def test_of_many_that_were_compared_with_one_alone_the_best_means_are_named(tmp_
     for run in runs:
         run["config"]["report"]["family"] = "sft"
     found = advice(tmp_path, *runs)
-    assert found.take == ("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: by gold reward "
-                          "each is better than sft; they were not compared with each other.")
-    assert found.doubt.startswith("Not sure: which of 5 methods is better was not asked (report.family=all compares all "
-                                  "pairs). ")
+    assert found.take == ("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: by gold "
+                          "reward each is better than sft; they were not compared with each other.")
+    assert found.doubt.startswith("Not sure: which of 5 methods is better was not asked (report.family=all compares "
+                                  "all pairs). ")
 
 
 def test_what_found_the_settings_is_said_to_be_charged(tmp_path):

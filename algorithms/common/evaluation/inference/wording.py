@@ -195,7 +195,7 @@ def _counted(comparison: Comparison, by: str, by_verdict: Mapping[Verdict, Seque
     equal, alone, undecided = (by_verdict[one] for one in (Verdict.EQUAL, Verdict.SEEN_ALONE, Verdict.UNDECIDED))
     told = [f"{len(claims):,} of {_count(len(comparison.pairs), 'comparison')} show a difference"]
     told += [f"in {len(equal):,} the two are practically equal (within ±{number(comparison.margin)})"] if equal else []
-    told += [f"{len(alone):,} would show one only if looked at alone, which is too little among so many"] if alone else []
+    told += [f"{len(alone):,} would show one only if looked at alone, which is too little among so many"] * bool(alone)
     told += [f"in {len(undecided):,} no difference was seen"] if undecided else []
     yield f"{by}, {'; '.join(told)}."
     if claims:
