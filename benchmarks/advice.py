@@ -254,14 +254,13 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
         return found.obstacle or ("A method is judged beside another that answered the same prompts, such as the "
                                   "start: algorithm=sft,…")
     reasons = [*_of_starts(members), *_of_seeds(comparison, members), *_of_family(comparison, chosen),
-               *_of_size(comparison, chosen),
-               *_of_judge(found, members), *_of_chosen(taken), *_of_pairs(comparison),
+               *_of_size(comparison, chosen), *_of_judge(found, members), *_of_chosen(taken), *_of_pairs(comparison),
                *_of_losses(members, comparison)]
     holds = "In any case it holds for this model, this data and these settings only."
     if not reasons:
-        return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
-                f'method is better than another, at most one of {1 / comparison.alpha:.0f} such sweeps would say '
-                f'"better". {holds}')
+        asked = f"{comparison.prompts:,} {comparison.unit}"
+        return (f"As sure as {comparison.seeds} trainings of each and {asked} make it: where no method is better than "
+                f'another, at most one of {1 / comparison.alpha:.0f} such sweeps would say "better". {holds}')
     return f"Not sure: {'; '.join(reasons)}. {_to_settle(found)}{holds}"
 
 

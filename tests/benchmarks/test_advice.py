@@ -28,9 +28,9 @@ def test_one_that_beats_all_is_taken_with_its_cost_and_what_it_holds_for(tmp_pat
     assert found.take == "Take ppo: by gold reward it is better than each of the others."
     assert found.cost == ("ppo cost 30 seconds, the stages it stands on included: 3 times the cheapest, sft "
                           "(10 seconds).")
-    assert found.doubt == ('As sure as 5 seeds and 48 prompts make it: where no method is better than another, at most '
-                           'one of 20 such sweeps would say "better". In any case it holds for this model, this data '
-                           'and these settings only.')
+    assert found.doubt == ('As sure as 5 trainings of each and 48 prompts make it: where no method is better than '
+                           'another, at most one of 20 such sweeps would say "better". In any case it holds for this '
+                           'model, this data and these settings only.')
 
 
 def test_those_between_which_nothing_was_seen_are_taken_both(tmp_path):

@@ -121,8 +121,8 @@ def test_many_rows_stand_as_a_square_of_signs(tmp_path):
     screen = io.StringIO()
     print_table(made, 100, screen)
     lines = screen.getvalue().splitlines()
-    top = lines.index("pairs   " + " ".join("abcdefghijklmn")) + 2
-    assert lines[top] == "a m13    " + " +" * 13 and lines[top + 13] == "n m00  " + " -" * 13
+    top = lines.index("pairs  a b c d e f g h i j k l m n") + 2
+    assert lines[top] == "a m13   " + " +" * 13 and lines[top + 13] == "n m00  - - - - - - - - - - - - -"
     assert "- worse, ~ a difference seen only if" in " ".join(lines[top + 14:top + 18])
 
 
@@ -339,6 +339,25 @@ def test_a_browser_sorts_filters_and_runs_nothing_of_the_answers(sweep, page, br
     assert tab.evaluate("[...document.querySelectorAll('details')].every(one => one.open)")
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not tab.evaluate("[...document.querySelectorAll('details')].some(one => one.open)")
+    tab.close()
+
+
+@pytest.mark.browser
+def test_a_matrix_is_one_stop_of_the_keyboard_and_arrows_go_on(tmp_path, browser):
+    save(tmp_path, *[run for name in ("sft", "dpo", "ppo") for run in method(name, GOLD)])
+    publish(collect([tmp_path]), tmp_path)
+    tab = browser.new_page()
+    tab.goto(f"file://{tmp_path}/report.html")
+    stops = tab.locator(".matrix td[tabindex='0']")
+    assert stops.count() == 1
+    stops.focus()
+    where = "[document.activeElement.parentNode.sectionRowIndex, document.activeElement.cellIndex]"
+    met = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowLeft"):    # past the diagonal, and not out of the table
+        tab.keyboard.press(key)
+        met.append(tab.evaluate(where))
+    assert met == [[0, 3], [1, 3], [1, 1], [1, 1]] and stops.count() == 1
+    assert "no difference seen" in tab.locator("#tip").inner_text()
     tab.close()
 
 
