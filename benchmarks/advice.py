@@ -147,20 +147,32 @@ def _trained(labels: Sequence[str]) -> str:
 
 
 def _apart(comparison: Comparison, leaders: Sequence[str]) -> bool:
-    """Whether several may be taken that were not compared with each other."""
-    return len(leaders) > 1 and not any({pair.first, pair.second} <= set(leaders) for pair in comparison.pairs)
+    """Whether several may be taken that were not all compared with each other."""
+    return len(_met(comparison, leaders)) < _pairs(leaders)
+
+
+def _met(comparison: Comparison, leaders: Sequence[str]) -> list[Pair]:
+    """The pairs of those that may be taken."""
+    return [pair for pair in comparison.pairs if pair.first in leaders and pair.second in leaders]
+
+
+def _pairs(labels: Sequence[str]) -> int:
+    return len(labels) * (len(labels) - 1) // 2
 
 
 def _best(apart: bool, leaders: Sequence[str]) -> str:
-    """Why these are named of many that nobody compared."""
+    """Why these are named of many that nobody compared with each other."""
     return ", whose means are the best" if apart and len(leaders) > NAMED else ""
 
 
 def _between(comparison: Comparison, leaders: Sequence[str]) -> str:
     """How those that may be taken compare with each other."""
-    verdicts = [pair.verdict for pair in comparison.pairs if pair.first in leaders and pair.second in leaders]
+    verdicts = [pair.verdict for pair in _met(comparison, leaders)]
     if not verdicts:
         return "they were not compared with each other"
+    if _apart(comparison, leaders):
+        were = "was" if len(verdicts) == 1 else "were"
+        return f"only {len(verdicts):,} of their {_pairs(leaders):,} pairs {were} compared"
     if all(one is Verdict.EQUAL for one in verdicts):
         return "they are practically equal"
     return "between them no difference was " + ("seen" if Verdict.SEEN_ALONE not in verdicts else "shown")
@@ -168,8 +180,7 @@ def _between(comparison: Comparison, leaders: Sequence[str]) -> str:
 
 def _whole(comparison: Comparison) -> bool:
     """Whether every row was compared with every other."""
-    count = len(comparison.methods)
-    return len(comparison.pairs) == count * (count - 1) // 2
+    return len(comparison.pairs) == _pairs(comparison.methods)
 
 
 def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None) -> str:
@@ -295,7 +306,9 @@ def _of_seeds(comparison: Comparison, members: Sequence[Member]) -> list[str]:
 
 
 def _of_family(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
-    return [f"which of {named(chosen)} is better was not asked (report.family=all compares all pairs)"] \
+    met = len(_met(comparison, chosen))
+    asked = f"asked of {met} of their pairs only" if met else "not asked"
+    return [f"which of {named(chosen)} is better was {asked} (report.family=all compares all pairs)"] \
         if _apart(comparison, chosen) else []
 
 

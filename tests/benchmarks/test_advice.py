@@ -134,6 +134,16 @@ def test_of_many_that_were_compared_with_one_alone_the_best_means_are_named(tmp_
                                   "all pairs). ")
 
 
+def test_pairs_that_were_declared_beside_a_family_do_not_stand_for_those_that_were_not(tmp_path):
+    runs = rows(sft=0, dpo=3, ipo=3.001, kto=5, ppo=6, rloo=7)
+    for run in runs:
+        run["config"]["report"] |= {"family": "sft", "pairs": [["dpo", "ipo"]]}
+    found = advice(tmp_path, *runs)
+    assert found.take.startswith("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: ")
+    assert found.take.endswith("each is better than sft; only 1 of their 10 pairs was compared.")
+    assert found.doubt.startswith("Not sure: which of 5 methods is better was asked of 1 of their pairs only (")
+
+
 def test_what_found_the_settings_is_said_to_be_charged(tmp_path):
     runs = rows(sft=0, dpo=3)
     for run in runs:
