@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, isinf
 
 from algorithms.common.evaluation.inference.comparisons import Comparison, Pair, Verdict
-from algorithms.common.evaluation.inference.wording import Costs, about, listed, number
+from algorithms.common.evaluation.inference.wording import NAMED, Costs, about, listed, named, number
 
 from .audited import accuracy, of_auditor, parted
 from .comparison_tables import CANNOT_TELL, Compared, Member, began_apart, costs_of, words_of
@@ -35,7 +35,6 @@ MEASURES = {
     "accuracy": "this measures how texts are ranked, not what is answered",
     "perplexity/": "this measures how likely given texts are, not what is answered",
 }
-_NAMED = 4          # rows that a sentence names; more are counted
 _SETTLED = 2        # pairs of which it is said what would settle them
 _ALIKE = 1.15       # costs within this ratio are not ordered
 
@@ -47,8 +46,8 @@ def advise(members: Sequence[Member], found: Compared) -> Advice:
     trials = [member.label for member in finished if any(run.trial for run in member.runs)]
     if trials:
         all_are = len(trials) == len(finished)
-        what, whose = ("this was a trial", "Its") if all_are else (f"{_named(trials)} was only tried", "Such") \
-            if len(trials) == 1 else (f"{_named(trials)} were only tried", "Such")
+        what, whose = ("this was a trial", "Its") if all_are else (f"{named(trials)} was only tried", "Such") \
+            if len(trials) == 1 else (f"{named(trials)} were only tried", "Such")
         return Advice(f"No method can be recommended: {what}.", _range(finished, costs),
                       f"{whose} runs took a few steps on a little data, so their figures say nothing of the methods.")
     take, chosen = _take(finished, len(members), found, costs)
@@ -70,17 +69,21 @@ def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs |
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
     if not claims:
         return _alike(comparison, found, costs)
-    return _among(comparison, claims, f"by {words_of(found.figure)[0]}", rows, costs)
+    told, lower = words_of(found.figure)
+    means = {member.label: member.row.estimates[found.figure].mean for member in finished
+             if found.figure in member.row.estimates}
+    best_first = sorted(means, key=lambda label: means[label] if lower else -means[label])
+    return _among(comparison, claims, f"by {told}", rows, costs, best_first)
 
 
 def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
     """Where none is better than another."""
     equal = all(pair.verdict is Verdict.EQUAL for pair in comparison.pairs)
-    none = f"Neither of {_named(comparison.methods)} was shown to be better than the other" \
-        if len(comparison.methods) == 2 else f"None of {_named(comparison.methods)} was shown to be better than another"
+    none = f"Neither of {named(comparison.methods)} was shown to be better than the other" \
+        if len(comparison.methods) == 2 else f"None of {named(comparison.methods)} was shown to be better than another"
     told = f"{none} by {words_of(found.figure)[0]}"
     if equal and _whole(comparison):
-        told = f"{_named(comparison.methods)} are practically equal by {words_of(found.figure)[0]}"
+        told = f"{named(comparison.methods)} are practically equal by {words_of(found.figure)[0]}"
     values = {label: costs.values[label] for label in comparison.methods if label in costs.values} if costs else {}
     if len(values) < len(comparison.methods):
         return f"{told}.", []
@@ -98,48 +101,79 @@ def _cheapest_first(labels: Sequence[str], costs: Costs | None) -> list[str]:
 
 def _one_of(labels: Sequence[str], kind: str) -> str:
     """dpo or ppo; of many one of 7 methods such as the first of them."""
-    few = listed(list(labels[:_NAMED]), "or")
-    return few if len(labels) <= _NAMED else f"one of {len(labels)} {kind} such as {few}"
+    few = listed(list(labels[:NAMED]), "or")
+    return few if len(labels) <= NAMED else f"one of {len(labels)} {kind} such as {few}"
 
 
-def _among(comparison: Comparison, claims: Sequence[Pair], by: str, rows: int, costs: Costs | None
-           ) -> tuple[str, list[str]]:
+def _among(comparison: Comparison, claims: Sequence[Pair], by: str, rows: int, costs: Costs | None,
+           best_first: Sequence[str]) -> tuple[str, list[str]]:
     """The rows that beat another and that none was shown to beat. rows: of the table, compared or not."""
     beaten = {pair.loser for pair in claims}
     wins = {method: {pair.loser for pair in claims if pair.winner == method} for method in comparison.methods}
     leaders = [method for method in comparison.methods if wins[method] and method not in beaten]
-    leaders = _cheapest_first(leaders, costs) if len(leaders) > _NAMED else leaders
-    several = len(leaders) > 1
+    several, apart = len(leaders) > 1, _apart(comparison, leaders)
+    if len(leaders) > NAMED:    # cost is no reason to choose among rows that nobody compared
+        leaders = sorted(leaders, key=best_first.index) if apart else _cheapest_first(leaders, costs)
+    once = comparison.seeds == 1    # then nothing is said of methods
+    taken = _trained(leaders) if once and len(leaders) <= NAMED else ""
+    taken += _one_of(leaders, "trained models" if once else "methods") + _best(apart, leaders)
     losers = [method for method in comparison.methods if all(method in wins[leader] for leader in leaders)]
-    every = len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders)
-    compared = "" if len(comparison.methods) == rows else " that were compared"
-    who = "each" if several else "it"
-    if comparison.seeds == 1:   # nothing is said of methods
-        this, those = ("this" if len(names) == 1 else "these" for names in (leaders, losers))
-        taken = f"{f'{this} trained ' if len(leaders) <= _NAMED else ''}{_one_of(leaders, 'trained models')}"
-        others = f"each of the other trained models{compared}" if every else \
-            f"{those} trained {_named(losers)}" if losers else "some others"
-        text = f"Take {taken}: {by} {who} is ahead of {others}"
-    else:
-        others = f"each of the others{compared}" if every else _named(losers) if losers else "some others"
-        text = f"Take {_one_of(leaders, 'methods')}: {by} {who} is better than {others}"
+    others = _others(comparison, leaders, losers, rows)
+    text = f"Take {taken}: {by} {'each' if several else 'it'} is {'ahead of' if once else 'better than'} {others}"
     parts = [text, _between(comparison, leaders)] if several else [text]
     rest = [method for method in comparison.methods if not wins[method] and method not in beaten]
     met = {name for pair in comparison.pairs for name in (pair.first, pair.second)
            if {pair.first, pair.second} & set(leaders)}
     them = "them" if several else "it"
     if untold := [method for method in rest if method in met]:
-        parts.append(f"{_named(untold)} could not be told from {them}")
-    if apart := [method for method in rest if method not in met]:
-        parts.append(f"{_named(apart)} {'was' if len(apart) == 1 else 'were'} not compared with {them}")
+        parts.append(f"{named(untold)} could not be told from {them}")
+    if unmet := [method for method in rest if method not in met]:
+        parts.append(f"{named(unmet)} {'was' if len(unmet) == 1 else 'were'} not compared with {them}")
     return f"{'; '.join(part for part in parts if part)}.", leaders
+
+
+def _others(comparison: Comparison, leaders: Sequence[str], losers: Sequence[str], rows: int) -> str:
+    """The rows that all leaders beat."""
+    once = comparison.seeds == 1
+    rest = "the other trained models" if once else "the others"
+    if len(losers) > 1 and len(losers) == len(comparison.methods) - len(leaders):
+        return f"each of {rest}{'' if len(comparison.methods) == rows else ' that were compared'}"
+    if len(losers) > NAMED:
+        return f"{len(losers)} of {rest}"
+    return f"{_trained(losers) if once else ''}{named(losers)}" if losers else "some others"
+
+
+def _trained(labels: Sequence[str]) -> str:
+    return "this trained " if len(labels) == 1 else "these trained "
+
+
+def _apart(comparison: Comparison, leaders: Sequence[str]) -> bool:
+    """Whether several may be taken that were not all compared with each other."""
+    return len(_met(comparison, leaders)) < _pairs(leaders)
+
+
+def _met(comparison: Comparison, leaders: Sequence[str]) -> list[Pair]:
+    """The pairs of those that may be taken."""
+    return [pair for pair in comparison.pairs if pair.first in leaders and pair.second in leaders]
+
+
+def _pairs(labels: Sequence[str]) -> int:
+    return len(labels) * (len(labels) - 1) // 2
+
+
+def _best(apart: bool, leaders: Sequence[str]) -> str:
+    """Why these are named of many that nobody compared with each other."""
+    return ", whose means are the best" if apart and len(leaders) > NAMED else ""
 
 
 def _between(comparison: Comparison, leaders: Sequence[str]) -> str:
     """How those that may be taken compare with each other."""
-    verdicts = [pair.verdict for pair in comparison.pairs if pair.first in leaders and pair.second in leaders]
+    verdicts = [pair.verdict for pair in _met(comparison, leaders)]
     if not verdicts:
         return "they were not compared with each other"
+    if _apart(comparison, leaders):
+        were = "was" if len(verdicts) == 1 else "were"
+        return f"only {len(verdicts):,} of their {_pairs(leaders):,} pairs {were} compared"
     if all(one is Verdict.EQUAL for one in verdicts):
         return "they are practically equal"
     return "between them no difference was " + ("seen" if Verdict.SEEN_ALONE not in verdicts else "shown")
@@ -147,8 +181,7 @@ def _between(comparison: Comparison, leaders: Sequence[str]) -> str:
 
 def _whole(comparison: Comparison) -> bool:
     """Whether every row was compared with every other."""
-    count = len(comparison.methods)
-    return len(comparison.pairs) == count * (count - 1) // 2
+    return len(comparison.pairs) == _pairs(comparison.methods)
 
 
 def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None) -> str:
@@ -157,8 +190,10 @@ def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | Non
         return _range(finished, costs)
     cheapest = min(values, key=lambda label: values[label])
     known = _known(finished, values)
-    told = f"{_each(chosen[:_NAMED], costs)}, the stages it stands on included"
-    told = told.replace("stages it stands", "stages they stand") if len(chosen) > 1 else told
+    it, stands, its = ("it", "stands", "its") if len(chosen) == 1 else ("they", "stand", "their")
+    tuned = any("tuning" in run.raw for member in finished if member.label in chosen[:NAMED] for run in member.runs)
+    trials = f" and the trials that found {its} settings" if tuned else ""
+    told = f"{_each(chosen[:NAMED], costs)}, the stages {it} {stands} on{trials} included"
     if cheapest in chosen:
         told += f"; {'nothing' if not known else 'none'}{known} was cheaper" if len(chosen) == 1 else \
             f"; {cheapest} was the cheapest of all{known}"
@@ -168,10 +203,10 @@ def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | Non
         told += f": {times} the cheapest{known}, {cheapest} ({_priced(cheapest, costs)})"
     else:
         told += f"; the cheapest of all{known}, {cheapest}, cost {_priced(cheapest, costs)}"
-    choosers = [member.label for member in finished if member.label in {*chosen[:_NAMED], cheapest}
+    choosers = [member.label for member in finished if member.label in {*chosen[:NAMED], cheapest}
                 and member.row.costs.get("trainable_parameters") == 0]
     if choosers:
-        told += (f". {_named(choosers)} {'choose' if len(choosers) > 1 else 'chooses'} among several answers, and "
+        told += (f". {named(choosers)} {'choose' if len(choosers) > 1 else 'chooses'} among several answers, and "
                  f"{'pay' if len(choosers) > 1 else 'pays'} for drawing them again with every use")
     return f"{told}.{_of_devices(finished, costs)}"
 
@@ -230,14 +265,14 @@ def _doubt(chosen: Sequence[str], members: Sequence[Member], found: Compared) ->
     if not comparison.pairs:
         return found.obstacle or ("A method is judged beside another that answered the same prompts, such as the "
                                   "start: algorithm=sft,…")
-    reasons = [*_of_starts(members), *_of_seeds(comparison, members), *_of_size(comparison, chosen),
-               *_of_judge(found, members), *_of_chosen(taken), *_of_pairs(comparison),
+    reasons = [*_of_starts(members), *_of_seeds(comparison, members), *_of_family(comparison, chosen),
+               *_of_size(comparison, chosen), *_of_judge(found, members), *_of_chosen(taken), *_of_pairs(comparison),
                *_of_losses(members, comparison)]
     holds = "In any case it holds for this model, this data and these settings only."
     if not reasons:
-        return (f"As sure as {comparison.seeds} seeds and {comparison.prompts:,} {comparison.unit} make it: where no "
-                f'method is better than another, at most one of {1 / comparison.alpha:.0f} such sweeps would say '
-                f'"better". {holds}')
+        asked = f"{comparison.prompts:,} {comparison.unit}"
+        return (f"As sure as {comparison.seeds} trainings of each and {asked} make it: where no method is better than "
+                f'another, at most one of {1 / comparison.alpha:.0f} such sweeps would say "better". {holds}')
     return f"Not sure: {'; '.join(reasons)}. {_to_settle(found)}{holds}"
 
 
@@ -251,7 +286,7 @@ def _to_settle(found: Compared) -> str:
     """What would show the differences that were not shown: of two pairs at most, the table has all."""
     left = [row for row in found.pairs if row.settled]
     if len(left) > _SETTLED:
-        return 'What would settle each pair stands beside it, under "to settle it". '
+        return 'What would settle each pair stands in the table of pairs, under "to settle it". '
     return "".join(f"To tell {row.pair.first} from {row.pair.second}: {row.settled}. " for row in left)
 
 
@@ -271,10 +306,17 @@ def _of_seeds(comparison: Comparison, members: Sequence[Member]) -> list[str]:
     return []
 
 
+def _of_family(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
+    met = len(_met(comparison, chosen))
+    asked = f"asked of {met} of their pairs only" if met else "not asked"
+    return [f"which of {named(chosen)} is better was {asked} (report.family=all compares all pairs)"] \
+        if _apart(comparison, chosen) else []
+
+
 def _of_size(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
     small = [pair.loser for pair in comparison.pairs
              if pair.verdict.claims and pair.winner in chosen and pair.within_margin]
-    return [f"it is better than {_named(small)} by less than {number(comparison.margin)}, which counts as practically "
+    return [f"it is better than {named(small)} by less than {number(comparison.margin)}, which counts as practically "
             "equal"] if small else []
 
 
@@ -295,8 +337,8 @@ def _of_chosen(taken: Sequence[Member]) -> list[str]:
            if (one := member.row.estimates.get("eos_rate")) and one.mean < UNFINISHED]
     over = [f"{member.label} (in {count} of {len(member.runs)} runs)" for member in taken
             if (count := sum(parted(run) is not None for run in member.runs))]
-    return ([f"many answers of {_named(cut)} were cut at the limit of their length"] if cut else []) + \
-        ([f"{_named(over)} learned to please the reward model more than to answer better"] if over else [])
+    return ([f"many answers of {named(cut)} were cut at the limit of their length"] if cut else []) + \
+        ([f"{named(over)} learned to please the reward model more than to answer better"] if over else [])
 
 
 def _of_pairs(comparison: Comparison) -> list[str]:
@@ -314,10 +356,7 @@ def _of_losses(members: Sequence[Member], comparison: Comparison) -> list[str]:
     without = [member.label for member in members if not member.runs]
     left = [member.label for member in members if member.runs and member.label not in comparison.methods]
     fewer = [member.label for member in members if member.runs and member.lost]
-    return ([f"no run of {_named(without)} finished"] if without else []) + \
-        ([f"{_named(left)} could not be compared"] if left else []) + \
-        ([f"some runs of {_named(fewer)} did not finish"] if fewer else [])
+    return ([f"no run of {named(without)} finished"] if without else []) + \
+        ([f"{named(left)} could not be compared"] if left else []) + \
+        ([f"some runs of {named(fewer)} did not finish"] if fewer else [])
 
-
-def _named(labels: Sequence[str], last: str = "and") -> str:
-    return listed(list(labels), last) if len(labels) <= _NAMED else f"{len(labels)} methods"

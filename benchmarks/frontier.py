@@ -26,7 +26,7 @@ from algorithms.common.evaluation.inference.wording import about, finding, liste
 
 from .aggregation import shared_prompts
 from .comparison_tables import Member
-from .curve_parts import answered, estimated, heading, losses, markdown, of_losses, of_trials, origins
+from .curve_parts import answered, estimated, markdown, of_losses, of_trials, write_page
 from .report import members_of
 from .results_read import ReportError, Result
 from .tables import interval
@@ -162,12 +162,10 @@ class FrontierPage:
         at = self.findings(first, second)
         everywhere = along(first, second, self.points, 1 - self.alpha)
         words = self._words(at, everywhere, results)
-        text = "\n\n".join([heading("Reward against KL", words, "frontier.svg", "reward against √KL"),
-                          self._equal(at), self._points(found.values()), self._fits(found.values()),
-                          self._declaration(everywhere), losses(results), origins(results)])
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "frontier.svg").write_text(_picture(list(found.values())), encoding="utf-8")
-        (folder / "frontier.md").write_text(text, encoding="utf-8")
+        sections = [self._equal(at), self._points(found.values()), self._fits(found.values()),
+                    self._declaration(everywhere)]
+        write_page(folder, "frontier", "Reward against KL", "reward against √KL", words, sections,
+                   _picture(list(found.values())), results)
         return words
 
     def findings(self, first: Frontier, second: Frontier) -> dict[float, Finding]:

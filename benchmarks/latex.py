@@ -13,10 +13,10 @@ class Block(Protocol):
     best: int | None        # the row that is marked
 
 
-def document(words: str, blocks: Sequence[Block], notes: Sequence[str]) -> str:
-    """Words, a tabular for each block, and notes."""
+def document(opening: Sequence[str], blocks: Sequence[Block], notes: Sequence[str]) -> str:
+    """Paragraphs, a tabular for each block, and notes."""
     lines = ["% needs \\usepackage{booktabs}"]
-    lines += [f"{_tex(words)}\\par\\medskip"] if words else []
+    lines += [f"{_tex(text)}\\par\\medskip" for text in opening]
     for block in blocks:
         columns = "r" * (len(block.header) - 1 - block.texts) + "l" * block.texts
         lines += [f"\\begin{{tabular}}{{l{columns}}}", "\\toprule",

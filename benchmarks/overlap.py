@@ -26,9 +26,10 @@ from algorithms.common.evaluation.verdicts.records import DATA
 from .command_line import in_words, over_folders
 from .comparison_tables import Member
 from .gold_pairs import GOLD, decided, less
+from .printed import aligned
 from .report import members_of
 from .results_read import ReportError, Result, collect
-from .tables import aligned, interval
+from .tables import interval
 
 PERPLEXITY, LENGTH, AUDITOR = "perplexity/heldout", "length/mean", "score/auditor"
 # What ranks: in words, and the sign of what is better by it

@@ -28,9 +28,10 @@ from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prom
 from .audited import ACCURACY, alarms, auditors
 from .command_line import over_folders
 from .comparison_tables import Declared, Member, budget_words, compared
+from .printed import print_table
 from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect, marks
 from .starts import start_rows, unlike_starts
-from .tables import COSTS, Alarm, Row, Table, plain, print_table, title, write
+from .tables import COSTS, Alarm, Row, Table, plain, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A table of results as Markdown, CSV, LaTeX and text for a terminal.
+"""A table of results, and its files: Markdown, CSV and LaTeX (`printed` has it as text for a terminal).
 
 Whatever comes from files or models is escaped for where it goes: no control sequence reaches a terminal, no `|` breaks
 a Markdown row, no `_` stops LaTeX. What was not measured is blank, never zero.
@@ -6,14 +6,9 @@ a Markdown row, no `_` stops LaTeX. What was not measured is blank, never zero.
 
 import csv
 import io
-import shutil
-import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
-from typing import TextIO
 
 from algorithms.common.evaluation.inference.comparisons import Pair
 from algorithms.common.evaluation.inference.intervals import Estimate
@@ -74,7 +69,6 @@ COSTS = {
 
 
 PARTS = ("mean", "low", "high", "n", "unit")    # of a figure, in the CSV
-_WRAPPED = 40   # letters of a line of text in a cell
 
 
 @dataclass
@@ -180,13 +174,22 @@ class Table:
         return metrics
 
     @property
+    def ranked(self) -> list[str]:
+        """The rows that were compared, those that beat most and are beaten by least first."""
+        lead: dict[str, int] = {}
+        for pair in (row.pair for row in self.pairs):
+            for name in (pair.first, pair.second):
+                lead[name] = lead.get(name, 0) + (1 if name == pair.winner else -1) * pair.verdict.claims
+        return sorted((row.label for row in self.rows if row.label in lead), key=lambda label: -lead[label])
+
+    @property
     def costs(self) -> list[str]:
         """Costs that any row has, in the order of the columns."""
         return [name for name in COSTS if any(name in row.costs for row in self.rows)]
 
 
 @dataclass
-class _Block:
+class Block:
     """Part of a table: a header and rows of cells; a cell is lines: a figure and its interval, either empty; text."""
 
     header: list[str]
@@ -222,54 +225,45 @@ def of_differences(figure: str | None) -> str:
     return "nats per token" if (figure or "").startswith("perplexity/") else ""
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[tuple[str, ...]]], texts: int = 0) -> str:
-    """Cells of lines below a header, as text; the first column and the last `texts` of them begin at the left."""
-    return "\n".join(_aligned(_Block(list(header), [list(row) for row in rows], texts)))
-
-
 def write(table: Table, folder: str | Path) -> None:
     """table.md, table.csv and table.tex into `folder`, which is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tex = latex.document(plain(table.words), _blocks(table), list(map(plain, table.notes)))
+    tex = latex.document(list(map(plain, table.opening)), blocks(table), list(map(plain, table.notes)))
     for name, text in (("md", _markdown(table)), ("csv", _csv(table)), ("tex", tex)):
         (folder / f"table.{name}").write_text(text, encoding="utf-8", newline="")
 
 
-def print_table(table: Table, width: int | None = None, file: TextIO | None = None) -> None:
-    """The table as text, intervals below their figures, columns in as many blocks as `width` (the terminal's) takes."""
-    file = file or sys.stdout
-    text = _text(table, width or shutil.get_terminal_size((140, 40)).columns)
-    encoding = file.encoding or "utf-8"
-    file.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _blocks(table: Table) -> list[_Block]:
+def blocks(table: Table) -> list[Block]:
     """Quality, pairs and cost: one table of all is too wide to be read."""
     best = next((index for index, row in enumerate(table.rows) if table.best and row.label == table.best), None)
-    quality = _Block(["algorithm", *(title(name)[0] for name in table.shown), "runs"], [], best=best)
+    quality = Block(["algorithm", *(title(name)[0] for name in table.shown), "runs"], [], best=best)
     for row in table.rows:
         figures = [figure_cell(row, name) for name in table.shown]
         quality.rows.append([(row.label, ""), *figures, (row.runs, "")])
-    cost = _Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
+    cost = Block(["algorithm", *(COSTS[name][0] for name in table.costs)], [])
     for row in table.rows:
         if row.costs:
             cost.rows.append([(row.label, ""), *((amount(row.costs.get(name), name), "") for name in table.costs)])
     return [quality, *([_pairs(table)] if table.pairs else []), *([cost] if cost.rows else [])]
 
 
-def _pairs(table: Table) -> _Block:
+def _pairs(table: Table) -> Block:
     told, digits = title(table.figure)
     told, digits = (of_differences(table.figure), 3) if of_differences(table.figure) else (told, digits)
     settled = any(row.settled for row in table.pairs)
     header = ["pair", f"difference in {told}", "p (Holm)", "finding", *["to settle it"] * settled]
-    block = _Block(header, [], 1 + settled)
+    block = Block(header, [], 1 + settled)
     for row in table.pairs:
-        p = "< 0.001" if row.pair.adjusted < 0.001 else _number(row.pair.adjusted, 3)
         texts = [(row.finding,), *[(row.settled,)] * settled]
         names = (f"{row.pair.first} − {row.pair.second}", "")
-        block.rows.append([names, _figure(row.difference, digits), (p, ""), *texts])
+        block.rows.append([names, _figure(row.difference, digits), (p_value(row.pair.adjusted), ""), *texts])
     return block
+
+
+def p_value(p: float) -> str:
+    """To three digits; none is so small that it is zero."""
+    return "< 0.001" if p < 0.001 else _number(p, 3)
 
 
 def _figure(estimate: Estimate | None, digits: int, constant: bool = False) -> tuple[str, str]:
@@ -304,7 +298,7 @@ def _markdown(table: Table) -> str:
         return "| " + " | ".join(cells) + " |\n"
 
     parts = [f"{_escaped(plain(text))}\n" for text in table.opening]
-    for block in _blocks(table):
+    for block in blocks(table):
         rule = [":---"] + ["---:"] * (len(block.header) - 1 - block.texts) + [":---"] * block.texts
         rows = []
         for index, row in enumerate(block.rows):
@@ -353,56 +347,6 @@ def _parts(estimate: Estimate | None) -> list:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return " ".join(map(str, seeds))
-
-
-def _text(table: Table, width: int) -> str:
-    lines = [line for text in table.opening for line in (*textwrap.wrap(plain(text), width), "")]
-    for block in _blocks(table):
-        for part in _packed(_wrapped(block), width):
-            lines += [*_aligned(part), ""]
-    return "\n".join([*lines, *map(plain, table.notes)]) + "\n"
-
-
-def _wrapped(block: _Block) -> _Block:
-    """For a terminal: texts on several lines, the marked row with an asterisk."""
-    rows = []
-    for index, row in enumerate(block.rows):
-        label = f"{row[0][0]} *" if index == block.best else row[0][0]
-        middle, texts = row[1:len(row) - block.texts], row[len(row) - block.texts:]
-        rows.append([(label, ""), *middle, *(tuple(textwrap.wrap(text, _WRAPPED)) or ("",) for (text,) in texts)])
-    return _Block(block.header, rows, block.texts)
-
-
-def _aligned(block: _Block) -> list[str]:
-    header = [(title,) for title in block.header]
-    widths = [max(len(text) for cell in column for text in cell) for column in zip(header, *block.rows)]
-    left = {0, *range(len(header) - block.texts, len(header))}
-    lines = []
-    for row in (header, *block.rows):
-        for texts in zip_longest(*row, fillvalue=""):  # the figures, then the intervals below them
-            if any(texts):
-                cells = [text.ljust(wide) if index in left else text.rjust(wide)
-                         for index, (text, wide) in enumerate(zip(texts, widths))]
-                lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return lines
-
-
-def _packed(block: _Block, width: int) -> list[_Block]:
-    """The block's columns in blocks that fit into `width`, each with the first column; one column at least."""
-    wide = [max(len(text) for text in (title, *(text for row in block.rows for text in row[i])))
-            for i, title in enumerate(block.header)]
-    groups: list[list[int]] = []
-    used = width + 1
-    for i in range(1, len(wide)):
-        used += 2 + wide[i]
-        if used > width:
-            groups.append([])
-            used = wide[0] + 2 + wide[i]
-        groups[-1].append(i)
-    texts = len(block.header) - block.texts     # where they begin
-    return [_Block([block.header[i] for i in (0, *group)], [[row[i] for i in (0, *group)] for row in block.rows],
-                   sum(i >= texts for i in group)) for group in groups]
 
 
 def _escaped(text: str) -> str:

@@ -17,7 +17,7 @@ from algorithms.common.evaluation.inference.intervals import MEAN, SHARE, Estima
 from algorithms.common.evaluation.inference.wording import finding, number
 
 from .aggregation import Shared, estimate, matrix, shared_prompts
-from .curve_parts import estimated, heading, losses, markdown, of_losses, of_trials, origins
+from .curve_parts import estimated, markdown, of_losses, of_trials, write_page
 from .results_read import ReportError, Result
 from .tables import interval
 
@@ -100,12 +100,9 @@ class TemperaturePage:
         shared = {name: shared_prompts(name, runs) for name in (WINS, GOLD)}
         answers = self.findings(found, shared[WINS])
         words = self._words(answers, results)
-        text = "\n\n".join([heading("Sampling temperature", words, "temperature.svg", "win rate against temperature"),
-                          self._claims(answers), _table(found, shared), self._declaration(), losses(results),
-                          origins(results)])
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "temperature.svg").write_text(_picture(found, shared[WINS]), encoding="utf-8")
-        (folder / "temperature.md").write_text(text, encoding="utf-8")
+        write_page(folder, "temperature", "Sampling temperature", "win rate against temperature", words,
+                   [self._claims(answers), _table(found, shared), self._declaration()],
+                   _picture(found, shared[WINS]), results)
         return words
 
     def findings(self, found: Mapping[str, Mapping[float, Sequence[Result]]], shared: Shared) -> dict[str, Finding]:

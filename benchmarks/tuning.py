@@ -34,9 +34,9 @@ from algorithms.common.support.errors import ConfigError
 
 from . import report
 from .page.runs import own_parts
+from .printed import print_table
 from .results_read import TRIALS, collect
 from .sweeps import check_alone, passed_on, sweep
-from .tables import print_table
 
 log = logging.getLogger(__name__)
 SWEEPERS = ("optuna", "random")

@@ -16,9 +16,10 @@ from algorithms.common.evaluation.verdicts.records import DATA, START, Verdict
 from algorithms.common.evaluation.verdicts.standing import standing
 
 from .comparison_tables import Member
+from .printed import aligned
 from .report import members_of
 from .results_read import Result
-from .tables import aligned, plain
+from .tables import plain
 from .verdict_figures import by_seed
 
 SIDES = {START: "against what training began with", DATA: "against the answers that the data prefers"}

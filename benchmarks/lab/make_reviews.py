@@ -1,6 +1,6 @@
 """Makes the reviews lab's artefacts again: tokenizer, base model, and the samples its annotators compare.
 
-    python -m benchmarks.lab.make_reviews [--out DIR] [--steps N]
+    python -m benchmarks.lab.make_reviews [--out DIR] [--steps N] [--hidden H]
 
 1. Trains a byte-level BPE tokenizer on the generated corpus (`grammar.documents`).
 2. Pretrains a 1M-parameter Llama on it: the base model of the lab.
@@ -8,7 +8,8 @@
    held-out, at temperature 1: the candidates of the labelled comparisons (`reviews_data` draws the labels).
 
 About five minutes on two CPU cores. The corpus and the tokenizer are the same on every machine; weights differ in their
-last bits between processors, and with them what is sampled, so the committed files are the reference.
+last bits between processors, and with them what is sampled, so the committed files are the reference. With another
+width (`--hidden`) the first two are made alone: a base for a reward model of another size (`reward=trained_own`).
 """
 
 import argparse
@@ -41,6 +42,7 @@ TOKENIZER_DOCUMENTS = 20_000
 
 ROWS, WIDTH = 16, 128                   # one pretraining step: packed rows of tokens
 PRETRAIN_STEPS = 1400
+HIDDEN = 128
 PRETRAIN_LR = 3e-3
 
 DEMONSTRATIONS = 3072
@@ -54,14 +56,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write (default: the committed one)")
     parser.add_argument("--steps", type=int, default=PRETRAIN_STEPS, help="pretraining steps (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=HIDDEN, help="width of another base, a multiple of 4, which "
+                        "needs a folder of its own (default: %(default)s, the lab's)")
     options = parser.parse_args()
+    if options.hidden != HIDDEN and options.out == FOLDER:
+        parser.error(f"--hidden {options.hidden} needs --out: the committed folder holds the base of {HIDDEN}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
     tokenizer = train_tokenizer()
     tokenizer.save_pretrained(options.out)
-    pretrain(tokenizer, options.steps).to(torch.bfloat16).save_pretrained(options.out)
+    pretrain(tokenizer, options.steps, hidden=options.hidden).to(torch.bfloat16).save_pretrained(options.out)
+    if options.hidden != HIDDEN:
+        return
 
     model = load_base(options.out)      # from the file: SFT starts from the rounded weights that are shipped
     _, heldout = prompt_sets()
@@ -100,7 +108,7 @@ def train_tokenizer(
 
 def pretrain(
     tokenizer: PreTrainedTokenizerFast, steps: int, documents: Callable[..., Iterator[str]] = grammar.documents,
-    rows: int = ROWS, width: int = WIDTH, vocabulary: int = VOCABULARY,
+    rows: int = ROWS, width: int = WIDTH, vocabulary: int = VOCABULARY, hidden: int = HIDDEN,
 ) -> LlamaForCausalLM:
     """Train a base from scratch on packed documents: AdamW, constant to 60 % of the steps, then linear to 2 %.
 
@@ -108,7 +116,7 @@ def pretrain(
     """
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+            vocab_size=vocabulary, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=4,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True,
             pad_token_id=0, bos_token_id=1, eos_token_id=2, attn_implementation="eager",
         )

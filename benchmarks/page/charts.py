@@ -18,9 +18,9 @@ import vl_convert
 from .labels import Box, Label, placed
 from .paint import SHADES
 
-WIDE, NARROW = (960, 330), (285, 300)   # the first picture, and as a phone has it
+WIDE, TALL, NARROW = (960, 330), (960, 520), (285, 300)     # the first picture, of many rows, and as a phone has it
 WIDTH, HEIGHT = 345, 250                # the others; all fit a phone beside their axis
-_LABELLED = 16      # rows with their name beside the point; of more, those alone that the line joins
+FEW, MANY = 16, 40  # rows with their name beside the point, in a tall picture; of more, those that the line joins
 _LOGARITHMIC = 30   # ratio of costs from which they are shown by order of magnitude
 
 Paint = Mapping[str, tuple[int, str]]   # of a row: colour and shape
@@ -46,10 +46,10 @@ def quality_and_cost(points: Sequence[Point], paint: Paint, cost: str, quality: 
     wide = least > 0 and most > _LOGARITHMIC * least
     plane = Plane((least / 1.3, most * 1.3) if wide else (0.0, 1.08 * most or 1.0), _reach(points), wide, size)
     best = frontier(points, lower_is_better)
-    named = points if len(points) <= _LABELLED else best
+    named = points if len(points) <= (MANY if size == TALL else FEW) else best
     steps = [one for first, second in zip(best, best[1:])
              for one in (((first.x, first.y), (second.x, first.y)), ((second.x, first.y), (second.x, second.y)))]
-    axis = alt.Axis(tickCount=10 if size == WIDE else 4, labelOverlap=True)
+    axis = alt.Axis(tickCount=4 if size == NARROW else 10, labelOverlap=True)
     x = alt.X("x:Q", title=cost, scale=plane.scale(0), axis=axis)
     line = alt.Chart(_frame(best)).mark_line(interpolate="step-after", strokeDash=[5, 4], color="var(--muted)",
                                              aria=False).encode(x=x, y="y:Q")
@@ -81,7 +81,7 @@ def plane(points: Sequence[Point], paint: Paint, title: str, quality: str) -> st
     joined = [((one.x, one.y), (other.x, other.y)) for line, members in lines.items() if line
               for one, other in zip(members, members[1:])]
     ends = [members[-1] for line, members in lines.items() if line] + lines.get("", [])
-    named = points if len(points) <= _LABELLED else ends if len(ends) <= _LABELLED else []
+    named = points if len(points) <= FEW else ends if len(ends) <= FEW else []
     x = alt.X("x:Q", title=title, scale=found.scale(0), axis=alt.Axis(tickCount=6, labelOverlap=True))
     chart = _points(points, x, quality, paint, found, named, joined)
     if joined:

@@ -50,6 +50,23 @@ for (const one of all("[title]")) {
   tell(one, text);
 }
 addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
+
+// A matrix is one stop of the keyboard, and its arrows go from cell to cell.
+for (const matrix of all(".matrix")) {
+  const cells = all("td[tabindex]", matrix);
+  for (const cell of cells.slice(1)) cell.tabIndex = -1;
+  const at = (row, column) => matrix.tBodies[0].rows[row]?.cells[column];
+  matrix.addEventListener("keydown", event => {
+    const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
+    const cell = event.target.closest("td");
+    if (!cell || !(down || right)) return;
+    event.preventDefault();
+    let [row, column] = [cell.parentNode.sectionRowIndex + down, cell.cellIndex + right], next = at(row, column);
+    while (next && !cells.includes(next)) next = at(row += down, column += right);
+    if (!next) return;
+    cell.tabIndex = -1; next.tabIndex = 0; next.focus();
+  });
+}
 addEventListener("scroll", hide, { passive: true });
 
 // Wide tables say that they go on.

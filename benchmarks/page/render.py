@@ -16,13 +16,27 @@ from algorithms.common.support.style import page_style
 from ..advice import UNFINISHED
 from ..comparison_tables import Member, budget_words, words_of
 from ..results_read import Result
-from ..tables import COSTS, Alarm, PairRow, Row, Table, amount, figure_cell, interval, of_differences, plain, title
+from ..tables import (
+    COSTS,
+    Alarm,
+    PairRow,
+    Row,
+    Table,
+    amount,
+    figure_cell,
+    interval,
+    of_differences,
+    p_value,
+    plain,
+    title,
+)
 from . import charts, meanings, runs
 from .gaps import gaps
 from .paint import painted
 
 HERE = Path(__file__).parent
-MATRIX = 12         # rows up to which pairs stand as a matrix
+MATRIX = 12         # rows up to which a matrix has figures; of more it has signs, the figures where one points
+SQUARE = 40         # rows up to which pairs stand as a matrix
 PAIRS = 60          # of more rows, the pairs that are listed
 JOINED = " A line joins rows of one method that differ in one setting, or its checkpoints."
 
@@ -42,14 +56,14 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(plain=plain, lines=_lines)
+    environment.filters.update(plain=plain, lines=_lines, p_value=p_value)
     complete = [run for run in results if run.status == "complete"]
     models, data = runs.subject(complete or results)
     shared, own = runs.settings(members)
     drawn = [member for member in members if member.runs]
     score = (table.figure or "").removeprefix("reward/").removeprefix("score/").removesuffix("_minus_sft") \
         or "gold"
-    asked, paint = runs.answers(drawn, score), painted(table.rows)
+    asked, paint = runs.answers(_foremost(table, drawn), score), painted(table.rows)
     counts = runs.counted(members)
     page = environment.get_template("page.html.j2").render(
         style=Markup(page_style() + (HERE / "page.css").read_text(encoding="utf-8")), script=Markup(script),
@@ -58,7 +72,8 @@ def write_page(table: Table, members: Sequence[Member], results: Sequence[Result
         alarms=_alarms(table, drawn), best=table.best, figure=_title(table.figure),
         meaning=meanings.of(table.figure or ""), head=_first(table, drawn, paint),
         charts=_charts(table, drawn, paint), columns=_columns(table), cells=_cells(table), matrix=_matrix(table),
-        compared=_compared(table), pairs=_sorted(table.pairs)[:PAIRS], more_pairs=max(len(table.pairs) - PAIRS, 0),
+        compared=table.ranked, signs=len(table.ranked) > MATRIX, pairs=_sorted(table.pairs)[:PAIRS],
+        more_pairs=max(len(table.pairs) - PAIRS, 0),
         cost_columns=[(COSTS[name][0], meanings.COSTS[name]) for name in table.costs], cost_cells=_cost_cells(table),
         asked=asked, score=score if any(one.spread for one in asked) else "", unit=of_differences(table.figure),
         answering=runs.answering(asked), answered=len(drawn), counts=counts,
@@ -81,10 +96,10 @@ def _finished(table: Table, results: Sequence[Result]) -> str:
     return text + (f", {asked[0].n:,} {asked[0].unit} each" if asked else "")
 
 
-def _compared(table: Table) -> list[str]:
-    """The rows of the matrix."""
-    names = {name for row in table.pairs for name in (row.pair.first, row.pair.second)}
-    return [row.label for row in table.rows if row.label in names]
+def _foremost(table: Table, members: Sequence[Member]) -> list[Member]:
+    """The rows whose answers are shown: of too many those that beat most, in the order of the table."""
+    first = [*table.ranked, *(member.label for member in members)][:runs.ANSWERED_BY]
+    return [member for member in members if member.label in first] if len(members) > runs.ANSWERED_BY else list(members)
 
 
 def _lines(text: str) -> str:
@@ -118,7 +133,7 @@ def _first(table: Table, members: Sequence[Member], paint: charts.Paint) -> Char
         points.append(charts.Point(row.label, spent / divisor, one.mean, one.low, one.high, told))
     quality, lower = _title(table.figure), words_of(table.figure)[1]
     wide, narrow = (Markup(charts.quality_and_cost(points, paint, title, quality, lower, size))
-                    for size in (charts.WIDE, charts.NARROW))
+                    for size in ((charts.WIDE if len(points) <= charts.FEW else charts.TALL), charts.NARROW))
     better = "lower" if lower else "higher"
     caption = (f"Each method by its {quality} ({better} is better), with its 95 % interval, and what it cost, shared "
                "stages included. The dashed line joins the methods than which none was both better and cheaper, by "
@@ -153,17 +168,18 @@ def _charts(table: Table, members: Sequence[Member], paint: charts.Paint) -> lis
             found.append(Chart(f"{member.label}: how many answers to choose from", "What the best of n answers earns, "
                                "unbiased over all subsets of n of the answers that were drawn.",
                                Markup(charts.best_of(curve, paint[member.label][0]))))
+    part = f" Of the first {runs.CURVES} of {len(members)} methods." if len(members) > runs.CURVES else ""
     if steps := runs.paths(members):
         found.append(Chart("On the way", "The learned reward of the answers that training drew, against how far they "
                            "were from its start, step by step, each seed a line: what was optimised, no measure of "
-                           "quality.",
+                           f"quality.{part}",
                            Markup(charts.paths(steps, paint))))
     for name, curve in runs.curves(members):
         told = "The loss of the training batches, each seed a line."
         if name == "reward/proxy":
             told = ("Training's own measure of answers drawn while it runs: the score that is optimised, no measure of "
                     "quality.")
-        found.append(Chart(f"Training: {name}", told, Markup(charts.training(curve, paint, name))))
+        found.append(Chart(f"Training: {name}", told + part, Markup(charts.training(curve, paint, name))))
     if "seconds" in table.costs and any(member.runs for member in members):
         parts = runs.stage_costs(members[:40], "seconds")
         found.append(Chart("What was paid for", "Seconds by stage: in a method's colour what is its own, in grey the "
@@ -224,7 +240,7 @@ def _cost_cells(table: Table) -> list[tuple[Row, list[tuple[float | None, str]]]
 
 def _matrix(table: Table) -> dict[tuple[str, str], tuple[PairRow, str, str, str]] | None:
     """By the labels of two rows: the pair, its difference as seen from the first, and how the first came off."""
-    if not table.pairs or len(_compared(table)) > MATRIX:
+    if not table.pairs or len(table.ranked) > SQUARE:
         return None
     found = {}
     for row in table.pairs:

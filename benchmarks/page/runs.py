@@ -155,17 +155,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
     """Each row's cost by the stages that it stands on, means over seeds, as dicts of row, stage, order, own, value."""
     sums: dict[str, dict[str, float]] = {}
+    users: dict[tuple[str, int | None, float], set[str]] = {}   # a stage of one seed is the same where it cost the same
     for member in members:
         for run in member.runs:
             below = sums.setdefault(member.label, {})
             for stage, value in own_parts(run.raw.get("cost", {}), name).items():
                 below[stage] = below.get(stage, 0.0) + value / len(member.runs)
-    having = [stage for below in sums.values() for stage in below]
+                users.setdefault((stage, run.seed, value), set()).add(member.label)
+    shared = {(label, stage) for (stage, _, _), labels in users.items() if len(labels) > 1 for label in labels}
     parts = []
     for label, below in sums.items():
         order = sorted(below, key=lambda stage: (stage == OWN, list(below).index(stage)))
         for index, stage in enumerate(order):
-            title = f"{stage} (shared)" if stage != OWN and having.count(stage) > 1 else stage
+            title = f"{stage} (shared)" if stage != OWN and (label, stage) in shared else stage
             parts.append({"row": label, "stage": title, "order": index, "own": stage == OWN, "value": below[stage],
                           "told": f"{label}, {title}: {below[stage]:,.1f}"})
     return parts

@@ -28,9 +28,9 @@ def test_one_that_beats_all_is_taken_with_its_cost_and_what_it_holds_for(tmp_pat
     assert found.take == "Take ppo: by gold reward it is better than each of the others."
     assert found.cost == ("ppo cost 30 seconds, the stages it stands on included: 3 times the cheapest, sft "
                           "(10 seconds).")
-    assert found.doubt == ('As sure as 5 seeds and 48 prompts make it: where no method is better than another, at most '
-                           'one of 20 such sweeps would say "better". In any case it holds for this model, this data '
-                           'and these settings only.')
+    assert found.doubt == ('As sure as 5 trainings of each and 48 prompts make it: where no method is better than '
+                           'another, at most one of 20 such sweeps would say "better". In any case it holds for this '
+                           'model, this data and these settings only.')
 
 
 def test_those_between_which_nothing_was_seen_are_taken_both(tmp_path):
@@ -120,6 +120,36 @@ def test_many_that_may_be_taken_are_one_of_many_the_cheapest_first(tmp_path):
                                  "than sft; ")
     assert found.cost.startswith("rloo cost 5 seconds, dpo cost 20 seconds") and found.cost.endswith(
         "; rloo was the cheapest of all.")
+
+
+def test_of_many_that_were_compared_with_one_alone_the_best_means_are_named(tmp_path):
+    """Not the cheapest: cost is a reason to choose among rows of which none was seen to be better."""
+    runs = rows(sft=0, dpo=3, ipo=4, kto=5, ppo=6, rloo=7, spent={"sft": 9.0, "dpo": 5.0})
+    for run in runs:
+        run["config"]["report"]["family"] = "sft"
+    found = advice(tmp_path, *runs)
+    assert found.take == ("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: by gold "
+                          "reward each is better than sft; they were not compared with each other.")
+    assert found.doubt.startswith("Not sure: which of 5 methods is better was not asked (report.family=all compares "
+                                  "all pairs). ")
+
+
+def test_pairs_that_were_declared_beside_a_family_do_not_stand_for_those_that_were_not(tmp_path):
+    runs = rows(sft=0, dpo=3, ipo=3.001, kto=5, ppo=6, rloo=7)
+    for run in runs:
+        run["config"]["report"] |= {"family": "sft", "pairs": [["dpo", "ipo"]]}
+    found = advice(tmp_path, *runs)
+    assert found.take.startswith("Take one of 5 methods such as rloo, ppo, kto or ipo, whose means are the best: ")
+    assert found.take.endswith("each is better than sft; only 1 of their 10 pairs was compared.")
+    assert found.doubt.startswith("Not sure: which of 5 methods is better was asked of 1 of their pairs only (")
+
+
+def test_what_found_the_settings_is_said_to_be_charged(tmp_path):
+    runs = rows(sft=0, dpo=3)
+    for run in runs:
+        run["tuning"] = {"trials": 8, "full": 4}
+    assert advice(tmp_path, *runs).cost.startswith(
+        "dpo cost 20 seconds, the stages it stands on and the trials that found its settings included")
 
 
 def test_a_cost_that_nobody_measured_may_be_the_lowest(tmp_path):

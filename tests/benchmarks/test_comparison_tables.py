@@ -10,8 +10,9 @@ from algorithms.common.data.records import sets
 from algorithms.common.evaluation.inference.comparisons import Verdict
 from algorithms.common.evaluation.inference.crossed import mean_squares
 from benchmarks.comparison_tables import TO_BE_SCORED
+from benchmarks.printed import print_table
 from benchmarks.report import ReportError, collect, main, table
-from benchmarks.tables import print_table, write
+from benchmarks.tables import write
 from report_runs import GOLD, START, failed, figure, known, made, markdown, method, result, save, seeded
 
 
@@ -41,6 +42,16 @@ def test_the_best_row_is_marked_and_no_other(tmp_path):
     print_table(found, 100, screen)
     assert re.findall(r"^(\w+) \*", screen.getvalue(), re.MULTILINE) == ["ppo"]
     assert "Marked: ppo, the one row that was shown to be better than every other." in screen.getvalue()
+
+
+def test_latex_begins_with_what_the_page_begins_with(tmp_path):
+    values = better(3)
+    found = made(tmp_path, *method("sft", values[0]), *method("best_of_n", values[2], overrides=["algorithm.n=50%"]))
+    write(found, tmp_path)
+    paragraphs = (tmp_path / "table.tex").read_text().partition("\\begin{tabular}")[0].split("\\par\\medskip\n")
+    assert "by gold reward it is better than" in paragraphs[0] and "best\\_of\\_n (n=50\\%)" in paragraphs[0]
+    assert found.advice.cost.split()[2] in paragraphs[0] and "only." in paragraphs[0] and "Holm" not in paragraphs[0]
+    assert paragraphs[1].startswith("By gold reward, ") and len(paragraphs) == 3
 
 
 @pytest.mark.parametrize("change", ["one seed", "a row that failed", "a row without the figure", "as good as another"])
@@ -96,7 +107,8 @@ def test_a_family_against_one_row_is_smaller(tmp_path, capsys):
 def test_more_pairs_are_declared_beside_those_with_one_row(tmp_path, capsys):
     config = {"report": {"figure": None, "family": "sft", "pairs": [["ppo", "dpo"], ["dpo", "sft"]], "margin": None}}
     found = table(collect([save(tmp_path / "runs", *three(better(noise=2.0), config=config))]))
-    assert [(row.pair.first, row.pair.second) for row in found.pairs] == [("dpo", "sft"), ("ppo", "sft"), ("ppo", "dpo")]
+    pairs = [(row.pair.first, row.pair.second) for row in found.pairs]
+    assert pairs == [("dpo", "sft"), ("ppo", "sft"), ("ppo", "dpo")]
     assert ("Pairs: each row with sft, ppo with dpo, dpo with sft, 3 in all, on the same seeds and prompts, row by row."
             in found.notes)
     folder = save(tmp_path / "told", *three(better(noise=2.0)))

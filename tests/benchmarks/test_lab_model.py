@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.lab import grammar
+from benchmarks.lab import grammar, make_reviews
 from benchmarks.lab.gold import judge
 from benchmarks.lab.make_reviews import load_base, packed, sample, train_tokenizer
 from benchmarks.lab.samples import FOLDER, MAX_NEW_TOKENS
@@ -43,6 +43,20 @@ def test_model_loads_offline_in_bf16_and_is_small(tokenizer):
     assert model.config.vocab_size == 1536 and model.config.max_position_embeddings == 2048
     assert sum(parameter.numel() for parameter in model.parameters()) < 1.1e6
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 5 * 2**20
+
+
+def test_a_base_of_another_width_is_made_alone_in_a_folder_of_its_own(tokenizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_reviews, "train_tokenizer", lambda: tokenizer)
+    told = ["make_reviews", "--hidden", "16", "--steps", "2", "--out", str(tmp_path / "small")]
+    monkeypatch.setattr("sys.argv", told)
+    make_reviews.main()
+    config = AutoModelForCausalLM.from_pretrained(tmp_path / "small", local_files_only=True).config
+    assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (16, 48, 4)
+    assert not (tmp_path / "small" / "samples.jsonl.gz").exists()
+    monkeypatch.setattr("sys.argv", ["make_reviews", "--hidden", "16"])
+    with pytest.raises(SystemExit):
+        make_reviews.main()
+    assert "--hidden 16 needs --out" in capsys.readouterr().err
 
 
 def test_base_speaks_the_grammar_in_every_genre(tokenizer):

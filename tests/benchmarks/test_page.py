@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.page import charts, meanings, runs
+from benchmarks.printed import print_table
 from benchmarks.report import collect, publish
 from benchmarks.tables import COSTS, JUDGED, METRICS
 from report_runs import GOLD, START, failed, figure, known, method, result, save
@@ -102,6 +104,26 @@ def test_a_pair_is_seen_from_both_sides(tmp_path):
     assert re.search(r'<td class="better" tabindex="0" title="dpo is better than sft">\+5', text)
     assert re.search(r'<td class="worse" tabindex="0" title="dpo is better than sft">-5', text)
     assert re.search(r'<tr class="best"><th scope="row" data-value="dpo">', text)
+
+
+def test_many_rows_stand_as_a_square_of_signs(tmp_path):
+    """Those that beat most first, each cell with its number where one points; no p is so small that it is zero."""
+    jitter = np.random.default_rng(0).normal(0, 0.01, (14, 3, 6))
+    runs_ = [run for index in range(14) for run in method(f"m{index:02}", jitter[index] + index)]
+    made = publish(collect([save(tmp_path, *runs_)]), tmp_path)
+    text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert made.ranked == [f"m{index:02}" for index in reversed(range(14))]
+    square = text.partition('<table class="matrix signs">')[2].partition("</table>")[0]
+    assert square.count('<td class="better"') == square.count('<td class="worse"') == len(made.pairs) == 91
+    row = made.pairs[0]
+    told = f"{row.pair.first} − {row.pair.second}: {row.difference.mean:+.3g} ["
+    assert f'title="{told}' in square and row.finding in square and "0.000" not in square
+    screen = io.StringIO()
+    print_table(made, 100, screen)
+    lines = screen.getvalue().splitlines()
+    top = lines.index("pairs  a b c d e f g h i j k l m n") + 2
+    assert lines[top] == "a m13   " + " +" * 13 and lines[top + 13] == "n m00  - - - - - - - - - - - - -"
+    assert "- worse, ~ a difference seen only if" in " ".join(lines[top + 14:top + 18])
 
 
 def test_answers_begin_with_the_largest_disagreement_and_leave_out_what_was_not_picked(sweep, page):
@@ -317,6 +339,25 @@ def test_a_browser_sorts_filters_and_runs_nothing_of_the_answers(sweep, page, br
     assert tab.evaluate("[...document.querySelectorAll('details')].every(one => one.open)")
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not tab.evaluate("[...document.querySelectorAll('details')].some(one => one.open)")
+    tab.close()
+
+
+@pytest.mark.browser
+def test_a_matrix_is_one_stop_of_the_keyboard_and_arrows_go_on(tmp_path, browser):
+    save(tmp_path, *[run for name in ("sft", "dpo", "ppo") for run in method(name, GOLD)])
+    publish(collect([tmp_path]), tmp_path)
+    tab = browser.new_page()
+    tab.goto(f"file://{tmp_path}/report.html")
+    stops = tab.locator(".matrix td[tabindex='0']")
+    assert stops.count() == 1
+    stops.focus()
+    where = "[document.activeElement.parentNode.sectionRowIndex, document.activeElement.cellIndex]"
+    met = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowLeft"):    # past the diagonal, and not out of the table
+        tab.keyboard.press(key)
+        met.append(tab.evaluate(where))
+    assert met == [[0, 3], [1, 3], [1, 1], [1, 1]] and stops.count() == 1
+    assert "no difference seen" in tab.locator("#tip").inner_text()
     tab.close()
 
 

@@ -154,12 +154,20 @@ def test_where_training_went_is_drawn_against_the_root_of_its_distance(tmp_path)
     assert "On the way" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_stage_that_several_stand_on_is_marked_shared():
-    def member(name, *stages):
-        cost = {"seconds": 30.0, "stages": {one: {"seconds": 10.0} for one in stages}}
-        return Member(Row(name, {}, (0,)), [SimpleNamespace(raw={"cost": cost})])
+def staged(name, **stages):
+    cost = {"seconds": 30.0, "stages": {one: {"seconds": seconds} for one, seconds in stages.items()}}
+    return Member(Row(name, {}, (0,)), [SimpleNamespace(raw={"cost": cost}, seed=0)])
 
-    parts = runs.stage_costs([member("dpo", "reference"), member("ppo", "reference", "reward")], "seconds")
+
+def test_stages_that_are_only_named_alike_are_not_shared():
+    """Each method's trials, or a supervised stage of other data: built for it alone."""
+    parts = runs.stage_costs([staged("dpo", tuning=4.0), staged("ppo", tuning=9.0)], "seconds")
+    assert [(one["row"], one["stage"]) for one in parts] == [
+        ("dpo", "tuning"), ("dpo", "its own"), ("ppo", "tuning"), ("ppo", "its own")]
+
+
+def test_a_stage_that_several_stand_on_is_marked_shared():
+    parts = runs.stage_costs([staged("dpo", reference=10.0), staged("ppo", reference=10.0, reward=10.0)], "seconds")
     assert [(one["row"], one["stage"], one["value"], one["own"]) for one in parts] == [
         ("dpo", "reference (shared)", 10, False), ("dpo", "its own", 20, True),
         ("ppo", "reference (shared)", 10, False), ("ppo", "reward", 10, False), ("ppo", "its own", 10, True)]

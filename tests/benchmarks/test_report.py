@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.printed import print_table
 from benchmarks.report import collect, table
-from benchmarks.tables import print_table, write
+from benchmarks.tables import write
 from report_runs import GOLD, START, failed, figure, known, markdown, method, result, save, write_run
 
 ROOT = Path(__file__).resolve().parents[2]

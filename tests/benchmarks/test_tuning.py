@@ -231,8 +231,8 @@ def test_the_zoo_has_every_method_that_leaves_an_answer_and_one_rule_for_what_is
         own = composed(f"algorithm={method}")
         for key, text in space.items():
             low, high = map(float, re.fullmatch(r"tag\(log, interval\((.*), (.*)\)\)", text).groups())
-            middle = OmegaConf.select(own, key)
-            assert middle / low == pytest.approx(3, rel=0.05) and high / middle == pytest.approx(3, rel=0.05), (method, key)
+            middle, three = OmegaConf.select(own, key), pytest.approx(3, rel=0.05)
+            assert middle / low == three and high / middle == three, (method, key)
 
 
 def test_a_method_of_which_nothing_is_tried_is_reported_as_it_is(tmp_path, monkeypatch):

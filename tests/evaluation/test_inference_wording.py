@@ -183,6 +183,23 @@ def test_claims_are_answered_in_a_sentence():
     assert re.search(undecided, text(0.5))
 
 
+def test_of_many_pairs_the_wins_are_counted():
+    """Eleven methods, a to k: each of a and b beats the other nine, c the eight below it, and so on."""
+    names = "abcdefghijk"
+    said = {(one, other): BETTER for one, other in all_pairs(names)} | {
+        ("a", "b"): UNDECIDED, ("g", "h"): ALONE, ("j", "k"): EQUAL, ("i", "j"): UNDECIDED}
+    text = paragraph(comparison(said, margin=0.2), "gold reward")
+    assert text == (
+        "By gold reward, 51 of 55 comparisons show a difference; in 1 the two are practically equal (within ±0.2); 1 "
+        "would show one only if looked at alone, which is too little among so many; in 2 no difference was seen. "
+        "Better than so many other methods: a and b (9 each), c (8), d (7), e (6), 4 more (fewer). "
+        "Where no difference was seen, a difference of about 0.35 would have been seen with a chance of 80 %.")
+    trained = paragraph(comparison(dict.fromkeys(all_pairs(names), TRAINED), seeds=1), "gold reward")
+    assert "other trained models: a (10), b (9)" in trained and "one seed: this is about the trained" in trained
+    none = paragraph(comparison(dict.fromkeys(all_pairs(names), UNDECIDED)), "gold reward")
+    assert "0 of 55 comparisons show" in none and "etter" not in none
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_words_agree_with_the_numbers(seeds):
     rng = np.random.default_rng(seeds)

@@ -18,6 +18,14 @@ def test_nothing_is_found():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_settings_are_read_without_scrolling():
+    """Ruff reads no YAML."""
+    files = sorted((ROOT / "conf").rglob("*.yaml"))
+    long = [f"{file.relative_to(ROOT)}:{number}" for file in files
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1) if len(line) > 120]
+    assert len(files) > 100 and not long, long
+
+
 @pytest.mark.parametrize("file", ["run.py", "algorithms/common/new.py", "benchmarks/new.py", "tests/new.py"])
 @pytest.mark.parametrize("text, rule", [("import os\n", "F401"), ("import sys\nimport os\n\nprint(os, sys)\n", "I001"),
                                         (f"x = '{'y' * 120}'\n", "E501"), ("l = 1\n", "E741")])

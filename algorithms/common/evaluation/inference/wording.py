@@ -3,6 +3,7 @@
 What is called better are Holm's rejections; one seed speaks of trained models, never of methods.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor, isinf, log10
@@ -10,7 +11,9 @@ from math import floor, isinf, log10
 from .claims import Answer, Finding
 from .comparisons import Comparison, Pair, Verdict
 
-_GROUPS = 4     # of pairs that a sentence names; the others are counted
+NAMED = 4       # methods that a sentence names; more are counted
+_GROUPS = 4     # of pairs, or of methods with as many wins, that a sentence names; the others are counted
+_TOLD = 45      # pairs up to which a sentence names them; of more, wins are counted
 _ALIKE = 1.15   # costs within this ratio are not ordered: the seconds of one machine differ by as much
 
 
@@ -128,6 +131,11 @@ def listed(items: Sequence[str], last: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
+def named(items: Sequence[str]) -> str:
+    """Few by their names; of more, how many methods they are."""
+    return listed(items) if len(items) <= NAMED else f"{len(items):,} methods"
+
+
 def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
     by = f"By {figure}" + (" (lower is better)" if comparison.lower_is_better else "")
     if not comparison.pairs:
@@ -135,6 +143,10 @@ def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
         yield "There is one method, and nothing to compare it with." if alone else "Nothing was compared."
         return
     by_verdict = {kind: [pair for pair in comparison.pairs if pair.verdict is kind] for kind in Verdict}
+    if len(comparison.pairs) > _TOLD:
+        yield from _counted(comparison, by, by_verdict)
+        yield from _of_one_seed(comparison)
+        return
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
     clauses = [_claims(comparison, claims)] if claims else []
     if equal := by_verdict[Verdict.EQUAL]:
@@ -148,6 +160,10 @@ def _compared(comparison: Comparison, figure: str) -> Iterable[str]:
         if sentence:
             yield sentence if clauses else f"{by}, {sentence[0].lower()}{sentence[1:]}"
             clauses = clauses or [sentence]
+    yield from _of_one_seed(comparison)
+
+
+def _of_one_seed(comparison: Comparison) -> Iterable[str]:
     if comparison.seeds == 1:
         yield ("Each method was trained with one seed: this is about the trained models, which another seed may order "
                "otherwise, and not about the methods.")
@@ -171,6 +187,33 @@ def _claims(comparison: Comparison, claims: Sequence[Pair]) -> str:
         others = f"all others ({listed(losers)})" if everyone else listed(losers)
         clauses.append(f"{listed(methods)} {verb} better than {others}")
     return "; ".join(clauses)
+
+
+def _counted(comparison: Comparison, by: str, by_verdict: Mapping[Verdict, Sequence[Pair]]) -> Iterable[str]:
+    """How the pairs came out and who is better than how many: nobody reads the names of so many pairs."""
+    claims = [pair for pair in comparison.pairs if pair.verdict.claims]
+    equal, alone, undecided = (by_verdict[one] for one in (Verdict.EQUAL, Verdict.SEEN_ALONE, Verdict.UNDECIDED))
+    told = [f"{len(claims):,} of {_count(len(comparison.pairs), 'comparison')} show a difference"]
+    told += [f"in {len(equal):,} the two are practically equal (within ±{number(comparison.margin)})"] if equal else []
+    told += [f"{len(alone):,} would show one only if looked at alone, which is too little among so many"] * bool(alone)
+    told += [f"in {len(undecided):,} no difference was seen"] if undecided else []
+    yield f"{by}, {'; '.join(told)}."
+    if claims:
+        yield f"{_wins(comparison, Counter(pair.winner for pair in claims))}."
+    if undecided:
+        shown = would_be_seen(*(choose(pair.smallest_shown for pair in undecided) for choose in (min, max)))
+        yield f"Where no difference was seen, {shown}."
+
+
+def _wins(comparison: Comparison, wins: Mapping[str, int]) -> str:
+    """Better than so many others: ppo and grpo (than 17 each), dpo (5)."""
+    counts = sorted(set(wins.values()), reverse=True)[:_GROUPS]
+    groups = [[method for method in comparison.methods if wins.get(method) == count] for count in counts]
+    told = [f"{listed(names)} ({count:,}{' each' if len(names) > 1 else ''})" for names, count in zip(groups, counts)]
+    if rest := len(wins) - sum(map(len, groups)):
+        told.append(f"{rest:,} more (fewer)")
+    whose = "trained models" if comparison.seeds == 1 else "methods"
+    return f"Better than so many other {whose}: {', '.join(told)}"
 
 
 def _trained(methods: Sequence[str]) -> str:
