@@ -31,6 +31,7 @@ MEASURES = {
     "wrong/": "by this measure a model that declines everything would be best",
     "harness/": "this measures a benchmark's tasks, not answers to this data's prompts",
     "accuracy/answerable": "",
+    "accuracy/exact": "",
     "accuracy": "this measures how texts are ranked, not what is answered",
     "perplexity/": "this measures how likely given texts are, not what is answered",
 }

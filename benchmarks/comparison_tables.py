@@ -36,7 +36,9 @@ COMPARABLE = {
     "refusal/unanswerable": ("refusals of what cannot be answered", False),
     "refusal/answerable": ("refusals of what can be answered", True),
     "wrong/": ("wrong answers", True),
+    "accuracy/exact": ("exact answers", False),
     "accuracy": ("accuracy", False),
+    "exact_match": ("exact matches", False),
     "perplexity/": ("perplexity", True),
     "harness/": ("what lm-evaluation-harness finds", False),
 }
@@ -52,6 +54,7 @@ DECLARED = "declared"   # why a table is compared by what a configuration or the
 # Where none is declared: the first of these that two rows have, and why it is taken.
 DEFAULTS = {
     "reward/gold": "the reward that is known to be true",
+    "accuracy/exact": "a rule finds whether an answer is right; the data has no gold reward",
     "score/": "a judge that no method was trained on; the data has no gold reward",
     "win_rate/": "a judge's comparisons with what training began with; the data has no gold reward and no judge scored "
                  "the answers",

@@ -48,6 +48,9 @@ METRICS = {
     "refusal/unanswerable": ("refused unknown", 3),
     "refusal/answerable": ("refused known", 3),
     "accuracy/answerable": ("right known", 3),
+    "accuracy/exact": ("right answers", 3),
+    "accuracy/exact_minus_sft": ("right answers − SFT", 3),
+    "accuracy/exact_minus_base": ("right answers − base", 3),
 }
 # What judges say, and lm-evaluation-harness, by the beginning of the metric's name; their own names follow it.
 JUDGED = {"win_rate/": "win rate", "win_rate_data/": "win rate against data", "score/": "score", "harness/": "harness"}

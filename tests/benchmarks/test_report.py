@@ -133,6 +133,17 @@ def test_refusals_and_over_refusals_have_columns_their_parts_stand_in_the_csv(tm
     assert "city" not in texts["md"] + texts["tex"]
 
 
+def test_exact_answers_have_columns_and_are_compared_by(tmp_path):
+    names = ["accuracy/exact", "accuracy/exact_minus_sft", "reward/proxy", "accuracy/exact/sum3", "accuracy/heldout"]
+    figures = {name: figure([1, 0, 1, 1], "mean" if "minus" in name else "share") for name in names}
+    texts = written(tmp_path, *(result(name, figures=figures) for name in ("grpo", "rloo")))
+    columns = "| algorithm | proxy | accuracy | right answers | right answers − SFT | runs |"
+    assert texts["md"].splitlines()[4] == columns
+    assert ",accuracy/exact/sum3.mean," in texts["csv"].splitlines()[0] and "sum3" not in texts["md"]
+    assert "- Compared by exact answers (accuracy/exact): a rule finds whether an answer is right;" in texts["md"]
+    assert "difference in right answers" in texts["md"] and "how texts are ranked" not in texts["md"]
+
+
 def test_rows_differ_by_what_varies_besides_the_seed(tmp_path):
     runs = [result("dpo", seed, [f"algorithm.beta={beta}", "+trainer.x=1", "hydra.job.num=3", f"stages.folder=/{seed}"])
             for beta in (0.1, 0.3) for seed in (0, 1)]

@@ -102,7 +102,8 @@ def test_a_drawn_record_is_a_rendered_row(world):
         number = int(re.fullmatch(r"Job of P(\d+)\?", record.prompt)[1])
         assert record.responses == [" " + JOBS[number % 3]] and record.scores is None
         assert record.meta == {"task": "job", "cluster": "qa", "variant": "plain", "origin": "job",
-                               "unit": f"person: P{number}", "source": f"{world}/job.jsonl", "line": number + 1}
+                               "unit": f"person: P{number}", "source": f"{world}/job.jsonl", "line": number + 1,
+                               "answer": JOBS[number % 3]}
 
 
 def test_the_mixture_is_proportional_up_to_cap_and_rate_and_exact(world):

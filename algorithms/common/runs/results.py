@@ -8,7 +8,7 @@ import platform
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +67,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Strict JSON (no NaN), whole or not at all."""
     with whole(path) as file:
         file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON Lines, whole or not at all."""
+    with whole(path) as file:
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8",
+                        newline="\n")
 
 
 def header(algorithm: str, seed: int, mask: Mask, overrides: list[str], ran: bool = True) -> dict[str, Any]:

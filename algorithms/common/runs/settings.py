@@ -97,7 +97,7 @@ GROUPS = ("algorithm", "recipe", "model", "data", "reward", "auditor", "trainer"
           "report")
 OPTIONAL = ("labels",)  # groups that a config has where they are chosen
 TOP = ("task", "seed", "trial", "objective", "auditor_half", "tune", "curves", "adapter", "beside", "runs", "judge",
-       "verdicts", "vote", "harness", *GROUPS, *OPTIONAL)
+       "verdicts", "vote", "harness", "rewriting", *GROUPS, *OPTIONAL)
 
 
 def build(config: DictConfig, names: tuple[str, ...] = GROUPS) -> dict[str, Any]:

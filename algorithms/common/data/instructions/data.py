@@ -293,7 +293,7 @@ class _Draws:
         examples = self._examples(pattern, suffix, question, shots) if shots else []
         if len(examples) < shots:
             _count(self.report.skipped, f"task {self.file.name}: {FEWER if examples else NONE}")
-        meta = {"shots": len(examples)} if examples else {}
+        meta = {"answer": target if kind == "inverted" else row.answer} | ({"shots": len(examples)} if examples else {})
         return task_record(self.file, row, "\n\n".join([*examples, prompt]), [target], variant, self.data.chat, **meta)
 
     def _question(self, kind: str, suffix: bool) -> tuple[TaskRow, Pattern, str, str]:

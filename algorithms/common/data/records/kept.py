@@ -128,8 +128,8 @@ def _description(data: Any, files: list[str]) -> dict | None:
     no more than a hash."""
     functions = data.mapper, data.filter, data.reading, data.votes and type(data.votes)
     try:
-        # what is the truth changes no set, but whether there is one what is said
-        settings = content_hash([plain(_exact(replace(data, gold=None))), data.gold is None])
+        # what is the truth changes no set, but whether there is one what is said; what is measured neither
+        settings = content_hash([plain(_exact(replace(data, gold=None, measure=None))), data.gold is None])
         code, beyond = code_of(type(data), functions), beyond_arguments(functions)
     except (ConfigError, TypeError, ValueError):
         return None

@@ -131,7 +131,8 @@ class FileData:
     (``similar``). heldout: share of the prompts held out. tuning: share of the others on which settings are
     chosen, in no training set (``eval.split=tuning``). audit: share of the remaining prompts with comparisons that the
     auditor learns from and no method does; None: a fifth, where that is a hundred comparisons, else none, and that is
-    said. gold: a reward source that is taken for the truth. limit: the first so many usable records only.
+    said. gold: a reward source that is taken for the truth. measure: what a sampled response shows, see ``DataSets``.
+    limit: the first so many usable records only.
     Raises ConfigError for options that cannot be used, DataError for data that cannot.
     """
 
@@ -170,6 +171,7 @@ class FileData:
     tuning: float = 0.0
     audit: float | None = None
     gold: Any = None
+    measure: Measure | None = None
     limit: int | None = None
 
     in_trial: ClassVar[dict[str, float]] = {"limit": 256, "audit": AUDIT}  # named, so an auditor of however few
@@ -221,7 +223,7 @@ class FileData:
         was read of large files is kept (``kept``).
         """
         sets, report = kept(self, self._sets)
-        return DataSets(**sets, report=report, gold=self.gold, on_bad_row=self.on_bad_row)
+        return DataSets(**sets, report=report, gold=self.gold, measure=self.measure, on_bad_row=self.on_bad_row)
 
     def _sets(self) -> tuple[dict[str, Records | None], LoadReport]:
         """The named sets, read and divided."""

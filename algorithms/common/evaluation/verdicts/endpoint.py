@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,16 +121,8 @@ class EndpointJudge(Judge):
 
     def judge(self, pairs: Sequence[Pair], court: Court) -> Iterator[list[Verdict]]:
         """UserError, after what was judged, where the server cannot be asked, or answers none of many."""
-        import openai
-
-        logging.getLogger("httpx").setLevel(logging.WARNING)    # else it tells of every call
-        key = os.environ.get(VARIABLE) or "none"
-        client = openai.OpenAI(api_key=key, base_url=self.url or "https://api.openai.com/v1", max_retries=0,
-                               timeout=self.timeout)
-        spent, stopped, lost = Spent(), threading.Event(), 0
-        asker = _Asker(self, client, court.store, spent, stopped, key)
-        pool = ThreadPoolExecutor(self.parallel)
-        try:
+        lost = 0
+        with self._asking(court.store) as (asker, pool):
             for part in in_parts("judging", parts_of(pairs, 4 * self.parallel), "pairs"):
                 asked = [[pool.submit(asker.verdict, pair, order) for order in self.orders] for pair in part]
                 found, ended = [], None
@@ -140,7 +133,7 @@ class EndpointJudge(Judge):
                         lost, last = lost + 1, error
                     except UserError as error:
                         ended = error
-                        stopped.set()
+                        asker.stopped.set()
                 refused = [one for both in found for one in both if _refused(one)]
                 if refused and (ended or not asker.takes(PROBE)):
                     # it may be the settings that it refuses, or its model another one: a fix is to ask these again
@@ -156,16 +149,58 @@ class EndpointJudge(Judge):
                     raise UserError(f"judge.url: found no answer to any of {len(part)} pairs ({last}); expected a "
                                     "server that answers; what was judged is kept; fix: see to the server, or raise "
                                     "judge.timeout, judge.tries or judge.wait, and run the same command again")
-        finally:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            client.close()
-            self._tell(spent)
-        if spent.refused:
+        if asker.spent.refused:
             log.warning("%s: %d questions were refused by the server; they have no verdict, and are not asked again",
-                        self.name, spent.refused)
+                        self.name, asker.spent.refused)
         if lost:
             log.warning("%s: no answer on %d pairs (%s); the same command asks for them again", self.name, lost, last)
+
+    def written(self, questions: Sequence[str], store: Store) -> list[tuple[str, bool] | None]:
+        """A text for each question, and whether it was cut at ``max_tokens``; None where the server refuses it.
+
+        For what is asked of it besides verdicts; texts are kept as all replies are. UserError where the server cannot
+        be asked, or left a question without an answer.
+        """
+        with self._asking(store) as (asker, pool):
+            def text(question: str) -> tuple[str, bool] | None:
+                try:
+                    return asker.reply([{"role": "user", "content": question}])
+                except Refused:
+                    asker.spent.add(refused=1)
+                    return None
+
+            futures, found, lost = [pool.submit(text, one) for one in questions], [], None
+            for part in in_parts("asking", parts_of(futures, 4 * self.parallel), "questions"):
+                for future in part:
+                    try:
+                        found.append(future.result())
+                    except Unanswered as error:
+                        lost = error
+        if lost is not None:
+            raise UserError(f"judge.url: found no answer to {len(questions) - len(found)} of {len(questions)} "
+                            f"questions ({lost}); expected one to each; what was answered is kept; fix: see to the "
+                            "server, or raise judge.timeout, judge.tries or judge.wait, and run the same command "
+                            "again")
+        return found
+
+    @contextmanager
+    def _asking(self, store: Store) -> Iterator[tuple[_Asker, ThreadPoolExecutor]]:
+        """What asks one question, and the threads to ask in; tells at its end what was spent."""
+        import openai
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)    # else it tells of every call
+        key = os.environ.get(VARIABLE) or "none"
+        client = openai.OpenAI(api_key=key, base_url=self.url or "https://api.openai.com/v1", max_retries=0,
+                               timeout=self.timeout)
+        asker = _Asker(self, client, store, Spent(), threading.Event(), key)
+        pool = ThreadPoolExecutor(self.parallel)
+        try:
+            yield asker, pool
+        finally:
+            asker.stopped.set()
+            pool.shutdown(cancel_futures=True)
+            client.close()
+            self._tell(asker.spent)
 
     def cost(self, spent: Spent) -> float | None:
         """In the currency of the prices; None where they are not told."""
