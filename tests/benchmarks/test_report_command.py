@@ -79,7 +79,7 @@ def test_the_callback_makes_the_table_and_the_exit_code(tmp_path, monkeypatch, r
         (tmp_path / "conf" / "task" / f"{name}.yaml").write_text(f"# @package _global_\ntask: {name}\n")
     (tmp_path / "conf" / "config.yaml").write_text(
         "defaults: [{task: run}, {algorithm: dpo}]\n"
-        "hydra: {callbacks: {table: {_target_: benchmarks.report.TableCallback}}, sweep: {dir: 'out/${now:%H}'}}\n")
+        "hydra: {callbacks: {table: {_target_: benchmarks.sweep.TableCallback}}, sweep: {dir: 'out/${now:%H}'}}\n")
     (tmp_path / "app.py").write_text(APP)
     for name, raw in {"sft": SFT, "dpo": result(), "ppo": failed(), "torn": {}}.items():
         write_run(tmp_path / name, raw)
