@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,8 +117,8 @@ def test_any_window_gives_the_losses_of_a_forward_in_each_step(make_models, tmp_
         assert found == pytest.approx(expected, abs=1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("at, lost", [(4, 0), (7, 8)])
-def test_killed_within_a_window_it_goes_on_to_the_same_numbers(make_models, tmp_path, monkeypatch, events, at, lost):
+@pytest.mark.parametrize("at", [4, 7])
+def test_killed_within_a_window_it_goes_on_to_the_same_numbers(make_models, tmp_path, monkeypatch, events, at):
     """at: steps begun when it dies. In the third window (after four steps) two of three batches are computed in vain;
     a kill in a step loses none of them."""
     whole = start(make_models, tmp_path / "whole")
@@ -208,8 +209,7 @@ def test_they_make_no_further_model_of_the_training(make_models, tmp_path):
         context = start(make_models, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1.0))
         fit(DPO(), context)
         assert json.loads((context.target / "fit.json").read_text())["resident_models"] == 1
-        for path in context.work.glob("step-*"):
-            path.rename(tmp_path / f"gone-{path.name}-{len(list(tmp_path.iterdir()))}")
+        shutil.rmtree(context.work)
 
 
 def test_what_another_process_keeps_meanwhile_is_found(make_models, tmp_path, events):
