@@ -61,13 +61,13 @@ def critic_from_reward(models: Models, seed: int) -> None:
 def critic_from_policy(models: Models, seed: int) -> None:
     """The policy's adapter, a fresh head."""
     models.add_role("value", trainable=True, like=models.policy.name)
-    models.role("value").add_scalar_head(seed=seed)
+    models.role("value").add_scalar_head()
 
 
 def critic_at_random(models: Models, seed: int) -> None:
     """A fresh adapter (the base's function), a fresh head."""
     models.add_role("value", trainable=True, seed=seed)
-    models.role("value").add_scalar_head(seed=seed)
+    models.role("value").add_scalar_head()
 
 
 CRITICS = {"reward": critic_from_reward, "policy": critic_from_policy, "random": critic_at_random}

@@ -2,17 +2,18 @@
 Stiennon et al. 2020, arXiv 2009.01325) or from ratings.
 
 Keeps    the supervised model without its unembedding; a linear head read at the response's last token (its end token
-         where there is one), drawn with standard deviation 1/√(d + 1); one epoch.
-Changes  all comparisons of a prompt stand in one batch element with ``view: ranked``, where they are one record
-         (InstructGPT: always); with ``view: pairs`` each stands by itself; the k responses of a record share its row,
-         one forward pass for all their comparisons; ties are dropped and the divisor is the number of strict pairs; a
-         penalty on rewards away from 0 (``centering``, 0.01 by default; Eisenstein et al. 2023, arXiv 2312.09244;
-         InstructGPT has none: 0); by option a margin in proportion to the difference of scores, inside the
-         log-sigmoid (``margin``, off by default; Touvron et al. 2023, arXiv 2307.09288, eq. 2, has a constant for
-         each degree of preference); by option labels that are probabilities (``soft_labels``, off by default; Lee et
-         al. 2023, arXiv 2309.00267); the rewards of reference samples are given mean 0 and standard deviation 1
-         (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too, here after it; ``normalize_on: null``
-         leaves them as they are).
+         where there is one); one epoch.
+Changes  the head starts at zero, and so the loss at ln 2 (2009.01325 draws it with standard deviation 1/√(d + 1), and
+         the first steps go to unlearning the draw); all comparisons of a prompt stand in one batch element with
+         ``view: ranked``, where they are one record (InstructGPT: always); with ``view: pairs`` each stands by itself;
+         the k responses of a record share its row, one forward pass for all their comparisons; ties are dropped and
+         the divisor is the number of strict pairs; a penalty on rewards away from 0 (``centering``, 0.01 by default;
+         Eisenstein et al. 2023, arXiv 2312.09244; InstructGPT has none: 0); by option a margin in proportion to the
+         difference of scores, inside the log-sigmoid (``margin``, off by default; Touvron et al. 2023, arXiv
+         2307.09288, eq. 2, has a constant for each degree of preference); by option labels that are probabilities
+         (``soft_labels``, off by default; Lee et al. 2023, arXiv 2309.00267); the rewards of reference samples are
+         given mean 0 and standard deviation 1 (Ziegler et al. 2019, arXiv 1909.08593, §2: there before training too,
+         here after it; ``normalize_on: null`` leaves them as they are).
          By option it begins as a reward model that was trained before on other comparisons, more of them and noisier
          ones (``start``, off by default): preference-model pretraining (Askell et al. 2021, arXiv 2112.00861, §4; Bai
          et al. 2022, arXiv 2204.05862).
@@ -136,7 +137,7 @@ class ResponseModel(Algorithm):
 
     def add_roles(self, models: Models, seed: int) -> None:
         super().add_roles(models, seed)
-        models.role(self.role).add_scalar_head(self.outputs, seed=seed)
+        models.role(self.role).add_scalar_head(self.outputs)
         if self.start is not None:
             log.warning("the reward model begins as that of %s, whose cost and labels are not charged here", self.start)
             load_role(models, self.role, scoring_folder(self.start, START, self.outputs))

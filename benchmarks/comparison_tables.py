@@ -74,6 +74,7 @@ class Declared:
     figure: str | None = None       # None: the first of DEFAULTS
     family: str | None = None       # all, or the name of the row that the others are compared with; None: all
     margin: float | None = None     # in the figure's unit; None: the default of the figure's kind, where it has one
+    pairs: tuple[tuple[str, str], ...] | None = None    # of rows, which the family has too; None: no more
 
     @classmethod
     def of(cls, results: Sequence[Result], given: "Declared") -> "Declared":
@@ -123,10 +124,13 @@ class Compared:
 
 
 def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: Declared,
-             budget: str | None) -> Compared:
-    """Compares rows on the seeds and prompts that all of them have. ReportError where they cannot be as declared."""
+             budget: str | None, strict: bool = False) -> Compared:
+    """Compares rows on the seeds and prompts that all of them have. ReportError where they cannot be as declared.
+
+    strict: a declared pair with a row that is not there is an error too, and no reason to compare nothing.
+    """
     figure, why = _figure(members, declared.figure)
-    family = _family(members, declared.family)
+    family = _family(members, declared, strict)
     taking = [member for member in members if figure and member.having(figure)]
     seeds = _common_seeds(taking, figure)
     notes = [f"Compared by {words_of(figure)[0]} ({figure}): {why}."] if len(taking) > 1 else []
@@ -183,10 +187,9 @@ def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
 
 
 def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
-             family: str | None, margin: float | None, notes: list[str]) -> tuple[Comparison, list[PairRow]]:
+             family: "_Family", margin: float | None, notes: list[str]) -> tuple[Comparison, list[PairRow]]:
     labels = tuple(member.label for member in taking)
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
-    declared = against(family, labels) if family else [(second, first) for first, second in all_pairs(labels)]
     if obstacle := _obstacle(labels, seeds, figure, family):
         notes.append(f"{NOTHING}{obstacle}")
     if obstacle or len(taking) < 2:
@@ -197,7 +200,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     try:
         runs = {member.label: [run for run in member.having(figure) if run.seed in seeds] for member in taking}
         figures = {label: matrix(figure, having, shared[figure]) for label, having in runs.items()}
-        comparison = compare(figures, kind, declared, margin=margin, lower_is_better=lower)
+        comparison = compare(figures, kind, family.of(labels), margin=margin, lower_is_better=lower)
     except ValueError as error:
         notes.append(f"{NOTHING}{error}.")
         return nothing, []
@@ -207,8 +210,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
         comparison = replace(comparison, prompts=shared[figure].count, unit=unit)
     pairs = [PairRow(pair, in_each_seed(pair.difference, shared[figure]) if apart else pair.difference, tuple(seeds),
                      verdict(pair, comparison), _settled(pair, figures, kind, comparison)) for pair in comparison.pairs]
-    against_one = f"each row with {family}" if family else "all pairs of rows"
-    notes.append(f"Pairs: {against_one}, {len(pairs)} in all, on the same seeds and prompts, row by row.")
+    notes.append(f"Pairs: {family.words}, {len(pairs)} in all, on the same seeds and prompts, row by row.")
     notes += [told, reading(comparison)]
     if any(pair.settled for pair in pairs):
         notes.append("To settle a pair: as many seeds, or as many prompts with the seeds there are, would show a "
@@ -216,10 +218,10 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     return comparison, pairs
 
 
-def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: str | None) -> str:
+def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: "_Family") -> str:
     """Why rows that have the figure are not compared, where one would expect it."""
-    if labels and family and family not in labels:
-        return f"{family} has no {figure}."
+    if labels and (missing := [row for row in family.rows if row not in labels]):
+        return f"{' and '.join(missing)}, of the declared pairs, {'has' if len(missing) == 1 else 'have'} no {figure}."
     return "" if seeds or len(labels) < 2 else "no seed is in all rows. Fix: run the same seeds of all."
 
 
@@ -271,16 +273,50 @@ def words_of(figure: str | None) -> tuple[str, bool]:
     return found[0] if found else ("", False)
 
 
-def _family(members: Sequence[Member], family: str | None) -> str | None:
-    """The label of the row that the others are compared with; None for all pairs."""
-    if family in (None, "all"):
-        return None
-    found = [member.label for member in members if member.label == family] or \
-        [member.label for member in members if member.row.algorithm == family]
+@dataclass(frozen=True)
+class _Family:
+    """The pairs that are declared, of rows by their labels."""
+
+    one: str | None                             # the row that the others are compared with; None: all pairs
+    more: tuple[tuple[str, str], ...] = ()      # beside them
+
+    @property
+    def rows(self) -> list[str]:
+        """Without which it is not what was declared."""
+        named = [self.one, *(row for pair in self.more for row in pair)]
+        return list(dict.fromkeys(row for row in named if row is not None))
+
+    def of(self, labels: Sequence[str]) -> list[tuple[str, str]]:
+        declared = against(self.one, labels) if self.one else [(second, first) for first, second in all_pairs(labels)]
+        known = {frozenset(pair) for pair in declared}
+        return [*declared, *(pair for pair in self.more if frozenset(pair) not in known)]
+
+    @property
+    def words(self) -> str:
+        told = f"each row with {self.one}" if self.one else "all pairs of rows"
+        return told if not self.one else ", ".join([told, *(f"{first} with {second}" for first, second in self.more)])
+
+
+def _family(members: Sequence[Member], declared: Declared, strict: bool) -> _Family:
+    """ReportError for a name that more than one row goes by, or none where that is an error."""
+    all_pairs_of = declared.family in (None, "all")
+    one = None if all_pairs_of else _row(members, declared.family, "family", "--family ROW", strict)
+    pairs = tuple(tuple(_row(members, name, "pairs", "--pair ROW ROW", strict) for name in pair)
+                  for pair in declared.pairs or ())
+    return _Family(one, pairs)
+
+
+def _row(members: Sequence[Member], name: str, key: str, option: str, strict: bool) -> str:
+    """The label of the row that a label, or the name of its method, stands for; the name where no row has it."""
+    found = [member.label for member in members if member.label == name] or \
+        [member.label for member in members if member.row.algorithm == name]
+    if not found and not strict:
+        return name
     if len(found) != 1:
-        raise ReportError(f"report.family: found {family!r}, which names {len(found)} rows; expected all, or one of "
+        others = "all, or one of" if key == "family" else "one of"
+        raise ReportError(f"report.{key}: found {name!r}, which names {len(found)} rows; expected {others} "
                           f"{'; '.join(member.label for member in members)}; fix: python -m benchmarks.report FOLDER… "
-                          "--family ROW")
+                          f"{option}")
     return found[0]
 
 

@@ -61,7 +61,8 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     shared = _shared(complete)
     notes = [note for member in members for note in _measure(member, shared)]
     budget = budget_words(complete) if complete else None
-    found = compared(members, shared, Declared.of(results, declared or Declared()), budget)
+    found = compared(members, shared, Declared.of(results, declared or Declared()), budget,
+                     strict=declared not in (None, Declared()))
     words = found.words if budget or not complete else f"{found.words} No budget was held equal for all rows."
     alarm, parted = alarms(members)
     words = f"{words} {alarm}" if alarm else words
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                       "only one)")
     parser.add_argument("--figure", help="compare rows by it, such as reward/gold (default: of the runs)")
     parser.add_argument("--family", help="all, or the row that each is compared with (default: of the runs)")
+    parser.add_argument("--pair", nargs=2, action="append", metavar="ROW", help="two rows that are compared beside the "
+                        "family, as often as wanted (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
     try:
@@ -134,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not results:
             raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
         out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-        made = publish(results, out, Declared(options.figure, options.family, options.margin))
+        made = publish(results, out, Declared(
+            options.figure, options.family, options.margin, options.pair and tuple(map(tuple, options.pair))))
     except (ReportError, UserError, OSError) as error:
         print(plain(str(error)), file=sys.stderr)
         return 2

@@ -279,7 +279,9 @@ def _declared(path: Path, config: dict) -> dict[str, Any]:
     report = _Fields(path, config, "config.")("report", dict, optional=True) or {}
     get = _Fields(path, report, "config.report.")
     kinds = {"figure": str, "family": str, "margin": (int, float)}
-    return {key: get(key, kind, optional=True) for key, kind in kinds.items() if report.get(key) is not None}
+    found = {key: get(key, kind, optional=True) for key, kind in kinds.items() if report.get(key) is not None}
+    pairs = get("pairs", list, optional=True)
+    return {**found, "pairs": tuple(map(tuple, pairs))} if pairs else found
 
 
 def _price(path: Path, config: dict) -> float | None:

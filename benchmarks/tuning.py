@@ -50,7 +50,7 @@ class Tuning:
     """What is tried, declared before it is."""
 
     methods: list[str]
-    space: dict[str, dict[str, Any]]  # of each method: key → how Hydra writes a range, as tag(log, interval(0.01, 1))
+    space: dict[str, dict[str, Any]]  # of each method: key → a range as Hydra writes it, tag(log, interval(0.01, 1))
     trials: int = 8  # of each method
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # of the reported runs
     seed: int = 1000  # of the trials and of what proposes them
@@ -71,7 +71,7 @@ class Tuning:
         if not self.methods:
             raise ConfigError("tune.methods: found none; expected some; fix: tune.methods=[dpo,rrhf]")
         for method in self.methods:
-            if not self.space.get(method):
+            if self.space.get(method) is None:
                 raise ConfigError(f"tune.space.{method}: found none; expected what is tried; fix: "
                                   f"'+tune.space.{method}={{recipe.lr: \"tag(log, interval(1e-4, 1e-2))\"}}'")
             for key, text in self.space[method].items():
@@ -133,6 +133,9 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
     stopped, lost = None, []
     try:
         for method in tuning.methods:
+            if not tuning.space[method]:  # as it is, and nothing to charge
+                sweep(reported(tuning, method, {}), common, folder / "runs" / method)
+                continue
             tried, full = _tried(tuning, method, common, folder / "trials" / method, config.objective)
             if not full:
                 lost.append(method)
@@ -140,7 +143,7 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
                 continue
             best = ranked(full, tuning.direction)[0]
             log.info("%s: best of %d trials: %s (%.4g)", method, tuning.trials, best.settings, best.value)
-            sweep(reported(tuning, method, best), common, folder / "runs" / method)
+            sweep(reported(tuning, method, best.settings), common, folder / "runs" / method)
             for path in sorted((folder / "runs" / method).glob("*/result.json")):
                 charge(path, tried, {"trials": tuning.trials, "full": len(full), "best": best.value})
     except KeyboardInterrupt as stop:
@@ -221,10 +224,10 @@ def drawn(settings: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
     return [f"+drawn={names}", f"hydra.searchpath=[file://{(folder / 'conf').absolute()}]"]
 
 
-def reported(tuning: Tuning, method: str, best: Trial) -> list[str]:
+def reported(tuning: Tuning, method: str, best: Mapping[str, Any]) -> list[str]:
     """What makes a sweep of the runs that are reported."""
     return [f"algorithm={method}", f"seed={','.join(map(str, tuning.seeds))}", "eval.split=evaluation",
-            "auditor_half=second", *(f"{key}={value}" for key, value in best.settings.items())]
+            "auditor_half=second", *(f"{key}={value}" for key, value in best.items())]
 
 
 def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> list[Trial]:

@@ -93,6 +93,26 @@ def test_a_family_against_one_row_is_smaller(tmp_path, capsys):
     assert "Pairs: all pairs of rows, 3 in all, on the same seeds and prompts, row by row." in both.notes
 
 
+def test_more_pairs_are_declared_beside_those_with_one_row(tmp_path, capsys):
+    config = {"report": {"figure": None, "family": "sft", "pairs": [["ppo", "dpo"], ["dpo", "sft"]], "margin": None}}
+    found = table(collect([save(tmp_path / "runs", *three(better(noise=2.0), config=config))]))
+    assert [(row.pair.first, row.pair.second) for row in found.pairs] == [("dpo", "sft"), ("ppo", "sft"), ("ppo", "dpo")]
+    assert ("Pairs: each row with sft, ppo with dpo, dpo with sft, 3 in all, on the same seeds and prompts, row by row."
+            in found.notes)
+    folder = save(tmp_path / "told", *three(better(noise=2.0)))
+    assert main([str(folder), "--family", "sft", "--pair", "ppo", "dpo"]) == 0
+    assert "- Pairs: each row with sft, ppo with dpo, 3 in all" in (folder / "table.md").read_text()
+    capsys.readouterr()
+
+
+def test_a_declared_row_that_is_not_among_the_runs_leaves_a_table_that_says_so(tmp_path):
+    """As in the sweep of one method, of a comparison of several."""
+    config = {"report": {"figure": None, "family": "rrhf", "pairs": [["dpo", "grpo"]], "margin": None}}
+    found = table(collect([save(tmp_path, *three(better(), config=config))]))
+    assert not found.pairs and "Nothing was compared: rrhf and grpo, of the declared pairs, have no reward/gold." in \
+        " ".join([found.words, *found.notes])
+
+
 def test_how_to_compare_is_declared_with_the_runs_and_can_be_told_later(tmp_path, capsys):
     config = {"report": {"figure": "win_rate/sft", "family": "all", "margin": 0.25}}
     folder = save(tmp_path, *three(better(), config=config))
@@ -121,6 +141,7 @@ def test_runs_that_were_declared_otherwise_are_refused(tmp_path):
     (["--figure", "reward/silver"], "figure: found 'reward/silver'; expected one of reward/gold, "),
     (["--figure", "length/mean"], "figure: found 'length/mean', of which neither more nor less is better; expected"),
     (["--family", "rrhf"], "family: found 'rrhf', which names 0 rows; expected all, or one of sft; dpo"),
+    (["--family", "sft", "--pair", "dpo", "grpo"], "pairs: found 'grpo', which names 0 rows; expected one of sft; dpo"),
     (["--margin", "-1"], "margin: found -1.0; expected a number above 0"),
 ])
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path, capsys, arguments, message):

@@ -137,7 +137,7 @@ def test_the_best_is_reported_and_charged_what_the_trials_took(tmp_path):
         (1.0, 0.1, 10.0), (2.0, 0.3, 10.0), (2.0, 0.2, 10.0)]
     best = ranked(tried, "maximize")[0]
     assert best.settings == {"algorithm.beta": 0.3, "recipe.lr": 0.1} and ranked(tried, "minimize")[0].value == 1
-    assert reported(tuned(), "dpo", best) == ["algorithm=dpo", "seed=0,1", "eval.split=evaluation",
+    assert reported(tuned(), "dpo", best.settings) == ["algorithm=dpo", "seed=0,1", "eval.split=evaluation",
                                               "auditor_half=second", "algorithm.beta=0.3", "recipe.lr=0.1"]
     for seed, charged in ((0, 30.0), (1000, 20.0)):  # of the trial's own seed: the very stage, trained once
         write_run(tmp_path / str(seed), trial_run(0.3, 2.0, seed, identity="i1"))
@@ -214,10 +214,36 @@ def test_trials_are_no_rows_of_the_table_above_them(tmp_path):
     assert [run.seed for run in collect([tmp_path / "trials"])] == [1000]
 
 
-def test_the_declared_space_of_the_lab_is_of_keys_that_there_are():
-    declared = composed("experiment=tune")
+@pytest.mark.parametrize("experiment", ["tune", "zoo"])
+def test_a_declared_space_is_of_keys_that_there_are(experiment):
+    declared = composed(f"experiment={experiment}")
+    assert set(declared.tune.methods) <= set(declared.tune.space)
     for method, space in declared.tune.space.items():
         composed(f"algorithm={method}", *(f"{key}=1" for key in space))  # Hydra refuses a key that it does not know
+
+
+def test_the_zoo_has_every_method_that_leaves_an_answer_and_one_rule_for_what_is_tried():
+    """A factor of three either way of what a method has by itself."""
+    declared = composed("experiment=zoo")
+    known = {path.stem for path in (CONF / "algorithm").glob("*.yaml") if not path.stem.startswith("trl_")}
+    assert set(declared.tune.methods) == set(declared.tune.space) == known - {"reward_model", "rating_model"}
+    for method, space in declared.tune.space.items():
+        own = composed(f"algorithm={method}")
+        for key, text in space.items():
+            low, high = map(float, re.fullmatch(r"tag\(log, interval\((.*), (.*)\)\)", text).groups())
+            middle = OmegaConf.select(own, key)
+            assert middle / low == pytest.approx(3, rel=0.05) and high / middle == pytest.approx(3, rel=0.05), (method, key)
+
+
+def test_a_method_of_which_nothing_is_tried_is_reported_as_it_is(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(tuning, "sweep", lambda given, common, folder: made.append((given, folder)))
+    config = composed("experiment=tune", "tune.methods=[best_of_n]", "+tune.space.best_of_n={}", "tune.seeds=[0,1]")
+    monkeypatch.setattr(tuning.HydraConfig, "get", lambda: OmegaConf.create(
+        {"overrides": {"hydra": []}, "sweeper": {"params": None}}))
+    tuning.run(config, "tune", tmp_path, [])
+    assert made == [(["algorithm=best_of_n", "seed=0,1", "eval.split=evaluation", "auditor_half=second"],
+                     tmp_path / "runs" / "best_of_n")]
 
 
 def test_ctrl_c_reaches_a_sweep_and_is_waited_for(tmp_path, monkeypatch):

@@ -207,11 +207,24 @@ def test_the_reward_is_read_at_the_last_token(reward_models):
     close(found[0], expected, 1e-5)
 
 
-def test_the_head_starts_small_in_float32(reward_models):
-    reward_models.role("reward").add_scalar_head(RewardModel().outputs, seed=5)
-    head = reward_models.role("reward").scalar
-    assert head.weight.dtype == torch.float32 and not head.bias.any() and head.weight.shape == (1, 32)
-    assert 0.5 < head.weight.std().item() * math.sqrt(33) < 1.5
+def test_the_loss_starts_at_ln_2_whatever_the_states_and_all_weights_learn(make_models, tmp_path):
+    models, rows, algorithm = make_models(), ranked_examples(8), RewardModel(view="ranked", centering=0.1)
+    models.add_role("reference", trainable=False, seed=1)
+    algorithm.add_roles(models, 3)
+    role = models.role(algorithm.role)
+    first = {name: weight.detach().clone() for name, weight in role.parameters().items()}
+    assert role.scalar.weight.dtype == torch.float32 and role.scalar.weight.shape == (1, 32)
+    context = make_context(models, tmp_path, rows, micro_batch_size=8)
+    optimizer = torch.optim.AdamW(role.parameters().values(), lr=1e-2)
+    losses = []
+    for _ in range(4):  # the head; then LoRA's B, which has a gradient once the head has weight; then its A
+        optimizer.zero_grad()
+        found = run_losses(algorithm, context, algorithm.experience(context, rows), list(range(8)), train=True)
+        losses.append(found["loss/reward"])
+        optimizer.step()
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6) and losses[-1] < losses[0]
+    still = [name for name, weight in role.parameters().items() if torch.equal(weight, first[name])]
+    assert not still or still == ["scalar.bias"]
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_prompts(reward_models, tmp_path):

@@ -25,15 +25,17 @@ class Role:
         own = {} if self.scalar is None else {f"scalar.{key}": value for key, value in self.scalar.named_parameters()}
         return {**self.models.roles.named_parameters(self.name), **own}
 
-    def add_scalar_head(self, outputs: int = 1, like: Role | None = None, seed: int = 0) -> None:
-        """A Linear(hidden, outputs) in float32, N(0, 1/(hidden + 1)) as in arXiv 2009.01325;
-        or a copy of another role's."""
+    def add_scalar_head(self, outputs: int = 1, like: Role | None = None, seed: int | None = None) -> None:
+        """A Linear(hidden, outputs) in float32: of zeros, so that all scores are equal and a loss of comparisons starts
+        at ln 2 whatever the size of the states; a copy of another role's; or N(0, 1/(hidden + 1)) by a seed, as in
+        arXiv 2009.01325."""
         hidden = self.models.roles.module.get_output_embeddings().in_features  # OPT-350m projects its last states down
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.scalar = torch.nn.Linear(hidden, outputs)
-            torch.nn.init.normal_(self.scalar.weight, std=(hidden + 1) ** -0.5)
-            torch.nn.init.zeros_(self.scalar.bias)
+        self.scalar = torch.nn.utils.skip_init(torch.nn.Linear, hidden, outputs)
+        torch.nn.init.zeros_(self.scalar.weight)
+        torch.nn.init.zeros_(self.scalar.bias)
+        if seed is not None:
+            drawn = torch.Generator().manual_seed(seed)
+            torch.nn.init.normal_(self.scalar.weight, std=(hidden + 1) ** -0.5, generator=drawn)
         if like is not None:
             self.scalar.load_state_dict(like.scalar.state_dict())
         self.scalar.to(self.models.device).requires_grad_(self.trainable)

@@ -56,9 +56,13 @@ class ReportConfig:
 
     figure: str | None = None  # by which; null: gold reward where the data has one, else another; the table says why
     family: str = "all"  # all pairs of rows, or the name of the row that the others are compared with: fewer show more
+    pairs: list[list[str]] = field(default_factory=list)  # of rows, compared beside those with family's row
     margin: float | None = None  # differences within it are practically equal, in the figure's unit; null: its default
 
     def __post_init__(self):
+        if wrong := [pair for pair in self.pairs if len(pair) != 2 or pair[0] == pair[1]]:
+            raise ConfigError(f"report.pairs: found {wrong[0]}; expected two rows each; fix: "
+                              "report.pairs=[[rloo,ppo],[grpo,ppo]]")
         if self.margin is not None and not self.margin > 0:
             raise ConfigError(f"report.margin: found {self.margin}; expected a number above 0, in the figure's unit; "
                               "fix: report.margin=null takes the figure's default")
