@@ -101,3 +101,10 @@ def test_reads_files_only():
     assert all(any(one.startswith(name) or name.startswith(f"{one}.") for one in inside)
                for name in run.stdout.split()), run.stdout
     assert report.exit_code == 0
+
+
+def test_a_run_without_a_table_loads_nothing_that_makes_one():
+    code = ("import sys, benchmarks.sweep\n"
+            "print([name for name in ('pandas', 'scipy', 'torch', 'benchmarks.report') if name in sys.modules])")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

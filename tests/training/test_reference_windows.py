@@ -1,4 +1,4 @@
-"""Training computes the reference's numbers as it comes to their records: in which order, what is kept, what is charged."""
+"""Training computes the reference's numbers as it comes to their records: in what order, what is kept and charged."""
 
 import dataclasses
 import json
