@@ -26,8 +26,8 @@ from .audited import ACCURACY, JUDGES, SCORE, accuracy, judges, parted
 from .command_line import in_words, over_folders
 from .comparison_tables import Member
 from .gold_pairs import GOLD, Decided, decided, less
+from .members import members_of
 from .printed import aligned
-from .report import members_of
 from .results_read import ReportError, Result, collect
 from .tables import interval, plain
 from .verdict_figures import with_verdicts

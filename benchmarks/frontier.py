@@ -27,7 +27,7 @@ from algorithms.common.evaluation.inference.wording import about, finding, liste
 from .aggregation import shared_prompts
 from .comparison_tables import Member
 from .curve_parts import answered, estimated, markdown, of_losses, of_trials, write_page
-from .report import members_of
+from .members import members_of
 from .results_read import ReportError, Result
 from .tables import interval
 

@@ -4,8 +4,8 @@
 
 Reads the files that runs left (result.json, figures.parquet), the verdicts beside them and the answers that these are
 of, and nothing else, so a table can be made again anywhere, without a model. Rows are algorithms, told apart by the
-overrides that vary besides the seed; several seeds become one row, whose figures are made of all seeds' answers to the
-same prompts. How rows are compared is declared in `report` of the configuration.
+overrides that vary besides the seed (`members`); several seeds become one row, whose figures are made of all seeds'
+answers to the same prompts. How rows are compared is declared in `report` of the configuration.
 """
 
 import logging
@@ -25,10 +25,11 @@ from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prom
 from .audited import ACCURACY, alarms, auditors
 from .command_line import over_folders
 from .comparison_tables import Declared, Member, budget_words, compared
+from .members import members_of, origin, own_settings
 from .printed import print_table
-from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect, marks
+from .results_read import ROWS, STOPPED, UNBEGUN, ReportError, Result, collect
 from .starts import start_rows, unlike_starts
-from .tables import COSTS, Alarm, Row, Table, plain, title, write
+from .tables import COSTS, Alarm, Table, plain, title, write
 from .verdict_figures import with_verdicts
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,9 @@ def _table(results: Sequence[Result], members: Sequence[Member], declared: Decla
     made = Table(rows, [], words, found.pairs, found.figure, best, found.unknown, advise(members, found))
     said = dict.fromkeys(note for run in complete for note in run.said)
     made.notes = [*found.notes, *_marked(made), *parted, *auditors(members), *_held_equal(complete),
-                  *_tuned(complete), *budgets.money(complete), *_meaning(members), *_counted(made, shared), *notes,
-                  *said, *_starts(complete), *_other_starts(made), *_data(results), *_origins(results),
-                  *_losses(members)]
+                  *own_settings(results), *_tuned(complete), *budgets.money(complete), *_meaning(members),
+                  *_counted(made, shared), *notes, *said, *_starts(complete), *_other_starts(made), *_data(results),
+                  *_origins(results), *_losses(members)]
     return made
 
 
@@ -149,56 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-# Rows
-
-
-def members_of(results: Sequence[Result]) -> list[Member]:
-    """Runs by algorithm and setting; the same seed twice is no second seed, so that such runs are rows of their own."""
-    varying = _varying(results)
-    groups: dict[tuple, list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.algorithm, _settings(result, varying)), []).append(result)
-    members = [member for (algorithm, settings), group in groups.items()
-               for member in _of_setting(algorithm, dict(settings), group)]
-    if len({member.label for member in members}) < len(members):
-        raise ReportError("found rows named alike; expected names that differ; fix: make a table of fewer folders")
-    return members
-
-
-def _of_setting(algorithm: str, settings: dict[str, str], runs: Sequence[Result]) -> Iterator[Member]:
-    """The runs of one algorithm and setting: a row of all seeds, or where a seed is there twice one of each run; and
-    where runs failed, they are told in a row without a name of its own."""
-    complete = sorted((run for run in runs if run.status == "complete"), key=lambda run: run.seed)
-    lost = [run for run in runs if run.status == "failed"]
-    if len({run.seed for run in complete}) < len(complete):
-        for run, name in zip(complete, _folder_names(complete)):
-            yield Member(Row(algorithm, dict(settings), (run.seed,), name), [run])
-        complete = []
-    if complete or lost:
-        row = Row(algorithm, settings, tuple(run.seed for run in complete))
-        row.diverged = sum(run.diverged for run in lost)
-        row.stopped, row.unbegun = (sum(run.stopped == how for run in lost) for how in (STOPPED, UNBEGUN))
-        row.failed = len(lost) - row.diverged - row.stopped - row.unbegun
-        row.errors = [f"{_origin(run)}: {run.error}" for run in lost]
-        yield Member(row, complete, lost)
-
-
-def _folder_names(runs: Sequence[Result]) -> list[str]:
-    """A name for each run: its folder's, or the whole path where two folders have the same."""
-    names = [run.folder.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
-
-
-def _varying(results: Sequence[Result]) -> list[str]:
-    """Overrides that differ between runs and make them different things; absent is a value of its own."""
-    keys = dict.fromkeys(key for result in results for key in result.overrides)
-    return [key for key in keys if len({result.overrides.get(key) for result in results}) > 1
-            and key not in ("seed", "algorithm", "debug") and not key.startswith(("hydra.", "stages.", "report."))]
-
-
-def _settings(result: Result, varying: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    told = {key: result.overrides[key] for key in varying if key in result.overrides}
-    return tuple([*told.items(), *marks(result).items()])
+# Figures
 
 
 def _shared(complete: Sequence[Result]) -> dict[str, Shared]:
@@ -241,12 +193,8 @@ def _measure(member: Member, shared: Mapping[str, Shared]) -> list[str]:
 # Notes
 
 
-def _origin(result: Result) -> str:
-    return result.folder.name if result.seed is None else f"seed {result.seed}"
-
-
 def _losses(members: Sequence[Member]) -> list[str]:
-    return [f"{member.label}, {_origin(run)}: {_lost(run)}." for member in members for run in member.lost]
+    return [f"{member.label}, {origin(run)}: {_lost(run)}." for member in members for run in member.lost]
 
 
 def _lost(run: Result) -> str:

@@ -88,11 +88,13 @@ class Row:
     unbegun: int = 0                            # runs that never began
     errors: list[str] = field(default_factory=list)
     start: bool = False                         # no method of the table: what some of its rows started from
+    unnamed: frozenset[str] = frozenset()       # settings that tell its method's rows from no other
 
     @property
     def label(self) -> str:
         """`dpo (beta=0.1)`."""
-        settings = ", ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in self.settings.items())
+        settings = ", ".join(f"{key.removeprefix('algorithm.')}={value}" for key, value in self.settings.items()
+                             if key not in self.unnamed)
         label = self.algorithm + (f" ({settings})" if settings else "") + (f", {self.origin}" if self.origin else "")
         return plain(label)
 

@@ -16,8 +16,8 @@ from algorithms.common.evaluation.verdicts.records import DATA, START, Verdict
 from algorithms.common.evaluation.verdicts.standing import standing
 
 from .comparison_tables import Member
+from .members import members_of
 from .printed import aligned
-from .report import members_of
 from .results_read import Result
 from .tables import plain
 from .verdict_figures import by_seed

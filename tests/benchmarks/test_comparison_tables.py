@@ -46,10 +46,10 @@ def test_the_best_row_is_marked_and_no_other(tmp_path):
 
 def test_latex_begins_with_what_the_page_begins_with(tmp_path):
     values = better(3)
-    found = made(tmp_path, *method("sft", values[0]), *method("best_of_n", values[2], overrides=["algorithm.n=50%"]))
+    found = made(tmp_path, *method("sft", values[0]), *method("best_of_n", values[2], overrides=["model.name=50%"]))
     write(found, tmp_path)
     paragraphs = (tmp_path / "table.tex").read_text().partition("\\begin{tabular}")[0].split("\\par\\medskip\n")
-    assert "by gold reward it is better than" in paragraphs[0] and "best\\_of\\_n (n=50\\%)" in paragraphs[0]
+    assert "by gold reward it is better than" in paragraphs[0] and "best\\_of\\_n (model.name=50\\%)" in paragraphs[0]
     assert found.advice.cost.split()[2] in paragraphs[0] and "only." in paragraphs[0] and "Holm" not in paragraphs[0]
     assert paragraphs[1].startswith("By gold reward, ") and len(paragraphs) == 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from algorithms.common.evaluation.overlap import PACKAGES
 from benchmarks import overlap
-from benchmarks.report import members_of
+from benchmarks.members import members_of
 from benchmarks.results_read import collect
 from report_runs import figure, result, save
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.comparison_tables import Member
+from benchmarks.members import members_of
 from benchmarks.page import charts, runs
 from benchmarks.page.labels import Box, placed
 from benchmarks.page.paint import COLOURS, painted
-from benchmarks.report import collect, members_of, publish
+from benchmarks.report import collect, publish
 from benchmarks.tables import Row
 from report_runs import figure, known, method, result, save
 
