@@ -15,9 +15,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from hydra.experimental.callback import Callback
 
 from algorithms.common.evaluation.inference.wording import listed
 from algorithms.common.support.errors import UserError
@@ -96,13 +93,6 @@ def _stopped(results: Sequence[Result]) -> str:
     finished = sum(run.status == "complete" for run in results)
     return (f"Stopped: {finished} of {len(results)} runs finished ({', '.join(lost)}); the same command goes on."
             if lost else "")
-
-
-class TableCallback(Callback):
-    """At the end of a multirun: writes the table into the sweep's folder, prints it, and sets `exit_code`."""
-
-    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        conclude(Path(config.hydra.sweep.dir))
 
 
 def conclude(folder: Path) -> None:

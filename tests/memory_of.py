@@ -62,12 +62,11 @@ def train_dpo(models: Models, folder: Path) -> None:
     examples = [Example(ids(PROMPT, i), [ids(RESPONSE, 100 + i), ids(RESPONSE, 200 + i)], [True, True], [1.0, 0.0],
                         f"{i}")
                 for i in range(STEPS * ROWS // 2)]
-    stored = references.StoredLogprobs(models.reference, "random")
     context = make_context(models, folder, examples, Recipe(lr=1e-4, batch_size=ROWS // 2, steps=STEPS),
                            mixed_precision="auto",
                            micro_batch_size=ROWS // 2)
-    stored.prepare(examples, Store(folder / "store"), ROWS // 2)
-    models.reference.stored = stored
+    models.reference.stored = references.StoredLogprobs(models.reference, {"weights": "random"},
+                                                        Store(folder / "store"), ROWS // 2)
     algorithm.fit(context)
 
 

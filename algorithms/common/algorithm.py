@@ -189,7 +189,7 @@ class Meter:
 
     tokens_sampled: int = 0
     reward_queries: int = 0
-    seconds: float = 0.0  # of what came before the loop: candidates, the reference's log-probabilities
+    seconds: float = 0.0  # of what is no step: candidates, the reference's log-probabilities
     peak_memory_bytes: int = 0  # of candidates
 
 

@@ -99,11 +99,11 @@ def _steps(name: str, algorithm: Algorithm, lengths: Lengths, responses: int, mo
 
 
 def _reference_seconds(models: Models, context: Context) -> float:
-    """Compute the reference's log-probabilities, as a run does once before its first step."""
-    stored = references.StoredLogprobs(models.reference, {"weights": "random"})
-    stored.prepare(context.examples, context.store, context.trainer.micro_batch_size)
+    """Compute the reference's log-probabilities, as a run does where its steps first come to the records."""
+    stored = references.StoredLogprobs(models.reference, {"weights": "random"}, context.store,
+                                       context.trainer.micro_batch_size)
     models.reference.stored = stored
-    return stored.seconds
+    return stored.prepare(context.examples)
 
 
 def _rate(journal: Journal) -> float:

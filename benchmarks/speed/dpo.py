@@ -21,9 +21,7 @@ UNIT = "pairs"
 
 def ours(request: Request) -> Answer:
     def reference(models: Models, context: Context) -> None:
-        stored = StoredLogprobs(models.reference, {"weights": "random"})
-        stored.prepare(context.examples, context.store, BATCH)
-        models.reference.stored = stored
+        models.reference.stored = StoredLogprobs(models.reference, {"weights": "random"}, context.store, BATCH)
 
     return train_ours(request, method("dpo", beta=BETA), "policy", pair, ("loss/policy",), reference)
 

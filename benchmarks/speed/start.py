@@ -16,6 +16,7 @@ from benchmarks.speed.request import BATCH, Answer, Request
 UNIT = "starts"
 ROOT = project()
 LIMIT = 300  # seconds
+ROWS = 2048  # what a run does with all of them before its first step, it does within the time that is taken
 
 
 def until_it_appears(command: list[str], folder: Path, pattern: str, answer: Answer, device: str) -> Answer:
@@ -39,11 +40,11 @@ def until_it_appears(command: list[str], folder: Path, pattern: str, answer: Ans
 
 def ours(request: Request) -> Answer:
     work = Path(request.work)
-    write_pairs(request.size, work / "pairs.jsonl", BATCH * 4)
+    write_pairs(request.size, work / "pairs.jsonl", ROWS)
     command = [sys.executable, str(ROOT / "run.py"), "algorithm=dpo", "algorithm.needs.reference=null", "data=file",
                f"data.path={work / 'pairs.jsonl'}", "model=hub", f"model.name={request.base}", "model.precision=fp32",
                "model.gradient_checkpointing=false", f"model.max_length={MAX_LENGTH}",
-               f"model.max_prompt_length={MAX_PROMPT}", f"recipe.batch_size={BATCH}", "recipe.steps=2",
+               f"model.max_prompt_length={MAX_PROMPT}", f"recipe.batch_size={BATCH}", "recipe.epochs=1",
                f"trainer.mixed_precision={'bf16' if request.precision == 'bf16' else 'no'}",
                "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}",
                f"hydra.run.dir={work / 'run'}"]
@@ -53,10 +54,11 @@ def ours(request: Request) -> Answer:
 def trl(request: Request) -> Answer:
     work = Path(request.work)
     (work / "data").mkdir()
-    write_pairs(request.size, work / "data/train.jsonl", BATCH * 4)
+    write_pairs(request.size, work / "data/train.jsonl", ROWS)
     command = [sys.executable, "-m", "trl.scripts.dpo", "--model_name_or_path", str(request.base), "--dtype", "float32",
                "--dataset_name", str(work / "data"), "--use_peft", "--lora_r", "16", "--lora_alpha", "32",
-               "--lora_target_modules", "all-linear", "--per_device_train_batch_size", str(BATCH), "--max_steps", "2",
+               "--lora_target_modules", "all-linear", "--per_device_train_batch_size", str(BATCH),
+               "--num_train_epochs", "1",
                "--save_strategy", "steps", "--save_steps", "1", "--report_to", "none",
                "--output_dir", str(work / "run"),
                "--gradient_checkpointing", "false", "--bf16", str(request.precision == "bf16").lower(),

@@ -170,8 +170,8 @@ def test_stored_reference_gives_the_same_loss(models, pairs, tmp_path):
     randomize(models, "policy", seed=5)
     batch = models.collate(pairs)
     fresh = DPO().loss(models, batch).terms["policy"].sum
-    stored = StoredLogprobs(models.reference, {"test": 1})
-    stored.prepare(pairs, Store(tmp_path), batch_size=2)
+    stored = StoredLogprobs(models.reference, {"test": 1}, Store(tmp_path), batch_size=2)
+    stored.prepare(pairs)
     models.reference.stored = stored
     torch.testing.assert_close(DPO().loss(models, batch).terms["policy"].sum, fresh)
 

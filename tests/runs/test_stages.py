@@ -306,9 +306,9 @@ def test_reference_logprobs_are_computed_once(store, monkeypatch):
     computed: list[int] = []
     compute = StoredLogprobs.compute
 
-    def counted(self, examples, batch_size):
+    def counted(self, examples):
         computed.append(len(examples))
-        return compute(self, examples, batch_size)
+        return compute(self, examples)
 
     monkeypatch.setattr(StoredLogprobs, "compute", counted)
     epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
@@ -331,15 +331,15 @@ def test_the_reference_pass_is_part_of_the_cost(store, monkeypatch):
     """Charged where it is computed and where it is found, and what is only watched is not."""
     compute, slow, clock = StoredLogprobs.compute, 0.5, [100.0]
 
-    def slowly(self, examples, batch_size):
+    def slowly(self, examples):
         clock[0] += slow
-        return compute(self, examples, batch_size)
+        return compute(self, examples)
 
     monkeypatch.setattr(references, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(StoredLogprobs, "compute", slowly)
     taken = []
     monkeypatch.setattr(Algorithm, "fit",
-                        lambda self, context: (taken.append(context.meter.seconds), fit(self, context)))
+                        lambda self, context: (fit(self, context), taken.append(context.meter.seconds)))
     watched = dataclasses.replace(TRAINER, evaluate_every=3)
     epoch = Recipe(lr=1e-2, batch_size=4, epochs=1.0)
     folders = [make_bench(store, trainer=watched).train(on_sft(beta=beta), epoch) for beta in (0.1, 0.2)]

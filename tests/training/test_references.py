@@ -27,8 +27,8 @@ def store(tmp_path):
 def prepared(models, data: list[Example], store: Store, adapter: str | None = "sft", base: str = "tiny",
              batch_size: int = 4) -> StoredLogprobs:
     """What a new process has after preparing; ``computed`` says for how many examples it ran the model."""
-    stored = StoredLogprobs(models.reference, identity(models, base, adapter))
-    stored.prepare(data, store, batch_size)
+    stored = StoredLogprobs(models.reference, identity(models, base, adapter), store, batch_size)
+    stored.seconds = stored.prepare(data)
     return stored
 
 

@@ -6,13 +6,11 @@ import copy
 import functools
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..algorithm import Algorithm, Context, Recipe, RewardSource
 from ..data.cuts import tell_cut_examples
-from ..data.template import Example
 from ..data.tokenized import Tokenized
 from ..models.export import frozen_role, role_digest, save_role
 from ..support.errors import ConfigError
@@ -24,7 +22,6 @@ from ..training.pace import FILE, measure
 from ..training.written import write_report
 
 if TYPE_CHECKING:  # named here, not run: what a bench is made of stands in the key itself
-    from ..models.model import Models
     from .material import Material
 
 log = logging.getLogger(__name__)
@@ -83,19 +80,7 @@ def _context(bench: Material, algorithm: Algorithm, recipe: Recipe, inputs: dict
     limits = models.config.max_length, models.config.max_prompt_length
     tell_cut_examples(name, (examples[index] for index in seen), *limits)
     if algorithm.stores_reference:
-        context.meter.seconds = _store_reference(bench, inputs["reference"], (examples[i] for i in seen), watched)
+        folder = inputs["reference"]
+        known = references.identity(models, bench.base_digest, role_digest(folder) if folder else None)
+        models.reference.stored = references.StoredLogprobs(models.reference, known, bench.store, batch_size)
     return context
-
-
-def _store_reference(bench: Material, folder: Path | None, examples: Iterable[Example],
-                     watched: list[Example]) -> float:
-    """Prepare the reference's log-probabilities; returns the seconds that those to learn from took."""
-    models: Models = bench.models
-    identity = references.identity(models, bench.base_digest, role_digest(folder) if folder else None)
-    stored = references.StoredLogprobs(models.reference, identity)
-    stored.prepare(examples, bench.store, bench.eval.batch_size)
-    seconds = stored.seconds
-    if watched:  # not learned from: free of charge
-        stored.prepare(watched, bench.store, bench.eval.batch_size)
-    models.reference.stored = stored
-    return seconds

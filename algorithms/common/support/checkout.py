@@ -27,8 +27,8 @@ def local_folder(name: str) -> str:
 def commit(code: Iterable[Path] = ()) -> str | None:
     """The project's commit, with "+changes" where the work tree differs, or one of the files in ``code``, which a run
     computes with, is not in the commit: ignored, or outside the project. None outside a checkout."""
-    found = commit_of(project())
-    if found is None or found.endswith("+changes"):
+    found, code = commit_of(project()), list(code)
+    if found is None or found.endswith("+changes") or not code:
         return found
     known = {(project() / name).resolve() for name in _known(project())}
     return found + "+changes" * any(path.resolve() not in known for path in code)

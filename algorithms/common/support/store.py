@@ -21,7 +21,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -131,9 +131,12 @@ class Store:
         found.sort(key=lambda one: str(one[0].get("made", "")), reverse=True)
         return min(found, key=lambda one: len(one[1]), default=None)
 
-    def entries(self, kind: str) -> Iterator[tuple[dict, Path]]:
-        """(description, folder) of every complete, verified entry of a kind, by name."""
+    def entries(self, kind: str, known: Container[str] = ()) -> Iterator[tuple[dict, Path]]:
+        """(description, folder) of every complete, verified entry of a kind, by name, but for folders of ``known``
+        names."""
         for entry in sorted(self.folder.glob(f"{kind}-*")):
+            if entry.name in known:
+                continue
             try:
                 manifest = json.loads((entry / MANIFEST).read_text(encoding="ascii"))
                 description, key = manifest["description"], manifest["key"]

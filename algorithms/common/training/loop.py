@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import torch
 
@@ -33,15 +31,13 @@ from ..support.progress import tell
 from ..support.seeds import derive, permutation
 from ..support.terminal import IN_SWEEPS
 from . import checkpoints
+from .interrupts import Interrupted, deferred_interrupt
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from .references import window
 from .trackers import Trackers
 from .written import GrowingMetrics, write_report
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after a checkpoint was written."""
 
 
 class _NotFinite(FloatingPointError):
@@ -57,28 +53,6 @@ def micro_batches(experience: Experience, indices: list[int], size: int) -> list
     lengths, indices = experience.lengths(), sorted(indices)
     return [[indices[place] for place in places]
             for places in longest_first([lengths[index] for index in indices], size)]
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[list[bool]]:
-    """Ctrl-C sets a flag that the loop reads between steps; a second one interrupts at once."""
-    flag = [False]
-
-    def handler(signum, frame):
-        if flag[0]:
-            raise KeyboardInterrupt
-        flag[0] = True
-        print("\nfinishing this step, then writing a checkpoint (Ctrl-C again stops at once)", file=sys.stderr)
-
-    try:
-        before = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not the main thread: interrupts arrive elsewhere
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Means:
@@ -190,6 +164,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     if run.step > resumed:  # a failure from here on repeats no step
         run.checkpoint()
     run.settle()
+    run.charge_reference(context.visited())
     with _memory(context):
         algorithm.finish(context)
     write_report(context, run.lines, run.seconds, run.total, run.tokens, sum(p.numel() for p in run.parameters))
@@ -249,6 +224,7 @@ class Run:
         self.limit = recipe.total_records(len(context.examples))  # records to walk through
         self.total = -(-self.limit // recipe.batch_size)  # steps
         self._scheduled = recipe.scheduled_steps(len(context.examples))  # of them all, where some are left out
+        self._stored = context.models.reference.stored if algorithm.stores_reference else None
         groups = algorithm.parameter_groups(context.models, recipe)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = build_optimizer(context.trainer.optimizer, groups, recipe, context.models.device)
@@ -272,9 +248,13 @@ class Run:
 
     def advance(self) -> dict[str, float | str]:
         """One step; its line of metrics."""
-        context, begin = self.context, time.monotonic()
+        context, examples = self.context, self.context.examples
+        self._chosen = [examples[index] for index in self.indices(self.step)]
+        if self._stored is not None and not self._stored.has(self._chosen):
+            steps = window(self.step, context.recipe.batch_size)
+            self.prepare(examples[index] for step in steps for index in self.indices(step))
+        begin = time.monotonic()
         torch.manual_seed(derive(context.seed, "step", self.step))  # LoRA dropout, where it is on
-        self._chosen = [context.examples[index] for index in self.indices(self.step)]
         lr = self._schedule()
         context.step = self.step
         with _memory(context):
@@ -286,10 +266,26 @@ class Run:
                 "peak_memory_bytes": peak_memory_bytes(context.models.device)}
         every = context.trainer.evaluate_every
         if every and (self.step % every == 0 or self.step == self.total):
+            self.prepare(context.heldout)
             with _memory(context):
                 line.update(evaluate_loss(self.algorithm, context))
         self.lines.append(line)
         return line
+
+    def prepare(self, examples: Iterable[Example]) -> float:
+        """Have the reference's log-probabilities of these, where they are kept; returns the seconds that they took
+        wherever they were computed. These are charged apart, so what passes here is no time of the steps."""
+        began = time.monotonic()
+        seconds = 0.0 if self._stored is None else self._stored.prepare(examples)
+        self._began += time.monotonic() - began
+        return seconds
+
+    def charge_reference(self, indices: list[int]) -> None:
+        """What the reference's log-probabilities of these records took, in this run or another, is of the cost."""
+        if self._stored is not None:
+            self.context.meter.seconds += self.prepare(self.context.examples[index] for index in indices)
+            log.info("reference log-probabilities: %d used, %d of them computed now", len(indices),
+                     self._stored.computed)
 
     @torch.no_grad()
     def average(self) -> None:

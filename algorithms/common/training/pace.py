@@ -37,16 +37,19 @@ def measure(algorithm: Algorithm, context: Context, *, asked: int, trainer: Step
     may have made others, or fewer; trainer: takes the steps in place of the common loop.
     """
     context.trainer = replace(context.trainer, evaluate_every=None)
-    meter = context.meter
+    meter, run = context.meter, None
+    if trainer is None:
+        run = Run(algorithm, context)
+        run.charge_reference(context.visited())  # before the steps: their pace is without it
     before = (meter.tokens_sampled, meter.seconds)
-    tokens, seconds = _taken(algorithm, context) if trainer is None else _given(context, trainer)
+    tokens, seconds = _given(context, trainer) if run is None else _taken(run)
     pace = Pace(mean(tokens), median(seconds[1:]), *(amount / asked for amount in before))
     (context.target / FILE).write_text(json.dumps(asdict(pace)), encoding="utf-8")
 
 
-def _taken(algorithm: Algorithm, context: Context) -> tuple[list[int], list[float]]:
+def _taken(run: Run) -> tuple[list[int], list[float]]:
     """Tokens and seconds of each step of the common loop."""
-    run, tokens, seconds = Run(algorithm, context), [], []
+    context, tokens, seconds = run.context, [], []
     while run.step < run.total:
         began, spent = time.monotonic(), run.tokens + context.meter.tokens_sampled
         run.advance()

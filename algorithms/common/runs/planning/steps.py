@@ -90,11 +90,14 @@ def take(algorithm: Algorithm, context: Context, *, rows: Rows, trainer: Trainer
     if trainer is not None:
         _watch(context, rows, trainer)
         return
-    began, every = Took.now(), context.trainer.evaluate_every
+    every = context.trainer.evaluate_every
     context.trainer = dataclasses.replace(context.trainer, evaluate_every=None)
     device, micro = context.models.device, context.trainer.micro_batch_size
-    before = peak_memory_bytes(device)
     run = _Batches(algorithm, context)
+    run.charge_reference(list(range(len(context.examples))))  # grows with the records, so it is no part of the steps
+    if every:
+        run.prepare(context.heldout)
+    began, before = Took.now(), peak_memory_bytes(device)
     run.batch = rows.typical[0]
     context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
     fits, memory = _fitting(run, rows.heaviest, micro, room_bytes(device))
