@@ -12,6 +12,8 @@ from algorithms.common.evaluation.inference.wording import NAMED, Costs, about, 
 
 from .audited import accuracy, of_auditor, parted
 from .comparison_tables import CANNOT_TELL, Compared, Member, began_apart, costs_of, words_of
+from .costs import OWN, own_parts
+from .results_read import Result
 from .starts import unlike_starts
 from .tables import Advice
 
@@ -51,7 +53,20 @@ def advise(members: Sequence[Member], found: Compared) -> Advice:
         return Advice(f"No method can be recommended: {what}.", _range(finished, costs),
                       f"{whose} runs took a few steps on a little data, so their figures say nothing of the methods.")
     take, chosen = _take(finished, len(members), found, costs)
-    return Advice(take, _spent(chosen, finished, costs), _doubt(chosen, members, found))
+    return Advice(take, _spent(chosen, finished, costs, _next(chosen, finished, found)), _doubt(chosen, members, found))
+
+
+def _best_first(finished: Sequence[Member], found: Compared) -> list[str]:
+    """By the means of the figure that rows are compared by."""
+    means = {member.label: member.row.estimates[found.figure].mean for member in finished
+             if found.figure in member.row.estimates}
+    return sorted(means, key=lambda label: means[label] if words_of(found.figure)[1] else -means[label])
+
+
+def _next(chosen: Sequence[str], finished: Sequence[Member], found: Compared) -> str | None:
+    """The row with the best mean after the one that is taken."""
+    rest = [label for label in _best_first(finished, found) if label not in chosen] if len(chosen) == 1 else []
+    return rest[0] if rest else None
 
 
 def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
@@ -69,11 +84,8 @@ def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs |
     claims = [pair for pair in comparison.pairs if pair.verdict.claims]
     if not claims:
         return _alike(comparison, found, costs)
-    told, lower = words_of(found.figure)
-    means = {member.label: member.row.estimates[found.figure].mean for member in finished
-             if found.figure in member.row.estimates}
-    best_first = sorted(means, key=lambda label: means[label] if lower else -means[label])
-    return _among(comparison, claims, f"by {told}", rows, costs, best_first)
+    by = f"by {words_of(found.figure)[0]}"
+    return _among(comparison, claims, by, rows, costs, _best_first(finished, found))
 
 
 def _alike(comparison: Comparison, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:
@@ -184,7 +196,8 @@ def _whole(comparison: Comparison) -> bool:
     return len(comparison.pairs) == _pairs(comparison.methods)
 
 
-def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None) -> str:
+def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | None, following: str | None) -> str:
+    """following: the row of the next best mean."""
     values = costs.values if costs else {}
     if not chosen or any(label not in values for label in chosen):
         return _range(finished, costs)
@@ -203,12 +216,34 @@ def _spent(chosen: Sequence[str], finished: Sequence[Member], costs: Costs | Non
         told += f": {times} the cheapest{known}, {cheapest} ({_priced(cheapest, costs)})"
     else:
         told += f"; the cheapest of all{known}, {cheapest}, cost {_priced(cheapest, costs)}"
-    choosers = [member.label for member in finished if member.label in {*chosen[:NAMED], cheapest}
+    if following in values and following != cheapest:
+        told += f"; {following}, which has the next best mean, cost {_priced(following, costs)}"
+    choosers = [member for member in finished if member.label in {*chosen[:NAMED], cheapest, following}
                 and member.row.costs.get("trainable_parameters") == 0]
-    if choosers:
-        told += (f". {named(choosers)} {'choose' if len(choosers) > 1 else 'chooses'} among several answers, and "
-                 f"{'pay' if len(choosers) > 1 else 'pays'} for drawing them again with every use")
-    return f"{told}.{_of_devices(finished, costs)}"
+    return f"{told}.{_of_use(choosers)}{_of_devices(finished, costs)}"
+
+
+def _of_use(choosers: Sequence[Member]) -> str:
+    """That a method whose work is done when it is asked pays then, and how much of its cost that is here."""
+    if not choosers:
+        return ""
+    names = named([member.label for member in choosers])
+    many = len(choosers) > 1
+    asked = [answers for member in choosers for run in member.runs if (answers := _answers(run))]
+    told = (f" {names} {'choose' if many else 'chooses'} among several answers, and {'pay' if many else 'pays'} for "
+            "drawing them again with every use")
+    if not asked:
+        return f"{told}."
+    each = sum(seconds for seconds, _ in asked) / sum(count for _, count in asked)
+    whose = "their costs" if many else "its cost"
+    return f"{told}: {number(each)} seconds an answer, of which {whose} {'have' if many else 'has'} the evaluation's."
+
+
+def _answers(run: Result) -> tuple[float, int] | None:
+    """Seconds of a run's own part, and how many answers of the evaluation were chosen in them; None: not told."""
+    count = run.raw.get("evaluation", {}).get("length/mean", {}).get("n", 0) * (run.raw.get("samples") or 0)
+    seconds = own_parts(run.raw.get("cost", {}), "seconds")[OWN]
+    return (seconds, count) if count and seconds else None
 
 
 def _known(finished: Sequence[Member], values: Mapping[str, float]) -> str:
@@ -316,8 +351,16 @@ def _of_family(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
 def _of_size(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
     small = [pair.loser for pair in comparison.pairs
              if pair.verdict.claims and pair.winner in chosen and pair.within_margin]
-    return [f"it is better than {named(small)} by less than {number(comparison.margin)}, which counts as practically "
+    told = [f"it is better than {named(small)} by less than {number(comparison.margin)}, which counts as practically "
             "equal"] if small else []
+    least = {pair.loser: min(abs(pair.difference.low), abs(pair.difference.high)) for pair in comparison.pairs
+             if pair.verdict.claims and pair.winner in chosen and not pair.within_margin}
+    near = {loser: value for loser, value in least.items() if comparison.margin and value < comparison.margin}
+    if near and len(chosen) == 1:
+        nearest = min(near, key=lambda loser: near[loser])
+        told.append(f"it may be better than {nearest} by as little as {number(near[nearest])}, where "
+                    f"{number(comparison.margin)} counts as practically equal")
+    return told
 
 
 def _of_judge(found: Compared, members: Sequence[Member]) -> list[str]:
@@ -345,8 +388,9 @@ def _of_pairs(comparison: Comparison) -> list[str]:
     open_ = [pair for pair in comparison.pairs if pair.verdict in (Verdict.UNDECIDED, Verdict.SEEN_ALONE)]
     if not open_:
         return []
-    most = max(pair.smallest_shown for pair in open_)
-    missed = f", and one {'however large' if isinf(most) else f'of less than about {about(most)}'} may have been missed"
+    least, most = (choose(pair.smallest_shown for pair in open_) for choose in (min, max))
+    size = about(most) if about(least) == about(most) else f"{about(least)} to {about(most)}, by pair,"
+    missed = f", and one {'however large' if isinf(most) else f'of less than about {size}'} may have been missed"
     if len(comparison.pairs) == 1:
         return [f"no difference was shown{missed}"]
     return [f"in {len(open_)} of {len(comparison.pairs)} comparisons no difference was shown{missed}"]

@@ -33,7 +33,8 @@ from algorithms.common.support.checks import at_least, one_of, require, within
 from algorithms.common.support.errors import ConfigError
 
 from . import report
-from .page.runs import own_parts
+from .costs import OWN as ITS_OWN
+from .costs import own_parts
 from .printed import print_table
 from .results_read import TRIALS, collect
 from .sweeps import check_alone, passed_on, sweep
@@ -143,9 +144,11 @@ def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> No
                 continue
             best = ranked(full, tuning.direction)[0]
             log.info("%s: best of %d trials: %s (%.4g)", method, tuning.trials, best.settings, best.value)
-            sweep(reported(tuning, method, best.settings), common, folder / "runs" / method)
-            for path in sorted((folder / "runs" / method).glob("*/result.json")):
-                charge(path, tried, {"trials": tuning.trials, "full": len(full), "best": best.value})
+            try:
+                sweep(reported(tuning, method, best.settings), common, folder / "runs" / method)
+            finally:    # a sweep that was stopped has rows too
+                for path in sorted((folder / "runs" / method).glob("*/result.json")):
+                    charge(path, tried, {"trials": tuning.trials, "full": len(full), "best": best.value})
     except KeyboardInterrupt as stop:
         stopped = stop
     found = collect([folder / "runs"]) if (folder / "runs").is_dir() else []
@@ -238,7 +241,7 @@ def trials(folder: Path, space: Mapping[str, Any], objective: str | None) -> lis
         if told.get("status") != "complete":
             continue
         settings = {key: OmegaConf.select(OmegaConf.create(told["config"]), key) for key in space}
-        cost = {name: own_parts(told["cost"], name)["its own"] for name in SPENT if name in told["cost"]}
+        cost = {name: own_parts(told["cost"], name)[ITS_OWN] for name in SPENT if name in told["cost"]}
         value = jobs.objective(path.parent, objective)
         found.append(Trial(value, settings, told["identity"], told["seed"], cost))
     return found

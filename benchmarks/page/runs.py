@@ -16,6 +16,7 @@ from algorithms.common.evaluation.inference.wording import listed
 
 from ..aggregation import common
 from ..comparison_tables import Member
+from ..costs import OWN, own_parts
 from ..results_read import Result, hydra_of
 from ..tables import interval, plain
 from .charts import Point
@@ -31,7 +32,6 @@ TEMPERATURE = "eval.sampling.temperature"
 COUNTED = {"read": "rows read", "kept": "records kept", "dropped": "dropped, and why", "filtered": "filtered",
            "skipped": "skipped", "strict_pairs": "pairs with a winner", "duplicates": "duplicates",
            "contradictions": "contradictory labels", "truncated": "truncated"}
-OWN = "its own"         # of a row's costs, what no stage below it has
 _CURVE_OF = ("reward/proxy", "loss/policy", "loss/rank")    # the first that training left; else any loss
 
 
@@ -171,26 +171,6 @@ def stage_costs(members: Sequence[Member], name: str) -> list[dict[str, Any]]:
             parts.append({"row": label, "stage": title, "order": index, "own": stage == OWN, "value": below[stage],
                           "told": f"{label}, {title}: {below[stage]:,.1f}"})
     return parts
-
-
-def own_parts(cost: Mapping[str, Any], name: str) -> dict[str, float]:
-    """A stage's cost charges those below it, each once: what is left is its own. By stage, the run's own last."""
-    below = _below(cost, name)
-    parts = {title: _own(stage, name) for (title, _), stage in below.items()}
-    return {**parts, OWN: max(_own(cost, name), 0.0)}
-
-
-def _own(stage: Mapping[str, Any], name: str) -> float:
-    return (stage.get(name) or 0.0) - sum(_own(one, name) for one in _below(stage, name).values())
-
-
-def _below(stage: Mapping[str, Any], name: str) -> dict[tuple[str, float], Mapping[str, Any]]:
-    """All stages that one stands on, the deepest first; the same one, which costs the same, once."""
-    found = {}
-    for title, one in (stage.get("stages") or {}).items():
-        found |= _below(one, name)
-        found.setdefault((title, one.get(name) or 0.0), one)
-    return found
 
 
 def command(run: Result) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.advice import amount
-from report_runs import failed, figure, made, method, result
+from report_runs import failed, figure, known, made, method, result
 
 PROMPTS = 48
 
@@ -27,7 +27,7 @@ def test_one_that_beats_all_is_taken_with_its_cost_and_what_it_holds_for(tmp_pat
     found = advice(tmp_path, *rows(sft=0, dpo=3, ppo=6))
     assert found.take == "Take ppo: by gold reward it is better than each of the others."
     assert found.cost == ("ppo cost 30 seconds, the stages it stands on included: 3 times the cheapest, sft "
-                          "(10 seconds).")
+                          "(10 seconds); dpo, which has the next best mean, cost 20 seconds.")
     assert found.doubt == ('As sure as 5 trainings of each and 48 prompts make it: where no method is better than '
                            'another, at most one of 20 such sweeps would say "better". In any case it holds for this '
                            'model, this data and these settings only.')
@@ -172,7 +172,7 @@ def test_where_an_hour_has_a_price_the_answer_has_what_the_rows_come_to(tmp_path
         run["cost"]["money"] = run["cost"]["seconds"] / 1000
     assert advice(tmp_path / "one", *runs).cost == (
         "ppo cost 30 seconds or 0.03 in money, the stages it stands on included: 3 times the cheapest, sft (10 seconds "
-        "or 0.01 in money).")
+        "or 0.01 in money); dpo, which has the next best mean, cost 20 seconds or 0.02 in money.")
     assert advice(tmp_path / "none", *[{**run, "trial": True} for run in runs]).cost == (
         "sft (debug=trial) was the cheapest with 10 seconds or 0.01 in money, ppo (debug=trial) the most expensive "
         "with 30 seconds or 0.03 in money.")
@@ -246,6 +246,17 @@ def test_a_method_that_chooses_is_said_to_pay_with_every_use(tmp_path):
         run["cost"]["trainable_parameters"] = 0 if run["algorithm"] == "best_of_n" else 1000
     assert advice(tmp_path, *runs).cost.endswith(
         "best_of_n chooses among several answers, and pays for drawing them again with every use.")
+    for run in runs:    # 20 seconds for 48 prompts with one answer each
+        run["evaluation"]["length/mean"] = known(20.0, n=PROMPTS, kind="mean")
+    assert advice(tmp_path / "told", *runs).cost.endswith(
+        "drawing them again with every use: 0.417 seconds an answer, of which its cost has the evaluation's.")
+
+
+def test_a_lead_that_may_be_practically_none_is_told(tmp_path):
+    runs = rows(sft=0, dpo=2.8, ppo=3)
+    for run in runs:
+        run["config"]["report"]["margin"] = 0.19
+    assert advice(tmp_path, *runs).doubt.startswith("Not sure: it may be better than dpo by as little as 0.1")
 
 
 @pytest.mark.parametrize("seconds, said", [(32.44, "32.4 seconds"), (212, "3.53 minutes"), (9000, "2.5 hours")])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.costs import own_parts
 from benchmarks.page import charts, meanings, runs
 from benchmarks.printed import print_table
 from benchmarks.report import collect, publish
@@ -180,12 +181,12 @@ def test_each_stage_is_charged_once():
     cost = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
                                         "reward": {"seconds": 25.0,
                                                    "stages": {"reference": {"seconds": 10.0, "stages": {}}}}}}
-    assert runs.own_parts(cost, "seconds") == {"reference": 10.0, "reward": 15.0, "its own": 25.0}
-    assert runs.own_parts({"seconds": 3.0, "stages": {}}, "seconds") == {"its own": 3.0}
+    assert own_parts(cost, "seconds") == {"reference": 10.0, "reward": 15.0, "its own": 25.0}
+    assert own_parts({"seconds": 3.0, "stages": {}}, "seconds") == {"its own": 3.0}
     other = {"seconds": 50.0, "stages": {"reference": {"seconds": 10.0, "stages": {}},
                                          "reward": {"seconds": 25.0,
                                                     "stages": {"base": {"seconds": 20.0, "stages": {}}}}}}
-    assert runs.own_parts(other, "seconds") == {"reference": 10.0, "base": 20.0, "reward": 5.0, "its own": 15.0}
+    assert own_parts(other, "seconds") == {"reference": 10.0, "base": 20.0, "reward": 5.0, "its own": 15.0}
 
 
 def test_settings_are_shared_or_told_by_row(sweep, page):
