@@ -40,6 +40,10 @@ FIGURES = {
     "refusal/unanswerable": "The share of questions without an answer that were declined.",
     "refusal/answerable": "The share of questions with a known answer that were declined all the same. Less is better.",
     "vader": "What a word list that nothing was trained on says of the answers' sentiment, from -1 to 1.",
+    "accuracy/exact": "The share of answers that are right, by a rule that compares them with what the data gives as "
+                      "the right one. More is better.",
+    "accuracy/exact_minus_sft": "The share of right answers less that of the start's to the same prompts. Above 0: "
+                                "better than the start.",
     "accuracy/answerable": "The share of questions with a known answer that were answered rightly.",
 }
 # Of judges and of lm-evaluation-harness, by the beginning of the figure's name.

@@ -147,7 +147,10 @@ class Cluster:
     job_id = "7"
 
     def __init__(self, outcome):
-        self.outcome, self.cancelled, self.waited = outcome, 0, 0
+        self.outcome, self.cancelled, self.waited, self.known = outcome, 0, 0, True
+
+    def done(self):
+        return self.known
 
     def results(self):
         self.waited += 1
@@ -196,11 +199,14 @@ def test_all_jobs_of_a_queue_are_waited_for(tmp_path, queue):
 
 
 def test_ctrl_c_takes_jobs_from_a_queue(tmp_path, queue):
+    """And waits for none of them: without accounts of ended jobs a cluster never says that one is done."""
     queued, launcher = queue
+    for job in queued:
+        job.known = False
     launcher.meanwhile = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         guarded(tmp_path, launcher, "submitit_slurm").launch([["a=1"]] * 3, 0)
-    assert [one.cancelled for one in queued] == [1, 1, 1]
+    assert [(one.cancelled, one.waited) for one in queued] == [(1, 0)] * 3
 
 
 # Cores

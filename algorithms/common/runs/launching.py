@@ -286,11 +286,15 @@ class _Submitted:
     """A job of submitit that is waited for, whatever became of it."""
 
     def __init__(self, job: Any):
-        self.job = job
+        self.job, self.taken = job, False
 
     def results(self) -> list[JobReturn]:
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
+        while not (self.taken or self.job.done()):
+            time.sleep(1)
+        if self.taken:  # a cluster that keeps no accounts of ended jobs would never say that it is done
+            return [_lost()]
         try:
             return self.job.results()
         except (FailedJobError, UncompletedJobError) as error:
@@ -301,6 +305,7 @@ class _Submitted:
         """Take it from a cluster's queue; processes of this machine are asked by themselves."""
         if type(self.job).__module__.startswith("submitit.slurm"):
             self.job.cancel(check=False)
+            self.taken = True
 
 
 @contextmanager
