@@ -290,9 +290,12 @@ class _Family:
         return list(dict.fromkeys(row for row in named if row is not None))
 
     def of(self, labels: Sequence[str]) -> list[tuple[str, str]]:
+        """Each two rows once, or the adjustment would pay for them twice."""
         declared = against(self.one, labels) if self.one else [(second, first) for first, second in all_pairs(labels)]
-        known = {frozenset(pair) for pair in declared}
-        return [*declared, *(pair for pair in self.more if frozenset(pair) not in known)]
+        found: dict[frozenset[str], tuple[str, str]] = {}
+        for pair in [*declared, *self.more]:
+            found.setdefault(frozenset(pair), pair)
+        return list(found.values())
 
     @property
     def words(self) -> str:

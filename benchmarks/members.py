@@ -73,8 +73,9 @@ def own_settings(results: Sequence[Result]) -> list[str]:
 
 
 def _short(value: str) -> str:
+    """A whole number as it is, another one to four digits."""
     try:
-        return f"{float(value):.4g}"
+        return value if float(value).is_integer() else f"{float(value):.4g}"
     except ValueError:
         return value
 

@@ -114,6 +114,8 @@ def test_more_pairs_are_declared_beside_those_with_one_row(tmp_path, capsys):
     folder = save(tmp_path / "told", *three(better(noise=2.0)))
     assert main([str(folder), "--family", "sft", "--pair", "ppo", "dpo"]) == 0
     assert "- Pairs: each row with sft, ppo with dpo, 3 in all" in (folder / "table.md").read_text()
+    assert main([str(folder), "--family", "sft", "--pair", "ppo", "dpo", "--pair", "dpo", "ppo"]) == 0
+    assert ", 3 in all" in (folder / "table.md").read_text(), "a pair that is declared twice is one"
     capsys.readouterr()
 
 

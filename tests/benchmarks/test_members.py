@@ -11,12 +11,13 @@ def rows(folder, *runs):
 
 def test_what_all_runs_of_one_method_alone_were_given_is_a_note_and_no_name(tmp_path):
     """As settings that tuning found, each its method's."""
-    runs = [*(result("dpo", seed, ["recipe.lr=0.0018203248", "algorithm.beta=0.2"]) for seed in (0, 1)),
+    tuned = ["recipe.lr=0.0018203248", "algorithm.beta=0.2", "recipe.steps=12345"]
+    runs = [*(result("dpo", seed, tuned) for seed in (0, 1)),
             result("ppo", 0, ["algorithm.kl_coef=0.0634620703"]), result("sft")]
     folder = save(tmp_path, *runs)
     assert [member.label for member in members_of(collect([folder]))] == ["dpo", "ppo", "sft"]
-    assert ("Settings that were given to one method alone: dpo recipe.lr=0.00182 and algorithm.beta=0.2; "
-            "ppo algorithm.kl_coef=0.06346.") in table(collect([folder])).notes
+    assert ("Settings that were given to one method alone: dpo recipe.lr=0.00182, algorithm.beta=0.2 and "
+            "recipe.steps=12345; ppo algorithm.kl_coef=0.06346.") in table(collect([folder])).notes
 
 
 def test_what_differs_within_a_method_names_its_rows(tmp_path):

@@ -1,4 +1,4 @@
-"""What a worked solution says its answer is, on rows made by hand and on published solutions with people's labels."""
+"""What a worked solution says its answer is, on rows made by hand and on solutions that are published with labels."""
 
 import gzip
 import json
@@ -41,6 +41,8 @@ from conftest import SHARED
     ("(16-3)", 3),
     ("x-5", 5),
     ("5kg", 5),
+    ("half past ten is 10:30, after 40 minutes", 40),
+    ("ratio 3:4 of 12", 12),
 ])
 def test_numbers(text, value):
     assert final_number(text) == value
@@ -48,7 +50,7 @@ def test_numbers(text, value):
 
 @pytest.mark.parametrize("text", [
     "", "nobody knows", "#### ", "9 apples\n####", "#### none", "I had 3. The answer is unknown.", "vitamin B12",
-    "#### 5/0", "9" * 5000,
+    "#### 5/0", "9" * 5000, "#### 10:5", "at 10:05", "#### 1/3/5",
 ])
 def test_no_number(text):
     assert final_number(text) is None and not is_right(text, "5")
@@ -69,6 +71,9 @@ def test_the_last_mark_counts_on_its_line_alone():
     ("#### 12", "-12", False),
     ("#### 12 pears", "12 apples", True),
     ("#### 10", "10:30", False),
+    ("#### 10:30", "30", False),
+    ("#### 10:30", "10:30", True),
+    ("the answer is 5/1/2024", "1/2024", False),
     ("So the answer is friday", "Friday.", True),
     ("One day later is Friday. So the answer is Saturday.", "Friday", False),
     (" Friday. ", "Friday", True),
@@ -82,7 +87,7 @@ def test_right_and_wrong(response, reference, right):
     assert is_right(response, reference) is right
 
 
-def test_published_solutions_are_judged_as_people_judged_them():
+def test_published_solutions_are_judged_as_their_labels_say():
     path = SHARED / "data/gsm8k-solutions/example_model_solutions.jsonl.gz"
     if not path.exists():
         pytest.skip("needs the GSM8K solutions")

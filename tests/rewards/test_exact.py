@@ -37,17 +37,24 @@ def test_the_same_by_its_preset_and_as_a_function():
         assert source.reads_meta and score(source, asked) == [1.0, 0.0]
 
 
-def data_with(*metas):
+def data_with(*metas, place="prompts"):
+    """In the other places where prompts are answered, all have an answer."""
     data = make_data()
-    data.prompts = Records.from_list([Record(f"Q{n}", [], None, meta) for n, meta in enumerate(metas)])
+    for name in ("prompts", "evaluation", "tuning"):
+        setattr(data, name, asked(*metas) if name == place else asked({"answer": 1, "ground_truth": 1}))
     return data
 
 
-def test_every_prompt_needs_an_answer_before_anything_is_trained():
-    ExactAnswer().check(data_with({"answer": "7"}, {"answer": 0}))
+def asked(*metas):
+    return Records.from_list([Record(f"Q{n}", [], None, meta) for n, meta in enumerate(metas)])
+
+
+@pytest.mark.parametrize("place", ["prompts", "evaluation", "tuning"])
+def test_every_prompt_needs_an_answer_before_anything_is_trained(place):
+    ExactAnswer().check(data_with({"answer": "7"}, {"answer": 0}, place=place))
     with pytest.raises(ConfigError, match="reward.reference: found a prompt without 'answer' in its record's meta "
                                           r"\(which has .*label.*\); expected .* fix: reward.reference=KEY"):
-        ExactAnswer().check(data_with({"answer": "7"}, {"answer": "", "label": 1}))
+        ExactAnswer().check(data_with({"answer": "7"}, {"answer": "", "label": 1}, place=place))
     with pytest.raises(DataError, match="reward: found a prompt without 'truth' in its record's meta .which has"):
         exact_answer(["7"], [{"answer": "7"}], reference="truth")
 

@@ -11,7 +11,7 @@ from algorithms.common.evaluation.verdicts import finished_runs, read
 from algorithms.common.evaluation.verdicts.endpoint import EndpointJudge
 from algorithms.common.models.sampling import Sampling
 from algorithms.common.runs import rewrites, rewritten
-from algorithms.common.runs.rewrites import AGAIN, LONG, TURNS
+from algorithms.common.runs.rewrites import AGAIN, TURNS, UNASKED
 from command_line import invoke
 from served_judge import serving
 
@@ -72,7 +72,7 @@ def test_a_question_is_never_cut(tmp_path, monkeypatch):
     none = invoke("task=rewrites", "data=file", pairs(tmp_path), "data.heldout=0", *QUIET, "model.max_length=160",
                   "rewriting.sampling.max_new_tokens=32", f"hydra.run.dir={tmp_path / 'made'}")
     assert none.status == 2 and "task: found no proposal to keep of 6; expected some; fix: see why in" in none.err
-    assert json.loads((tmp_path / "made/rewrites.json").read_text())["dropped"][LONG] == 6
+    assert json.loads((tmp_path / "made/rewrites.json").read_text())["dropped"][UNASKED] == 6
 
 
 def test_an_endpoint_proposes(tmp_path):

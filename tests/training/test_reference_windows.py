@@ -219,3 +219,16 @@ def test_what_another_process_keeps_meanwhile_is_found(make_models, tmp_path, ev
     other.prepare(data[2:6])
     one.prepare(data[:8])
     assert events == [4, 2, 2]
+
+
+def test_a_value_stays_the_same_in_all_epochs_whatever_another_process_keeps(make_models, tmp_path, monkeypatch):
+    """Both are at the same records at once, in batches of their own."""
+    one, other = (start(make_models, tmp_path).models.reference.stored for _ in range(2))
+    data = examples(RECORDS, responses=2)
+    for stored, value in ((one, 1.0), (other, 2.0)):
+        monkeypatch.setattr(stored, "compute", lambda members, value=value: [[value, value] for _ in members])
+    monkeypatch.setattr(other, "_find", lambda: None)
+    one.prepare(data[:4])
+    other.prepare(data[:6])
+    one.prepare(data[4:6])  # finds the other's of all six
+    assert [one._kept[example.key][0] for example in data[:6]] == [[1.0, 1.0]] * 4 + [[2.0, 2.0]] * 2

@@ -1,10 +1,11 @@
 """Final answers: what a worked solution says its answer is, and whether that is the known one.
 
-The answer of a text is what follows its last mark on that line: ``####`` (GSM8K: Cobbe et al. 2021, arXiv 2110.14168),
-"the answer is", "Answer:", or a line that begins with "A:". A number is compared by its value: without thousands
-separators, currency and unit; of a line with an equation, the number after the last "=". Without a mark the last
-number of the text is its answer. Any other answer is compared as text, without case and a final period; without a mark
-the whole text is the answer. Several answers are not several chances: the last mark counts, even where nothing follows.
+The answer of a text is what follows its last mark on that line, or where the line ends there on the next: ``####``
+(GSM8K: Cobbe et al. 2021, arXiv 2110.14168), "the answer is", "Answer:", or a line that begins with "A:". A number is
+compared by its value: without thousands separators, currency and unit; of a line with an equation, the number after the
+last "=". Without a mark the last number of the text is its answer. Any other answer is compared as text, without case
+and a final period; without a mark the whole text is the answer. Several answers are not several chances: the last mark
+counts, even where nothing follows.
 """
 
 import re
@@ -21,13 +22,15 @@ MOST_DIGITS = 100               # longer ones are no number: a policy may write 
 
 _MARK = re.compile(r"####|\banswer(?:\s+is\b:?|\s*:)|^\s*A:", re.IGNORECASE | re.MULTILINE)
 _DIGITS = r"(?>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?>(?:\.[0-9]+)?)|\.[0-9]++"
-# A sign after a word or a bracket is a hyphen or a minus between two numbers; 10:30 and 2024-05-01 are no numbers.
-_NUMBER = re.compile(rf"(?:(?<![\w)\]])(?P<sign>-))?(?:[$€£¥](?P<inner>-)?)?(?<![A-Za-z_0-9])(?P<over>{_DIGITS})"
+# A sign after a word or a bracket is a hyphen or a minus between two numbers. 10:30 and 1/5/2024 are no numbers and
+# have none in them; of 3-4 and 2024-05-01 the last part is one.
+_NUMBER = re.compile(rf"(?:(?<![\w)\]])(?P<sign>-))?(?:[$€£¥](?P<inner>-)?)?(?<![A-Za-z_0-9])(?<![0-9][:/])"
+                     rf"(?P<over>{_DIGITS})"
                      rf"(?:/(?P<under>{_DIGITS}))?+(?![:/-][0-9])")
 
 
 def stated(text: str) -> str | None:
-    """What follows the last mark, on its line; None without a mark."""
+    """What follows the last mark, on its line or else on the next; None without a mark."""
     end = max((mark.end() for mark in _MARK.finditer(text)), default=None)
     return None if end is None else text[end:].strip().partition("\n")[0].strip()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ def exact_answer(responses: Sequence[str], meta: Sequence[dict[str, Any]], refer
 
 @dataclass
 class ExactAnswer(RewardSource):
-    """The reward as a source, which finds out before anything is trained whether every prompt has a known answer."""
+    """The reward as a source, which finds out before anything is trained whether every prompt, of training and of
+    evaluation, has a known answer."""
 
     reference: str = REFERENCE  # the key of a record's meta that holds it, or a solution that ends in it
 
@@ -43,7 +45,7 @@ class ExactAnswer(RewardSource):
         return True
 
     def check(self, data: "DataSets") -> None:
-        for record in data.prompts:
+        for record in chain(data.prompts, data.evaluation, data.tuning):
             if reference_of(record.meta, self.reference) is None:
                 raise ConfigError(_without(self.reference, record.meta, "reward.reference: "))
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from ..models.model import Models
 
 FILE, DROPPED = "rewrites.jsonl", "dropped.jsonl"
-TURNS, AGAIN, LONG = "no single instruction", "another pair of the same instruction", "no room for the question"
+TURNS, AGAIN = "no single instruction", "another pair of the same instruction"
+UNASKED = "not asked: no room for the question, or refused by the endpoint"
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def sorted_out(asked: Sequence[Asked], said: Sequence[Said | None], rules: Rules
     kept, dropped = [], []
     for one, answer in zip(asked, said, strict=True):
         text, finished = answer or ("", False)
-        proposal, reason = rules.read(text, finished, one.instruction, one.better) if answer else ("", LONG)
+        proposal, reason = rules.read(text, finished, one.instruction, one.better) if answer else ("", UNASKED)
         row = {"prompt": one.instruction, "optimized_prompt": proposal, "good_res": one.better, "bad_res": one.worse}
         if reason is None:
             kept.append(row)
@@ -134,7 +135,7 @@ def rewrites(config: DictConfig, name: str, folder: Path, overrides: list[str]) 
     kept, dropped = sorted_out(asked, told, chosen.rules)
     reasons = Counter(row["reason"] for row in dropped)
     summary = {"asked": len(asked), "kept": len(kept), "passed_over": dict(passed),
-               "dropped": {reason: reasons[reason] for reason in (LONG, *REASONS)}}
+               "dropped": {reason: reasons[reason] for reason in (UNASKED, *REASONS)}}
     write_lines(folder / DROPPED, dropped)
     write_json(folder / "rewrites.json", Mask(config).hide({**summary, "data": data.report.to_dict()}))
     print(json.dumps(summary, indent=2))

@@ -79,7 +79,8 @@ class StoredLogprobs:
 
     def _add(self, folder: Path) -> None:
         self._read.add(folder.name)
-        self._kept.update(_read(folder))
+        for key, found in _read(folder).items():  # another process's may differ in the last bits: the first one stays
+            self._kept.setdefault(key, found)
 
     def _compute_and_keep(self, missing: list[Example]) -> Path:
         description = {"identity": self._identity, "examples": content_hash([example.key for example in missing])}
