@@ -69,7 +69,7 @@ def own_settings(results: Sequence[Result]) -> list[str]:
     found = {name: _own(results, name) for name in dict.fromkeys(result.algorithm for result in results)}
     told = "; ".join(f"{name} {listed([f'{key}={_short(value)}' for key, value in own.items()])}"
                      for name, own in found.items() if own)
-    return [f"Settings that were given to one method alone: {told}."] if told else []
+    return [f"Settings that not all methods were given: {told}."] if told else []
 
 
 def _short(value: str) -> str:

@@ -1,8 +1,8 @@
 """What each column means, for a reader who has not read the papers."""
 
 FIGURES = {
-    "reward/gold": "The true reward: the score that stands for the truth in this data, from which no method learned. More "
-                   "is better.",
+    "reward/gold": "The true reward: the score that stands for the truth in this data, from which no method learned. "
+                   "More is better.",
     "reward/gold_minus_sft": "The true reward less that of the start's answers to the same prompts. Above 0: better "
                              "than the start.",
     "win_rate/sft": "How often the answer has more of the true reward than the start's answer to the same prompt; ties "
@@ -60,8 +60,8 @@ COSTS = {
                "as best-of-n, those of drawing the evaluation's answers. Compare within one machine only.",
     "money": "What those seconds cost at the price of an hour that was given.",
     "tokens_trained": "Tokens that gradients were computed of, shared stages included.",
-    "tokens_sampled": "Tokens drawn for training, shared stages included; the evaluation's count only for a method that "
-                      "works when it is asked, such as best-of-n.",
+    "tokens_sampled": "Tokens drawn for training, shared stages included; the evaluation's count only for a method "
+                      "that works when it is asked, such as best-of-n.",
     "labels": "Labelled comparisons that it learned from, directly or through the reward model.",
     "peak_memory_bytes": "The most memory that training took, in megabytes.",
     "reward_queries": "Answers that the learned reward scored for training.",

@@ -16,7 +16,7 @@ def test_what_all_runs_of_one_method_alone_were_given_is_a_note_and_no_name(tmp_
             result("ppo", 0, ["algorithm.kl_coef=0.0634620703"]), result("sft")]
     folder = save(tmp_path, *runs)
     assert [member.label for member in members_of(collect([folder]))] == ["dpo", "ppo", "sft"]
-    assert ("Settings that were given to one method alone: dpo recipe.lr=0.00182, algorithm.beta=0.2 and "
+    assert ("Settings that not all methods were given: dpo recipe.lr=0.00182, algorithm.beta=0.2 and "
             "recipe.steps=12345; ppo algorithm.kl_coef=0.06346.") in table(collect([folder])).notes
 
 

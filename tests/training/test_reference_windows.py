@@ -203,6 +203,32 @@ def test_a_pace_tells_the_reference_apart_from_the_steps(make_models, tmp_path, 
     assert (found.seconds_per_step, found.seconds_per_record) == (0.25, pytest.approx(1.0))
 
 
+def test_their_memory_is_none_of_the_steps(make_models, tmp_path, monkeypatch):
+    """What is in use at each time: 7 before, 900 in a pass, in the n-th step 10 + n."""
+    now, most, compute, step = [7], [7], StoredLogprobs.compute, loop._step
+
+    def use(amount):
+        now[0], most[0] = amount, max(most[0], amount)
+
+    def computed(self, members):
+        use(900)
+        found = compute(self, members)
+        use(7)
+        return found
+
+    def stepped(algorithm, context, *arguments):
+        use(10 + context.step + 1)
+        return step(algorithm, context, *arguments)
+
+    monkeypatch.setattr(StoredLogprobs, "compute", computed)
+    monkeypatch.setattr(loop, "_step", stepped)
+    monkeypatch.setattr(loop, "peak_memory_bytes", lambda device: most[0])
+    monkeypatch.setattr(loop, "reset_peak_memory", lambda device: most.__setitem__(0, now[0]))
+    context = start(make_models, tmp_path)
+    fit(DPO(), context)
+    assert [line["peak_memory_bytes"] for line in lines(context.target, timing=True)] == [10 + number for number in range(1, 21)]
+
+
 def test_they_make_no_further_model_of_the_training(make_models, tmp_path):
     """The numbers are the same whether this run computed them or found them; so is what is said of it."""
     for _ in range(2):

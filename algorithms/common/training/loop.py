@@ -252,7 +252,7 @@ class Run:
         self._chosen = [examples[index] for index in self.indices(self.step)]
         if self._stored is not None and not self._stored.has(self._chosen):
             steps = window(self.step, context.recipe.batch_size)
-            self.prepare(examples[index] for step in steps for index in self.indices(step))
+            self._prepare_apart(examples[index] for step in steps for index in self.indices(step))
         begin = time.monotonic()
         torch.manual_seed(derive(context.seed, "step", self.step))  # LoRA dropout, where it is on
         lr = self._schedule()
@@ -263,10 +263,10 @@ class Run:
         self.tokens += tokens
         line = {"step": self.step, "epoch": self.step * context.recipe.batch_size / len(context.examples), **values,
                 **lr, "tokens_per_second": tokens / (time.monotonic() - begin),
-                "peak_memory_bytes": peak_memory_bytes(context.models.device)}
+                "peak_memory_bytes": max(peak_memory_bytes(context.models.device), context.meter.peak_memory_bytes)}
         every = context.trainer.evaluate_every
         if every and (self.step % every == 0 or self.step == self.total):
-            self.prepare(context.heldout)
+            self._prepare_apart(context.heldout)
             with _memory(context):
                 line.update(evaluate_loss(self.algorithm, context))
         self.lines.append(line)
@@ -279,6 +279,15 @@ class Run:
         seconds = 0.0 if self._stored is None else self._stored.prepare(examples)
         self._began += time.monotonic() - began
         return seconds
+
+    def _prepare_apart(self, examples: Iterable[Example]) -> None:
+        """``prepare``, whose memory is none of the steps': a run that finds the values tells the same peak."""
+        device, meter = self.context.models.device, self.context.meter
+        before, computed = peak_memory_bytes(device), self._stored.computed if self._stored else 0
+        self.prepare(examples)
+        if self._stored is not None and self._stored.computed > computed:
+            meter.peak_memory_bytes = max(meter.peak_memory_bytes, before)
+            reset_peak_memory(device)
 
     def charge_reference(self, indices: list[int]) -> None:
         """What the reference's log-probabilities of these records took, in this run or another, is of the cost."""
