@@ -226,7 +226,8 @@ def test_their_memory_is_none_of_the_steps(make_models, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "reset_peak_memory", lambda device: most.__setitem__(0, now[0]))
     context = start(make_models, tmp_path)
     fit(DPO(), context)
-    assert [line["peak_memory_bytes"] for line in lines(context.target, timing=True)] == [10 + number for number in range(1, 21)]
+    found = [line["peak_memory_bytes"] for line in lines(context.target, timing=True)]
+    assert found == [10 + number for number in range(1, 21)]
 
 
 def test_they_make_no_further_model_of_the_training(make_models, tmp_path):
