@@ -235,8 +235,8 @@ def _of_use(choosers: Sequence[Member]) -> str:
     if not asked:
         return f"{told}."
     each = sum(seconds for seconds, _ in asked) / sum(count for _, count in asked)
-    whose = "their costs" if many else "its cost"
-    return f"{told}: {number(each)} seconds an answer, of which {whose} {'have' if many else 'has'} the evaluation's."
+    whose = "their costs have" if many else "its cost has"
+    return f"{told} ({number(each)} seconds an answer here; {whose} those of the evaluation)."
 
 
 def _answers(run: Result) -> tuple[float, int] | None:
@@ -358,7 +358,7 @@ def _of_size(comparison: Comparison, chosen: Sequence[str]) -> list[str]:
     near = {loser: value for loser, value in least.items() if comparison.margin and value < comparison.margin}
     if near and len(chosen) == 1:
         nearest = min(near, key=lambda loser: near[loser])
-        told.append(f"it may be better than {nearest} by as little as {number(near[nearest])}, where "
+        told.append(f"its lead over {nearest} may be as small as {number(near[nearest])}, and one of less than "
                     f"{number(comparison.margin)} counts as practically equal")
     return told
 

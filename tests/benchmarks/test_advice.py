@@ -250,14 +250,14 @@ def test_a_method_that_chooses_is_said_to_pay_with_every_use(tmp_path):
         run["figures"]["length/mean"] = figure(np.full(PROMPTS, 20.0))
         run["evaluation"]["length/mean"] = known(20.0, n=PROMPTS, kind="mean")
     assert advice(tmp_path / "told", *runs).cost.endswith(
-        "drawing them again with every use: 0.417 seconds an answer, of which its cost has the evaluation's.")
+        "drawing them again with every use (0.417 seconds an answer here; its cost has those of the evaluation).")
 
 
 def test_a_lead_that_may_be_practically_none_is_told(tmp_path):
     runs = rows(sft=0, dpo=2.8, ppo=3)
     for run in runs:
         run["config"]["report"]["margin"] = 0.19
-    assert advice(tmp_path, *runs).doubt.startswith("Not sure: it may be better than dpo by as little as 0.1")
+    assert advice(tmp_path, *runs).doubt.startswith("Not sure: its lead over dpo may be as small as 0.1")
 
 
 @pytest.mark.parametrize("seconds, said", [(32.44, "32.4 seconds"), (212, "3.53 minutes"), (9000, "2.5 hours")])
