@@ -64,9 +64,9 @@ def _best_first(finished: Sequence[Member], found: Compared) -> list[str]:
 
 
 def _next(chosen: Sequence[str], finished: Sequence[Member], found: Compared) -> str | None:
-    """The row with the best mean after the one that is taken."""
-    rest = [label for label in _best_first(finished, found) if label not in chosen] if len(chosen) == 1 else []
-    return rest[0] if rest else None
+    """The row with the best mean after the one that is taken for its own."""
+    first, *rest = _best_first(finished, found) or [None]
+    return rest[0] if rest and list(chosen) == [first] else None
 
 
 def _take(finished: Sequence[Member], rows: int, found: Compared, costs: Costs | None) -> tuple[str, list[str]]:

@@ -40,7 +40,7 @@ def _text(table: Table, width: int) -> str:
     for block in found:
         for part in _packed(_wrapped(block), width):
             lines += [*_aligned(part), ""]
-        lines += [*textwrap.wrap(_KEY, width), ""] if block is found[1] and len(table.pairs) > PAIRS else []
+        lines += [*textwrap.wrap(_KEY, width), ""] if len(table.pairs) > PAIRS and block is found[1] else []
     return "\n".join([*lines, *map(plain, table.notes)]) + "\n"
 
 

@@ -133,9 +133,9 @@ def test_what_was_stopped_has_not_failed(tmp_path):
 
 
 def test_trials_are_said_once_where_all_rows_are_trials(tmp_path):
-    runs = [result(name, overrides=[f"algorithm.beta={beta}"], trial=True) for name, beta in (("dpo", 1), ("ipo", 2))]
+    runs = [result(name, overrides=[f"data.limit={limit}"], trial=True) for name, limit in (("dpo", 1), ("ipo", 2))]
     made = table(collect([save(tmp_path / "a", *runs)]))
     assert made.words.startswith("A trial: ") and made.words.count("debug=trial") == 1
-    assert "dpo (beta=1)" in made.words and made.rows[0].label == "dpo (beta=1, debug=trial)"
+    assert "dpo (data.limit=1)" in made.words and made.rows[0].label == "dpo (data.limit=1, debug=trial)"
     mixed = table(collect([save(tmp_path / "b", result(), result(trial=True))]))
     assert "dpo (debug=trial)" in mixed.words, "where it tells rows apart"
