@@ -370,7 +370,7 @@ def test_without_scripts_there_are_pictures_answers_and_meanings(sweep, page, br
     assert tab.locator("figure svg:visible").count() >= 3 and tab.locator(".answer:visible").count() == 4
     assert not tab.locator(".controls").first.is_visible() and tab.locator(".hint").first.is_visible()
     tab.locator("summary", has_text="What the columns mean").click()
-    assert "true reward of the answers" in tab.locator(".meanings dd").first.inner_text()
+    assert "The true reward" in tab.locator(".meanings dd").first.inner_text()
     context.close()
 
 
