@@ -10,8 +10,6 @@ from algorithms.common.evaluation.inference.comparisons import (
     Comparison,
     Pair,
     Verdict,
-    against,
-    all_pairs,
     compare,
 )
 from algorithms.common.evaluation.inference.intervals import Matrix, contrast
@@ -21,6 +19,7 @@ from algorithms.common.evaluation.inference.wording import Costs, Runs, listed, 
 from . import budgets
 from .aggregation import ESTIMATED, Shared, in_each_seed, matrix, start_spread
 from .audited import SCORE, judges, of_auditor, unable
+from .family import Family, family_of
 from .results_read import ROWS, ReportError, Result
 from .tables import PairRow, Row, of_differences
 
@@ -133,7 +132,7 @@ def compared(members: Sequence[Member], shared: Mapping[str, Shared], declared: 
     strict: a declared pair with a row that is not there is an error too, and no reason to compare nothing.
     """
     figure, why = _figure(members, declared.figure)
-    family = _family(members, declared, strict)
+    family = family_of([member.row for member in members], declared.family, declared.pairs, strict)
     taking = [member for member in members if figure and member.having(figure)]
     seeds = _common_seeds(taking, figure)
     notes = [f"Compared by {words_of(figure)[0]} ({figure}): {why}."] if len(taking) > 1 else []
@@ -190,7 +189,7 @@ def _unscored(members: Sequence[Member], figure: str | None, why: str) -> str:
 
 
 def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str, Shared], figure: str | None,
-             family: "_Family", margin: float | None, notes: list[str]) -> tuple[Comparison, list[PairRow]]:
+             family: Family, margin: float | None, notes: list[str]) -> tuple[Comparison, list[PairRow]]:
     labels = tuple(member.label for member in taking)
     nothing = Comparison(labels, (), 1, 1, "prompts", 0.05, None, False, False)
     if obstacle := _obstacle(labels, seeds, figure, family):
@@ -221,7 +220,7 @@ def _compare(taking: Sequence[Member], seeds: Sequence[int], shared: Mapping[str
     return comparison, pairs
 
 
-def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: "_Family") -> str:
+def _obstacle(labels: Sequence[str], seeds: Sequence[int], figure: str | None, family: Family) -> str:
     """Why rows that have the figure are not compared, where one would expect it."""
     if labels and (missing := [row for row in family.rows if row not in labels]):
         return f"{' and '.join(missing)}, of the declared pairs, {'has' if len(missing) == 1 else 'have'} no {figure}."
@@ -274,56 +273,6 @@ def words_of(figure: str | None) -> tuple[str, bool]:
     """A figure in words, and whether less of it is better; no words for what has no better and worse."""
     found = [told for start, told in COMPARABLE.items() if figure and figure.startswith(start)]
     return found[0] if found else ("", False)
-
-
-@dataclass(frozen=True)
-class _Family:
-    """The pairs that are declared, of rows by their labels."""
-
-    one: str | None                             # the row that the others are compared with; None: all pairs
-    more: tuple[tuple[str, str], ...] = ()      # beside them
-
-    @property
-    def rows(self) -> list[str]:
-        """Without which it is not what was declared."""
-        named = [self.one, *(row for pair in self.more for row in pair)]
-        return list(dict.fromkeys(row for row in named if row is not None))
-
-    def of(self, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """Each two rows once, or the adjustment would pay for them twice."""
-        declared = against(self.one, labels) if self.one else [(second, first) for first, second in all_pairs(labels)]
-        found: dict[frozenset[str], tuple[str, str]] = {}
-        for pair in [*declared, *self.more]:
-            found.setdefault(frozenset(pair), pair)
-        return list(found.values())
-
-    @property
-    def words(self) -> str:
-        told = f"each row with {self.one}" if self.one else "all pairs of rows"
-        return told if not self.one else ", ".join([told, *(f"{first} with {second}" for first, second in self.more)])
-
-
-def _family(members: Sequence[Member], declared: Declared, strict: bool) -> _Family:
-    """ReportError for a name that more than one row goes by, or none where that is an error."""
-    all_pairs_of = declared.family in (None, "all")
-    one = None if all_pairs_of else _row(members, declared.family, "family", "--family ROW", strict)
-    pairs = tuple(tuple(_row(members, name, "pairs", "--pair ROW ROW", strict) for name in pair)
-                  for pair in declared.pairs or ())
-    return _Family(one, pairs)
-
-
-def _row(members: Sequence[Member], name: str, key: str, option: str, strict: bool) -> str:
-    """The label of the row that a label, or the name of its method, stands for; the name where no row has it."""
-    found = [member.label for member in members if member.label == name] or \
-        [member.label for member in members if member.row.algorithm == name]
-    if not found and not strict:
-        return name
-    if len(found) != 1:
-        others = "all, or one of" if key == "family" else "one of"
-        raise ReportError(f"report.{key}: found {name!r}, which names {len(found)} rows; expected {others} "
-                          f"{'; '.join(member.label for member in members)}; fix: python -m benchmarks.report FOLDER… "
-                          f"{option}")
-    return found[0]
 
 
 def _common_seeds(taking: Sequence[Member], figure: str | None) -> list[int]:

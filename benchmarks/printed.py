@@ -34,13 +34,13 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[tuple[str, ...]]], te
 
 def _text(table: Table, width: int) -> str:
     lines = [line for text in table.opening for line in (*textwrap.wrap(plain(text), width), "")]
-    found = blocks(table)
-    if len(table.pairs) > PAIRS:
+    found, square = blocks(table), len(table.pairs) > PAIRS
+    if square:
         found[1] = _square(table)
-    for block in found:
+    for index, block in enumerate(found):
         for part in _packed(_wrapped(block), width):
             lines += [*_aligned(part), ""]
-        lines += [*textwrap.wrap(_KEY, width), ""] if len(table.pairs) > PAIRS and block is found[1] else []
+        lines += [*textwrap.wrap(_KEY, width), ""] if square and index == 1 else []
     return "\n".join([*lines, *map(plain, table.notes)]) + "\n"
 
 

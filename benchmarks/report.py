@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from algorithms.common.evaluation.inference.wording import listed
-from algorithms.common.support.errors import UserError
 
 from . import budgets
 from .advice import advise
 from .aggregation import PART_OF, Shared, estimate, of_these_models, shared_prompts
 from .audited import ACCURACY, alarms, auditors
-from .command_line import over_folders
+from .command_line import in_words, over_folders
 from .comparison_tables import Declared, Member, budget_words, compared
 from .members import members_of, origin, own_settings
 from .printed import print_table
@@ -123,6 +122,7 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(one, earlier)
 
 
+@in_words
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 2 where the folders hold nothing that can be shown."""
     parser = over_folders("report", "Make the table of finished runs.")
@@ -134,16 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         "family, as often as wanted (default: of the runs)")
     parser.add_argument("--margin", type=float, help="what is practically equal, in its unit (default: of the runs)")
     options = parser.parse_args(arguments)
-    try:
-        results = with_verdicts(collect(options.folders), options.folders)
-        if not results:
-            raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
-        out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
-        made = publish(results, out, Declared(
-            options.figure, options.family, options.margin, options.pair and tuple(map(tuple, options.pair))))
-    except (ReportError, UserError, OSError) as error:
-        print(plain(str(error)), file=sys.stderr)
-        return 2
+    results = with_verdicts(collect(options.folders), options.folders)
+    if not results:
+        raise ReportError(f"{', '.join(options.folders)}: found no result.json; expected the folder of a run")
+    out = options.out or (options.folders[0] if len(options.folders) == 1 else None)
+    made = publish(results, out, Declared(options.figure, options.family, options.margin,
+                                          options.pair and tuple(map(tuple, options.pair))))
     print_table(made)
     if out is not None:
         print(f"\nthe report is {Path(out) / 'report.html'}")

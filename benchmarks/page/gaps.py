@@ -76,4 +76,3 @@ def _of_settings(members: Sequence[Member]) -> Iterator[str]:
         whose = "any method" if len(untuned) == len(finished) else named(untuned)
         yield (f"How good {whose} would be at other settings: each row stands for the settings it ran with "
                "(experiment=tune looks for better ones, and charges the search).")
-

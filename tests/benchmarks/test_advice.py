@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.advice import amount
+from benchmarks.spending import amount
 from report_runs import failed, figure, known, made, method, result
 
 PROMPTS = 48

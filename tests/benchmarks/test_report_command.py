@@ -79,7 +79,8 @@ def test_the_callback_makes_the_table_and_the_exit_code(tmp_path, monkeypatch, r
         (tmp_path / "conf" / "task" / f"{name}.yaml").write_text(f"# @package _global_\ntask: {name}\n")
     (tmp_path / "conf" / "config.yaml").write_text(
         "defaults: [{task: run}, {algorithm: dpo}]\n"
-        "hydra: {callbacks: {table: {_target_: benchmarks.sweep.TableCallback}}, sweep: {dir: 'out/${now:%H}'}}\n")
+        "hydra: {callbacks: {table: {_target_: benchmarks.table_callback.TableCallback}}, "
+        "sweep: {dir: 'out/${now:%H}'}}\n")
     (tmp_path / "app.py").write_text(APP)
     for name, raw in {"sft": SFT, "dpo": result(), "ppo": failed(), "torn": {}}.items():
         write_run(tmp_path / name, raw)
@@ -104,7 +105,7 @@ def test_reads_files_only():
 
 
 def test_a_run_without_a_table_loads_nothing_that_makes_one():
-    code = ("import sys, benchmarks.sweep\n"
+    code = ("import sys, benchmarks.table_callback\n"
             "print([name for name in ('pandas', 'scipy', 'torch', 'benchmarks.report') if name in sys.modules])")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

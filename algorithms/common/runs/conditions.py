@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..algorithm import Algorithm, Need, RewardSource
 from ..evaluation.evaluate import evaluated_prompts, evaluated_texts
 from ..support.errors import ConfigError
-from ..training.loop import nothing_held_out
+from ..training.failures import nothing_held_out
 from .material import Material
 
 

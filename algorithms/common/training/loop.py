@@ -25,12 +25,13 @@ from ..data.template import Example
 from ..data.tokenized import batch_indices
 from ..support.clock import Clock
 from ..support.errors import TrainingError
-from ..support.memory import no_memory_explained, peak_memory_bytes, reset_peak_memory
+from ..support.memory import peak_memory_bytes, reset_peak_memory
 from ..support.phases import progress
 from ..support.progress import tell
 from ..support.seeds import derive, permutation
 from ..support.terminal import IN_SWEEPS
 from . import checkpoints
+from .failures import NotFinite, check_records, memory_explained, not_finite
 from .interrupts import Interrupted, deferred_interrupt
 from .optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from .references import window
@@ -38,14 +39,6 @@ from .trackers import Trackers
 from .written import GrowingMetrics, write_report
 
 log = logging.getLogger(__name__)
-
-
-class _NotFinite(FloatingPointError):
-    """A micro-batch's loss is NaN or infinite; ``indices`` are its items."""
-
-    def __init__(self, indices: list[int]):
-        super().__init__(indices)
-        self.indices = indices
 
 
 def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
@@ -93,7 +86,7 @@ def run_losses(algorithm: Algorithm, context: Context, experience: Experience, i
             for name, share in shares.items():
                 values[f"loss/{name}"] += share.item()
             if not math.isfinite(objective.item()):
-                raise _NotFinite(group)
+                raise NotFinite(group)
             if train:
                 objective.backward()
             means.add(loss.metrics)
@@ -113,39 +106,9 @@ def evaluate_loss(algorithm: Algorithm, context: Context) -> dict[str, float]:
     return {f"eval/{name}": value for name, value in values.items() if not name.startswith((SAMPLE, "timing/"))}
 
 
-def _not_finite(context: Context, step: int, examples: list[Example], what: str) -> TrainingError:
-    last = checkpoints.newest(context.work)
-    names = ", ".join(sorted({example.record for example in examples}))[:400]
-    return TrainingError(f"{context.name}, step {step}: found {what}; expected a finite number; records {names}; last "
-                         f"good checkpoint: {last or 'none yet'}; fix: lower recipe.lr, or look at these records")
-
-
-def _memory(context: Context):
-    """Running out of memory within a step, as an error that says what to lower."""
-
-    def explain(told: str) -> str:
-        config = context.models.config
-        fixes = ["trainer.micro_batch_size"] * (context.trainer.micro_batch_size > 1) + ["model.max_length"]
-        more = "" if config.gradient_checkpointing else ", or set model.gradient_checkpointing=true"
-        return (f"{context.name}, step {context.step + 1}: found no memory left on {context.models.device} ({told}); "
-                f"expected room for micro-batches of {context.trainer.micro_batch_size} (trainer.micro_batch_size) "
-                f"with up to {config.max_length} tokens (model.max_length); last good checkpoint: "
-                f"{checkpoints.newest(context.work) or 'none yet'}; fix: lower {' or '.join(fixes)}{more}")
-
-    return no_memory_explained(explain)
-
-
-def nothing_held_out(every: int, view: str) -> str:
-    """The message where held-out losses are asked for and the data has no records for them."""
-    told = f"trainer.evaluate_every: found {every}, but the data holds nothing out for the view {view!r}"
-    if view == "prompts":  # what files hold out is for the reported evaluation alone
-        return f"{told}; expected tuning prompts; fix: data.tuning=0.1, or trainer.evaluate_every=null"
-    return f"{told}; expected held-out records; fix: data.heldout=0.1, or trainer.evaluate_every=null"
-
-
 def fit(algorithm: Algorithm, context: Context) -> None:
     """Train the policy; leave metrics.jsonl and fit.json in ``context.target``."""
-    _check_records(algorithm, context)
+    check_records(algorithm, context)
     reset_peak_memory(context.models.device)
     run = Run(algorithm, context)
     resumed = run.step
@@ -165,17 +128,9 @@ def fit(algorithm: Algorithm, context: Context) -> None:
         run.checkpoint()
     run.settle()
     run.charge_reference(context.visited())
-    with _memory(context):
+    with memory_explained(context):
         algorithm.finish(context)
     write_report(context, run.lines, run.seconds, run.total, run.tokens, sum(p.numel() for p in run.parameters))
-
-
-def _check_records(algorithm: Algorithm, context: Context) -> None:
-    if not len(context.examples):
-        raise TrainingError(f"{context.name}: found no records in the view {algorithm.view!r}; expected at least one; "
-                            "fix: give data that has them (task=inspect shows what was read)")
-    if context.trainer.evaluate_every and not context.heldout:
-        raise TrainingError(nothing_held_out(context.trainer.evaluate_every, algorithm.view))
 
 
 @contextmanager
@@ -257,7 +212,7 @@ class Run:
         torch.manual_seed(derive(context.seed, "step", self.step))  # LoRA dropout, where it is on
         lr = self._schedule()
         context.step = self.step
-        with _memory(context):
+        with memory_explained(context):
             values, tokens = _step(self.algorithm, context, self._chosen, self.parameters, self.optimizer, self.average)
         self.step += 1
         self.tokens += tokens
@@ -267,7 +222,7 @@ class Run:
         every = context.trainer.evaluate_every
         if every and (self.step % every == 0 or self.step == self.total):
             self._prepare_apart(context.heldout)
-            with _memory(context):
+            with memory_explained(context):
                 line.update(evaluate_loss(self.algorithm, context))
         self.lines.append(line)
         return line
@@ -325,7 +280,7 @@ class Run:
         with torch.no_grad():
             states = models.role(self.algorithm.role).hidden_states(probe)
         if not (states.isfinite().all() and all(parameter.isfinite().all() for parameter in self.parameters)):
-            raise _not_finite(self.context, self.step, self._chosen, "parameters that give no finite numbers")
+            raise not_finite(self.context, self.step, self._chosen, "parameters that give no finite numbers")
 
     def checkpoint(self) -> Path:
         tensors, numbers = optimizer_tensors(self.optimizer)
@@ -376,7 +331,7 @@ def _step(algorithm: Algorithm, context: Context, chosen: list[Example], paramet
             break
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm).item()
         if not math.isfinite(norm):
-            raise _not_finite(context, context.step + 1, chosen, "a gradient that is not finite")
+            raise not_finite(context, context.step + 1, chosen, "a gradient that is not finite")
         optimizer.step()
         stepped()
         optimizer.zero_grad(set_to_none=True)
@@ -399,6 +354,6 @@ def _losses(algorithm: Algorithm, context: Context, experience: Experience, indi
     """``run_losses``; one that is not finite is told with the records it came from."""
     try:
         return run_losses(algorithm, context, experience, indices, train)
-    except _NotFinite as error:
+    except NotFinite as error:
         broken = [examples[i] for i in error.indices if i < len(examples)]
-        raise _not_finite(context, context.step + 1, broken, "a loss that is not finite") from error
+        raise not_finite(context, context.step + 1, broken, "a loss that is not finite") from error
