@@ -170,9 +170,9 @@ class ResponseModel(Algorithm):
     @torch.no_grad()
     def _raw(self, context: Context, examples: list[Example]) -> Tensor:
         """(N,) raw rewards of single responses."""
-        size = context.trainer.micro_batch_size
-        batches = [context.models.collate(examples[start:start + size]) for start in range(0, len(examples), size)]
-        return torch.cat([self.rewards(context.models, batch)[:, 0] for batch in batches])
+        models = context.models
+        return torch.tensor(models.of_each(examples, context.trainer.micro_batch_size, "scoring", "answers",
+                                           lambda batch: self.rewards(models, batch)[:, 0].tolist()))
 
     def state_dict(self) -> dict[str, float]:
         return {"mean": self.mean, "std": self.std}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .algorithm import SAMPLE, Algorithm, Context, Examples, Loss, Response, Term
-from .data.batches import Batch, longest_first
+from .data.batches import Batch
 from .data.cuts import tell_cut_prompts
 from .data.template import Example
 from .models.model import Models
@@ -173,7 +173,7 @@ def columns(context: Context, rolled: list[Example], *answers: Callable[[Batch],
     longest = max(len(response) for example in rolled for response in example.responses)
     shape = (len(rolled), len(rolled[0].responses), longest)
     found = [torch.zeros(shape, device=context.models.device) for _ in answers]
-    parts = longest_first([example.length for example in rolled], context.trainer.micro_batch_size)
+    parts = context.models.passes([example.length for example in rolled], context.trainer.micro_batch_size)
     for members in in_parts("log-probabilities of rollouts", parts, "prompts"):
         batch = context.models.collate([rolled[index] for index in members])
         width = batch.mask.shape[-1]

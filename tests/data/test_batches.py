@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.data.batches import attention_mask, collate, counts
+from algorithms.common.data.batches import (
+    attention_mask,
+    collate,
+    counts,
+    least_padded,
+    longest_first,
+)
 from algorithms.common.data.template import Example
 
 
@@ -103,6 +109,37 @@ def test_responses_of_length_one():
     batch = collate([example([7, 8], [[1], [2], [3]])])
     assert batch.source[0, :, 0].tolist() == [1, 1, 1] and batch.last.tolist() == [[2, 3, 4]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 2, 2]]
+
+
+def test_groups_of_least_padding_by_hand():
+    lengths = [10, 100, 90, 12]
+    # 200 + 24 + 2 · 20 = 264; all at once 420, one by one 292
+    assert least_padded(lengths, 4, pass_cost=20) == [[1, 2], [3, 0]]
+    assert least_padded(lengths, 4, pass_cost=1) == [[1], [2], [3], [0]]
+    assert least_padded(lengths, 4, pass_cost=1000) == [[1, 2, 3, 0]]
+    assert least_padded(lengths, 1, pass_cost=1000) == longest_first(lengths, 1)
+    assert least_padded([], 4, pass_cost=1) == []
+
+
+def parts(items):
+    """Every way to cut a sequence."""
+    yield [items]
+    for first in range(1, len(items)):
+        yield from ([items[:first], *rest] for rest in parts(items[first:]))
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 8), st.integers(0, 60))
+@settings(deadline=None)
+def test_no_other_cut_costs_less(lengths, size, pass_cost):
+    found = least_padded(lengths, size, pass_cost)
+    assert sum(found, []) == longest_first(lengths, len(lengths))[0]
+    assert max(map(len, found)) <= size
+
+    def cost(groups):
+        return sum(lengths[group[0]] * len(group) + pass_cost for group in groups)
+
+    allowed = [groups for groups in parts(sum(found, [])) if max(map(len, groups)) <= size]
+    assert cost(found) == min(map(cost, allowed))
 
 
 def test_wrong_layouts_are_refused():

@@ -80,6 +80,63 @@ def test_the_role_is_restored_after_an_error(make_models, lora):
 
 
 @BOTH
+def test_merged_computes_the_same_and_gives_the_base_back(make_models, lora):
+    models = four_roles(make_models(lora=lora))
+    randomise(models)
+    before = dict(models.roles.module.named_parameters())
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        with models.roles.use("policy"):
+            wanted = models.roles.module(ids).logits
+        with models.roles.use("value"), models.roles.merged("policy"):
+            torch.testing.assert_close(models.roles.module(ids).logits, wanted, atol=1e-5, rtol=0)
+        with models.roles.merged("base"):
+            assert lora is None or not torch.allclose(models.roles.module(ids).logits, wanted, atol=1e-3)
+    with pytest.raises(RuntimeError, match="inside"), models.roles.merged("policy"):
+        raise RuntimeError("inside")
+    assert models.roles.current == "base"
+    after = dict(models.roles.module.named_parameters())
+    assert after.keys() == before.keys() and all(after[key] is before[key] for key in before)
+    with pytest.raises(KeyError, match="polcy"), models.roles.merged("polcy"):
+        pass
+
+
+def layers_called(models, name):
+    """How many of PEFT's layers add something of their own while a role computes as ``merged``."""
+    calls = []
+    hooks = [layer.lora_A[name].register_forward_hook(lambda *_: calls.append(1)) for layer in models.roles._layers]
+    with torch.no_grad(), models.roles.merged(name):
+        models.roles.module(torch.arange(5, 9).unsqueeze(0))
+    for hook in hooks:
+        hook.remove()
+    return len(calls)
+
+
+def test_merged_where_the_sum_is_exact_alone(make_models, monkeypatch):
+    models = four_roles(make_models())
+    assert layers_called(models, "policy") == 0
+    models.roles._layers[0].lora_bias["policy"] = True  # more than a product is added
+    assert layers_called(models, "policy") == len(models.roles._layers)
+    models.roles._layers[0].lora_bias["policy"] = False
+    models.roles.module.to(torch.bfloat16)
+    assert layers_called(models, "policy") == len(models.roles._layers)
+
+
+def test_merged_leaves_the_other_half_of_a_tied_pair(make_models):
+    models = make_models(lora=Lora(r=4, alpha=8, target_modules=["lm_head"]))
+    models.roles.module.config.tie_word_embeddings = True
+    models.roles.module.tie_weights()
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models)
+    inputs, outputs = models.roles.module.get_input_embeddings(), models.roles.module.get_output_embeddings().base_layer
+    before = inputs.weight.clone()
+    assert inputs.weight is outputs.weight
+    with models.roles.merged("policy"):
+        assert torch.equal(inputs.weight, before) and not torch.equal(outputs.weight, before)
+    assert inputs.weight is outputs.weight
+
+
+@BOTH
 def test_unknown_roles_raise(make_models, lora):
     """PEFT would compute the base without a word."""
     models = make_models(lora=lora)

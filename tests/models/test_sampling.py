@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.common.data.batches import collate
+from algorithms.common.data.batches import collate, longest_first
 from algorithms.common.data.template import Example
 from algorithms.common.models import beam, sampling
 from algorithms.common.models.sampling import PEAKED, Sampling, draw, prefill, sample, warp
@@ -96,6 +96,26 @@ def test_the_longest_prompts_come_first(models, monkeypatch):
     sample(models, "policy", prompts, Sampling(max_new_tokens=2, batch_size=2), 0)
     beam.diverse_beams(models, "policy", prompts, beams=1, groups=1, penalty=0.0, max_new_tokens=2, batch_size=2)
     assert read == [[4, 3], [2, 1]] * 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_prompts_read_in_groups_are_as_read_at_once(models, monkeypatch, size):
+    monkeypatch.setattr(models, "passes", lambda lengths, most: [list(range(len(lengths)))])
+    wanted = prefill(models, PROMPTS, 4)
+    monkeypatch.setattr(models, "passes", lambda lengths, most: longest_first(lengths, size))
+    found = prefill(models, PROMPTS, 4)
+    torch.testing.assert_close(found.logits, wanted.logits, atol=1e-5, rtol=0)
+    assert torch.equal(found.mask, wanted.mask) and torch.equal(found.position, wanted.position)
+    real = wanted.mask.bool()
+    for own, other in zip(found.cache.layers, wanted.cache.layers, strict=True):
+        assert own.keys.shape == other.keys.shape and own.get_seq_length() == other.get_seq_length() == real.shape[1]
+        for mine, theirs in ((own.keys, other.keys), (own.values, other.values)):
+            mine, theirs = (states[:, :, :real.shape[1]].transpose(1, 2)[real] for states in (mine, theirs))
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    settings = Sampling(max_new_tokens=12)
+    found = ids(sample(models, "policy", PROMPTS, settings, seed=0))
+    monkeypatch.setattr(models, "passes", lambda lengths, most: [list(range(len(lengths)))])
+    assert found == ids(sample(models, "policy", PROMPTS, settings, seed=0))
 
 
 def test_n_samples_from_one_prefill_equal_separate_prompts(stopping):

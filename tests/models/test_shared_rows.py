@@ -4,6 +4,8 @@ fp32 on a random Llama. The layouts add the same numbers in another order: value
 1e-5 of their largest entry.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -146,3 +148,33 @@ def test_a_bf16_autocast_keeps_the_layouts_together(make_models):
     models.autocast_dtype = torch.bfloat16
     models.add_role("policy", trainable=True, seed=1)
     models.check_layout(examples(3))
+
+
+# Which examples go through the model together
+
+
+def test_answers_come_in_the_examples_order(make_models):
+    models = make_models()
+    data = [replace(one, record=str(number)) for number, one in enumerate(examples(k=2, count=7)[::-1])]
+    passes = []
+
+    def answer(batch):
+        passes.append(list(batch.records))
+        return [f"{record}: {int(mask.sum())}" for record, mask in zip(batch.records, batch.mask)]
+
+    found = models.of_each(data, 3, "reading", "records", answer)
+    assert found == [f"{number}: {sum(map(len, one.responses))}" for number, one in enumerate(data)]
+    assert max(map(len, passes)) <= 3
+    lengths = [data[int(record)].length for one in passes for record in one]
+    assert lengths == sorted(lengths, reverse=True), "the longest first: memory runs out at the start or never"
+    with pytest.raises(ValueError, match="zip"):
+        models.of_each(data, 3, "reading", "records", lambda batch: [0])
+
+
+def test_many_small_passes_on_a_cpu_alone(make_models):
+    models = make_models()
+    cost = 2**20 // models.hf_config.hidden_size ** 2  # of a pass, in tokens
+    lengths = [2 * cost, 8, 2 * cost - 8, 4]
+    assert models.passes(lengths, 4) == [[0, 2], [1, 3]]  # 6 · cost and 16 more tokens; all at once it is 9 · cost
+    models.device = torch.device("meta")
+    assert models.passes(lengths, 4) == [[0, 2, 1, 3]]

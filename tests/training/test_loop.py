@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from algorithms.common.algorithm import Algorithm, Loss, Term
+from algorithms.common.data.batches import longest_first
 from algorithms.common.data.records import Record, Records
 from algorithms.common.data.template import Example
 from algorithms.common.data.tokenized import Tokenized, batch_indices, visited
@@ -101,8 +103,8 @@ def test_micro_batches_are_longest_first(make_models):
         def lengths(self):
             return [3, 9, 5, 9, 1]
 
-    assert micro_batches(Three(), [0, 1, 2, 3, 4], 2) == [[1, 3], [2, 0], [4]]
-    assert micro_batches(Three(), [4, 2], 8) == [[2, 4]]
+    assert micro_batches(Three(), [0, 1, 2, 3, 4], partial(longest_first, size=2)) == [[1, 3], [2, 0], [4]]
+    assert micro_batches(Three(), [4, 2], partial(longest_first, size=8)) == [[2, 4]]
 
 
 # The data's order

@@ -74,6 +74,24 @@ def longest_first(lengths: list[int], size: int) -> list[list[int]]:
     return [order[start:start + size] for start in range(0, len(order), size)]
 
 
+def least_padded(lengths: list[int], size: int, pass_cost: float) -> list[list[int]]:
+    """``longest_first`` in the groups, of at most ``size``, that cost least: of each its width times its rows, which is
+    the tokens that are computed, and ``pass_cost``, the tokens that a pass costs beside them.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    least, starts = [0.0], [0]  # of the first items of that order: their cost, and where their last group starts
+    for end in range(1, len(order) + 1):
+        cost, start = min((least[start] + lengths[order[start]] * (end - start) + pass_cost, start)
+                          for start in range(max(0, end - size), end))
+        least.append(cost)
+        starts.append(start)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[starts[end]:end])
+        end = starts[end]
+    return groups[::-1]
+
+
 def _padded(rows: list[list[int]], value: int) -> Tensor:
     width = max(len(row) for row in rows)
     return torch.tensor([row + [value] * (width - len(row)) for row in rows], dtype=torch.long)

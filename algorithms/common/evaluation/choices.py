@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.batches import longest_first
 from ..data.records import Records, prompt_hash
 from ..figures import Figure
-from ..support.phases import in_parts
 
 if TYPE_CHECKING:
+    from ..data.batches import Batch
     from ..models.model import Models
+
+MEASURED = ("correct", "margin", "correct_with_end", "margin_with_end")  # of each question
 
 
 @torch.no_grad()
@@ -35,20 +36,20 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     questions about one are not independent. prompt_id: the prompt. origin: the part of a mixture it comes from.
     """
     examples = [models.tokenize(record) for record in records]
-    columns = {name: [0.0] * len(examples) for name in ("correct", "margin", "correct_with_end", "margin_with_end")}
-    parts = longest_first([example.length for example in examples], batch_size)
-    for part in in_parts("options", parts, "questions"):
-        batch = models.collate([examples[i] for i in part])
+
+    def ranked(batch: Batch) -> list[list[float]]:
+        """What is measured of B questions."""
         logprobs = models.role(role).token_logprobs(batch)  # (B, K, T)
-        for ending, counted in (("", logprobs.masked_fill(batch.ends, 0)), ("_with_end", logprobs)):
+        found = []
+        for counted in (logprobs.masked_fill(batch.ends, 0), logprobs):
             sums = counted.sum(-1).masked_fill(~batch.present, -torch.inf)  # (B, K)
-            correct, margin = _judged(sums, batch.scores > 0)  # a score of NaN is not right
-            for name, values in (("correct", correct), ("margin", margin)):
-                for index, value in zip(part, values.tolist()):
-                    columns[name + ending][index] = value
+            found += _judged(sums, batch.scores > 0)  # a score of NaN is not right
+        return torch.stack(found, 1).tolist()
+
+    rows = models.of_each(examples, batch_size, "options", "questions", ranked)
     metas = [(record.meta, f"{prompt_hash(record.prompt):016x}") for record in records]
     return pd.DataFrame({
-        "record": [example.record for example in examples], **columns,
+        "record": [example.record for example in examples], **dict(zip(MEASURED, zip(*rows))),
         "groups": [list(meta.get("groups", [])) for meta, _ in metas],
         "unit": [str(meta.get("unit", prompt)) for meta, prompt in metas],
         "prompt_id": [prompt for _, prompt in metas],

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Iterable
 
 import pandas as pd
 import torch
@@ -34,7 +34,6 @@ from ..models.sampling import Sample, Sampling, sampled_logprobs, tempered
 from ..support.checks import at_least, one_of, require
 from ..support.errors import ConfigError, TrainingError
 from ..support.memory import peak_memory_bytes
-from ..support.phases import in_parts, parts_of
 from ..support.pieces import Pieces
 from .choices import rank_options
 
@@ -239,13 +238,13 @@ def _add_divergence(frame: pd.DataFrame, models: Models, responses: list[Respons
     """Columns of log-probabilities and KL, for the picked responses: reading all candidates would double the cost."""
     picked = [index for index, flag in enumerate(frame["picked"]) if flag]
     sampling = config.sampling if len(picked) == len(frame) else None
+    examples = [Example(r.prompt_ids, [r.ids], [r.finished], None, r.record) for r in (responses[i] for i in picked)]
+    rows = models.of_each(examples, config.batch_size, "log-probabilities of answers", "answers",
+                          lambda batch: zip(*divergence(models, batch, sampling, has_reference).values()))
     columns = {name: [None] * len(frame) for name in DIVERGENCE}
-    for part in in_parts("log-probabilities of answers", parts_of(picked, config.batch_size), "answers"):
-        batch = models.collate([Example(r.prompt_ids, [r.ids], [r.finished], None, r.record)
-                                for r in (responses[i] for i in part)])
-        for name, values in divergence(models, batch, sampling, has_reference).items():
-            for index, value in zip(part, values):
-                columns[name][index] = value
+    for index, row in zip(picked, rows):
+        for name, value in zip(DIVERGENCE, row):
+            columns[name][index] = value
     broken = sum(not math.isfinite(columns["logprob_policy"][index]) for index in picked)
     if broken:
         raise TrainingError(f"evaluation: found log-probabilities that are not finite for {broken} of {len(picked)} "
@@ -294,16 +293,22 @@ def divergence(models: Models, batch: Batch, sampling: Sampling | None, has_refe
 @torch.no_grad()
 def heldout_likelihood(models: Models, records: list[Record], batch_size: int) -> pd.DataFrame:
     """nll = −log π(y|x) in nats and tokens of each held-out demonstration under the policy."""
-    nll, tokens = [], []
     examples = [models.tokenize(record.taking([0], judged=False)) for record in records]
     tell_cut_examples("held-out demonstrations", examples, models.config.max_length, models.config.max_prompt_length,
                       models.said)
-    for part in in_parts("likelihood of demonstrations", parts_of(examples, batch_size), "records"):
-        batch = models.collate(part)
-        nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
-        tokens += batch.mask.sum((-1, -2)).tolist()
-    return pd.DataFrame({"prompt_id": [record.key for record in records], "nll": nll, "tokens": tokens,
-                         "origin": [record.meta.get("origin") for record in records]})
+    frame = _likelihood(models, examples, batch_size, "likelihood of demonstrations", "records")
+    frame.insert(0, "prompt_id", [record.key for record in records])
+    frame["origin"] = [record.meta.get("origin") for record in records]
+    return frame
+
+
+def _likelihood(models: Models, examples: list[Example], batch_size: int, what: str, unit: str) -> pd.DataFrame:
+    """nll and tokens of each example under the policy."""
+    def read(batch: Batch) -> Iterable[tuple[float, int]]:
+        nll = -models.policy.token_logprobs(batch).sum((-1, -2))  # (B,)
+        return zip(nll.tolist(), batch.mask.sum((-1, -2)).tolist())
+
+    return pd.DataFrame(models.of_each(examples, batch_size, what, unit, read), columns=["nll", "tokens"])
 
 
 @torch.no_grad()
@@ -315,12 +320,9 @@ def text_likelihood(models: Models, texts: Sequence[str], batch_size: int) -> pd
         ids, key = models.template.prompt_ids(text), text_digest(text)
         pieces = [ids[start:start + models.config.max_length] for start in range(0, len(ids), models.config.max_length)]
         examples += [Example(piece[:1], [piece[1:]], [False], None, key) for piece in pieces if len(piece) > 1]
-    nll, tokens = [], []
-    for part in in_parts("likelihood of texts", parts_of(examples, batch_size), "texts"):
-        batch = models.collate(part)
-        nll += (-models.policy.token_logprobs(batch).sum((-1, -2))).tolist()
-        tokens += batch.mask.sum((-1, -2)).tolist()
-    return pd.DataFrame({"prompt_id": [example.record for example in examples], "nll": nll, "tokens": tokens})
+    frame = _likelihood(models, examples, batch_size, "likelihood of texts", "texts")
+    frame.insert(0, "prompt_id", [example.record for example in examples])
+    return frame
 
 
 @torch.no_grad()
@@ -329,25 +331,24 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
     """How each held-out pair is scored, with the response its annotator preferred in ``chosen``; at most ``limit``."""
     records = list(islice(pairs(heldout), limit))
     examples = [models.tokenize(record) for record in records]
-    rows: list[list[float]] = []
-    logits: list[float] = []
-    for part in in_parts("ranking held-out pairs", parts_of(examples, batch_size), "pairs"):
-        batch = models.collate(part)
+
+    def ranked(batch: Batch) -> list[list[float]]:
         scores = algorithm.score(models, batch)  # (B, 2)
         if scores is None:
-            break
-        rows += torch.cat([scores, batch.mask.sum(-1)], 1).tolist()  # (B, 4)
-        certain = algorithm.preference_logits(scores)  # (B,)
-        logits += certain.tolist() if certain is not None else []
-    frame = pd.DataFrame(rows, columns=["chosen", "rejected", "chosen_length", "rejected_length"])
-    if not len(frame):
-        return frame
+            return [[] for _ in batch.keys]
+        logits = algorithm.preference_logits(scores)  # (B,)
+        read = [scores, batch.mask.sum(-1), *([] if logits is None else [logits.unsqueeze(-1)])]
+        return torch.cat(read, 1).tolist()  # (B, 4 or 5)
+
+    rows = models.of_each(examples, batch_size, "ranking held-out pairs", "pairs", ranked)
+    columns = ["chosen", "rejected", "chosen_length", "rejected_length", "logit"]
+    if not any(rows):
+        return pd.DataFrame(columns=columns[:4])
+    frame = pd.DataFrame(rows, columns=columns[:len(rows[0])])
     tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length,
                       models.said)
     frame["prompt_id"] = [f"{prompt_hash(record.prompt):016x}" for record in records]
     frame["origin"] = [record.meta.get("origin") for record in records]
-    if logits:
-        frame["logit"] = logits
     if gold is not None:
         for k, name in enumerate(("gold_chosen", "gold_rejected")):
             frame[name] = gold([shown_response(models, record, example, k)

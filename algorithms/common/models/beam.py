@@ -26,7 +26,7 @@ def diverse_beams(models: Models, role: str, prompts: list[list[int]], *, beams:
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, batch_size // beams)
     models.used.add(models.role(role).name)
-    with models.roles.use(models.role(role).name), progress("beam search", len(prompts), "prompts") as advance:
+    with models.roles.merged(models.role(role).name), progress("beam search", len(prompts), "prompts") as advance:
         for members in longest_first(list(map(len, prompts)), chunk):
             found = _search(models, [prompts[i] for i in members], beams, groups, penalty, max_new_tokens)
             for index, samples in zip(members, found):

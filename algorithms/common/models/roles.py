@@ -34,6 +34,8 @@ class Roles(Protocol):
 
     def use(self, name: str): ...
 
+    def merged(self, name: str): ...
+
     @property
     def module(self) -> nn.Module: ...
 
@@ -148,6 +150,36 @@ class AdapterRoles:
             if self.current != before:
                 self._set(before)
 
+    @contextmanager
+    def merged(self, name: str) -> Iterator[None]:
+        """``use`` for many passes without a graph: under one matrix a layer, W + (α/r) B A, where all are float32 on a
+        CPU (bf16 would round the sum, and a GPU's memory is for other things). The base's own weights come back."""
+        self._must_exist(name)
+        layers = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]
+        if name == BASE or not all(_adds_exactly(layer, name) for layer in layers):
+            with self.use(name):
+                yield
+            return
+        linear = [layer.base_layer for layer in layers]
+        weights = [one.weight for one in linear]
+        with self.use(BASE):
+            try:
+                for layer, one in zip(layers, linear):
+                    with torch.no_grad():
+                        merged = one.weight + layer.get_delta_weight(name)
+                    one.weight = nn.Parameter(merged, requires_grad=False)
+                yield
+            finally:
+                for one, weight in zip(linear, weights):
+                    one.weight = weight
+
+
+def _adds_exactly(layer: nn.Module, name: str) -> bool:
+    """Whether a layer with an adapter is a matrix with LoRA's product added, but for float32's rounding."""
+    base = layer.base_layer
+    return (type(base) is nn.Linear and base.weight.dtype == torch.float32 and base.weight.device.type == "cpu"
+            and name not in layer.lora_variant and not layer.lora_bias.get(name))
+
 
 class CopyRoles:
     """Full fine-tuning: every role is a copy of the base. For small models."""
@@ -188,6 +220,8 @@ class CopyRoles:
             yield
         finally:
             self.current = before
+
+    merged = use
 
 
 def enable_checkpointing(module: nn.Module, roles: Roles) -> None:

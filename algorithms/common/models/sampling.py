@@ -121,10 +121,10 @@ def sample(models: Models, role: str, prompts: list[list[int]], settings: Sampli
     keys = keys if keys is not None else [str(index) for index in range(len(prompts))]
     results: list[list[Sample]] = [[] for _ in prompts]
     chunk = max(1, settings.batch_size // n)  # prompts at the same time
-    models.used.add(models.role(role).name)
+    models.used.add(name := models.role(role).name)
     # a role's other name is no adapter; in float32 the adapters of a bf16 base would draw its activations with them
     used = models.autocast() if models.weights_in_autocast else nullcontext()
-    with models.roles.use(models.role(role).name), used, progress("sampling", len(prompts) * n, "answers") as advance:
+    with models.roles.merged(name), used, progress("sampling", len(prompts) * n, "answers") as advance:
         for members in longest_first(list(map(len, prompts)), chunk):
             beginning = prefill(models, [prompts[index] for index in members], settings.max_new_tokens)
             for first in range(0, n, settings.batch_size):  # n beyond the batch size: several rounds over one prompt
@@ -205,11 +205,40 @@ class Prefilled(NamedTuple):
 
 def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefilled:
     """Read every prompt once, under the current role; the cache has room for ``new_tokens``."""
-    device = models.device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    cache = _cache(models, width + new_tokens)
+    width = max(map(len, prompts))
+    cache, groups = _cache(models, width + new_tokens), models.passes(list(map(len, prompts)), most=len(prompts))
+    if len(groups) == 1 or not _attends_by_position(models):
+        return _read(models, prompts, cache)
+    logits, position = [], []
+    for rows in groups:
+        part = _read(models, [prompts[row] for row in rows], _cache(models, len(prompts[rows[0]])))
+        _take_in(cache, part.cache, rows, len(prompts), width)
+        logits.append(part.logits)
+        position.append(part.position)
+    order = torch.tensor(sum(groups, []), device=models.device).argsort()
+    return Prefilled(torch.cat(logits)[order], _mask(prompts, models.device), torch.cat(position)[order], cache)
+
+
+def _take_in(cache: Any, part: Any, rows: list[int], total: int, width: int) -> None:
+    """Keys and values of some of ``total`` prompts into static caches' first ``width`` places, at their right end."""
+    for number, (layer, own) in enumerate(zip(cache.layers, part.layers)):
+        if not layer.is_initialized:
+            cache.update(*(states.new_zeros(1).expand(total, states.shape[1], width, states.shape[-1])
+                           for states in (own.keys, own.values)), number)
+        for there, states in ((layer.keys, own.keys), (layer.values, own.values)):
+            there[rows, :, width - states.shape[2]:width] = states
+
+
+def _mask(prompts: list[list[int]], device: torch.device) -> Tensor:
+    """(B, P), padding on the left."""
+    width = max(map(len, prompts))
+    return torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+
+
+def _read(models: Models, prompts: list[list[int]], cache: Any) -> Prefilled:
+    """All in one pass."""
+    mask = _mask(prompts, models.device)
+    ids = torch.tensor([[0] * (mask.shape[1] - len(prompt)) + prompt for prompt in prompts], device=models.device)
     position = mask.cumsum(-1) - mask  # exclusive: the first real token stands at 0
     module = models.roles.module.eval()
     states = getattr(module, module.base_model_prefix)(input_ids=ids, attention_mask=mask, position_ids=position,
@@ -220,9 +249,14 @@ def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefil
 
 
 def _cache(models: Models, size: int):
-    """Static where all layers attend to everything by position ids (no concatenation a step), dynamic elsewhere."""
+    """Static where that can be (no concatenation a step), dynamic elsewhere."""
     from transformers import DynamicCache, StaticCache
 
-    if shared_rows_refusal(models.hf_config) is None:
+    if _attends_by_position(models):
         return StaticCache(config=models.hf_config, max_cache_len=size)
     return DynamicCache(config=models.hf_config)
+
+
+def _attends_by_position(models: Models) -> bool:
+    """Whether all layers attend to everything, by position ids."""
+    return shared_rows_refusal(models.hf_config) is None

@@ -13,7 +13,6 @@ from ..algorithm import Response, RewardSource, Scorer
 from ..data.template import Example
 from ..models.export import frozen_role, role_digest, scoring_digest, scoring_folder
 from ..models.model import Models
-from ..support.phases import in_parts, parts_of
 from .sources import checked
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ class Earlier(RewardSource):
         @torch.no_grad()
         def score(responses: list[Response]) -> list[float]:
             examples = [Example(one.prompt_ids, [one.ids], [one.finished], None, one.record) for one in responses]
-            values: list[float] = []
-            for part in in_parts("scoring", parts_of(examples, batch_size), "answers"):
-                values += role.final_outputs(models.collate(part))[:, 0, 0].tolist()    # (B, 1, 1)
-            return values
+            return models.of_each(examples, batch_size, "scoring", "answers",
+                                  lambda batch: role.final_outputs(batch)[:, 0, 0].tolist())  # of (B, 1, 1)
 
         return checked("earlier", score)

@@ -14,13 +14,13 @@ import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
 import torch
 
 from ..algorithm import SAMPLE, Algorithm, Context, Experience, Loss, Recipe
-from ..data.batches import longest_first
 from ..data.template import Example
 from ..data.tokenized import batch_indices
 from ..support.clock import Clock
@@ -41,11 +41,11 @@ from .written import GrowingMetrics, write_report
 log = logging.getLogger(__name__)
 
 
-def micro_batches(experience: Experience, indices: list[int], size: int) -> list[list[int]]:
-    """Like lengths together, whatever order the indices come in."""
+def micro_batches(experience: Experience, indices: list[int], divide: Callable[[list[int]], list[list[int]]]
+                  ) -> list[list[int]]:
+    """Like lengths together, whatever order the indices come in. divide: places of lengths, by pass."""
     lengths, indices = experience.lengths(), sorted(indices)
-    return [[indices[place] for place in places]
-            for places in longest_first([lengths[index] for index in indices], size)]
+    return [[indices[place] for place in places] for places in divide([lengths[index] for index in indices])]
 
 
 class _Means:
@@ -71,7 +71,8 @@ class _Means:
 def run_losses(algorithm: Algorithm, context: Context, experience: Experience, indices: list[int], train: bool
                ) -> dict[str, float]:
     """The loss of a minibatch, in micro-batches; with ``train`` its gradients too. Returns loss/… and the metrics."""
-    groups = micro_batches(experience, indices, context.trainer.micro_batch_size)
+    groups = micro_batches(experience, indices,
+                           partial(context.models.passes, most=context.trainer.micro_batch_size))
     totals: dict[str, float] = defaultdict(float)
     for group in groups:
         for name, count in experience.counts(group).items():

@@ -24,12 +24,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from ..data.batches import Batch, longest_first
+from ..data.batches import Batch
 from ..data.template import Example
 from ..models.model import Models
 from ..models.role import Role
 from ..support.digests import content_hash
-from ..support.phases import in_parts
 from ..support.provenance import code_of, versions
 
 if TYPE_CHECKING:
@@ -102,16 +101,11 @@ class StoredLogprobs:
         """[K sums] per example."""
         models, used = self._role.models, set(self._role.models.used)
         self.computed += len(examples)
-        results: list[list[float]] = [[] for _ in examples]
-        parts = longest_first([example.length for example in examples], self._batch_size)
-        for members in in_parts("reference log-probabilities", parts, "records"):
-            with torch.no_grad():
-                batch = models.collate([examples[i] for i in members])
-                sums = self._role.token_logprobs(batch).sum(-1).tolist()  # (B, K)
-            for row, index in enumerate(members):
-                results[index] = sums[row][:len(examples[index].responses)]
+        with torch.no_grad():
+            sums = models.of_each(examples, self._batch_size, "reference log-probabilities", "records",
+                                  lambda batch: self._role.token_logprobs(batch).sum(-1).tolist())  # N lists of K
         models.used &= used  # a run that finds the values uses as many models as the one that computes them
-        return results
+        return [values[:len(example.responses)] for values, example in zip(sums, examples)]
 
     def lookup(self, batch: Batch) -> Tensor:
         """(B, K) on the batch's device; 0 where a response is absent."""
