@@ -1,27 +1,36 @@
 """How fast the project trains, samples, reads and starts, side by side with TRL and transformers.
 
-    python -m benchmarks.speed [what=dpo,sft,reward,rrhf,ppo,sampling,loading,start] [size=5m,100m] [device=cpu]
-                               [precision=fp32] [repeats=5] [steps=20] [out=benchmarks/results/speed]
+    python -m benchmarks.speed [what=dpo,sft,…] [size=5m,100m] [device=cpu] [precision=fp32] [repeats=5] [steps=20]
+                               [out=benchmarks/results/speed] [trl_ppo=PYTHON]
 
-what       dpo, sft, reward: from texts in memory to the last step (tokens, the reference's pass and the trainer
-           included), against TRL's trainers; rrhf, ppo: rows that share a prompt against a row for each response,
-           since TRL has neither; sampling: four responses to a prompt, against generate; loading: a file to tokens,
-           against datasets and DPOTrainer; start: from the command to the first step's checkpoint, against TRL's script
+what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
+           included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 (forward
+           passes of one pair), sft, reward, reward_k4 (four ranked responses to a prompt), ppo_trl (needs trl_ppo).
+           Rows that share a prompt against a row for each response, since TRL has neither: rrhf_4, rrhf_8 (ranked
+           responses to a prompt), ppo. The memory of PPO beside that of DPO: ppo_dpo.
+           Against generate: sampling (four responses to a prompt), sampling_1, sampling_16, sampling_64 (that many
+           prompts together), sampling_16of1 (16 responses to a prompt).
+           loading: a file to tokens, against datasets and DPOTrainer; start: from the command to the first step's
+           checkpoint, against TRL's script
 size       tiny, 5m, 100m, 8b: Llamas of random weights, with LoRA of rank 16
 device     cpu or cuda
 precision  fp32 or bf16: what both sides compute in
 repeats    runs of each side, in turn: A B A B
-steps      optimiser steps of 8 records; prompts of sampling; hundreds of rows of loading
+steps      optimiser steps of 8 records (ppo_trl: batches of 32); sampling: so many prompts, twice as many in batches,
+           which are filled; hundreds of rows of loading
 out        where the results go
+trl_ppo    the python of an environment with TRL 1.12.0, the last with PPO; without it ppo_trl is left out, and how to
+           make one is told
 
-Before anything is timed both sides' values (losses of the first steps, greedy tokens, tokens read) must agree; a start
-has none. Every run is a process of its own with empty caches. The other side is timed with the fastest of the settings
-that its module lists. Peak memory is seen from outside and counted above what the imports took. Each measurement is
-written as JSON when it is whole; README.md beside it lists all of them.
+Before anything is timed both sides' values (losses of the first steps, greedy tokens, tokens read) must agree; start,
+ppo_dpo and ppo_trl have none. Every run is a process of its own with empty caches. The other side is timed with the
+fastest of the settings that its module lists. Peak memory is seen from outside and counted above what the imports took.
+Each measurement is written as JSON when it is whole; README.md beside it lists all of them.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +38,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
+from benchmarks.speed.side import KINDS, kind
 
 ROOT = project()
 
@@ -37,20 +47,20 @@ ROOT = project()
 class Plan:
     """The command line."""
 
-    what: tuple[str, ...] = ("dpo", "sft", "reward", "rrhf", "ppo", "sampling", "loading", "start")
+    what: tuple[str, ...] = tuple(KINDS)
     size: tuple[str, ...] = ("5m",)
     device: str = "cpu"
     precision: str = "fp32"
     repeats: int = 5
     steps: int = 20
     out: str = str(ROOT / "benchmarks/results/speed")
+    trl_ppo: str = ""
 
 
 def parse(arguments: list[str]) -> Plan:
     """KEY=VALUE … → a plan. SystemExit with a message for what it does not know."""
     from benchmarks.random_models import SHAPES
     from benchmarks.speed.compare import TOLERANCE
-    from benchmarks.speed.side import KINDS
 
     allowed = {"what": KINDS, "size": tuple(SHAPES), "device": ("cpu", "cuda"), "precision": tuple(TOLERANCE)}
     kinds = {field.name: type(field.default) for field in fields(Plan)}
@@ -65,6 +75,9 @@ def parse(arguments: list[str]) -> Plan:
         chosen = tuple(text.split(",")) if kinds[key] is tuple else (text,)
         if unknown := set(chosen) - set(allowed.get(key, chosen)):
             raise SystemExit(f"{key}: found {', '.join(sorted(unknown))}; expected some of {', '.join(allowed[key])}")
+        if key == "trl_ppo" and not os.access(text, os.X_OK):
+            raise SystemExit(f"{key}: found no program {text!r}; expected a python with TRL 1.12.0; fix: make it by "
+                             f"{kind('ppo_trl').ENVIRONMENT}")
         told[key] = chosen if kinds[key] is tuple else kinds[key](text)
     return Plan(**told)
 
@@ -86,7 +99,12 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder], cwd=ROOT, check=True)
             for what in plan.what:
-                request = Request(what, "", size, plan.device, plan.precision, plan.steps, folder, "")
+                how = getattr(kind(what), "ENVIRONMENT", "")
+                if how and not plan.trl_ppo:
+                    print(f"{what} {size}: left out, it needs {how}", flush=True)
+                    continue
+                request = Request(what, "", size, plan.device, plan.precision, plan.steps, folder, "",
+                                  python=plan.trl_ppo and os.path.abspath(plan.trl_ppo))
                 try:
                     found = compare(request, plan.repeats)
                 except (Apart, RuntimeError) as error:

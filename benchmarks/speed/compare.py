@@ -29,12 +29,14 @@ class Apart(Exception):
 
 def run(request: Request) -> dict[str, Any]:
     """One side's answer, with what was seen of its process from outside. RuntimeError where it failed."""
+    elsewhere = request.side == getattr(kind(request.what), "ELSEWHERE", None)
+    python = request.python if elsewhere else sys.executable
     with tempfile.TemporaryDirectory() as work:
         asked = replace(request, work=work)
         # caches of its own: nothing is found that an earlier run has left
         places = {"HF_HOME": f"{work}/hf", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         began = time.monotonic()
-        with subprocess.Popen([sys.executable, "-m", "benchmarks.speed.side", json.dumps(asdict(asked))], cwd=ROOT,
+        with subprocess.Popen([python, "-m", "benchmarks.speed.side", json.dumps(asdict(asked))], cwd=ROOT,
                               env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **places},
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             watch = Watch(process.pid)
@@ -91,16 +93,24 @@ def largest_difference(values: dict[str, list[float]]) -> float:
 
 
 def check_parity(request: Request) -> dict[str, float]:
-    """Both sides on the same few steps; Apart where they differ."""
-    module = kind(request.what)
+    """Both sides on the same few steps, under the first of their settings; Apart where they differ."""
+    measured = kind(request.what)
+    tolerance = 0.0 if getattr(measured, "EXACT", False) else TOLERANCE[request.precision]
+    if not getattr(measured, "COMPARED", True):
+        return {"values": 0.0, "largest_difference": 0.0, "tolerance": tolerance}
     asked = replace(request, steps=min(PARITY_STEPS, request.steps), parity=True)
-    values = {side: run(replace(asked, side=side))["values"] for side in module.SIDES}
+    values = {side: run(replace(asked, side=side, option=options_of(measured, side)[0]))["values"]
+              for side in measured.SIDES}
     found = largest_difference(values)
-    tolerance = 0.0 if getattr(module, "EXACT", False) else TOLERANCE[request.precision]
     if found > tolerance:
         shown = {side: [round(value, 6) for value in one[:4]] for side, one in values.items()}
         raise Apart(f"found values that differ by {found:.2g}: {shown}; expected at most {tolerance:g}")
     return {"values": float(len(next(iter(values.values())))), "largest_difference": found, "tolerance": tolerance}
+
+
+def options_of(measured: Any, side: str) -> list[dict]:
+    """The settings of a side that are tried."""
+    return measured.OPTIONS.get(side, [{}])
 
 
 def best_option(request: Request, options: list[dict]) -> tuple[dict, list[dict]]:
@@ -126,19 +136,20 @@ def ratio(runs: dict[str, list[dict]], value) -> dict[str, float]:
 
 def compare(request: Request, repeats: int) -> dict[str, Any]:
     """All of one kind: parity, search, A B A B …, ratios. Apart where parity fails: nothing is timed then."""
-    module = kind(request.what)
+    measured = kind(request.what)
     parity = check_parity(request)
     sides: dict[str, dict[str, Any]] = {}
-    for side in module.SIDES:
-        options = module.OPTIONS.get(side, [{}])
+    for side in measured.SIDES:
+        options = options_of(measured, side)
         best, tried = best_option(replace(request, side=side), options) if len(options) > 1 else (options[0], [])
         sides[side] = {"option": best, "searched": tried, "runs": []}
     for _ in range(repeats):
         for side, told in sides.items():
-            measured = run(replace(request, side=side, option=told["option"]))
-            told["runs"].append({key: value for key, value in measured.items() if key != "values"})
+            answered = run(replace(request, side=side, option=told["option"]))
+            told["versions"] = answered.pop("versions", {})
+            told["runs"].append({key: value for key, value in answered.items() if key != "values"})
     runs = {side: told["runs"] for side, told in sides.items()}
-    return {"what": request.what, "unit": module.UNIT, "size": request.size, "device_kind": request.device,
+    return {"what": request.what, "unit": measured.UNIT, "size": request.size, "device_kind": request.device,
             "precision": request.precision, "steps": request.steps, "repeats": repeats, "parity": parity,
             "sides": sides,
             "ratios": {"seconds": ratio(runs, lambda one: one["seconds"] / one["items"]),

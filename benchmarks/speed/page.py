@@ -12,8 +12,8 @@ HEAD = """# Speed, side by side
 
 Ratios are the other side's figure by ours, of runs made in turn: above 1 ours is faster, or takes less. Median, and in
 brackets the smallest and the largest. Seconds are of one unit (a pair, a token, …). Memory is the peak above what the
-imports took. Both sides computed the same values before anything was timed; the other side ran with the fastest of its
-settings, which is named. `python -m benchmarks.speed --help` says what is measured.
+imports took. Both sides computed the same values, where they have any, before anything was timed; the other side ran
+with the fastest of its settings, which is named. `python -m benchmarks.speed --help` says what is measured.
 """
 
 
@@ -42,6 +42,13 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
             *ratios, f"{memory:.0f}", same)
 
 
+def elsewhere(one: dict[str, Any]) -> str:
+    """The versions of a side that ran in another environment."""
+    other = {side: [f"{name} {version}" for name, version in told.get("versions", {}).items()
+                    if version != one["versions"].get(name)] for side, told in one["sides"].items()}
+    return "".join(f"; {side} with {', '.join(versions)}" for side, versions in other.items() if versions)
+
+
 def origins(found: list[dict[str, Any]]) -> list[str]:
     """What they ran on and how they are made again, once for all that share it."""
     told = []
@@ -49,5 +56,7 @@ def origins(found: list[dict[str, Any]]) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         again = (f"python -m benchmarks.speed what={one['what']} size={one['size']} device={one['device_kind']} "
                  f"precision={one['precision']} repeats={one['repeats']} steps={one['steps']}")
-        told.append(f"- `{again}`: {one['device']}; commit {one['commit']}; {versions}")
+        other = elsewhere(one)
+        told.append(f"- `{again}{' trl_ppo=PYTHON' if other else ''}`: {one['device']}; commit {one['commit']}; "
+                    f"{versions}{other}")
     return told

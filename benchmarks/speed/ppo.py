@@ -1,50 +1,84 @@
-"""PPO with four responses to a prompt, on rows that share it against a row for each: TRL has no PPO to compare with."""
+"""PPO with four responses to a prompt, on rows that share it against a row for each, since TRL has no PPO.
+
+``ppo_dpo`` is for its memory alone: PPO with its reward model and critic beside DPO, with two responses to a prompt as
+long as the pairs are on average, in the same micro-batches; nothing that they compute is the same.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from algorithms.common.algorithm import Response
+from algorithms.common.algorithm import Recipe, Response, Scorer
 from algorithms.common.data.records import Record
+from algorithms.common.models.model import Models
 from benchmarks.random_models import make_context, method
-from benchmarks.speed.prepare import load_models, pairs
-from benchmarks.speed.request import BATCH, Answer, Request
+from benchmarks.speed import dpo
+from benchmarks.speed.prepare import LENGTHS, USUAL, load_models, pairs
+from benchmarks.speed.request import BATCH, Answer, Kind, Request
+from benchmarks.speed.reward import add_head
+from benchmarks.speed.sampling import NEVER
 from benchmarks.speed.training import metrics, recipe
 
-UNIT = "prompts"
 SAMPLES, NEW_TOKENS = 4, 24
 
 
-def words(responses: list[Response]) -> list[float]:
+def words(models: Models, request: Request) -> Scorer:
     """A reward that costs nothing: different tokens of a response."""
-    return [float(len(set(response.ids))) for response in responses]
+    def score(responses: list[Response]) -> list[float]:
+        return [float(len(set(response.ids))) for response in responses]
+
+    return score
 
 
-def on_rows(request: Request, rows: str) -> Answer:
+def reward_model(models: Models, request: Request) -> Scorer:
+    """The prepared reward model, a role on the policy's base."""
+    from algorithms.common.rewards.sources import Trained
+
+    algorithm = method("reward_model", normalize_on=None)
+    models.add_role("reward", trainable=False, seed=0)
+    add_head(models, request)
+    (Path(request.work) / "state.json").write_text(json.dumps(algorithm.state_dict()), encoding="utf-8")
+    source = Trained(algorithm, recipe(request))
+    return source.open(models, {"reward": Path(request.work)}, None, BATCH)
+
+
+def train(request: Request, learned: Recipe, scorer: Callable[[Models, Request], Scorer], rows: str = "auto",
+          **constants) -> Answer:
+    """As many batches of rollouts as the request has steps; no response ends early. ``constants``: of PPO."""
     models = load_models(request, rows)
     models.alias("reference", "base")
-    algorithm = method("ppo", critic="policy", samples=SAMPLES, max_new_tokens=NEW_TOKENS)
-    texts = pairs(request, request.steps * BATCH)
+    models.template.stop_ids = [NEVER]
+    reward, algorithm = scorer(models, request), method("ppo", **constants)
+    texts = pairs(request, request.steps * learned.batch_size)
     answer = Answer(items=len(texts))
     with answer.watched(request.device):
         records = [Record(text["prompt"], [], None, {}) for text in texts]
         prompts = [models.tokenize(record) for record in records]
-        context = make_context(models, Path(request.work), prompts, recipe(request), micro_batch_size=BATCH,
+        context = make_context(models, Path(request.work), prompts, learned, micro_batch_size=BATCH,
                                checkpoint_every=10**9, mixed_precision="bf16" if request.precision == "bf16" else "no")
-        context.records, context.reward = records, words
+        context.records, context.reward = records, reward
         algorithm.add_roles(models, 0)
         algorithm.fit(context)
+    if context.meter.tokens_sampled != (due := len(texts) * algorithm.samples * algorithm.max_new_tokens):
+        raise RuntimeError(f"ppo: found {context.meter.tokens_sampled} tokens sampled; expected {due}")
     answer.values = metrics(context, ("loss/policy", "loss/value"))
     return answer
 
 
-def shared(request: Request) -> Answer:
-    return on_rows(request, "shared")
+def on_rows(request: Request, rows: str) -> Answer:
+    return train(request, recipe(request), words, rows, critic="policy", samples=SAMPLES, max_new_tokens=NEW_TOKENS)
 
 
-def plain(request: Request) -> Answer:
-    return on_rows(request, "plain")
+def like_pairs(request: Request) -> Answer:
+    """Two responses to a prompt, of the pairs' mean length."""
+    length = sum(LENGTHS.get(request.size, USUAL)[1]) // 2
+    return train(request, recipe(request), reward_model, critic="reward", samples=2, max_new_tokens=length)
 
 
-SIDES = {"ours": shared, "plain rows": plain}
-OPTIONS: dict[str, list[dict]] = {}
+KINDS = {
+    "ppo": Kind("prompts", {"ours": partial(on_rows, rows="shared"), "plain rows": partial(on_rows, rows="plain")}),
+    "ppo_dpo": Kind("prompts", {"ours": like_pairs, "our DPO": dpo.ours}, COMPARED=False),
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ class Request:
     work: str  # empty, this run's own
     option: dict[str, Any] = field(default_factory=dict)  # the side's settings
     parity: bool = False  # run for its values rather than its time
+    python: str = ""  # the interpreter of a side that lives in another environment
 
     @property
     def base(self) -> Path:
@@ -54,6 +55,16 @@ class Answer:
         _wait(device)
         self.seconds += time.monotonic() - began
         self.cpu_seconds += cpu_seconds() - used
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of measurement, where a module gives several; a module that gives one has the same names."""
+
+    UNIT: str  # of ``Answer.items``
+    SIDES: dict[str, Callable[[Request], Answer]]  # ours, and the other
+    OPTIONS: dict[str, list[dict]] = field(default_factory=dict)  # by side: the settings that are tried
+    COMPARED: bool = True  # whether the sides have values to compare
 
 
 def cpu_seconds() -> float:

@@ -1,31 +1,18 @@
-"""RRHF's steps on four ranked responses to a prompt, on rows that share it against a row for each: TRL has no RRHF."""
+"""RRHF's steps on ranked responses to a prompt, on rows that share it against a row for each: TRL has no RRHF."""
 
 from __future__ import annotations
 
-from algorithms.common.data.records import Record
-from algorithms.common.data.template import Example
-from algorithms.common.models.model import Models
+from functools import partial
+
 from benchmarks.random_models import method
-from benchmarks.speed.request import Answer, Request
-from benchmarks.speed.training import train_ours
-
-UNIT = "prompts"
+from benchmarks.speed.request import Answer, Kind, Request
+from benchmarks.speed.training import several, train_ours
 
 
-def ranked(models: Models, text: dict) -> Example:
-    """The pair's responses and each of them the other way round, best first."""
-    turned = [" " + " ".join(reversed(text[key].split())) for key in ("chosen", "rejected")]
-    responses = [text["chosen"], text["rejected"], *turned]
-    return models.tokenize(Record(text["prompt"], responses, [4.0, 3.0, 2.0, 1.0], {}))
+def train(request: Request, k: int, rows: str) -> Answer:
+    """On k responses to a prompt. ``rows``: shared | plain."""
+    return train_ours(request, method("rrhf"), "policy", partial(several, k=k), ("loss/rank", "loss/policy"), rows=rows)
 
 
-def shared(request: Request) -> Answer:
-    return train_ours(request, method("rrhf"), "policy", ranked, ("loss/rank", "loss/policy"), rows="shared")
-
-
-def plain(request: Request) -> Answer:
-    return train_ours(request, method("rrhf"), "policy", ranked, ("loss/rank", "loss/policy"), rows="plain")
-
-
-SIDES = {"ours": shared, "plain rows": plain}
-OPTIONS: dict[str, list[dict]] = {}
+KINDS = {f"rrhf_{k}": Kind("prompts", {"ours": partial(train, k=k, rows="shared"),
+                                       "plain rows": partial(train, k=k, rows="plain")}) for k in (4, 8)}

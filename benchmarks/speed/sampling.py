@@ -1,50 +1,68 @@
-"""Sampling four responses to each prompt, against ``generate`` of transformers, which TRL samples with."""
+"""Sampling against ``generate`` of transformers, which TRL samples with.
+
+``sampling`` draws four responses to each prompt, in batches of each side's choice; the other kinds are shapes that both
+sides decode alike: a prompt at a time, batches of 16 and 64 prompts, and 16 responses to one prompt at a time.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 from benchmarks.speed.prepare import load_models, pairs
-from benchmarks.speed.request import Answer, Request
+from benchmarks.speed.request import Answer, Kind, Request
 from benchmarks.speed.training import adapted
 
-UNIT = "tokens"
-SAMPLES, NEW_TOKENS = 4, 48
-NEVER = 1535  # a row of the embedding without a token: no response ends early
+NEW_TOKENS = 48
+NEVER = 1 << 30  # no token: no response ends early
+STATIC = {"cache_implementation": "static"}
 
 
-def prompts(request: Request, encode) -> list[list[int]]:
-    return [encode(text["prompt"]) for text in pairs(request, request.steps)]
+@dataclass(frozen=True)
+class Shape:
+    """What is decoded together."""
+
+    batch: int  # sequences
+    each: int = 1  # responses to a prompt, in such a batch
+    per_step: int = 2  # sequences for each of the request's steps, at least
+    whole: bool = True  # all batches are full
+
+    def prompts(self, request: Request, encode) -> list[list[int]]:
+        together = self.batch if self.whole else self.each
+        sequences = -(-self.per_step * request.steps // together) * together
+        return [encode(text["prompt"]) for text in pairs(request, sequences // self.each)]
 
 
-def ours(request: Request) -> Answer:
+def ours(request: Request, shape: Shape) -> Answer:
     from algorithms.common.models.sampling import Sampling, sample
 
     models = load_models(request)
     models.add_role("policy", trainable=False, seed=0)
     models.template.stop_ids = [NEVER]
-    asked = prompts(request, models.template.prompt_ids)
-    n = 1 if request.parity else SAMPLES
-    settings = Sampling(NEW_TOKENS, 0.0 if request.parity else 1.0)
+    asked = shape.prompts(request, models.template.prompt_ids)
+    settings = Sampling(NEW_TOKENS, 0.0 if request.parity else 1.0, batch_size=shape.batch)
     answer = Answer()
     with answer.watched(request.device):
-        drawn = sample(models, "policy", asked, settings, seed=0, n=n)
+        drawn = sample(models, "policy", asked, settings, seed=0, n=shape.each)
     return _filled(answer, [one.ids for responses in drawn for one in responses])
 
 
-def generate(request: Request) -> Answer:
+def generate(request: Request, shape: Shape) -> Answer:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = adapted(request, "policy", AutoModelForCausalLM).eval()
     tokenizer = AutoTokenizer.from_pretrained(request.base, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    asked = prompts(request, lambda text: tokenizer(text).input_ids)
+    asked = shape.prompts(request, lambda text: tokenizer(text).input_ids)
     option = dict(request.option)
-    size = option.pop("batch_size", 64)
-    if request.parity:
+    size = option.pop("batch_size", shape.batch)
+    if request.parity:  # it has no several responses of greatest probability
+        asked = [prompt for prompt in asked for _ in range(shape.each)]
         option |= {"do_sample": False}
     else:
-        option |= {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": SAMPLES}
-        size = max(1, size // SAMPLES)
+        option |= {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": shape.each}
+        size = max(1, size // shape.each)
     answer, drawn = Answer(), []
     bf16 = torch.autocast(request.device, dtype=torch.bfloat16, enabled=request.precision == "bf16")
     with answer.watched(request.device), torch.no_grad(), bf16:
@@ -62,5 +80,16 @@ def _filled(answer: Answer, drawn: list[list[int]]) -> Answer:
     return answer
 
 
-SIDES = {"ours": ours, "generate": generate}
-OPTIONS = {"generate": [{}, {"cache_implementation": "static"}, {"batch_size": 32}, {"batch_size": 128}]}
+def measured(shape: Shape, *settings: dict) -> Kind:
+    """``settings``: of generate, beside its own and the static cache."""
+    return Kind("tokens", {"ours": partial(ours, shape=shape), "generate": partial(generate, shape=shape)},
+                {"generate": [{}, STATIC, *settings]})
+
+
+KINDS = {
+    "sampling": measured(Shape(64, 4, per_step=4, whole=False), {"batch_size": 32}, {"batch_size": 128}),
+    "sampling_1": measured(Shape(1, per_step=1)),
+    "sampling_16": measured(Shape(16)),
+    "sampling_64": measured(Shape(64)),
+    "sampling_16of1": measured(Shape(16, 16)),
+}

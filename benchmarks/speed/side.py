@@ -6,29 +6,39 @@ The memory that its imports took is told apart, so that what comes on top can be
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import sys
 from dataclasses import asdict
 
 from benchmarks.speed.request import Request
 
-KINDS = ("dpo", "sft", "reward", "rrhf", "ppo", "sampling", "loading", "start")
+KINDS = {"dpo": "dpo", "dpo_ref": "dpo", "dpo_micro1": "dpo", "sft": "sft", "reward": "reward", "reward_k4": "reward",
+         "rrhf_4": "rrhf", "rrhf_8": "rrhf", "ppo": "ppo", "ppo_dpo": "ppo", "ppo_trl": "ppo_trl",
+         "sampling": "sampling", "sampling_1": "sampling", "sampling_16": "sampling", "sampling_64": "sampling",
+         "sampling_16of1": "sampling", "loading": "loading", "start": "start"}  # → the module that measures it
 IMPORTED = {"TRL": ("trl", ("DPOTrainer", "SFTTrainer", "RewardTrainer")),
+            "TRL 1.12.0": ("trl.experimental.ppo", ("PPOTrainer",)),
             "generate": ("transformers", ("AutoModelForCausalLM",))}
+
+LIBRARIES = ("torch", "transformers", "peft", "trl")
 
 
 def kind(what: str):
-    """The module that measures it."""
-    return importlib.import_module(f"benchmarks.speed.{what}")
+    """What measures it: its module, or the ``Kind`` of that name in a module that gives several."""
+    module = importlib.import_module(f"benchmarks.speed.{KINDS[what]}")
+    return getattr(module, "KINDS", {}).get(what, module)
 
 
 def answer(request: Request) -> dict:
-    module = kind(request.what)
+    measured = kind(request.what)
     library, names = IMPORTED.get(request.side, ("peft", ()))
     for name in names:  # they are loaded when they are first asked for
         getattr(importlib.import_module(library), name)
     before = resident()
-    return {**asdict(module.SIDES[request.side](request)), "imported_bytes": before}
+    found = measured.SIDES[request.side](request)
+    return {**asdict(found), "imported_bytes": before,
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def resident() -> int:

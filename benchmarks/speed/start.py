@@ -14,6 +14,7 @@ from benchmarks.speed.prepare import MAX_LENGTH, MAX_PROMPT, write_pairs
 from benchmarks.speed.request import BATCH, Answer, Request
 
 UNIT = "starts"
+COMPARED = False
 ROOT = project()
 LIMIT = 300  # seconds
 ROWS = 2048  # what a run does with all of them before its first step, it does within the time that is taken

@@ -23,9 +23,9 @@ LOADER = [{}, {"dataloader_num_workers": 1},
 
 def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Callable[[Models, dict], Example],
                losses: tuple[str, ...], before: Callable[[Models, Context], None] = lambda models, context: None,
-               rows: str = "auto") -> Answer:
+               rows: str = "auto", micro_batch: int = BATCH) -> Answer:
     """Train ``role`` from its prepared adapter. ``before``: what a run does before its first step; ``losses``: the
-    metrics whose sum is compared.
+    metrics whose sum is compared; ``micro_batch``: records of a forward pass.
     """
     models = load_models(request, rows)
     models.alias("reference", "base")
@@ -34,7 +34,7 @@ def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Call
     answer = Answer(items=len(texts))
     with answer.watched(request.device):
         examples = [tokenize(models, text) for text in texts]
-        context = make_context(models, Path(request.work), examples, recipe(request), micro_batch_size=BATCH,
+        context = make_context(models, Path(request.work), examples, recipe(request), micro_batch_size=micro_batch,
                                checkpoint_every=10**9, mixed_precision="bf16" if request.precision == "bf16" else "no")
         before(models, context)
         fit(algorithm, context)
@@ -56,16 +56,29 @@ def pair(models: Models, text: dict) -> Example:
     return models.tokenize(Record(text["prompt"], [text["chosen"], text["rejected"]], [1.0, 0.0], {}))
 
 
-def in_our_order(request: Request) -> list[dict[str, str]]:
-    """The texts as the project's loop visits them."""
-    texts = pairs(request, request.steps * BATCH)
+def ranked(text: dict, k: int) -> list[str]:
+    """k responses, best first: the pair's two, and each again with its words moved on by one, by two, …"""
+    words = [text[key].split() for key in ("chosen", "rejected")]
+    return [" " + " ".join(words[i % 2][i // 2:] + words[i % 2][:i // 2]) for i in range(k)]
+
+
+def several(models: Models, text: dict, k: int) -> Example:
+    """The ranked responses as one record."""
+    return models.tokenize(Record(text["prompt"], ranked(text, k), [float(-place) for place in range(k)], {}))
+
+
+def in_our_order(request: Request, batch: int = BATCH) -> list[dict[str, str]]:
+    """The texts as the project's loop visits them, ``batch`` a step."""
+    texts = pairs(request, request.steps * batch)
     return [texts[index] for step in range(request.steps)
-            for index in batch_indices(len(texts), BATCH, len(texts), step, 0)]
+            for index in batch_indices(len(texts), batch, len(texts), step, 0)]
 
 
 def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], list[dict[str, str]]],
               load: Callable[[], Any], **options: Any) -> Answer:
-    """Train with one of TRL's trainers. ``load``: the model with its adapter; ``options``: of the trainer's config."""
+    """Train with one of TRL's trainers. ``rows``: of ``BATCH`` records a step; ``load``: the model with its adapter;
+    ``options``: of the trainer's config.
+    """
     from datasets import Dataset
     from transformers import AutoTokenizer
 
@@ -80,7 +93,7 @@ def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], 
     model, tokenizer, texts = load(), AutoTokenizer.from_pretrained(request.base), rows()
     told = {"per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1,
             "train_sampling_strategy": "sequential", **options, **request.option}
-    answer = Answer(items=len(texts))
+    answer = Answer(items=request.steps * BATCH)
     with answer.watched(request.device):
         settings = arguments(
             output_dir=request.work, max_steps=request.steps, learning_rate=RATE, lr_scheduler_type="constant",
