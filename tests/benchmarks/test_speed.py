@@ -1,6 +1,7 @@
 """The benchmark beside TRL: both sides compute the same before anything is timed; its arithmetic, its memory gauge."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,16 +9,21 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.random_models import SHAPES
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import compare, dpo, request
-from benchmarks.speed.compare import Apart, Watch, best_option, largest_difference, ratio
-from benchmarks.speed.page import page
+from benchmarks.speed import compare, dpo, ppo_trl, request, reward, sampling
+from benchmarks.speed.compare import Apart, Watch, best_option, largest_difference, options_of, ratio
+from benchmarks.speed.page import elsewhere, page
 from benchmarks.speed.prepare import pairs, prepare
 from benchmarks.speed.request import Request
 from benchmarks.speed.side import KINDS, answer, kind
+from benchmarks.speed.training import ranked
 from training_setup import ROOT
 
-BESIDE_TRL = [pytest.param(what, marks=pytest.mark.slow) for what in ("dpo", "sft", "reward", "loading")]
+QUICK = ("rrhf_4", "ppo", "sampling", "sampling_16", "sampling_16of1")
+WITHOUT_VALUES = ("start", "ppo_dpo", "ppo_trl")
+ALL = [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for what in KINDS
+       if what not in WITHOUT_VALUES]
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +33,19 @@ def asked(tmp_path_factory) -> Request:
     return Request("", "", "tiny", "cpu", "fp32", 3, str(folder), "", parity=True)
 
 
-@pytest.mark.parametrize("what", ["rrhf", "ppo", "sampling", *BESIDE_TRL])
+@pytest.mark.parametrize("what", ALL)
 def test_both_sides_compute_the_same(asked, what, tmp_path):
     values = {}
     for side in kind(what).SIDES:
         if side == "TRL":
             pytest.importorskip("trl")
         (tmp_path / side).mkdir()
-        found = answer(replace(asked, what=what, side=side, work=str(tmp_path / side)))
+        option = options_of(kind(what), side)[0]
+        found = answer(replace(asked, what=what, side=side, option=option, work=str(tmp_path / side)))
         assert found["items"] > 0 and found["seconds"] > 0 and found["imported_bytes"] > 0
         values[side] = found["values"]
     assert len(next(iter(values.values()))) >= 3
-    assert largest_difference(values) <= (0 if what in ("sampling", "loading") else compare.TOLERANCE["fp32"])
+    assert largest_difference(values) <= (0 if what.startswith(("sampling", "loading")) else compare.TOLERANCE["fp32"])
 
 
 def test_another_loss_does_not_pass_for_the_same(asked, tmp_path, monkeypatch):
@@ -59,15 +66,101 @@ def test_a_start_ends_at_the_first_steps_checkpoint(asked, side, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what, side", [("ppo_dpo", "ours"), ("ppo_dpo", "our DPO"), ("ppo_trl", "ours")])
+def test_sides_that_have_no_values_take_as_many_prompts(asked, what, side, tmp_path):
+    found = answer(replace(asked, what=what, side=side, steps=1, work=str(tmp_path)))
+    assert found["items"] == (ppo_trl.PROMPTS if what == "ppo_trl" else request.BATCH)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("TRL_PPO"), reason="TRL_PPO names no python of an environment with TRL 1.12.0")
+@pytest.mark.parametrize("option", kind("ppo_trl").OPTIONS[ppo_trl.ELSEWHERE])
+def test_the_last_trl_with_ppo_takes_each_setting(asked, option):
+    found = compare.run(replace(asked, what="ppo_trl", side=ppo_trl.ELSEWHERE, steps=1, option=option,
+                                python=os.environ["TRL_PPO"]))
+    assert found["items"] == ppo_trl.PROMPTS and found["versions"]["trl"] == "1.12.0"
+
+
+def test_no_draw_is_taken_for_padding(asked):
+    shape, (text,) = SHAPES["tiny"], pairs(asked, 1)
+    tokenizer = ppo_trl.padding_apart(asked, shape.vocabulary)
+    plain = len(ppo_trl.padding_apart(asked, 0)) - 1
+    assert plain < shape.vocabulary <= tokenizer.pad_token_id and max(tokenizer(text["prompt"]).input_ids) < plain
+
+
+def test_of_trls_critic_the_adapter_and_the_head_are_trained(asked):
+    critic = ppo_trl.with_adapter(ppo_trl.classifier(asked))
+    trained = {name for name, parameter in critic.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if "lora_" not in name} == {"score.weight"}
+    assert len(trained) == 1 + 2 * 7 * SHAPES["tiny"].layers and critic.base_model_prefix == "model"
+
+
+@pytest.mark.slow
 def test_the_command_measures_and_writes_a_page(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "benchmarks.speed", "what=rrhf", "size=tiny", "repeats=2", "steps=2",
+    done = subprocess.run([sys.executable, "-m", "benchmarks.speed", "what=rrhf_4", "size=tiny", "repeats=2", "steps=2",
                            f"out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "rrhf_tiny_cpu_fp32.json").read_text(encoding="utf-8"))
+    found = json.loads((tmp_path / "rrhf_4_tiny_cpu_fp32.json").read_text(encoding="utf-8"))
     runs = [run for side in found["sides"].values() for run in side["runs"]]
     assert len(runs) == 4 and all(run["peak_bytes"] > run["imported_bytes"] > 0 for run in runs)
-    assert "| rrhf, prompts | tiny | fp32 | plain rows | as they come |" in page(tmp_path)
+    assert "| rrhf_4, prompts | tiny | fp32 | plain rows | as they come |" in page(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == page(tmp_path)
+
+
+@pytest.mark.parametrize("what, prompts, rows", [
+    ("sampling", 20, [64, 16]), ("sampling_1", 20, [1] * 20), ("sampling_16", 48, [16] * 3), ("sampling_64", 64, [64]),
+    ("sampling_16of1", 3, [16] * 3)])
+def test_both_sides_decode_as_many_sequences_together(asked, what, prompts, rows, monkeypatch):
+    """Of 20 steps: sampling takes a prompt a step, the others two sequences, or one, and fill their batches."""
+    import torch
+
+    from algorithms.common.models import sampling as decoding
+
+    seen: dict[str, list[int]] = {"ours": [], "generate": []}
+
+    class Model:
+        def eval(self):
+            return self
+
+        def generate(self, input_ids, max_new_tokens, num_return_sequences, **_):
+            seen["generate"].append(len(input_ids) * num_return_sequences)
+            return torch.zeros(seen["generate"][-1], input_ids.shape[1] + max_new_tokens, dtype=torch.long)
+
+    def decode(models, beginning, streams, *_):
+        seen["ours"].append(len(streams))
+        return [decoding.Sample([0] * streams.shape[1], False)] * len(streams)
+
+    monkeypatch.setattr(sampling, "adapted", lambda *_: Model())
+    monkeypatch.setattr(decoding, "_decode", decode)
+    for side in seen:
+        found = answer(replace(asked, what=what, side=side, steps=20, parity=False))
+        assert found["items"] == sum(rows) * sampling.NEW_TOKENS and seen[side] == rows
+    encoded = kind(what).SIDES["ours"].keywords["shape"].prompts(replace(asked, steps=20), len)
+    assert len(encoded) == prompts
+
+
+def test_ranked_responses_differ_and_have_the_pairs_words(asked):
+    for text in pairs(asked, 512):
+        found = ranked(text, 8)
+        assert found[:2] == [text["chosen"], text["rejected"]] and len(set(found)) == 8
+        assert all(sorted(one.split()) == sorted(text[key].split())
+                   for place, one in enumerate(found) for key in [("chosen", "rejected")[place % 2]])
+
+
+def test_four_ranked_responses_make_six_pairs_a_prompt(asked):
+    rows = reward.all_pairs(replace(asked, steps=1))
+    assert len(rows) == 6 * request.BATCH and len({tuple(row.values()) for row in rows}) == len(rows)
+    first = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
+    assert first == rows[:6] and [row["chosen"] for row in first] == [first[0]["chosen"]] * 3 + [
+        first[0]["rejected"]] * 2 + [first[1]["rejected"]]
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_every_kind_has_two_sides_and_settings_of_theirs(what):
+    one = kind(what)
+    ours, other = one.SIDES
+    assert ours == "ours" and one.UNIT and set(one.OPTIONS) <= {other}
+    assert all(options for options in one.OPTIONS.values())
 
 
 def told(seconds: float, **more) -> dict:
@@ -93,9 +186,10 @@ def runs(monkeypatch) -> list[Request]:
 
 def test_parity_comes_first_then_the_search_then_both_in_turn(asked, runs):
     found = compare.compare(replace(asked, what="dpo", parity=False), repeats=2)
-    options = len(dpo.OPTIONS["TRL"])
+    tried = kind("dpo").OPTIONS["TRL"]
+    options = len(tried)
     assert [one.side for one in runs[:2]] == ["ours", "TRL"] and all(one.parity for one in runs[:2])
-    assert [one.option for one in runs[2:2 + options]] == dpo.OPTIONS["TRL"] and not any(one.parity for one in runs[2:])
+    assert [one.option for one in runs[2:2 + options]] == tried and not any(one.parity for one in runs[2:])
     assert [one.side for one in runs[2 + options:]] == ["ours", "TRL", "ours", "TRL"]
     best = found["sides"]["TRL"]["option"]
     assert best and all(one.option == best for one in runs[2 + options:] if one.side == "TRL")
@@ -109,6 +203,34 @@ def test_nothing_is_timed_where_the_sides_differ(asked, runs, monkeypatch):
     with pytest.raises(Apart, match="differ by 0.001"):
         compare.compare(replace(asked, what="dpo", parity=False), repeats=2)
     assert len(runs) == 2
+
+
+def test_what_has_no_values_is_timed_at_once(asked, runs):
+    found = compare.compare(replace(asked, what="ppo_dpo", parity=False), repeats=1)
+    assert [one.side for one in runs] == ["ours", "our DPO"] and not any(one.parity for one in runs)
+    assert found["parity"]["values"] == 0
+
+
+def test_values_are_those_of_a_sides_first_setting(asked, runs):
+    """Else DPO with the reference computed beforehand would be compared without it."""
+    compare.compare(replace(asked, what="dpo_ref", parity=False), repeats=1)
+    assert runs[1].parity and runs[1].option == {"precompute_ref_log_probs": True}
+
+
+def test_a_side_of_another_environment_runs_there_and_its_versions_are_told(asked, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho '" + json.dumps(told(7.0, versions={"trl": "1.12.0"})) + "'\n")
+    python.chmod(0o755)
+    found = compare.run(replace(asked, what="ppo_trl", side=ppo_trl.ELSEWHERE, python=str(python)))
+    assert found["seconds"] == 7.0 and found["versions"] == {"trl": "1.12.0"}
+    sides = {"ours": {"versions": {"trl": "1.16.0"}}, "TRL 1.12.0": {"versions": found["versions"]}}
+    assert elsewhere({"versions": {"trl": "1.16.0"}, "sides": sides}) == "; TRL 1.12.0 with trl 1.12.0"
+
+
+def test_ppo_of_trl_is_left_out_without_its_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: None)
+    assert command.main(["what=ppo_trl", "size=tiny", f"out={tmp_path}"]) == 0
+    assert "ppo_trl tiny: left out" in (shown := capsys.readouterr().out) and "trl==1.12.0" in shown
 
 
 def test_a_setting_that_fails_is_not_the_best_one(asked, runs):
@@ -158,7 +280,8 @@ def test_the_command_line():
     assert (plan.what, plan.size, plan.repeats, plan.device) == (("dpo", "ppo"), ("tiny",), 3, "cpu")
     assert set(command.Plan().what) == set(KINDS)
     for wrong, word in (("whta=dpo", "no such setting"), ("what=dop", "found dop"), ("repeats=0", "above 0"),
-                        ("repeats=few", "above 0"), ("device=tpu", "cpu, cuda")):
+                        ("repeats=few", "above 0"), ("device=tpu", "cpu, cuda"),
+                        ("trl_ppo=/no/python", "found no program")):
         with pytest.raises(SystemExit, match=word):
             command.parse([wrong])
 
