@@ -16,8 +16,8 @@ size       tiny, 5m, 100m, 8b: Llamas of random weights, with LoRA of rank 16
 device     cpu or cuda
 precision  fp32 or bf16: what both sides compute in
 repeats    runs of each side, in turn: A B A B
-steps      optimiser steps of 8 records (ppo_trl: batches of 32); sampling: so many prompts, twice as many in batches,
-           which are filled; hundreds of rows of loading
+steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
+           sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
 out        where the results go
 trl_ppo    the python of an environment with TRL 1.12.0, the last with PPO; without it ppo_trl is left out, and how to
            make one is told

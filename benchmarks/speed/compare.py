@@ -54,18 +54,20 @@ class Watch:
     EVERY = 0.05  # seconds
 
     def __init__(self, pid: int):
-        self._pid, self._peak, self._over = pid, 0, threading.Event()
+        import psutil
+
+        self._process, self._peak, self._over = psutil.Process(pid), 0, threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
         import psutil
 
-        process = psutil.Process(self._pid)
+        process = self._process
         while not self._over.wait(self.EVERY):
             try:
                 others = sum(child.memory_info().rss for child in process.children(recursive=True))
-                self._peak = max(self._peak, process.memory_info().rss + others, high_water(self._pid))
+                self._peak = max(self._peak, process.memory_info().rss + others, high_water(process.pid))
             except psutil.Error:  # one of them is gone
                 continue
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from benchmarks.speed.ppo import NEW_TOKENS, reward_model, train
 from benchmarks.speed.prepare import LINEAR, head_weight
-from benchmarks.speed.request import RATE, Answer, Request
+from benchmarks.speed.request import BATCH, RATE, Answer, Request
 from benchmarks.speed.training import adapted, in_our_order, recipe
 
 UNIT = "prompts"
@@ -23,7 +23,13 @@ ENVIRONMENT = ("python -m venv FOLDER && FOLDER/bin/pip install . -c constraints
 PROMPTS, PASSES = 32, 4  # of a batch
 
 
+def batches(request: Request) -> Request:
+    """Whole batches of no fewer prompts than the request's steps have."""
+    return replace(request, steps=-(-request.steps * BATCH // PROMPTS))
+
+
 def ours(request: Request) -> Answer:
+    request = batches(request)
     learned = replace(recipe(request), batch_size=PROMPTS, inner_epochs=PASSES)
     return train(request, learned, reward_model, critic="reward", samples=1, max_new_tokens=NEW_TOKENS,
                  missing_eos_penalty=0.0)
@@ -34,7 +40,7 @@ def trl(request: Request) -> Answer:
     from transformers import AutoModelForCausalLM
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    texts = in_our_order(request, PROMPTS)
+    texts = in_our_order(batches(request), PROMPTS)
     policy = adapted(request, "policy", AutoModelForCausalLM)
     critic, reward = with_adapter(classifier(request)), classifier(request).requires_grad_(False)
     tokenizer = padding_apart(request, policy.config.vocab_size)

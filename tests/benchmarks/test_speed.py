@@ -69,7 +69,7 @@ def test_a_start_ends_at_the_first_steps_checkpoint(asked, side, tmp_path):
 @pytest.mark.parametrize("what, side", [("ppo_dpo", "ours"), ("ppo_dpo", "our DPO"), ("ppo_trl", "ours")])
 def test_sides_that_have_no_values_take_as_many_prompts(asked, what, side, tmp_path):
     found = answer(replace(asked, what=what, side=side, steps=1, work=str(tmp_path)))
-    assert found["items"] == (ppo_trl.PROMPTS if what == "ppo_trl" else request.BATCH)
+    assert found["items"] == (ppo_trl.PROMPTS if what == "ppo_trl" else request.BATCH)  # of whole batches
 
 
 @pytest.mark.slow
@@ -79,6 +79,10 @@ def test_the_last_trl_with_ppo_takes_each_setting(asked, option):
     found = compare.run(replace(asked, what="ppo_trl", side=ppo_trl.ELSEWHERE, steps=1, option=option,
                                 python=os.environ["TRL_PPO"]))
     assert found["items"] == ppo_trl.PROMPTS and found["versions"]["trl"] == "1.12.0"
+
+
+def test_batches_of_ppo_have_the_prompts_of_the_steps(asked):
+    assert [ppo_trl.batches(replace(asked, steps=steps)).steps for steps in (1, 4, 5, 20)] == [1, 1, 2, 5]
 
 
 def test_no_draw_is_taken_for_padding(asked):
