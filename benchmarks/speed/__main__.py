@@ -6,8 +6,8 @@
 what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
            included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 (forward
            passes of one pair), sft, reward, reward_k4 (four ranked responses to a prompt), ppo_trl (needs trl_ppo).
-           Rows that share a prompt against a row for each response, since TRL has neither: rrhf_4, rrhf_8 (ranked
-           responses to a prompt), ppo. The memory of PPO beside that of DPO: ppo_dpo.
+           Rows that share a prompt against a row for each response, since the TRL of this environment has neither:
+           rrhf_4, rrhf_8 (ranked responses to a prompt), ppo. The memory of PPO beside that of DPO: ppo_dpo.
            Against generate: sampling (four responses to a prompt), sampling_1, sampling_16, sampling_64 (that many
            prompts together), sampling_16of1 (16 responses to a prompt).
            loading: a file to tokens, against datasets and DPOTrainer; start: from the command to the first step's
@@ -19,8 +19,8 @@ repeats    runs of each side, in turn: A B A B
 steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
 out        where the results go
-trl_ppo    the python of an environment with TRL 1.12.0, the last with PPO; without it ppo_trl is left out, and how to
-           make one is told
+trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer; without it ppo_trl is left out, and how
+           to make one is told
 
 Before anything is timed both sides' values (losses of the first steps, greedy tokens, tokens read) must agree; start,
 ppo_dpo and ppo_trl have none. Every run is a process of its own with empty caches. The other side is timed with the

@@ -1,4 +1,5 @@
-"""PPO with four responses to a prompt, on rows that share it against a row for each, since TRL has no PPO.
+"""PPO with four responses to a prompt, on rows that share it against a row for each, since the TRL of this environment
+has no PPO.
 
 ``ppo_dpo`` is for its memory alone: PPO with its reward model and critic beside DPO, with two responses to a prompt as
 long as the pairs are on average, in the same micro-batches; nothing that they compute is the same.
@@ -11,9 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
 from algorithms.common.algorithm import Recipe, Response, Scorer
 from algorithms.common.data.records import Record
 from algorithms.common.models.model import Models
+from algorithms.common.support.checkout import project
 from benchmarks.random_models import make_context, method
 from benchmarks.speed import dpo
 from benchmarks.speed.prepare import LENGTHS, USUAL, load_models, pairs
@@ -35,14 +40,12 @@ def words(models: Models, request: Request) -> Scorer:
 
 def reward_model(models: Models, request: Request) -> Scorer:
     """The prepared reward model, a role on the policy's base."""
-    from algorithms.common.rewards.sources import Trained
-
+    source = get_class(OmegaConf.load(project() / "conf/reward/trained.yaml")["_target_"])
     algorithm = method("reward_model", normalize_on=None)
     models.add_role("reward", trainable=False, seed=0)
     add_head(models, request)
     (Path(request.work) / "state.json").write_text(json.dumps(algorithm.state_dict()), encoding="utf-8")
-    source = Trained(algorithm, recipe(request))
-    return source.open(models, {"reward": Path(request.work)}, None, BATCH)
+    return source(algorithm, recipe(request)).open(models, {"reward": Path(request.work)}, None, BATCH)
 
 
 def train(request: Request, learned: Recipe, scorer: Callable[[Models, Request], Scorer], rows: str = "auto",

@@ -1,4 +1,4 @@
-"""A batch of PPO against the last release of TRL that has a PPOTrainer, which needs an environment of its own.
+"""Batches of PPO against a release of TRL that has a PPOTrainer, which needs an environment of its own.
 
 Both: the same prompts, a response of 24 tokens to each (none ends early), LoRA on policy and critic, a reward model and
 a critic that begins as it, 32 prompts a batch, one step for each of four passes over them. What is drawn differs, and
