@@ -57,8 +57,8 @@ def measure(point: Point, work: str) -> dict[str, float]:
 
 
 def entries(work: Path) -> Counter[str]:
-    """Trained stages by their names, which are of their content, and in how many stores each was built."""
-    return Counter(path.name for path in work.glob("stages*/trained-*") if path.is_dir())
+    """Stages by their names, which are of their content, and in how many stores each was built."""
+    return Counter(path.parent.name for path in work.glob("stages*/*/manifest.json"))
 
 
 def sentence(found: dict[tuple[str, int], dict[str, Spread]]) -> str:
