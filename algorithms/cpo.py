@@ -2,7 +2,8 @@
 
 Keeps    DPO's loss with a uniform distribution in the reference's place (eq. 3), so that log-probabilities, summed over
          the response and its end token, are compared alone; and the chosen response's likelihood beside it.
-Changes  the likelihood is a mean over tokens, as in the authors' code, and has a weight (``sft_coef``, 1.0 by default).
+Changes  the likelihood is a mean over a response's tokens, then over pairs (in TRL's CPO over all tokens of a
+         micro-batch), and has a weight (``sft_coef``, 1.0 by default).
 Drops    triplets of translations: pairs are the data's.
 
 It differs from SimPO by sums in place of means, no margin, and the likelihood; from DPO with an SFT term by having no

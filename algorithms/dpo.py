@@ -6,7 +6,7 @@ Changes  the reference's log-probabilities come from the store (the same numbers
          both responses of a pair share their prompt's row; label smoothing by option (``label_smoothing``, off by
          default; Mitchell 2023, conservative DPO), of each label its own where labels are probabilities
          (``soft_labels``, off by default); by option the chosen response's likelihood beside it (``sft_coef``, off by
-         default; RPO, Pang et al. 2024, arXiv 2404.19733), or log-probabilities averaged over tokens
+         default; RPO, Pang et al. 2024, arXiv 2404.19733v3), or log-probabilities averaged over tokens
          (``length_normalized``, off by default; Lambert et al. 2024, Tülu 3, arXiv 2411.15124, who take β = 5).
 Drops    RMSprop; the optimiser is the trainer's choice.
 
@@ -15,11 +15,13 @@ answers of it to each prompt, labelled. ``OnlineDPO`` does, with a reward source
 goes on: fresh answers of the latest policy, again as pairs (iterated DPO, as in Xu et al. 2023, arXiv 2312.16682; the
 best and the worst of more than two, as in Yuan et al. 2024, arXiv 2401.10020). Each generation's reference is the
 policy that answered; with ``reference: first`` the supervised policy stays it, as in online DPO (Guo et al. 2024, arXiv
-2402.04792, who draw anew at each step and ask a language model for the label). Equal scores make no pair.
+2402.04792, who draw anew at each step and ask a language model for the label). Equal scores make no pair, nor do
+answers of the same text.
 
 IPO (Azar et al. 2023, arXiv 2310.12036, eq. 17) has another loss, of log-probabilities averaged over tokens: so its
-authors ran it, the equation has sums. The hinge loss is after SLiC-HF (Zhao et al. 2023, arXiv 2305.10425), which has
-no reference in it, a margin δ for 1 and a likelihood term beside it.
+authors ran it, the equation has sums. The hinge loss of log-ratios is that of RSO (Liu et al. 2023, arXiv 2309.06657,
+eq. 10, hinge-norm), whose pairs are drawn by rejection sampling; SLiC-HF's (Zhao et al. 2023, arXiv 2305.10425) has no
+reference, a margin δ where this has 1/β nats, and a likelihood term beside it.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def ipo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected:
 
 
 def hinge_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
-    """max(0, 1 − βh), from summed log-probabilities, each (B,) → (B,)."""
+    """RSO eq. 10: max(0, 1 − βh), from summed log-probabilities, each (B,) → (B,)."""
     h = (chosen - ref_chosen) - (rejected - ref_rejected)  # (B,)
     return torch.relu(1 - beta * h)
 

@@ -2,7 +2,8 @@
 
 Keeps    a response's score less the mean of those to its prompt as the advantage of each of its tokens, not divided by
          their spread; a sum over tokens divided by a constant, the longest response there can be, so that long wrong
-         answers cost as much a token as short ones; clipped ratios.
+         answers cost as much a token as short ones; clipped ratios, which act where a batch has several steps (the
+         recipes here: one).
 Changes  a KL penalty, where one is asked for, is part of the return (``kl_coef``, 0.0 by default: the paper's runs have
          none); scores are kept within ±``score_clip``, 5.0 by default, and a response without end token loses
          ``missing_eos_penalty``, 1.0 by default, as in PPO here.

@@ -1,4 +1,4 @@
-"""Kahneman-Tversky Optimization: Ethayarajh et al. 2024, arXiv 2402.01306.
+"""Kahneman-Tversky Optimization: Ethayarajh et al. 2024, arXiv 2402.01306 (equations as its first version counts them).
 
 Keeps    desirable and undesirable responses, each by itself; the value of eq. 7, a logistic function of the log-ratio's
          distance to a reference point z; z estimated from responses after other prompts, never below 0, and no part

@@ -5,7 +5,8 @@ Keeps    in each iteration K answers to every prompt from the most recent model,
          what only earlier iterations had learned; ``pool: latest`` is what they did then).
 Changes  K is 8 by default (the paper shows 1 to 100); answers are drawn at temperature 1 in every iteration, where the
          paper looks for the best temperature again each time; training goes on from the policy that was sampled from,
-         on which the paper says nothing; a prompt's best answers of several iterations share a row.
+         on which the paper says nothing; a prompt's best answers of several iterations share a row, and those of the
+         same text count once.
 Drops    a new reward model for each iteration; distillation into smaller models; PPO on top of it (``algorithm=ppo``
          may start from this one: ``algorithm.needs.reference``).
 """

@@ -2,10 +2,11 @@
 after A-LoL, Baheti et al. 2023, arXiv 2305.14718, with the clipped ratio of Schulman et al. 2017, arXiv 1707.06347.
 
 Keeps    nothing is sampled: responses and scores are the data's; a whole response is one action; its weight is the
-         policy's ratio to the supervised policy, which stands for whoever wrote the data; only advantages above 0
-         teach, where asked for (``positive_only``, off by default; the authors' way).
-Changes  the advantage is a score standardised over its batch, where A-LoL fits a value of the prompt; beyond the clip
-         (``clip``, 0.9 by default) a response has no gradient, as in PPO's eq. 7: the policy stays near the data.
+         policy's ratio to the supervised policy, which stands for whoever wrote the data.
+Changes  the advantage is a score standardised over its batch, where A-LoL fits a value of the prompt; advantages below
+         0 teach too (A-LoL leaves them out: ``positive_only``, off by default); beyond the clip (``clip``, 0.9 by
+         default) a response has no gradient, as in PPO's eq. 7, so that the policy stays near the data, where A-LoL
+         keeps the clipped ratio as a constant weight of its likelihood.
 Drops    sampling records by their advantage, weights of single tokens, a KL term.
 """
 

@@ -19,7 +19,9 @@ Changes  the four models are adapters on one base; old log-probabilities come fr
          clipping, and Adam's ε is 1e-8 (lm-human-preferences: 1e-5); ``loss/…`` in the metrics includes the
          coefficients; PPO-ptx learns from the data's demonstrations, one beside each rollout (InstructGPT:
          pretraining text, eight times as many), by the mean over their tokens; KL(π_old ‖ π) is estimated from the
-         tokens drawn, and its weight set by what the last minibatch of the batch before found.
+         tokens drawn, and its weight set by ½ (log π/π_old)² of the last minibatch before its own step (§4: by the KL
+         after all of them); β = 0.05 is TRL's (InstructGPT: 0.02), λ = 0.95 and the critic's weight are those of
+         lm-human-preferences.
 Drops    TRL's ratio guard; a score after the end token as in TRL ≥ 0.12. The EMA of the policy is ``recipe.ema``.
 """
 
@@ -148,6 +150,11 @@ class PPO(PolicyGradient):
             raise _no_start("a reward model without a scalar head")
 
     def check_recipe(self, recipe: Recipe, trainer: TrainerConfig, records: int, key: str) -> None:
+        one = recipe.inner_epochs == 1 and (recipe.minibatch_size or recipe.batch_size) >= recipe.batch_size
+        if self.old_kl_target is not None and one:
+            raise ConfigError(f"algorithm.old_kl_target: found {self.old_kl_target} with one step a batch, before "
+                              "which the policy has not moved, so that the weight could only sink; expected several "
+                              f"steps; fix: {key}.inner_epochs=2")
         batches = recipe.scheduled_steps(records)
         if self.critic_batches >= batches:
             raise ConfigError(f"algorithm.critic_batches: found {self.critic_batches}, and {batches} batches in all; "

@@ -7,12 +7,14 @@ Keeps    Grow: several responses to each prompt from the latest policy, scored, 
 Changes  a generation is one Improve, so each is kept, shown and charged by itself; every ``len(thresholds)`` of them
          there is a new Grow. Thresholds are quantiles of the dataset's scores by default (``by: reward``: scores); a
          score at the threshold passes (the paper's must exceed it), so that a quantile many share keeps them.
-         Responses of the same text to a prompt count once; those of a prompt that pass share a row.
+         Responses of the same text to a prompt count once; those of a prompt that pass share a row. The thresholds, the
+         number of answers and the halved rate are ours: the paper's are of its own rewards.
 Drops    the original dataset beside the samples (to have it: ``view: demonstrations`` with the source FromRecords);
          offline losses other than likelihood; stopping an Improve by the reward of held-out answers.
 
 ReST-EM (Singh et al. 2023, arXiv 2312.06585) has one Improve per Grow, samples alone, at most ``most`` = 10 responses
-to a prompt, and trains each generation anew from where the first began, so that nothing is learned twice. Its reward
+to a prompt (of 32 or 64 samples at temperature 0.7, top-k 40; here 8 by default, so the limit binds where there are
+more), and trains each generation anew from where the first began, so that nothing is learned twice. Its reward
 is right or wrong (``by: reward``, ``thresholds: [1.0]``); with a learned one the threshold is a quantile, by default.
 Its first policy is the pretrained model: ``needs.reference=null``.
 """

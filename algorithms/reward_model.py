@@ -2,7 +2,7 @@
 Stiennon et al. 2020, arXiv 2009.01325) or from ratings.
 
 Keeps    the supervised model without its unembedding; a linear head read at the response's last token (its end token
-         where there is one); one epoch.
+         where there is one); one epoch (two in the recipe of ``scale=small``, where there is little data).
 Changes  the head starts at zero, and so the loss at ln 2 (2009.01325 draws it with standard deviation 1/√(d + 1), and
          the first steps go to unlearning the draw); all comparisons of a prompt stand in one batch element with
          ``view: ranked``, where they are one record (InstructGPT: always); with ``view: pairs`` each stands by itself;

@@ -7,9 +7,9 @@ Keeps    length-normalised log-probabilities (eq. 1), the hinge without margin o
 Changes  candidates are four samples at temperature 1 by default (the paper: four diverse beams at temperature 0.8,
          and the data's two responses; diverse beams, at temperature 1, another model and the data's own responses by
          option); the likelihood is a mean over tokens (``likelihood="sum"`` is eq. 4), so k = 1 is supervised
-         fine-tuning exactly; L is a mean over prompts, whose candidates share a row. The authors' code edits its
-         labels in place before it looks for the ignored ones, so it divides by the padded length; here lengths are
-         counted from the mask and nothing is edited.
+         fine-tuning exactly; L is a mean over prompts, whose candidates share a row, those of the same text once. The
+         authors' code edits its labels in place before it looks for the ignored ones, so it divides by the padded
+         length; here lengths are counted from the mask and nothing is edited.
 Drops    candidates drawn anew while training (their "OP-32"), which needs a KL term to hold.
 """
 

@@ -2,7 +2,7 @@
 
 Keeps    the reward is β times the mean log-probability of a response's tokens (eq. 4), which is also what sampling
          maximises; the chosen one's must lead by a margin γ (eq. 6); no reference in the loss.
-Changes  γ is given as it stands in the loss (``gamma``, 1.0 by default); the paper tunes γ/β.
+Changes  γ is given as it stands in the loss (``gamma``, 1.0 by default); the authors' code takes γ/β.
 Drops    nothing: the supervised policy, where training starts, is kept for the evaluation's KL alone.
 """
 

@@ -2,8 +2,9 @@
 
 Keeps    a hinge: the chosen response's log-probability must lead by a margin δ; a likelihood term against forgetting;
          no reference in the loss. Log-probabilities are summed over the response and its end token.
-Changes  what the likelihood term keeps is the chosen response, a mean over its tokens as in TRL; the paper has targets
-         of the supervised data or the best of candidates.
+Changes  what the likelihood term keeps is the chosen response, a mean over its tokens, then over pairs; the paper has
+         targets of the supervised data or the best of candidates. Its weight (``sft_coef``, 1.0 by default) is ours,
+         the margin of 1.0 the paper's.
 Drops    candidates of the supervised policy, ranked by a model (sample-rank): pairs are the data's, the paper's
          SLiC-HF-direct.
 

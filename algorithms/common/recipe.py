@@ -82,8 +82,8 @@ TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",),
 class TrainerConfig:
     """How the loop runs, apart from what is learned how fast."""
 
-    # Records in one forward pass. Losses depend on it by rounding only; but it also says how many rollouts are decoded
-    # together, so stages are kept by it too.
+    # Records in one pass, at most: a CPU takes fewer where that saves padding. Losses depend on it by rounding only;
+    # but it also says how many rollouts are decoded together, so stages are kept by it too.
     micro_batch_size: int = 8
     mixed_precision: str = "auto"  # auto: bf16 where the hardware has it | bf16 | no
     optimizer: str = "adamw"  # adamw | paged_adamw_8bit (CUDA)

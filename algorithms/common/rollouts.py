@@ -200,7 +200,7 @@ class PolicyGradient(Algorithm):
     kl_target: float | None = None  # nats per response the controller steers to; null: β stays
     kl_horizon: float = 10_000.0  # episodes, of the controller
     clip: float | None = 0.2  # ε of the policy's ratio; null: it is not clipped
-    whiten_advantages: bool = False  # over the batch's rollouts
+    whiten_advantages: bool = False  # over the batch's tokens; over its responses, where they have one advantage each
     score_scaling: str = "none"  # none | scale | normalize, by the scores so far
     score_clip: float | None = 5.0  # scores are kept within ± this; null: off, as in the papers
     missing_eos: str = "subtract"  # subtract | replace: what the penalty does to the score of an unfinished response
@@ -256,7 +256,10 @@ class PolicyGradient(Algorithm):
         if learning:
             self.controller.update(figures["kl/k1"], scores.numel())
         if self.whiten_advantages:
-            estimates = replace(estimates, advantages=whiten(estimates.advantages, scored.mask))
+            advantages, mask = estimates.advantages, scored.mask
+            if advantages.shape != mask.shape:  # (B, K, 1): a response counts once, however long it is
+                mask = mask.any(-1, keepdim=True)
+            estimates = replace(estimates, advantages=whiten(advantages, mask))
         return Rollouts(models, rolled, logprobs=scored.logprobs, ref_logprobs=scored.ref_logprobs,
                         estimates=estimates, figures=figures)
 

@@ -5,6 +5,7 @@ import torch
 from test_ppo import make
 
 from algorithms.common.policy_gradient import surrogates
+from algorithms.common.recipe import Recipe, TrainerConfig
 from algorithms.common.rollouts import Minibatch
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import fit
@@ -85,3 +86,17 @@ def test_a_run_follows_its_target(make_models, tmp_path, target, expected):
 def test_what_it_refuses(options):
     with pytest.raises(ConfigError, match=f"algorithm.{next(iter(options))}: found .*; expected"):
         PPOPenalty(**options)
+
+
+@pytest.mark.parametrize("minibatch_size, inner_epochs, several", [
+    (None, 1, False), (8, 1, False), (16, 1, False), (None, 2, True), (4, 1, True)])
+def test_one_step_a_batch_cannot_steer_the_weight(minibatch_size, inner_epochs, several):
+    """Before its only step the policy has not moved: β would halve for ever, and nothing hold the policy."""
+    recipe = Recipe(lr=1e-3, batch_size=8, steps=4, minibatch_size=minibatch_size, inner_epochs=inner_epochs)
+    if several:
+        PPOPenalty(critic="policy").check_recipe(recipe, TrainerConfig(), 32, "recipe")
+        return
+    with pytest.raises(ConfigError, match="algorithm.old_kl_target: found 0.01 with one step a batch.*fix: "
+                                          "recipe.inner_epochs=2"):
+        PPOPenalty(critic="policy").check_recipe(recipe, TrainerConfig(), 32, "recipe")
+    PPOPenalty(critic="policy", old_kl_target=None).check_recipe(recipe, TrainerConfig(), 32, "recipe")

@@ -14,7 +14,11 @@ from algorithms.common.recipe import Recipe
 from algorithms.common.rollouts import Estimates, PolicyGradient, generate
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import evaluate_loss, fit, run_losses
+from algorithms.dr_grpo import DrGRPO
+from algorithms.grpo import GRPO
 from algorithms.ppo import PPO
+from algorithms.reinforce import Reinforce
+from algorithms.rloo import RLOO
 from training_setup import lines, make_context, randomize
 
 K = 3
@@ -159,6 +163,26 @@ def test_six_times_one_equals_one_times_six(make_models, tmp_path, algorithm):
         assert one == pytest.approx(other, rel=2e-4, abs=5e-5)
     for key, value in found[6][1].items():
         torch.testing.assert_close(found[1][1][key], value, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [RLOO, Reinforce, GRPO, DrGRPO])
+def test_advantages_of_whole_responses_are_whitened_over_responses(make_models, tmp_path, kind):
+    """However long each is; and the loss is that of the whitened ones."""
+    plain, whitened = (kind(samples=K, max_new_tokens=6, whiten_advantages=whiten) for whiten in (False, True))
+    context = make(make_models, tmp_path, plain)
+    before = plain.experience(context, context.examples).estimates.advantages  # (B, K, 1)
+    rollouts = whitened.experience(context, context.examples)
+    found = rollouts.estimates.advantages
+    assert found.shape == before.shape == (6, K, 1)
+    expected = (before - before.mean()) / before.std(correction=0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert found.mean().item() == pytest.approx(0, abs=1e-5)
+    assert found.std(correction=0).item() == pytest.approx(1, rel=1e-3)
+    for indices in ([0], [2, 4], list(range(6))):  # a single prompt, too
+        values = run_losses(whitened, context, rollouts, indices, train=True)
+        assert values["policy/ratio_max"] == pytest.approx(1, abs=1e-4)
+        if kind in (RLOO, Reinforce):  # ρ = 1: minus the mean advantage
+            assert values["loss/policy"] == pytest.approx(-expected[indices].mean().item(), abs=1e-4)
 
 
 def test_a_minibatch_has_whole_prompts(make_models, tmp_path):

@@ -145,11 +145,11 @@ def _watch(context: Context, rows: Rows, trainer: Trainer) -> None:
 
 def _fitting(run: _Batches, heaviest: list[int], micro: int, room: int) -> tuple[int | None, int]:
     """The largest micro-batch that fits, None where the configured one does, and the bytes that that one takes: by
-    those of one and of two of the longest records."""
+    those of the longest record alone and twice: others of its length need not go through with it."""
     peaks = []
     for count in (1, 2)[:min(micro, len(heaviest))]:
         reset_peak_memory(run.context.models.device)
-        run.take(heaviest[:count])
+        run.take(heaviest[:1] * count)
         peaks.append(peak_memory_bytes(run.context.models.device))
     more = max(0, peaks[-1] - peaks[0])
     needed = peaks[0] + more * (min(micro, len(heaviest)) - 1)
