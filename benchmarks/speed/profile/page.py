@@ -14,9 +14,9 @@ FOLDER = "profile"  # beside the page: its figures
 REST = "other, Python included"
 HEAD = """# Where time goes
 
-Self time of the operators of PyTorch by kind, of work of a fixed shape; "other, Python included" is the time of the same
-work without the profiler less all of them, so what the profiler adds to each operator is taken from it. `python -m
-benchmarks.speed.profile --help` says what is measured.
+Self time of the operators of PyTorch by kind, of work of a fixed shape; "other, Python included" is the time of the
+same work without the profiler less all of them, so what the profiler adds to each operator is taken from it. On a GPU
+the times are the device's. `python -m benchmarks.speed.profile --help` says what is measured.
 """
 
 
@@ -80,8 +80,8 @@ def notes(parts: Sequence[Mapping[str, Any]]) -> list[str]:
     said = largest(phases, OTHER)
     added = [f"{phase['phase']} {-100 * rest(phase) / phase['seconds']:.0f} %" for phase in phases if rest(phase) < 0]
     if added:
-        said.append("Under the profiler the operators took more than the whole takes without it, so nothing is left for "
-                    f"what stands beside them: {'; '.join(added)}.")
+        said.append("Under the profiler the operators took more than the whole takes without it, so nothing is left "
+                    f"for what stands beside them: {'; '.join(added)}.")
     return said
 
 

@@ -48,7 +48,8 @@ def measured(points: list[Point], repeats: int, run: Callable[[Point], dict[str,
                 told["runs"].append(run(point))
             except RuntimeError as error:
                 told["runs"], told["failed"] = [], (str(error).strip().splitlines() or ["no reason"])[-1][-300:]
-            print(f"{point.kind}, {point.line}, {point.x}, run {repeat + 1}: {told['failed'] or 'measured'}", flush=True)
+            what = told["failed"] or "measured"
+            print(f"{point.kind}, {point.line}, {point.x}, run {repeat + 1}: {what}", flush=True)
     return found
 
 

@@ -16,10 +16,10 @@ ROOT = project()
 BETAS = (0.05, 0.1, 0.2, 0.4)  # what the jobs differ in
 SWEEP, KEPT, APART = "one sweep", "one by one, one store", "one by one, a store each"
 TITLE = "Jobs of a sweep"
-WORDS = ("DPO on the reviews lab in small (`debug=trial`) with m values of β, all stages missing at the beginning: as one "
-         "sweep; one by one over the same store, so that every stage is built by the job that first needs it, which is "
-         "the sum of the jobs' own parts; and one by one, each over a store of its own. CPU seconds are of whole "
-         "processes, their start included.")
+WORDS = ("DPO on the reviews lab in small (`debug=trial`) with m values of β, all stages missing at the beginning: as "
+         "one sweep; one by one over the same store, so that every stage is built by the job that first needs it, "
+         "which is the sum of the jobs' own parts; and one by one, each over a store of its own. CPU seconds are of "
+         "whole processes, their start included.")
 X = "m, jobs"
 SECONDS = per("cpu_seconds", "CPU seconds", unit="one")
 FIGURES = (SECONDS, Figure("stages built", lambda run: run["built"]),

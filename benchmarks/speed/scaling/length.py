@@ -38,6 +38,8 @@ def sentence(found: dict[tuple[str, int], dict[str, Spread]]) -> str:
     said = []
     for line in dict.fromkeys(line for line, _ in found):
         xs = sorted(x for other, x in found if other == line)
+        if len(xs) < 2:
+            continue
         dearer, more = (found[line, xs[-1]][figure.title].median / found[line, xs[0]][figure.title].median
                         for figure in FIGURES)
         said.append(f"With {line}, a token of {xs[-1]} costs {dearer:.2f} times one of {xs[0]}, in {more:.1f} times "

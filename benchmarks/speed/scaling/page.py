@@ -68,9 +68,8 @@ def shown(value: Spread | None) -> str:
     """Three digits of each, without a bracket where all runs have the same."""
     if value is None:
         return ""
-    if value.low == value.high:
-        return number(value.median)
-    return f"{number(value.median)} [{number(value.low)}, {number(value.high)}]"
+    median, *ends = map(number, value)
+    return median if set(ends) == {median} else f"{median} [{', '.join(ends)}]"
 
 
 def number(value: float) -> str:

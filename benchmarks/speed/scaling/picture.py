@@ -22,10 +22,11 @@ def picture(found: Mapping[tuple[str, int], Mapping[str, Spread]], x: str, figur
 
     sheet, lines = colours(), list(dict.fromkeys(line for line, _ in found))
     ticks = sorted({at for _, at in found})
-    legend = None if len(lines) < 2 else alt.Legend(title=None, orient="top", symbolStrokeWidth=2, symbolSize=80)
+    legend = None if len(lines) < 2 else alt.Legend(title=None, orient="top", symbolSize=80, symbolDash=[1, 0],
+                                                       symbolStrokeWidth=0)
     hues = alt.Scale(domain=lines, range=[sheet[f"row-{index}"] for index in range(len(lines))])
     colour = alt.Color("line:N", scale=hues, legend=legend)
-    dashes = alt.StrokeDash("line:N", scale=alt.Scale(domain=lines, range=list(DASHES[:len(lines)])), legend=legend)
+    dashes = alt.StrokeDash("line:N", scale=alt.Scale(domain=lines, range=list(DASHES[:len(lines)])), legend=None)
     shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=list(SHAPES[:len(lines)])), legend=legend)
     panels = []
     for figure in (one for one in figures if one.drawn):
@@ -48,13 +49,20 @@ def picture(found: Mapping[tuple[str, int], Mapping[str, Spread]], x: str, figur
     return standing(drawn)
 
 
-MAGNITUDE = ("datum.value >= 1e6 ? format(datum.value / 1e6, '.3~g') + 'M' : datum.value >= 1e4 ? "
-             "format(datum.value / 1e3, '.3~g') + 'k' : format(datum.value, '.3~g')")  # 1.07M, 100k, 0.002
+MAGNITUDE = ("datum.value >= 1e6 ? format(datum.value / 1e6, '.3~g') + 'M' : datum.value >= 1e3 ? "
+             "format(datum.value / 1e3, '.3~g') + 'k' : format(datum.value, '.3~g')")  # 1.07M, 1k, 0.002
+
+
+FACTORS = ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0), [1 + part / 5 for part in range(45)],
+           [1 + part / 10 for part in range(90)])
 
 
 def marks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten from low to high, or where those are more than eight, the powers."""
-    powers = [10.0**power for power in range(-12, 13)]
-    found = [float(f"{factor * power:.0e}") for power in powers for factor in (1, 2, 5)]
-    within = [value for value in found if low <= value <= high]
-    return within if len(within) <= 8 else [power for power in powers if low <= power <= high]
+    """Round numbers from low to high, few and evenly by order of magnitude."""
+    found: list[float] = []
+    for factors in FACTORS:
+        every = (float(f"{factor * 10.0**power:.2g}") for power in range(-12, 13) for factor in factors)
+        found = [value for value in every if low <= value <= high]
+        if len(found) >= 3:
+            break
+    return found[::1 + len(found) // 9]

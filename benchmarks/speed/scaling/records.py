@@ -6,8 +6,6 @@ import json
 import random
 from pathlib import Path
 
-import torch
-
 from benchmarks.random_models import SHAPES
 from benchmarks.speed.request import BATCH, Answer
 from benchmarks.speed.scaling.point import MEMORY, Figure, Point, Spread, per
@@ -16,9 +14,9 @@ from benchmarks.speed.steps import models_of
 WORDS_OF = [f"{first}{second}" for first in ("ba", "do", "ke", "li", "mu") for second in ("n", "r", "st", "tal", "ves")]
 LONGEST = 256  # tokens; nothing is cut
 TITLE = "Records of a file"
-WORDS = ("A JSON Lines file of comparisons of about 15 words each, read into the sets that methods learn from; read again "
-         "by the same command (files below 1 MiB are read as fast as they are looked up); and from the records to the "
-         f"first batch of {BATCH} as tensors. All records are walked through in an order that is drawn.")
+WORDS = ("A JSON Lines file of comparisons of about 15 words each, read into the sets that methods learn from; read "
+         "again in the same way (files below 1 MiB are read as fast as they are looked up); and from the records to "
+         f"the first batch of {BATCH} as tensors, for which the order of them all is drawn.")
 X = "comparisons in the file"
 FIRST = Figure("seconds of the first reading", lambda run: run["seconds"])
 FIGURES = (FIRST, Figure("seconds of the next", lambda run: run["again_seconds"]),
@@ -48,7 +46,6 @@ def measure(point: Point, work: str) -> dict[str, float]:
     path, found = Path(work) / "pairs.jsonl", {}
     write(path, point.x)
     set_cache_folder(Path(work) / "records")
-    torch.set_grad_enabled(False)
     found["imported_bytes"] = resident()  # the model is none of the reading's memory
     reading, again, batch = Answer(items=point.x), Answer(), Answer()
     for answer in (reading, again):
@@ -63,6 +60,8 @@ def measure(point: Point, work: str) -> dict[str, float]:
 
 def sentence(found: dict[tuple[str, int], dict[str, Spread]]) -> str:
     (line, first), (_, last) = min(found), max(found)
+    if first == last:
+        return ""
     longer, more = (found[line, last][figure.title].median / max(found[line, first][figure.title].median, 1e-9)
                     for figure in (FIRST, MEMORY))
     return (f"{last // first:,} times the records take {longer:.0f} times the seconds and {more:.1f} times the memory "

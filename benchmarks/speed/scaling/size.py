@@ -54,6 +54,8 @@ def measure(point: Point, work: str) -> dict[str, float]:
 
 def sentence(found: dict[tuple[str, int], dict[str, Spread]]) -> str:
     (line, first), (_, last) = min(found, key=lambda at: at[1]), max(found, key=lambda at: at[1])
+    if first == last:
+        return ""
     dearer = found[line, last][FIGURES[0].title].median / found[line, first][FIGURES[0].title].median
     share = found[line, last][RATE.title].median / found[line, last][PRODUCT.title].median
     return (f"{last / first:.0f} times the parameters take {dearer:.0f} times the time; the largest model reaches "
