@@ -63,9 +63,9 @@ def named_peak(device: torch.device) -> float | None:
     return next((1e12 * peak for key, peak in PEAKS.items() if key in name), None)
 
 
-def measured_rate(device: torch.device, width: int, repeats: int = 10) -> float:
-    """FLOP/s of a bf16 product of two width × width matrices of random numbers."""
-    one, other = (torch.randn(width, width, device=device, dtype=torch.bfloat16) for _ in range(2))
+def measured_rate(device: torch.device, width: int, repeats: int = 10, dtype: torch.dtype = torch.bfloat16) -> float:
+    """FLOP/s of a product of two width × width matrices of random numbers."""
+    one, other = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         product = one @ other
     wait(device)

@@ -40,9 +40,15 @@ def curves(lines: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any
              + line.mark_line(strokeWidth=1.8).encode(y="y:Q")
              + dots.mark_rule(strokeWidth=1.1, opacity=0.75).encode(y="low:Q", y2="high:Q")
              + dots.mark_point(filled=True, size=55, opacity=1).encode(y="y:Q", shape=shape))
+    return standing(chart.properties(width=WIDTH, height=HEIGHT))
+
+
+def standing(chart: Any) -> str:
+    """An Altair chart as an SVG in the page's light colours."""
+    sheet = colours()
     grey = dict(gridColor=sheet["rule"], domainColor=sheet["rule"], tickColor=sheet["rule"])
     text = dict(labelColor=sheet["ink"], labelFontSize=12)
-    drawn = chart.properties(width=WIDTH, height=HEIGHT).configure(font="sans-serif", background=sheet["paper"])
+    drawn = chart.configure(font="sans-serif", background=sheet["paper"])
     return vl_convert.vegalite_to_svg(drawn.configure_axis(
         **text, **grey, titleColor=sheet["ink"], titleFontSize=12, titleFontWeight="normal",
     ).configure_legend(**text, symbolOpacity=1).configure_view(stroke=None).to_json())

@@ -32,19 +32,28 @@ def run(request: Request) -> dict[str, Any]:
     elsewhere = request.side == getattr(kind(request.what), "ELSEWHERE", None)
     python = request.python if elsewhere else sys.executable
     with tempfile.TemporaryDirectory() as work:
-        asked = replace(request, work=work)
-        # caches of its own: nothing is found that an earlier run has left
-        places = {"HF_HOME": f"{work}/hf", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        began = time.monotonic()
-        with subprocess.Popen([python, "-m", "benchmarks.speed.side", json.dumps(asdict(asked))], cwd=ROOT,
-                              env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **places},
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            watch = Watch(process.pid)
-            output, errors = process.communicate()
-            peak = watch.stop()
-        seconds = time.monotonic() - began
+        try:
+            return watched("benchmarks.speed.side", asdict(replace(request, work=work)), work, python)
+        except RuntimeError as error:
+            raise RuntimeError(f"{request.what}, {request.side} with {request.option}: {error}") from error
+
+
+def watched(module: str, asked: dict[str, Any], work: str, python: str = sys.executable) -> dict[str, Any]:
+    """What ``python -m module JSON`` answers in its last line, with its seconds and the most memory it had, both seen
+    from outside. RuntimeError with the end of its errors where it failed. work: where its caches lie.
+    """
+    # caches of its own: nothing is found that an earlier run has left
+    places = {"HF_HOME": f"{work}/hf", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    began = time.monotonic()
+    with subprocess.Popen([python, "-m", module, json.dumps(asked)], cwd=ROOT,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **places},
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        watch = Watch(process.pid)
+        output, errors = process.communicate()
+        peak = watch.stop()
+    seconds = time.monotonic() - began
     if process.returncode:
-        raise RuntimeError(f"{request.what}, {request.side} with {request.option}: {errors.strip()[-1500:]}")
+        raise RuntimeError(errors.strip()[-1500:] or f"ended with {process.returncode}")
     return {**json.loads(output.strip().splitlines()[-1]), "process_seconds": seconds, "peak_bytes": peak}
 
 
