@@ -111,7 +111,7 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
         "algorithm": {"view": "ranked", "rank_weight": 1.0, "length_penalty": 1.0},
         "algorithm.candidates.sources": {"own": None},
         "algorithm.candidates.sources.beams": {"beams": 4, "groups": 4, "penalty": 1.0},
-        "recipe": {"lr": 2e-5, "batch_size": 1 * 8 * 8, "epochs": 3.0, "schedule": "linear", "warmup": 0.03},
+        "recipe": {"lr": Qlora("2e-5"), "batch_size": 1 * 8 * 8, "epochs": 3.0, "schedule": "linear", "warmup": 0.03},
         "eval.sampling": {"max_new_tokens": 128}},
     "wombat": {
         "model": {"max_length": 512, "max_prompt_length": ours(256)},
@@ -121,7 +121,7 @@ TABLE: dict[str, dict[str, dict[str, Any]]] = {
         "algorithm.candidates.sources.instruct": {"count": 2, "temperature": ours(1.0), "top_p": ours(1.0)},
         "algorithm.candidates.sources.base.model": {"max_length": 512, "max_prompt_length": ours(256)},
         "algorithm.candidates.sources.instruct.model": {"max_length": 512, "max_prompt_length": ours(256)},
-        "recipe": {"lr": 2e-5, "batch_size": 64, "epochs": 3.0, "schedule": "cosine", "warmup": 0.03},
+        "recipe": {"lr": Qlora("2e-5"), "batch_size": 64, "epochs": 3.0, "schedule": "cosine", "warmup": 0.03},
         "eval.sampling": {"max_new_tokens": ours(256)}},
     "dpo_paper": {
         "model": {"max_length": 512, "max_prompt_length": 256},
