@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from algorithms.common.support.checkout import project
-from benchmarks.speed.request import Request
+from benchmarks.speed.request import PARITY_STEPS, Request
 from benchmarks.speed.side import kind
 
 ROOT = project()
-PARITY_STEPS = 6
 TOLERANCE = {"fp32": 3e-5, "bf16": 3e-2}  # relative, of a step's loss
 
 
@@ -109,7 +108,7 @@ def check_parity(request: Request) -> dict[str, float]:
     tolerance = 0.0 if getattr(measured, "EXACT", False) else TOLERANCE[request.precision]
     if not getattr(measured, "COMPARED", True):
         return {"values": 0.0, "largest_difference": 0.0, "tolerance": tolerance}
-    asked = replace(request, steps=min(PARITY_STEPS, request.steps), parity=True)
+    asked = replace(request, steps=min(getattr(measured, "PARITY", PARITY_STEPS), request.steps), parity=True)
     values = {side: run(replace(asked, side=side, option=options_of(measured, side)[0]))["values"]
               for side in measured.SIDES}
     found = largest_difference(values)

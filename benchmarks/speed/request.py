@@ -14,6 +14,7 @@ BATCH = 8  # records of an optimiser step, on every side
 RATE = 1e-3  # high, so that what is computed otherwise soon shows in the losses
 BETA = 0.5  # of DPO
 CENTERING = 0.01  # of reward models
+PARITY_STEPS = 6  # whose values are compared, where a kind does not say otherwise
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Kind:
     SIDES: dict[str, Callable[[Request], Answer]]  # ours, and the other
     OPTIONS: dict[str, list[dict]] = field(default_factory=dict)  # by side: the settings that are tried
     COMPARED: bool = True  # whether the sides have values to compare
+    PARITY: int = PARITY_STEPS
 
 
 def cpu_seconds() -> float:

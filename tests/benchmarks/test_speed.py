@@ -201,6 +201,13 @@ def test_parity_comes_first_then_the_search_then_both_in_turn(asked, runs):
     assert found["ratios"]["memory"]["median"] == 2.0  # 400 for 200 above the imports
 
 
+@pytest.mark.parametrize("what, steps", [("dpo", 6), ("ppo", 3), ("ppo_dpo", 0)])
+def test_parity_takes_the_steps_that_a_kind_says(asked, runs, what, steps):
+    compare.compare(replace(asked, what=what, steps=20, parity=False), repeats=1)
+    assert [one.steps for one in runs if one.parity] == [steps] * (2 if steps else 0)
+    assert {one.steps for one in runs if not one.parity} == {20}
+
+
 def test_nothing_is_timed_where_the_sides_differ(asked, runs, monkeypatch):
     values = {"ours": [1.0, 2.0], "TRL": [1.0, 2.002]}
     monkeypatch.setattr(compare, "run", lambda one: runs.append(one) or told(1.0, values=values[one.side]))
