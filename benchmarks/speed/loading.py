@@ -26,7 +26,8 @@ def ours(request: Request) -> Answer:
     set_cache_folder(Path(request.work) / "records")
     answer = Answer()
     with answer.watched(request.device):
-        examples = [models.tokenize(record) for record in FileData(path=path, heldout=0.0).load(0).preferences]
+        records = FileData(path=path, heldout=0.0, audit=0.0).load(0).preferences
+        examples = [models.tokenize(record) for record in records]
     answer.values = fingerprint((e.prompt, *e.responses) for e in examples)
     answer.items = len(examples)
     return answer

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -18,7 +18,7 @@ from benchmarks.speed.prepare import pairs, prepare
 from benchmarks.speed.request import Request
 from benchmarks.speed.side import KINDS, answer, kind
 from benchmarks.speed.training import ranked
-from training_setup import ROOT
+from training_setup import ROOT, environment
 
 QUICK = ("rrhf_4", "ppo", "sampling", "sampling_16", "sampling_16of1")
 WITHOUT_VALUES = ("start", "ppo_dpo", "ppo_trl")
@@ -46,6 +46,19 @@ def test_both_sides_compute_the_same(asked, what, tmp_path):
         values[side] = found["values"]
     assert len(next(iter(values.values()))) >= 3
     assert largest_difference(values) <= (0 if what.startswith(("sampling", "loading")) else compare.TOLERANCE["fp32"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side, libraries", [("ours", {"peft"}), ("TRL", {"peft", "trl"})])
+def test_what_is_imported_is_no_part_of_a_sides_memory(asked, side, libraries, tmp_path):
+    """PEFT and the model's own module take a hundred MiB, whenever they come."""
+    request_ = json.dumps(asdict(replace(asked, what="dpo", side=side, work=str(tmp_path))))
+    code = ("import json, sys; from benchmarks.speed import side; from benchmarks.speed.request import Request; "
+            "seen = []; side.resident = lambda: seen.extend(sys.modules) or 1; "
+            f"side.answer(Request(**json.loads({request_!r}))); print(json.dumps(seen))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    seen = json.loads(done.stdout.strip().splitlines()[-1])
+    assert libraries | {"transformers.models.llama.modeling_llama", "torch"} <= set(seen), done.stderr[-500:]
 
 
 def test_another_loss_does_not_pass_for_the_same(asked, tmp_path, monkeypatch):

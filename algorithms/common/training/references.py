@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KIND = "reference_logprobs"
-FIRST = 64  # examples of the first window
+FIRST = 16  # examples of the first window
 AT_ONCE = 1024  # examples of an entry, and of a window, at most
 
 
