@@ -94,9 +94,10 @@ def test_what_a_sweep_takes_is_compared_with_its_parts():
 @pytest.mark.slow
 def test_a_sweep_builds_a_shared_stage_once(tmp_path):
     found = {}
-    for line in (jobs.SWEEP, jobs.APART):
-        (tmp_path / line).mkdir()
-        found[line] = jobs.measure(Point("jobs", line, 2), str(tmp_path / line))
+    for number, line in enumerate((jobs.SWEEP, jobs.APART)):
+        work = tmp_path / str(number)
+        work.mkdir()
+        found[line] = jobs.measure(Point("jobs", line, 2), str(work))
     swept, apart = found[jobs.SWEEP], found[jobs.APART]
     assert swept["built"] == swept["different"] == apart["different"] < apart["built"]
 
