@@ -119,7 +119,7 @@ class PtxRollouts(Rollouts):
 
 @dataclass
 class PPO(PolicyGradient):
-    whiten_advantages: bool = True  # over the batch's rollouts
+    whiten_advantages: bool = True  # over the batch's tokens
     whiten_rewards: bool = False  # the same for the shaped rewards, their mean kept
     gamma: float = 1.0  # discount
     lam: float = 0.95  # λ of GAE

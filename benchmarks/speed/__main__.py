@@ -34,10 +34,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
+from benchmarks.speed.arguments import parse as read
 from benchmarks.speed.side import KINDS, kind
 
 ROOT = project()
@@ -62,24 +63,12 @@ def parse(arguments: list[str]) -> Plan:
     from benchmarks.random_models import SHAPES
     from benchmarks.speed.compare import TOLERANCE
 
-    allowed = {"what": KINDS, "size": tuple(SHAPES), "device": ("cpu", "cuda"), "precision": tuple(TOLERANCE)}
-    kinds = {field.name: type(field.default) for field in fields(Plan)}
-    told = {}
-    for argument in arguments:
-        key, _, text = argument.partition("=")
-        if key not in kinds:
-            raise SystemExit(f"{argument}: found no such setting; expected KEY=VALUE with one of {', '.join(kinds)}; "
-                             "fix: --help says what they are")
-        if kinds[key] is int and not (text.isdecimal() and int(text) > 0):
-            raise SystemExit(f"{key}: found {text!r}; expected a whole number above 0")
-        chosen = tuple(text.split(",")) if kinds[key] is tuple else (text,)
-        if unknown := set(chosen) - set(allowed.get(key, chosen)):
-            raise SystemExit(f"{key}: found {', '.join(sorted(unknown))}; expected some of {', '.join(allowed[key])}")
-        if key == "trl_ppo" and not os.access(text, os.X_OK):
-            raise SystemExit(f"{key}: found no program {text!r}; expected a python with TRL 1.12.0; fix: make it by "
-                             f"{kind('ppo_trl').ENVIRONMENT}")
-        told[key] = chosen if kinds[key] is tuple else kinds[key](text)
-    return Plan(**told)
+    plan = read(Plan, arguments, {"what": tuple(KINDS), "size": tuple(SHAPES), "device": ("cpu", "cuda"),
+                                  "precision": tuple(TOLERANCE)})
+    if plan.trl_ppo and not os.access(plan.trl_ppo, os.X_OK):
+        raise SystemExit(f"trl_ppo: found no program {plan.trl_ppo!r}; expected a python with TRL 1.12.0; fix: make it "
+                         f"by {kind('ppo_trl').ENVIRONMENT}")
+    return plan
 
 
 def main(arguments: list[str]) -> int:

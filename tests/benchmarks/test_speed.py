@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -313,7 +313,7 @@ def test_the_command_line():
 def test_help_says_all(capsys):
     assert command.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in (*KINDS, *(field.name + " " for field in command.fields(command.Plan)), "tiny", "100m", "bf16"):
+    for word in (*KINDS, *(field.name + " " for field in fields(command.Plan)), "tiny", "100m", "bf16"):
         assert word in shown
 
 

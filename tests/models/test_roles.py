@@ -12,6 +12,7 @@ from algorithms.common.data.batches import collate
 from algorithms.common.logprobs import chunked_token_logprobs
 from algorithms.common.models import precision
 from algorithms.common.models import role as role_module
+from algorithms.common.models import roles as roles_module
 from algorithms.common.models.model import (
     Lora,
     ModelConfig,
@@ -119,6 +120,15 @@ def test_merged_where_the_sum_is_exact_alone(make_models, monkeypatch):
     assert layers_called(models, "policy") == len(models.roles._layers)
     models.roles._layers[0].lora_bias["policy"] = False
     models.roles.module.to(torch.bfloat16)
+    assert layers_called(models, "policy") == len(models.roles._layers)
+
+
+def test_merged_takes_no_more_than_its_share_of_memory(make_models, monkeypatch):
+    models = four_roles(make_models())
+    size = sum(layer.base_layer.weight.nbytes for layer in models.roles._layers)
+    monkeypatch.setattr(roles_module, "MERGED_MOST", size)
+    assert layers_called(models, "policy") == 0
+    monkeypatch.setattr(roles_module, "MERGED_MOST", size - 1)
     assert layers_called(models, "policy") == len(models.roles._layers)
 
 

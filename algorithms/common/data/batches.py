@@ -76,7 +76,8 @@ def longest_first(lengths: list[int], size: int) -> list[list[int]]:
 
 def least_padded(lengths: list[int], size: int, pass_cost: float) -> list[list[int]]:
     """``longest_first`` in the groups, of at most ``size``, that cost least: of each its width times its rows, which is
-    the tokens that are computed, and ``pass_cost``, the tokens that a pass costs beside them.
+    the tokens that are computed, and ``pass_cost``, the tokens that a pass costs beside them. A group of many may take
+    more memory than one of a longer item before it.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     least, starts = [0.0], [0]  # of the first items of that order: their cost, and where their last group starts

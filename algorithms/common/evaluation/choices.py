@@ -49,7 +49,7 @@ def rank_options(models: "Models", role: str, records: Records, batch_size: int)
     rows = models.of_each(examples, batch_size, "options", "questions", ranked)
     metas = [(record.meta, f"{prompt_hash(record.prompt):016x}") for record in records]
     return pd.DataFrame({
-        "record": [example.record for example in examples], **dict(zip(MEASURED, zip(*rows))),
+        "record": [example.record for example in examples], **pd.DataFrame(rows, columns=MEASURED).to_dict("list"),
         "groups": [list(meta.get("groups", [])) for meta, _ in metas],
         "unit": [str(meta.get("unit", prompt)) for meta, prompt in metas],
         "prompt_id": [prompt for _, prompt in metas],

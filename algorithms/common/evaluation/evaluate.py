@@ -334,16 +334,14 @@ def heldout_pairs(algorithm: Algorithm, models: Models, heldout: Records, batch_
 
     def ranked(batch: Batch) -> list[list[float]]:
         scores = algorithm.score(models, batch)  # (B, 2)
-        if scores is None:
-            return [[] for _ in batch.keys]
         logits = algorithm.preference_logits(scores)  # (B,)
         read = [scores, batch.mask.sum(-1), *([] if logits is None else [logits.unsqueeze(-1)])]
         return torch.cat(read, 1).tolist()  # (B, 4 or 5)
 
-    rows = models.of_each(examples, batch_size, "ranking held-out pairs", "pairs", ranked)
     columns = ["chosen", "rejected", "chosen_length", "rejected_length", "logit"]
-    if not any(rows):
+    if not examples or algorithm.score(models, models.collate(examples[:1])) is None:
         return pd.DataFrame(columns=columns[:4])
+    rows = models.of_each(examples, batch_size, "ranking held-out pairs", "pairs", ranked)
     frame = pd.DataFrame(rows, columns=columns[:len(rows[0])])
     tell_cut_examples("held-out pairs", examples, models.config.max_length, models.config.max_prompt_length,
                       models.said)

@@ -225,7 +225,7 @@ class Models:
         self.template = Template(tokenizer or load_tokenizer(config), config.chat_template, config.template_arguments)
         base = base if base is not None else load_base(config, self.device)
         disable_dropout(base)
-        self.hf_config, self._width = base.config, base.get_input_embeddings().embedding_dim
+        self.hf_config, self._width = base.config, base.get_input_embeddings().weight.shape[-1]
         self.autocast_dtype = precision.autocast_dtype(mixed_precision, self.device)
         log.info("%s on %s, weights %s, %s", config.name, self.device, config.precision,
                  f"autocast {self.autocast_dtype}" if self.autocast_dtype else "no autocast")
@@ -339,8 +339,8 @@ class Models:
         small passes cost little, in as many as padding makes worth while."""
         if self.device.type != "cpu":
             return longest_first(lengths, most)
-        # what a pass through a layer costs beside its tokens: random Llamas, 128, 256 and 768 wide, on one core
-        return least_padded(lengths, most, pass_cost=2**20 / self._width**2)
+        # tokens that a pass costs beside its own: random Llamas, 128, 256 and 768 wide, on one core
+        return least_padded(lengths, most, pass_cost=max(12, 2**20 / self._width**2))
 
     def check_layout(self, examples: list[Example], role: str = "policy") -> None:
         """Compare the fast rows with plain rows on real data;

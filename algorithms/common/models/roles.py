@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..support.errors import ConfigError
 
 BASE = "base"  # the role of the untouched base
+MERGED_MOST = 2 << 30  # bytes of merged matrices, beside those that they stand for
 MAGNITUDE = ("lora_magnitude_vector.weight", "lora_magnitude_vector")  # DoRA's, in a model and in PEFT's files
 
 
@@ -153,10 +154,12 @@ class AdapterRoles:
     @contextmanager
     def merged(self, name: str) -> Iterator[None]:
         """``use`` for many passes without a graph: under one matrix a layer, W + (α/r) B A, where all are float32 on a
-        CPU (bf16 would round the sum, and a GPU's memory is for other things). The base's own weights come back."""
+        CPU (bf16 would round the sum, and a GPU's memory is for other things) and take no more than ``MERGED_MOST``.
+        The base's own weights come back."""
         self._must_exist(name)
         layers = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]
-        if name == BASE or not all(_adds_exactly(layer, name) for layer in layers):
+        exact = name != BASE and all(_adds_exactly(layer, name) for layer in layers)
+        if not exact or sum(layer.base_layer.weight.nbytes for layer in layers) > MERGED_MOST:
             with self.use(name):
                 yield
             return

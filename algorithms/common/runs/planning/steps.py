@@ -145,7 +145,8 @@ def _watch(context: Context, rows: Rows, trainer: Trainer) -> None:
 
 def _fitting(run: _Batches, heaviest: list[int], micro: int, room: int) -> tuple[int | None, int]:
     """The largest micro-batch that fits, None where the configured one does, and the bytes that that one takes: by
-    those of the longest record alone and twice: others of its length need not go through with it."""
+    those of the longest record alone and twice: others of its length need not go through with it (nor need
+    the two, where answers are drawn that end apart)."""
     peaks = []
     for count in (1, 2)[:min(micro, len(heaviest))]:
         reset_peak_memory(run.context.models.device)
