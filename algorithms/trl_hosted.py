@@ -5,13 +5,10 @@ Keeps    TRL's losses, batches, sampling and updates, and its defaults for what 
 Changes  the start, the records, their order and their tokens are ours: TRL's preparation of text is left out, since
          it tokenises prompt and answer as one text and cuts others than we do. Ours too are optimiser, schedule and
          precision (but in 4 bits TRL trains the adapter in bf16), the tokens that end an answer, and the rewards. KTO
-         has a row for each response; the KL of a micro-batch is that of its responses after one another's prompts (of
-         a single record of several responses: after its own). A
-         short last batch of GRPO is filled from the next epoch. TRL's telemetry is not sent.
-         By TRL's defaults its GRPO is not the paper's, nor ours: a mean over all tokens of a batch, a KL weighed by the
-         ratio; and it learns scores as the reward gives them. Like with like are ``algorithm=trl_grpo
-         algorithm.options={loss_type: grpo, use_bias_correction_kl: false}`` and ``algorithm=grpo
-         algorithm.score_clip=null algorithm.missing_eos_penalty=0``.
+         has a row for each response; the KL of a micro-batch is that of its responses after one another's prompts (of a
+         record alone: its own). A short last batch of GRPO is filled from the next epoch. By default TRL's GRPO is
+         neither the paper's nor ours: ``options={loss_type: grpo, use_bias_correction_kl: false}`` is like ``grpo``
+         with ``score_clip=null missing_eos_penalty=0``. TRL's telemetry is not sent.
 Drops    checkpoints, held-out losses while training, several devices.
 
 TRL changes the model it is given, so it gets a base of its own, which stands beside ours while it trains:

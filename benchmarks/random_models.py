@@ -23,6 +23,7 @@ from algorithms.common.models.model import ModelConfig, Models
 from algorithms.common.support.checkout import project
 from algorithms.common.support.store import Store
 from algorithms.common.training.loop import fit
+from algorithms.common.training.references import StoredLogprobs
 
 LAB = Path(__file__).resolve().parent / "lab/reviews"  # its tokenizer; the larger models have rows to spare
 TOKENS = range(5, 1500)  # what prompts and responses are drawn from, no special token among them
@@ -145,3 +146,11 @@ def make_context(models: Models, folder: Path, examples: list[Example], recipe: 
         (folder / name).mkdir(parents=True, exist_ok=True)
     return Context(models, recipe, TrainerConfig(progress=False, **trainer), examples, [], seed, folder / "work",
                    folder / "target", Store(folder / "store"), fit)
+
+
+def keep_reference(context: Context) -> StoredLogprobs:
+    """The reference's log-probabilities are kept, as those of a run are: computed when they are first asked for."""
+    reference = context.models.reference
+    reference.stored = StoredLogprobs(reference, {"weights": "random"}, context.store,
+                                      context.trainer.micro_batch_size)
+    return reference.stored

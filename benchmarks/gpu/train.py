@@ -12,12 +12,18 @@ from algorithms.common.algorithm import Algorithm, Context, Recipe, Response
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from algorithms.common.support.memory import released
-from algorithms.common.training import references
 from algorithms.common.training.loop import fit
 from benchmarks.gpu import flops
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.settings import Lengths, Settings, usable_precision
-from benchmarks.random_models import bare_prompts, make_context, method, random_examples, random_models
+from benchmarks.random_models import (
+    bare_prompts,
+    keep_reference,
+    make_context,
+    method,
+    random_examples,
+    random_models,
+)
 
 
 def load(settings: Settings, device: torch.device, journal: Journal, max_length: int, max_prompt_length: int) -> Models:
@@ -82,7 +88,7 @@ def _steps(name: str, algorithm: Algorithm, lengths: Lengths, responses: int, mo
                            optimizer=optimizer_of(models, settings))
     models.add_role("reference", trainable=False, seed=1)
     algorithm.add_roles(models, 0)
-    reference = _reference_seconds(models, context) if algorithm.stores_reference else 0.0
+    reference = keep_reference(context).prepare(context.examples) if algorithm.stores_reference else 0.0
     adapter = sum(parameter.numel() for parameter in models.policy.parameters().values())
     flop = flops.training_flops(settings.shape, flops.work(examples[:lengths.batch]), adapter)
     for steps in dict.fromkeys((2, lengths.steps)):  # the first step finds its kernels, and is not counted
@@ -96,14 +102,6 @@ def _steps(name: str, algorithm: Algorithm, lengths: Lengths, responses: int, mo
                     **utilisation(flop, mean, models.device, _rate(journal)))
         if journal.left() < 2 * mean * lengths.steps:
             break
-
-
-def _reference_seconds(models: Models, context: Context) -> float:
-    """Compute the reference's log-probabilities, as a run does where its steps first come to the records."""
-    stored = references.StoredLogprobs(models.reference, {"weights": "random"}, context.store,
-                                       context.trainer.micro_batch_size)
-    models.reference.stored = stored
-    return stored.prepare(context.examples)
 
 
 def _rate(journal: Journal) -> float:

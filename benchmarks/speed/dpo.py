@@ -10,8 +10,7 @@ from functools import partial
 
 from algorithms.common.algorithm import Context
 from algorithms.common.models.model import Models
-from algorithms.common.training.references import StoredLogprobs
-from benchmarks.random_models import method
+from benchmarks.random_models import keep_reference, method
 from benchmarks.speed.request import BATCH, BETA, Answer, Kind, Request
 from benchmarks.speed.training import (
     LOADER,
@@ -25,7 +24,7 @@ from benchmarks.speed.training import (
 
 def ours(request: Request, micro_batch: int = BATCH) -> Answer:
     def reference(models: Models, context: Context) -> None:
-        models.reference.stored = StoredLogprobs(models.reference, {"weights": "random"}, context.store, micro_batch)
+        keep_reference(context)
 
     return train_ours(request, method("dpo", beta=BETA), "policy", pair, ("loss/policy",), reference,
                       micro_batch=micro_batch)

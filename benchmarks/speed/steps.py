@@ -10,8 +10,7 @@ from algorithms.common.algorithm import Algorithm, Context, Recipe
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from algorithms.common.training.loop import Run
-from algorithms.common.training.references import StoredLogprobs
-from benchmarks.random_models import Shape, make_context, random_models
+from benchmarks.random_models import Shape, keep_reference, make_context, random_models
 
 RATE = 1e-5
 
@@ -38,8 +37,7 @@ def begun(algorithm: Algorithm, context: Context) -> Run:
     models = context.models
     algorithm.add_roles(models, 0)
     if algorithm.stores_reference:
-        models.reference.stored = StoredLogprobs(models.reference, {"weights": "random"}, context.store,
-                                                 context.recipe.batch_size)
+        keep_reference(context)
     run = Run(algorithm, context)
     run.prepare(context.examples)
     run.advance()

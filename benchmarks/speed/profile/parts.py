@@ -21,12 +21,12 @@ from benchmarks.gpu.flops import wait
 from benchmarks.random_models import SHAPES, bare_prompts, method, random_examples
 from benchmarks.speed.profile.groups import Work, functions, operators
 from benchmarks.speed.request import BATCH, BETA
+from benchmarks.speed.sampling import NEVER
 from benchmarks.speed.steps import begun, context_of, models_of
 
 PROMPT, RESPONSE, NEW_TOKENS, SAMPLES, SEQUENCES, ROWS = 128, 56, 24, 4, 64, 2000
 PLAIN = 3  # times without the profiler, of which the median counts
 STEPS = 4  # of DPO in each
-NEVER = 1535  # a row of the embedding without a token: no response ends early
 MARK = "phase: "
 
 
