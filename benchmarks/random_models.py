@@ -40,6 +40,7 @@ class Shape:
     kv_heads: int
     intermediate: int
     positions: int
+    tied: bool = False  # whether the head is the embedding, as in most small models
 
     @property
     def layer_weights(self) -> int:
@@ -53,12 +54,13 @@ class Shape:
         return LlamaConfig(vocab_size=self.vocabulary, hidden_size=self.hidden, num_hidden_layers=self.layers,
                            num_attention_heads=self.heads, num_key_value_heads=self.kv_heads,
                            intermediate_size=self.intermediate, max_position_embeddings=self.positions,
-                           rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=0, pad_token_id=None)
+                           rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=0, pad_token_id=None,
+                           tie_word_embeddings=self.tied)
 
 
 SHAPES = {
     "tiny": Shape(1536, 64, 2, 4, 2, 128, 512),
-    "5m": Shape(2048, 256, 5, 8, 4, 688, 1024),
+    "5m": Shape(8192, 256, 4, 8, 4, 688, 1024, tied=True),
     "100m": Shape(12288, 768, 12, 12, 12, 2048, 1024),
     "8b": Shape(128256, 4096, 32, 32, 8, 14336, 131072),  # Llama 3.1 8B's
 }
@@ -86,6 +88,7 @@ def random_llama(shape: Shape, device: torch.device, precision_name: str, attent
             model.set_submodule(name, packed(weight, compute))
         else:
             module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    model.tie_weights()
     if precision_name == "nf4":
         model.is_loaded_in_4bit = True  # where PEFT looks
         disable_cpu_repacking(model)

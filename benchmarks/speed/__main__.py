@@ -1,6 +1,7 @@
 """How fast the project trains, samples, reads and starts, side by side with TRL and transformers.
 
     python -m benchmarks.speed [what=dpo,sft,…] [size=5m,100m] [device=cpu] [precision=fp32] [repeats=5] [steps=20]
+                               [prompt=64-192] [response=16-96]
                                [out=benchmarks/results/speed] [trl_ppo=PYTHON]
 
 what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
@@ -18,6 +19,8 @@ precision  fp32 or bf16: what both sides compute in
 repeats    runs of each side, in turn: A B A B
 steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
+prompt     tokens of a prompt, from-to, of random words
+response   tokens of a response
 out        where the results go
 trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer; without it ppo_trl is left out, and how
            to make one is told
@@ -39,6 +42,7 @@ from pathlib import Path
 
 from algorithms.common.support.checkout import project
 from benchmarks.speed.arguments import parse as read
+from benchmarks.speed.request import Lengths, Request
 from benchmarks.speed.side import KINDS, kind
 
 ROOT = project()
@@ -54,8 +58,19 @@ class Plan:
     precision: str = "fp32"
     repeats: int = 5
     steps: int = 20
+    prompt: str = "-".join(map(str, Lengths.prompt))
+    response: str = "-".join(map(str, Lengths.response))
     out: str = str(ROOT / "benchmarks/results/speed")
     trl_ppo: str = ""
+
+    @property
+    def lengths(self) -> Lengths:
+        return Lengths.read(self.prompt, self.response)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The lengths, where they are not the usual ones."""
+        return () if self.lengths == Lengths() else self.lengths.texts
 
 
 def parse(arguments: list[str]) -> Plan:
@@ -65,6 +80,14 @@ def parse(arguments: list[str]) -> Plan:
 
     plan = read(Plan, arguments, {"what": tuple(KINDS), "size": tuple(SHAPES), "device": ("cpu", "cuda"),
                                   "precision": tuple(TOLERANCE)})
+    try:
+        longest = plan.lengths.longest
+    except ValueError as error:
+        raise SystemExit(f"prompt, response: found {error}; expected the least and the most tokens; fix: "
+                         "prompt=64-192 response=16-96") from None
+    if room := [size for size in plan.size if longest > SHAPES[size].positions]:
+        raise SystemExit(f"prompt, response: found up to {longest} tokens together; expected at most "
+                         f"{SHAPES[room[0]].positions}, the positions of {room[0]}; fix: shorter ones")
     if plan.trl_ppo and not os.access(plan.trl_ppo, os.X_OK):
         raise SystemExit(f"trl_ppo: found no program {plan.trl_ppo!r}; expected a python with TRL 1.12.0; fix: make it "
                          f"by {kind('ppo_trl').ENVIRONMENT}")
@@ -80,20 +103,20 @@ def main(arguments: list[str]) -> int:
     from algorithms.common.runs.results import commit, device_name, versions, write_json
     from benchmarks.speed.compare import Apart, compare
     from benchmarks.speed.page import page, shown
-    from benchmarks.speed.request import Request
 
     out, failed = Path(plan.out), []
     out.mkdir(parents=True, exist_ok=True)
     for size in plan.size:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder, *plan.lengths.texts],
+                           cwd=ROOT, check=True)
             for what in plan.what:
                 how = getattr(kind(what), "ENVIRONMENT", "")
                 if how and not plan.trl_ppo:
                     print(f"{what} {size}: left out, it needs {how}", flush=True)
                     continue
                 request = Request(what, "", size, plan.device, plan.precision, plan.steps, folder, "",
-                                  python=plan.trl_ppo and os.path.abspath(plan.trl_ppo))
+                                  python=plan.trl_ppo and os.path.abspath(plan.trl_ppo), lengths=plan.lengths)
                 try:
                     found = compare(request, plan.repeats)
                 except (Apart, RuntimeError) as error:
@@ -101,7 +124,8 @@ def main(arguments: list[str]) -> int:
                     print(f"{what} {size}: {error}", file=sys.stderr)
                     continue
                 about = {"commit": commit(), "versions": versions(), "device": device_name()}
-                write_json(out / f"{what}_{size}_{plan.device}_{plan.precision}.json", {**about, **found})
+                name = "_".join([what, size, plan.device, plan.precision, *plan.others])
+                write_json(out / f"{name}.json", {**about, **found})
                 (out / "README.md").write_text(page(out), encoding="utf-8")
                 print(f"{what} {size}: {shown(found['ratios']['seconds'])}", flush=True)
     return int(bool(failed))

@@ -160,8 +160,8 @@ def compare(request: Request, repeats: int) -> dict[str, Any]:
             told["runs"].append({key: value for key, value in answered.items() if key != "values"})
     runs = {side: told["runs"] for side, told in sides.items()}
     return {"what": request.what, "unit": measured.UNIT, "size": request.size, "device_kind": request.device,
-            "precision": request.precision, "steps": request.steps, "repeats": repeats, "parity": parity,
-            "sides": sides,
+            "precision": request.precision, "lengths": request.lengths.texts, "steps": request.steps,
+            "repeats": repeats, "parity": parity, "sides": sides,
             "ratios": {"seconds": ratio(runs, lambda one: one["seconds"] / one["items"]),
                        "cpu_seconds": ratio(runs, lambda one: one["cpu_seconds"] / one["items"]),
                        "memory": ratio(runs, lambda one: max(1, one["peak_bytes"] - one["imported_bytes"]))}}

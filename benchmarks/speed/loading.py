@@ -15,7 +15,7 @@ EXACT = True
 
 def written(request: Request) -> str:
     path = Path(request.work) / "pairs.jsonl"
-    write_pairs(request.size, path, PER_STEP * request.steps)
+    write_pairs(request.lengths, path, PER_STEP * request.steps)
     return str(path)
 
 

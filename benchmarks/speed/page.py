@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.request import Lengths
+
 MIB = 1 << 20
 HEAD = """# Speed, side by side
 
@@ -20,8 +22,8 @@ with the fastest of its settings, which is named. `python -m benchmarks.speed --
 def page(folder: Path) -> str:
     """Of all JSON files in the folder."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    head = ("", "size", "products", "other side", "its settings", "our s", "its s", "time", "CPU time", "memory",
-            "our MiB", "largest difference of values")
+    head = ("", "size", "products", "tokens of a prompt, a response", "other side", "its settings", "our s", "its s",
+            "time", "CPU time", "memory", "our MiB", "largest difference of values")
     lines = [head, ("---",) * len(head), *map(row, found)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([HEAD, table, "", *origins(found), ""])
@@ -38,8 +40,8 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     memory = statistics.median((run["peak_bytes"] - run["imported_bytes"]) / MIB for run in ours["runs"])
     ratios = (shown(one["ratios"][key]) for key in ("seconds", "cpu_seconds", "memory"))
     same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
-    return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], name, options, *(f"{s:.3g}" for s in each),
-            *ratios, f"{memory:.0f}", same)
+    return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], ", ".join(one["lengths"]), name, options,
+            *(f"{s:.3g}" for s in each), *ratios, f"{memory:.0f}", same)
 
 
 def elsewhere(one: dict[str, Any]) -> str:
@@ -51,12 +53,14 @@ def elsewhere(one: dict[str, Any]) -> str:
 
 def origins(found: list[dict[str, Any]]) -> list[str]:
     """What they ran on and how they are made again, once for all that share it."""
-    told = []
+    told: dict[str, list[str]] = {}
     for one in found:
         versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
         again = (f"python -m benchmarks.speed what={one['what']} size={one['size']} device={one['device_kind']} "
                  f"precision={one['precision']} repeats={one['repeats']} steps={one['steps']}")
-        other = elsewhere(one)
-        told.append(f"- `{again}{' trl_ppo=PYTHON' if other else ''}`: {one['device']}; commit {one['commit']}; "
-                    f"{versions}{other}")
-    return told
+        other, lengths = elsewhere(one), Lengths.read(*one["lengths"])
+        if lengths != Lengths():
+            again += " prompt={} response={}".format(*lengths.texts)
+        place = f"{one['device']}; commit {one['commit']}; {versions}{other}:"
+        told.setdefault(place, []).append(f"- `{again}{' trl_ppo=PYTHON' if other else ''}`")
+    return [line for place, commands in told.items() for line in (place, "", *commands, "")]

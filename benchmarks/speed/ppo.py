@@ -21,7 +21,7 @@ from algorithms.common.models.model import Models
 from algorithms.common.support.checkout import project
 from benchmarks.random_models import make_context, method
 from benchmarks.speed import dpo
-from benchmarks.speed.prepare import LENGTHS, USUAL, load_models, pairs
+from benchmarks.speed.prepare import load_models, pairs
 from benchmarks.speed.request import BATCH, Answer, Kind, Request
 from benchmarks.speed.reward import add_head
 from benchmarks.speed.sampling import NEVER
@@ -77,7 +77,7 @@ def on_rows(request: Request, rows: str) -> Answer:
 
 def like_pairs(request: Request) -> Answer:
     """Two responses to a prompt, of the pairs' mean length."""
-    length = sum(LENGTHS.get(request.size, USUAL)[1]) // 2
+    length = sum(request.lengths.response) // 2
     return train(request, recipe(request), reward_model, critic="reward", samples=2, max_new_tokens=length)
 
 

@@ -14,22 +14,19 @@ from transformers import AutoTokenizer
 from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora, ModelConfig, Models
 from benchmarks.random_models import LAB, SHAPES, random_llama
-from benchmarks.speed.request import Request
+from benchmarks.speed.request import Lengths, Request
 
-LENGTHS = {"tiny": ((16, 48), (4, 24))}  # tokens of a prompt, of a response: from, to
-USUAL = ((64, 192), (16, 96))
 PAIRS = 512
-MAX_LENGTH, MAX_PROMPT = 320, 200  # of every size; nothing is cut
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def prepare(size: str, folder: Path) -> None:
+def prepare(size: str, folder: Path, lengths: Lengths = Lengths()) -> None:
     """Write ``base``, the adapters ``policy`` and ``reward`` (with its ``head.safetensors``), and ``pairs.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     random_llama(SHAPES[size], torch.device("cpu"), "fp32").save_pretrained(folder / "base")
     AutoTokenizer.from_pretrained(LAB).save_pretrained(folder / "base")
-    write_pairs(size, folder / "pairs.jsonl")
-    models = load_models(Request("", "", size, "cpu", "fp32", 0, str(folder), ""))
+    write_pairs(lengths, folder / "pairs.jsonl")
+    models = load_models(Request("", "", size, "cpu", "fp32", 0, str(folder), "", lengths=lengths))
     for name in ("policy", "reward"):
         models.add_role(name, trainable=True, seed=0)
         (folder / name).mkdir()
@@ -39,15 +36,15 @@ def prepare(size: str, folder: Path) -> None:
     save_file(head, folder / "reward/head.safetensors")
 
 
-def write_pairs(size: str, path: Path, count: int = PAIRS) -> None:
+def write_pairs(lengths: Lengths, path: Path, count: int = PAIRS) -> None:
     """Comparisons of random words, each a token of its own, so that both sides find the same tokens."""
     tokenizer = AutoTokenizer.from_pretrained(LAB)
     texts = (tokenizer.decode([index]) for index in range(len(tokenizer)))
     words = sorted({text for text in texts if text[:1] == " " and text[1:].isalpha()
                     and len(tokenizer(text + text, add_special_tokens=False).input_ids) == 2})
-    draw, (prompts, responses) = random.Random(0), LENGTHS.get(size, USUAL)
-    rows = [{"prompt": "".join(draw.choices(words, k=draw.randint(*prompts))),
-             **{key: "".join(draw.choices(words, k=draw.randint(*responses))) for key in ("chosen", "rejected")}}
+    draw = random.Random(0)
+    rows = [{"prompt": "".join(draw.choices(words, k=draw.randint(*lengths.prompt))),
+             **{key: "".join(draw.choices(words, k=draw.randint(*lengths.response))) for key in ("chosen", "rejected")}}
             for _ in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -55,7 +52,8 @@ def write_pairs(size: str, path: Path, count: int = PAIRS) -> None:
 def load_models(request: Request, rows: str = "auto") -> Models:
     """The project's models on the prepared base."""
     config = ModelConfig(str(request.base), precision="fp32", lora=Lora(), attention="sdpa", rows=rows,
-                         gradient_checkpointing=False, max_length=MAX_LENGTH, max_prompt_length=MAX_PROMPT)
+                         gradient_checkpointing=False, max_length=request.lengths.longest,
+                         max_prompt_length=request.lengths.longest_prompt)
     return Models(config, "bf16" if request.precision == "bf16" else "no", torch.device(request.device))
 
 
@@ -71,4 +69,4 @@ def head_weight(request: Request) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    prepare(sys.argv[1], Path(sys.argv[2]))
+    prepare(sys.argv[1], Path(sys.argv[2]), Lengths.read(*sys.argv[3:]))

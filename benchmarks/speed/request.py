@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,41 @@ BATCH = 8  # records of an optimiser step, on every side
 RATE = 1e-3  # high, so that what is computed otherwise soon shows in the losses
 BETA = 0.5  # of DPO
 CENTERING = 0.01  # of reward models
+MOST_NEW = 48  # tokens that any kind samples for a response
 PARITY_STEPS = 6  # whose values are compared, where a kind does not say otherwise
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a prompt and of a response: from, to."""
+
+    prompt: tuple[int, int] = (64, 192)
+    response: tuple[int, int] = (16, 96)
+
+    @classmethod
+    def read(cls, prompt: str, response: str) -> Lengths:
+        """From FIRST-LAST each; ValueError where it is none."""
+        pairs = []
+        for text in (prompt, response):
+            first, last = map(int, text.split("-"))
+            if not 0 < first <= last:
+                raise ValueError(text)
+            pairs.append((first, last))
+        return cls(*pairs)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Room for each of them, nothing is cut."""
+        return self.prompt[1] + 8
+
+    @property
+    def longest(self) -> int:
+        return self.longest_prompt + max(self.response[1], MOST_NEW) + 8
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """As they are read."""
+        return tuple(f"{first}-{last}" for first, last in (self.prompt, self.response))
 
 
 @dataclass(frozen=True)
@@ -32,6 +67,13 @@ class Request:
     option: dict[str, Any] = field(default_factory=dict)  # the side's settings
     parity: bool = False  # run for its values rather than its time
     python: str = ""  # the interpreter of a side that lives in another environment
+    lengths: Lengths = Lengths()  # of the texts
+
+    @classmethod
+    def read(cls, text: str) -> Request:
+        """From JSON."""
+        told = json.loads(text)
+        return cls(**{**told, "lengths": Lengths(**{key: tuple(pair) for key, pair in told["lengths"].items()})})
 
     @property
     def base(self) -> Path:

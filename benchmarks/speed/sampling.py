@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.speed.prepare import load_models, pairs
-from benchmarks.speed.request import Answer, Kind, Request
+from benchmarks.speed.request import MOST_NEW, Answer, Kind, Request
 from benchmarks.speed.training import adapted
 
-NEW_TOKENS = 48
 NEVER = 1 << 30  # no token: no response ends early
 STATIC = {"cache_implementation": "static"}
 
@@ -40,7 +39,7 @@ def ours(request: Request, shape: Shape) -> Answer:
     models.add_role("policy", trainable=False, seed=0)
     models.template.stop_ids = [NEVER]
     asked = shape.prompts(request, models.template.prompt_ids)
-    settings = Sampling(NEW_TOKENS, 0.0 if request.parity else 1.0, batch_size=shape.batch)
+    settings = Sampling(MOST_NEW, 0.0 if request.parity else 1.0, batch_size=shape.batch)
     answer = Answer()
     with answer.watched(request.device):
         drawn = sample(models, "policy", asked, settings, seed=0, n=shape.each)
@@ -68,7 +67,7 @@ def generate(request: Request, shape: Shape) -> Answer:
     with answer.watched(request.device), torch.no_grad(), bf16:
         for start in range(0, len(asked), size):
             batch = tokenizer.pad({"input_ids": asked[start:start + size]}, return_tensors="pt").to(request.device)
-            found = model.generate(**batch, max_new_tokens=NEW_TOKENS, eos_token_id=NEVER, disable_compile=True,
+            found = model.generate(**batch, max_new_tokens=MOST_NEW, eos_token_id=NEVER, disable_compile=True,
                                    pad_token_id=tokenizer.pad_token_id, **option)
             drawn += found[:, batch["input_ids"].shape[1]:].tolist()
     return _filled(answer, drawn)

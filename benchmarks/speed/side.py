@@ -50,4 +50,4 @@ def resident() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(answer(Request(**json.loads(sys.argv[1])))))
+    print(json.dumps(answer(Request.read(sys.argv[1]))))

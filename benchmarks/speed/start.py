@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
-from benchmarks.speed.prepare import MAX_LENGTH, MAX_PROMPT, write_pairs
-from benchmarks.speed.request import BATCH, Answer, Request
+from benchmarks.speed.prepare import write_pairs
+from benchmarks.speed.request import BATCH, MOST_NEW, Answer, Request
 
 UNIT = "starts"
 COMPARED = False
@@ -41,21 +41,22 @@ def until_it_appears(command: list[str], folder: Path, pattern: str, answer: Ans
 
 def ours(request: Request) -> Answer:
     work = Path(request.work)
-    write_pairs(request.size, work / "pairs.jsonl", ROWS)
+    write_pairs(request.lengths, work / "pairs.jsonl", ROWS)
     command = [sys.executable, str(ROOT / "run.py"), "algorithm=dpo", "algorithm.needs.reference=null", "data=file",
                f"data.path={work / 'pairs.jsonl'}", "model=hub", f"model.name={request.base}", "model.precision=fp32",
-               "model.gradient_checkpointing=false", f"model.max_length={MAX_LENGTH}",
-               f"model.max_prompt_length={MAX_PROMPT}", f"recipe.batch_size={BATCH}", "recipe.epochs=1",
-               f"trainer.mixed_precision={'bf16' if request.precision == 'bf16' else 'no'}",
+               "model.gradient_checkpointing=false", f"model.max_length={request.lengths.longest}",
+               f"model.max_prompt_length={request.lengths.longest_prompt}", f"recipe.batch_size={BATCH}",
+               "recipe.epochs=1", f"trainer.mixed_precision={'bf16' if request.precision == 'bf16' else 'no'}",
                "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}",
-               f"hydra.run.dir={work / 'run'}"]
+               f"hydra.run.dir={work / 'run'}",
+               f"eval.sampling.max_new_tokens={MOST_NEW}"]
     return until_it_appears(command, work, "stages/.work/*/*/*.safetensors", Answer(), request.device)
 
 
 def trl(request: Request) -> Answer:
     work = Path(request.work)
     (work / "data").mkdir()
-    write_pairs(request.size, work / "data/train.jsonl", ROWS)
+    write_pairs(request.lengths, work / "data/train.jsonl", ROWS)
     command = [sys.executable, "-m", "trl.scripts.dpo", "--model_name_or_path", str(request.base), "--dtype", "float32",
                "--dataset_name", str(work / "data"), "--use_peft", "--lora_r", "16", "--lora_alpha", "32",
                "--lora_target_modules", "all-linear", "--per_device_train_batch_size", str(BATCH),

@@ -15,7 +15,7 @@ from benchmarks.speed import compare, dpo, ppo_trl, request, reward, sampling
 from benchmarks.speed.compare import Apart, Watch, best_option, largest_difference, options_of, ratio
 from benchmarks.speed.page import elsewhere, page
 from benchmarks.speed.prepare import pairs, prepare
-from benchmarks.speed.request import Request
+from benchmarks.speed.request import Lengths, Request
 from benchmarks.speed.side import KINDS, answer, kind
 from benchmarks.speed.training import ranked
 from training_setup import ROOT, environment
@@ -29,8 +29,9 @@ ALL = [what if what in QUICK else pytest.param(what, marks=pytest.mark.slow) for
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory) -> Request:
     folder = tmp_path_factory.mktemp("speed") / "prepared"
-    prepare("tiny", folder)
-    return Request("", "", "tiny", "cpu", "fp32", 3, str(folder), "", parity=True)
+    lengths = Lengths((16, 48), (4, 24))
+    prepare("tiny", folder, lengths)
+    return Request("", "", "tiny", "cpu", "fp32", 3, str(folder), "", parity=True, lengths=lengths)
 
 
 @pytest.mark.parametrize("what", ALL)
@@ -55,7 +56,7 @@ def test_what_is_imported_is_no_part_of_a_sides_memory(asked, side, libraries, t
     request_ = json.dumps(asdict(replace(asked, what="dpo", side=side, work=str(tmp_path))))
     code = ("import json, sys; from benchmarks.speed import side; from benchmarks.speed.request import Request; "
             "seen = []; side.resident = lambda: seen.extend(sys.modules) or 1; "
-            f"side.answer(Request(**json.loads({request_!r}))); print(json.dumps(seen))")
+            f"side.answer(Request.read({request_!r})); print(json.dumps(seen))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
     seen = json.loads(done.stdout.strip().splitlines()[-1])
     assert libraries | {"transformers.models.llama.modeling_llama", "torch"} <= set(seen), done.stderr[-500:]
@@ -115,12 +116,13 @@ def test_of_trls_critic_the_adapter_and_the_head_are_trained(asked):
 @pytest.mark.slow
 def test_the_command_measures_and_writes_a_page(tmp_path):
     done = subprocess.run([sys.executable, "-m", "benchmarks.speed", "what=rrhf_4", "size=tiny", "repeats=2", "steps=2",
-                           f"out={tmp_path}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+                           "prompt=16-48", "response=4-24", f"out={tmp_path}"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "rrhf_4_tiny_cpu_fp32.json").read_text(encoding="utf-8"))
+    found = json.loads((tmp_path / "rrhf_4_tiny_cpu_fp32_16-48_4-24.json").read_text(encoding="utf-8"))
     runs = [run for side in found["sides"].values() for run in side["runs"]]
     assert len(runs) == 4 and all(run["peak_bytes"] > run["imported_bytes"] > 0 for run in runs)
-    assert "| rrhf_4, prompts | tiny | fp32 | plain rows | as they come |" in page(tmp_path)
+    assert "| rrhf_4, prompts | tiny | fp32 | 16-48, 4-24 | plain rows | as they come |" in page(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == page(tmp_path)
 
 
@@ -151,7 +153,7 @@ def test_both_sides_decode_as_many_sequences_together(asked, what, prompts, rows
     monkeypatch.setattr(decoding, "_decode", decode)
     for side in seen:
         found = answer(replace(asked, what=what, side=side, steps=20, parity=False))
-        assert found["items"] == sum(rows) * sampling.NEW_TOKENS and seen[side] == rows
+        assert found["items"] == sum(rows) * request.MOST_NEW and seen[side] == rows
     encoded = kind(what).SIDES["ours"].keywords["shape"].prompts(replace(asked, steps=20), len)
     assert len(encoded) == prompts
 
@@ -303,11 +305,27 @@ def test_the_command_line():
     plan = command.parse(["what=dpo,ppo", "size=tiny", "repeats=3"])
     assert (plan.what, plan.size, plan.repeats, plan.device) == (("dpo", "ppo"), ("tiny",), 3, "cpu")
     assert set(command.Plan().what) == set(KINDS)
-    for wrong, word in (("whta=dpo", "no such setting"), ("what=dop", "found dop"), ("repeats=0", "above 0"),
-                        ("repeats=few", "above 0"), ("device=tpu", "cpu, cuda"),
+    assert plan.lengths == Lengths() and not plan.others
+    other = command.parse(["prompt=8-40", "response=5-5"])
+    assert other.lengths == Lengths((8, 40), (5, 5)) and other.others == ("8-40", "5-5")
+    for wrong, word in (("whta=dpo", "no such setting"), ("prompt=64", "prompt, response: found"),
+                        ("response=9-4", "found 9-4"), ("prompt=1-1000", "at most 512"),
+                        ("what=dop", "found dop"), ("repeats=0", "above 0"), ("repeats=few", "above 0"),
+                        ("device=tpu", "cpu, cuda"), ("response=9-400 size=5m,tiny", "of tiny"),
                         ("trl_ppo=/no/python", "found no program")):
         with pytest.raises(SystemExit, match=word):
-            command.parse([wrong])
+            command.parse(["size=tiny", *wrong.split()])
+
+
+def test_texts_have_the_lengths_that_are_asked_for(asked):
+    """Words are tokens; a request that went through JSON asks for the same."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(asked.base)
+    for text in pairs(asked, 50):
+        for key, (first, last) in (("prompt", (16, 48)), ("chosen", (4, 24)), ("rejected", (4, 24))):
+            assert first <= len(tokenizer(text[key], add_special_tokens=False).input_ids) <= last
+    assert Request.read(json.dumps(asdict(asked))) == asked
 
 
 def test_help_says_all(capsys):

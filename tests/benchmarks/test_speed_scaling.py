@@ -40,7 +40,7 @@ def test_a_point_is_measured(small, one, items, tmp_path):
 def test_parameters_are_those_of_the_model():
     from transformers import LlamaForCausalLM
 
-    for shape in (SHAPES["tiny"], size.SIZES[1]):
+    for shape in (SHAPES["tiny"], SHAPES["5m"], size.SIZES[1]):
         assert size.parameters(shape) == sum(one.numel() for one in LlamaForCausalLM(shape.config()).parameters())
     assert all(0.9 < size.parameters(shape) / (1e6 * millions) < 1.1 for millions, shape in size.SIZES.items())
 

@@ -113,7 +113,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     reset_peak_memory(context.models.device)
     run = Run(algorithm, context)
     resumed = run.step
-    context.models.check_layout([context.examples[index] for index in run.indices(0)[:4]], algorithm.role)
+    context.models.check_layout([context.examples[index] for index in run.indices(0)[:2]], algorithm.role)
     context.models.used.clear()
     with deferred_interrupt() as interrupted, display(run) as show:
         while run.step < run.total:

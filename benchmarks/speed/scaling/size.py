@@ -29,7 +29,8 @@ FIGURES = (per("seconds", "seconds a thousand tokens", factor=1000.0), RATE, MEM
 
 def parameters(shape: Shape) -> int:
     """Of the whole model, its norms included."""
-    return (2 * shape.vocabulary * shape.hidden + shape.layers * (shape.layer_weights + 2 * shape.hidden)
+    embeddings = 1 if shape.tied else 2
+    return (embeddings * shape.vocabulary * shape.hidden + shape.layers * (shape.layer_weights + 2 * shape.hidden)
             + shape.hidden)
 
 
