@@ -1,12 +1,12 @@
 """How fast the project trains, samples, reads and starts, side by side with TRL and transformers.
 
     python -m benchmarks.speed [what=dpo,sft,…] [size=5m,100m] [device=cpu] [precision=fp32] [repeats=5] [steps=20]
-                               [prompt=64-192] [response=16-96]
-                               [out=benchmarks/results/speed] [trl_ppo=PYTHON]
+                               [prompt=64-192] [response=16-96] [out=benchmarks/results/speed] [trl_ppo=PYTHON]
 
 what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
-           included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 (forward
-           passes of one pair), sft, reward, reward_k4 (four ranked responses to a prompt), ppo_trl (needs trl_ppo).
+           included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 and
+           dpo_micro8 (passes of at most one pair, of eight, on both sides, for their memory), sft, reward, reward_k4
+           (four ranked responses to a prompt), ppo_trl (needs trl_ppo).
            Rows that share a prompt against a row for each response, since the TRL of this environment has neither:
            rrhf_4, rrhf_8 (ranked responses to a prompt), ppo. The memory of PPO beside that of DPO: ppo_dpo.
            Against generate: sampling (four responses to a prompt), sampling_1, sampling_16, sampling_64 (that many
@@ -19,8 +19,8 @@ precision  fp32 or bf16: what both sides compute in
 repeats    runs of each side, in turn: A B A B
 steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
-prompt     tokens of a prompt, from-to, of random words
-response   tokens of a response
+prompt     tokens of a prompt, from-to; texts are random words
+response   tokens of a response, from-to
 out        where the results go
 trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer; without it ppo_trl is left out, and how
            to make one is told

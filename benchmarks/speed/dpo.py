@@ -1,7 +1,7 @@
 """DPO: the reference's pass and the steps, against TRL's DPOTrainer.
 
-``dpo_ref`` has TRL compute the reference's log-probabilities beforehand, as the project does; ``dpo_micro1`` takes
-steps in forward passes of one pair on both sides, for what remains of the memory.
+``dpo_ref`` has TRL compute the reference's log-probabilities beforehand, as the project does; ``dpo_micro1`` and
+``dpo_micro8`` have both sides take no more than one, or eight, pairs a pass, for the memory that this needs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks.speed.training import (
     adapted,
     in_our_order,
     pair,
+    splits,
     train_ours,
     train_trl,
 )
@@ -39,11 +40,17 @@ def trl(request: Request) -> Answer:
 
 
 BEFOREHAND = {"precompute_ref_log_probs": True}
-ONE_BY_ONE = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH}
+
+
+def of_one_split(parts: int) -> dict[str, list[dict]]:
+    (option,) = splits(BATCH, parts)
+    return {"TRL": [option, {**option, **BEFOREHAND}]}
+
+
 KINDS = {
     "dpo": Kind("pairs", {"ours": ours, "TRL": trl},
-                {"TRL": [*LOADER, *({**option, **BEFOREHAND} for option in (LOADER[0], LOADER[-1]))]}),
+                {"TRL": [*LOADER, *({**option, **BEFOREHAND} for option in LOADER)]}),
     "dpo_ref": Kind("pairs", {"ours": ours, "TRL": trl}, {"TRL": [{**option, **BEFOREHAND} for option in LOADER]}),
-    "dpo_micro1": Kind("pairs", {"ours": partial(ours, micro_batch=1), "TRL": trl},
-                       {"TRL": [ONE_BY_ONE, {**ONE_BY_ONE, **BEFOREHAND}]}),
+    "dpo_micro1": Kind("pairs", {"ours": partial(ours, micro_batch=1), "TRL": trl}, of_one_split(BATCH)),
+    "dpo_micro8": Kind("pairs", {"ours": ours, "TRL": trl}, of_one_split(1)),
 }

@@ -13,7 +13,7 @@ from dataclasses import replace
 from benchmarks.speed.ppo import NEW_TOKENS, reward_model, train
 from benchmarks.speed.prepare import LINEAR, head_weight
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
-from benchmarks.speed.training import adapted, in_our_order, recipe
+from benchmarks.speed.training import adapted, in_our_order, recipe, splits
 
 UNIT = "prompts"
 COMPARED = False
@@ -95,5 +95,5 @@ def padding_apart(request: Request, vocabulary: int):
 
 SIDES = {"ours": ours, ELSEWHERE: trl}
 OPTIONS = {ELSEWHERE: [{}, {"local_rollout_forward_batch_size": 8},
-                       *({"per_device_train_batch_size": PROMPTS // parts, "gradient_accumulation_steps": parts,
-                          "local_rollout_forward_batch_size": PROMPTS // parts} for parts in (2, 4))]}
+                       *({**option, "local_rollout_forward_batch_size": max(8, option["per_device_train_batch_size"])}
+                         for option in splits(PROMPTS, 2, 4, 8, PROMPTS))]}

@@ -23,6 +23,7 @@ from benchmarks.speed.training import (
     pair,
     ranked,
     several,
+    splits,
     train_ours,
     train_trl,
 )
@@ -91,7 +92,5 @@ KINDS = {
     "reward_k4": Kind(
         "prompts", {"ours": partial(ours, view="ranked", tokenize=partial(several, k=RANKED)),
                     "TRL": partial(trl, rows=all_pairs, per_device_train_batch_size=PAIRS * BATCH)},
-        {"TRL": [{}, {"dataloader_num_workers": 1},
-                 *({"per_device_train_batch_size": PAIRS * BATCH // parts, "gradient_accumulation_steps": parts}
-                   for parts in (2, 4))]}),
+        {"TRL": [*splits(PAIRS * BATCH, 1, 4, 12, PAIRS * BATCH), {"dataloader_num_workers": 1}]}),
 }

@@ -6,11 +6,12 @@ from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from benchmarks.random_models import method
-from benchmarks.speed.request import Answer, Request
+from benchmarks.speed.request import BATCH, Answer, Request
 from benchmarks.speed.training import (
     LOADER,
     adapted,
     in_our_order,
+    splits,
     train_ours,
     train_trl,
 )
@@ -37,4 +38,5 @@ def trl(request: Request) -> Answer:
 
 
 SIDES = {"ours": ours, "TRL": trl}
-OPTIONS = {"TRL": [*LOADER, {"train_sampling_strategy": "group_by_length"}, {"padding_free": True}]}
+GROUPED = {"train_sampling_strategy": "group_by_length"}
+OPTIONS = {"TRL": [*LOADER, *({**option, **GROUPED} for option in splits(BATCH, 1, 4)), {"padding_free": True}]}

@@ -13,14 +13,14 @@ from dataclasses import asdict
 
 from benchmarks.speed.request import Request
 
-KINDS = {"dpo": "dpo", "dpo_ref": "dpo", "dpo_micro1": "dpo", "sft": "sft", "reward": "reward", "reward_k4": "reward",
-         "rrhf_4": "rrhf", "rrhf_8": "rrhf", "ppo": "ppo", "ppo_dpo": "ppo", "ppo_trl": "ppo_trl",
-         "sampling": "sampling", "sampling_1": "sampling", "sampling_16": "sampling", "sampling_64": "sampling",
-         "sampling_16of1": "sampling", "loading": "loading", "start": "start"}  # → the module that measures it
+MODULES = {"dpo": ("dpo", "dpo_ref", "dpo_micro1", "dpo_micro8"), "sft": ("sft",), "reward": ("reward", "reward_k4"),
+           "rrhf": ("rrhf_4", "rrhf_8"), "ppo": ("ppo", "ppo_dpo"), "ppo_trl": ("ppo_trl",),
+           "sampling": ("sampling", "sampling_1", "sampling_16", "sampling_64", "sampling_16of1"),
+           "loading": ("loading",), "start": ("start",)}
+KINDS = {what: module for module, whats in MODULES.items() for what in whats}  # → the module that measures it
 IMPORTED = {"TRL": ("trl", ("DPOTrainer", "SFTTrainer", "RewardTrainer")),
             "TRL 1.12.0": ("trl.experimental.ppo", ("PPOTrainer",)),
             "generate": ("transformers", ("AutoModelForCausalLM",))}
-
 LIBRARIES = ("torch", "transformers", "peft", "trl")
 
 

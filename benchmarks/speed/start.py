@@ -12,6 +12,7 @@ from pathlib import Path
 from algorithms.common.support.checkout import project
 from benchmarks.speed.prepare import write_pairs
 from benchmarks.speed.request import BATCH, MOST_NEW, Answer, Request
+from benchmarks.speed.training import splits
 
 UNIT = "starts"
 COMPARED = False
@@ -59,8 +60,8 @@ def trl(request: Request) -> Answer:
     write_pairs(request.lengths, work / "data/train.jsonl", ROWS)
     command = [sys.executable, "-m", "trl.scripts.dpo", "--model_name_or_path", str(request.base), "--dtype", "float32",
                "--dataset_name", str(work / "data"), "--use_peft", "--lora_r", "16", "--lora_alpha", "32",
-               "--lora_target_modules", "all-linear", "--per_device_train_batch_size", str(BATCH),
-               "--num_train_epochs", "1",
+               "--lora_target_modules", "all-linear", "--num_train_epochs", "1",
+               *(text for key, value in request.option.items() for text in (f"--{key}", str(value))),
                "--save_strategy", "steps", "--save_steps", "1", "--report_to", "none",
                "--output_dir", str(work / "run"),
                "--gradient_checkpointing", "false", "--bf16", str(request.precision == "bf16").lower(),
@@ -69,4 +70,4 @@ def trl(request: Request) -> Answer:
 
 
 SIDES = {"ours": ours, "TRL": trl}
-OPTIONS: dict[str, list[dict]] = {}
+OPTIONS = {"TRL": splits(BATCH, 1, 8)}

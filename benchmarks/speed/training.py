@@ -16,9 +16,14 @@ from benchmarks.random_models import make_context
 from benchmarks.speed.prepare import load_models, pairs
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
 
+
+def splits(batch: int, *parts: int) -> list[dict]:
+    """A step of TRL's in so many passes: on a CPU few records a pass are often the fastest, on a GPU many."""
+    return [{"per_device_train_batch_size": batch // count, "gradient_accumulation_steps": count} for count in parts]
+
+
 # TRL's settings that are tried before its time is taken with the best; a kind adds its own
-LOADER = [{}, {"dataloader_num_workers": 1},
-          {"per_device_train_batch_size": BATCH // 2, "gradient_accumulation_steps": 2}]
+LOADER = [*splits(BATCH, 1, 2, 4, 8), {"dataloader_num_workers": 1}]
 
 
 def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Callable[[Models, dict], Example],
