@@ -5,8 +5,8 @@
 
 what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
            included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 and
-           dpo_micro8 (passes of at most one pair, of eight, on both sides, for their memory), sft, reward, reward_k4
-           (four ranked responses to a prompt), ppo_trl (needs trl_ppo).
+           dpo_micro8 (both sides set to one pair a pass, to eight, for their memory), sft, reward, reward_k4 (four
+           ranked responses to a prompt), ppo_trl (needs trl_ppo).
            Rows that share a prompt against a row for each response, since the TRL of this environment has neither:
            rrhf_4, rrhf_8 (ranked responses to a prompt), ppo. The memory of PPO beside that of DPO: ppo_dpo.
            Against generate: sampling (four responses to a prompt), sampling_1, sampling_16, sampling_64 (that many
@@ -16,7 +16,7 @@ what       all of these, or some. From texts in memory to the last step (tokens,
 size       tiny, 5m, 100m, 8b: Llamas of random weights, with LoRA of rank 16
 device     cpu or cuda
 precision  fp32 or bf16: what both sides compute in
-repeats    runs of each side, in turn: A B A B
+repeats    runs of each side, in turn: A B B A
 steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
 prompt     tokens of a prompt, from-to; texts are random words
@@ -27,8 +27,9 @@ trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer;
 
 Before anything is timed both sides' values (losses of the first steps, greedy tokens, tokens read) must agree; start,
 ppo_dpo and ppo_trl have none. Every run is a process of its own with empty caches. The other side is timed with the
-fastest of the settings that its module lists. Peak memory is seen from outside and counted above what the imports took.
-Each measurement is written as JSON when it is whole; README.md beside it lists all of them.
+fastest of the settings that its module lists, whose values are compared, too. Peak memory is seen from outside and
+counted above what the imports took; on a GPU it is what was allocated there. Each measurement is written as JSON when
+it is whole; README.md beside it lists all of them.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def trl(request: Request) -> Answer:
         trainer = DPOTrainer(model=model, train_dataset=rows, processing_class=tokenizer, args=DPOConfig(
             output_dir=request.work, use_cpu=request.device == "cpu", report_to=[], max_length=None, bf16=False,
             disable_tqdm=True, **request.option))
-        found = [(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in trainer.train_dataset]
+        kept = trainer.train_dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+        found = [(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in kept]
     answer.values, answer.items = fingerprint(found), len(found)
     return answer
 

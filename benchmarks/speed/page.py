@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.compare import memory
 from benchmarks.speed.request import Lengths
 
 MIB = 1 << 20
@@ -14,8 +15,14 @@ HEAD = """# Speed, side by side
 
 Ratios are the other side's figure by ours, of runs made in turn: above 1 ours is faster, or takes less. Median, and in
 brackets the smallest and the largest. Seconds are of one unit (a pair, a token, …). Memory is the peak above what the
-imports took. Both sides computed the same values, where they have any, before anything was timed; the other side ran
-with the fastest of its settings, which is named. `python -m benchmarks.speed --help` says what is measured.
+imports took (of start, with them). Both sides computed the same values, where they have any, before anything was timed;
+the other side ran with the fastest of its settings, which is named. `python -m benchmarks.speed --help` says what is
+measured.
+
+Not all of it carries over to other work. Responses of a record share its prompt here, so the longer prompts are beside
+responses, the more is gained: rows of other lengths show it. On a CPU TRL computes the head's logits of every position,
+of prompts and padding too, which is much where the vocabulary is large beside the model; on a GPU it does not. Neither
+side compiles.
 """
 
 
@@ -37,11 +44,11 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     (_, ours), (name, other) = one["sides"].items()
     options = ", ".join(f"{key}={value}" for key, value in other["option"].items()) or "as they come"
     each = [statistics.median(run["seconds"] / run["items"] for run in side["runs"]) for side in (ours, other)]
-    memory = statistics.median((run["peak_bytes"] - run["imported_bytes"]) / MIB for run in ours["runs"])
+    taken = statistics.median(memory(run) / MIB for run in ours["runs"])
     ratios = (shown(one["ratios"][key]) for key in ("seconds", "cpu_seconds", "memory"))
     same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
     return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], ", ".join(one["lengths"]), name, options,
-            *(f"{s:.3g}" for s in each), *ratios, f"{memory:.0f}", same)
+            *(f"{s:.3g}" for s in each), *ratios, f"{taken:.0f}", same)
 
 
 def elsewhere(one: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.speed.ppo import NEW_TOKENS, reward_model, train
-from benchmarks.speed.prepare import LINEAR, head_weight
+from benchmarks.speed.prepare import ADAPTER, head_weight
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
 from benchmarks.speed.training import adapted, in_our_order, recipe, splits
 
@@ -50,7 +50,7 @@ def trl(request: Request) -> Answer:
         settings = PPOConfig(
             output_dir=request.work, total_episodes=len(texts), num_ppo_epochs=PASSES, num_mini_batches=1,
             response_length=NEW_TOKENS, temperature=1.0, learning_rate=RATE, lr_scheduler_type="constant",
-            optim="adamw_torch", weight_decay=0.0, logging_strategy="no", save_strategy="no", report_to=[],
+            weight_decay=0.0, logging_strategy="no", save_strategy="no", report_to=[],
             use_cpu=request.device == "cpu", bf16=request.precision == "bf16", gradient_checkpointing=False,
             disable_tqdm=True, seed=0, num_sample_generations=0, **told)
         rows = Dataset.from_list([{"input_ids": tokenizer(text["prompt"]).input_ids} for text in texts])
@@ -76,7 +76,7 @@ def with_adapter(model):
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    model = inject_adapter_in_model(LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR), model)
+    model = inject_adapter_in_model(LoraConfig(**ADAPTER), model)
     model.score.requires_grad_(True)
     return model
 

@@ -18,17 +18,24 @@ from benchmarks.speed.request import Lengths, Request
 
 PAIRS = 512
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTER = {"r": 16, "lora_alpha": 32, "target_modules": LINEAR}  # of PEFT's LoraConfig
 
 
 def prepare(size: str, folder: Path, lengths: Lengths = Lengths()) -> None:
-    """Write ``base``, the adapters ``policy`` and ``reward`` (with its ``head.safetensors``), and ``pairs.jsonl``."""
+    """Write ``base``, the adapters ``policy``, ``sampled`` (which changes the base's answers) and ``reward`` (with its
+    ``head.safetensors``), and ``pairs.jsonl``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random_llama(SHAPES[size], torch.device("cpu"), "fp32").save_pretrained(folder / "base")
     AutoTokenizer.from_pretrained(LAB).save_pretrained(folder / "base")
     write_pairs(lengths, folder / "pairs.jsonl")
     models = load_models(Request("", "", size, "cpu", "fp32", 0, str(folder), "", lengths=lengths))
-    for name in ("policy", "reward"):
+    for name in ("policy", "sampled", "reward"):
         models.add_role(name, trainable=True, seed=0)
+        if name == "sampled":
+            draw = torch.Generator().manual_seed(2)
+            for parameter in models.roles.named_parameters(name).values():  # B begins at zero
+                parameter.data.normal_(std=0.05, generator=draw)
         (folder / name).mkdir()
         save_role(models, name, folder / name)
     models.role("reward").add_scalar_head(seed=1)

@@ -88,16 +88,23 @@ class Answer:
     items: int = 0  # what the time is divided by
     seconds: float = 0.0
     cpu_seconds: float = 0.0  # of this process and of those it has started and ended
+    device_bytes: int = 0  # the most that was allocated on a GPU, weights included
 
     @contextmanager
     def watched(self, device: str) -> Iterator[None]:
         """Time what stands inside."""
         _wait(device)
+        if device == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
         began, used = time.monotonic(), cpu_seconds()
         yield
         _wait(device)
         self.seconds += time.monotonic() - began
         self.cpu_seconds += cpu_seconds() - used
+        if device == "cuda":
+            self.device_bytes = max(self.device_bytes, torch.cuda.max_memory_allocated())
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ class Kind:
     OPTIONS: dict[str, list[dict]] = field(default_factory=dict)  # by side: the settings that are tried
     COMPARED: bool = True  # whether the sides have values to compare
     PARITY: int = PARITY_STEPS
+    SEARCHED: float = 0.5  # share of the steps that the search for settings takes
 
 
 def cpu_seconds() -> float:

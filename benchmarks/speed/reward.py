@@ -15,7 +15,7 @@ from algorithms.common.algorithm import Context
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from benchmarks.random_models import method
-from benchmarks.speed.prepare import LINEAR, head_weight
+from benchmarks.speed.prepare import ADAPTER, head_weight
 from benchmarks.speed.request import BATCH, CENTERING, Answer, Kind, Request
 from benchmarks.speed.training import (
     LOADER,
@@ -73,8 +73,7 @@ def classifier(request: Request):
 
     base = AutoModelForSequenceClassification.from_pretrained(request.base, num_labels=1, dtype=torch.float32,
                                                               attn_implementation="sdpa")
-    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=16, lora_alpha=32, target_modules=LINEAR,
-                                            modules_to_save=["score"]))
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", modules_to_save=["score"], **ADAPTER))
     start = load_file(Path(request.folder) / "reward/adapter_model.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():

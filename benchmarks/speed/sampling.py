@@ -2,19 +2,21 @@
 
 ``sampling`` draws four responses to each prompt, in batches of each side's choice; the other kinds are shapes that both
 sides decode alike: a prompt at a time, batches of 16 and 64 prompts, and 16 responses to one prompt at a time.
+Both sample from a base with an adapter; generate is also tried with the adapter merged first, as the project does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from benchmarks.speed.prepare import load_models, pairs
 from benchmarks.speed.request import MOST_NEW, Answer, Kind, Request
 from benchmarks.speed.training import adapted
 
 NEVER = 1 << 30  # no token: no response ends early
-STATIC = {"cache_implementation": "static"}
+STATIC, MERGED = {"cache_implementation": "static"}, {"merged": True}
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ class Shape:
 
 
 def ours(request: Request, shape: Shape) -> Answer:
+    from algorithms.common.models.export import load_role
     from algorithms.common.models.sampling import Sampling, sample
 
     models = load_models(request)
     models.add_role("policy", trainable=False, seed=0)
+    load_role(models, "policy", Path(request.folder) / "sampled")
     models.template.stop_ids = [NEVER]
     asked = shape.prompts(request, models.template.prompt_ids)
     settings = Sampling(MOST_NEW, 0.0 if request.parity else 1.0, batch_size=shape.batch)
@@ -50,12 +54,12 @@ def generate(request: Request, shape: Shape) -> Answer:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = adapted(request, "policy", AutoModelForCausalLM).eval()
+    model = adapted(request, "sampled", AutoModelForCausalLM).eval()
     tokenizer = AutoTokenizer.from_pretrained(request.base, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     asked = shape.prompts(request, lambda text: tokenizer(text).input_ids)
     option = dict(request.option)
-    size = option.pop("batch_size", shape.batch)
+    size, merged = option.pop("batch_size", shape.batch), option.pop("merged", False)
     if request.parity:  # it has no several responses of greatest probability
         asked = [prompt for prompt in asked for _ in range(shape.each)]
         option |= {"do_sample": False}
@@ -65,6 +69,7 @@ def generate(request: Request, shape: Shape) -> Answer:
     answer, drawn = Answer(), []
     bf16 = torch.autocast(request.device, dtype=torch.bfloat16, enabled=request.precision == "bf16")
     with answer.watched(request.device), torch.no_grad(), bf16:
+        model = model.merge_and_unload() if merged else model
         for start in range(0, len(asked), size):
             batch = tokenizer.pad({"input_ids": asked[start:start + size]}, return_tensors="pt").to(request.device)
             found = model.generate(**batch, max_new_tokens=MOST_NEW, eos_token_id=NEVER, disable_compile=True,
@@ -80,13 +85,14 @@ def _filled(answer: Answer, drawn: list[list[int]]) -> Answer:
 
 
 def measured(shape: Shape, *settings: dict) -> Kind:
-    """``settings``: of generate, beside its own and the static cache."""
+    """``settings``: of generate, beside its own, the static cache and merged weights."""
     return Kind("tokens", {"ours": partial(ours, shape=shape), "generate": partial(generate, shape=shape)},
-                {"generate": [{}, STATIC, *settings]})
+                {"generate": [{}, STATIC, MERGED, {**STATIC, **MERGED}, *settings]}, SEARCHED=1.0)
 
 
 KINDS = {
-    "sampling": measured(Shape(64, 4, per_step=4, whole=False), {"batch_size": 32}, {"batch_size": 128}),
+    "sampling": measured(Shape(64, 4, per_step=4, whole=False), {"batch_size": 32, **MERGED},
+                         {"batch_size": 128}, {"batch_size": 128, **MERGED}),
     "sampling_1": measured(Shape(1, per_step=1)),
     "sampling_16": measured(Shape(16)),
     "sampling_64": measured(Shape(64)),

@@ -36,7 +36,8 @@ def answer(request: Request) -> dict:
     library = importlib.import_module(name)
     for part in parts:  # they are loaded when they are first asked for
         getattr(library, part)
-    importlib.import_module("transformers.models.llama.modeling_llama")  # loaded with a model: no part of its memory
+    for loaded in ("peft", "transformers.models.llama.modeling_llama"):  # with a model: no part of its memory
+        importlib.import_module(loaded)
     before = resident()
     found = measured.SIDES[request.side](request)
     return {**asdict(found), "imported_bytes": before,

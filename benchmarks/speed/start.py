@@ -51,7 +51,7 @@ def ours(request: Request) -> Answer:
                "trainer.checkpoint_every=1", "trainer.progress=false", f"stages.folder={work / 'stages'}",
                f"hydra.run.dir={work / 'run'}",
                f"eval.sampling.max_new_tokens={MOST_NEW}"]
-    return until_it_appears(command, work, "stages/.work/*/*/*.safetensors", Answer(), request.device)
+    return until_it_appears(command, work, "stages/.work/*/step-*/checkpoint.json", Answer(), request.device)
 
 
 def trl(request: Request) -> Answer:

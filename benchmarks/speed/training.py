@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Callable
 
+from safetensors.torch import load_file
+
 from algorithms.common.algorithm import Algorithm, Context, Recipe
 from algorithms.common.data.records import Record
 from algorithms.common.data.template import Example
@@ -13,7 +15,7 @@ from algorithms.common.data.tokenized import batch_indices
 from algorithms.common.models.model import Models
 from algorithms.common.training.loop import fit
 from benchmarks.random_models import make_context
-from benchmarks.speed.prepare import load_models, pairs
+from benchmarks.speed.prepare import ADAPTER, load_models, pairs
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
 
 
@@ -23,7 +25,7 @@ def splits(batch: int, *parts: int) -> list[dict]:
 
 
 # TRL's settings that are tried before its time is taken with the best; a kind adds its own
-LOADER = [*splits(BATCH, 1, 2, 4, 8), {"dataloader_num_workers": 1}]
+LOADER = [*splits(BATCH, 1, 2, 4, 8), {**splits(BATCH, BATCH)[0], "dataloader_num_workers": 1}]
 
 
 def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Callable[[Models, dict], Example],
@@ -80,11 +82,12 @@ def in_our_order(request: Request, batch: int = BATCH) -> list[dict[str, str]]:
 
 
 def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], list[dict[str, str]]],
-              load: Callable[[], Any], **options: Any) -> Answer:
-    """Train with one of TRL's trainers. ``rows``: of ``BATCH`` records a step; ``load``: the model with its adapter;
-    ``options``: of the trainer's config.
+              load: Callable[[], Any], adapter: Path | None = None, **options: Any) -> Answer:
+    """Train with one of TRL's trainers. ``rows``: of ``BATCH`` records a step; ``load``: the model, with its adapter or
+    without; ``adapter``: what one that the trainer adds begins as; ``options``: of the trainer's config.
     """
     from datasets import Dataset
+    from peft import LoraConfig, set_peft_model_state_dict
     from transformers import AutoTokenizer
 
     parts: list[float] = []
@@ -102,23 +105,32 @@ def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], 
     with answer.watched(request.device):
         settings = arguments(
             output_dir=request.work, max_steps=request.steps, learning_rate=RATE, lr_scheduler_type="constant",
-            optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, logging_strategy="no", save_strategy="no",
-            report_to=[],
+            weight_decay=0.0, max_grad_norm=1.0, logging_strategy="no", save_strategy="no", report_to=[],
             use_cpu=request.device == "cpu", bf16=request.precision == "bf16", gradient_checkpointing=False,
             max_length=None, disable_tqdm=True, seed=0, **told)
         dataset = Dataset.from_list(texts)
-        Recording(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer).train()
+        trainer = Recording(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer,
+                            **(adapter and {"peft_config": LoraConfig(task_type="CAUSAL_LM", **ADAPTER)} or {}))
+        if adapter is not None:
+            set_peft_model_state_dict(trainer.model, load_file(adapter / "adapter_model.safetensors"))
+        trainer.train()
     together = told["gradient_accumulation_steps"]
     answer.values = [sum(part.item() for part in parts[start:start + together])
                      for start in range(0, len(parts), together)]
     return answer
 
 
-def adapted(request: Request, name: str, kind: type, **options: Any):
-    """The prepared base as a model of ``kind``, with the prepared adapter to be trained."""
+def plain(request: Request, kind: type):
+    """The prepared base as a model of ``kind``."""
     import torch
+
+    return kind.from_pretrained(request.base, dtype=torch.float32, attn_implementation="sdpa").to(request.device)
+
+
+def adapted(request: Request, name: str, kind: type):
+    """The same with the prepared adapter, to be trained."""
     from peft import PeftModel
 
-    base = kind.from_pretrained(request.base, dtype=torch.float32, attn_implementation="sdpa", **options)
+    base = plain(request, kind)
     model = PeftModel.from_pretrained(base, str(Path(request.folder) / name), is_trainable=True)
     return model.to(request.device)

@@ -209,22 +209,25 @@ def runs(monkeypatch) -> list[Request]:
         seen.append(one)
         if one.option.get("dataloader_num_workers"):
             raise RuntimeError("no workers here")
-        slower = 2.0 if one.option else 3.0
+        slower = 2.0 if one.option.get("per_device_train_batch_size") == 1 else 3.0
         return told(1.0) if one.side == "ours" else told(slower, peak_bytes=500)
 
     monkeypatch.setattr(compare, "run", run)
     return seen
 
 
-def test_parity_comes_first_then_the_search_then_both_in_turn(asked, runs):
+def test_parity_comes_first_then_the_search_then_its_findings_parity_then_both_in_turn(asked, runs):
     found = compare.compare(replace(asked, what="dpo", parity=False), repeats=2)
     tried = kind("dpo").OPTIONS["TRL"]
     options = len(tried)
     assert [one.side for one in runs[:2]] == ["ours", "TRL"] and all(one.parity for one in runs[:2])
-    assert [one.option for one in runs[2:2 + options]] == tried and not any(one.parity for one in runs[2:])
-    assert [one.side for one in runs[2 + options:]] == ["ours", "TRL", "ours", "TRL"]
+    assert [one.option for one in runs[2:2 + options]] == tried
+    assert [one.parity for one in runs[2:]] == [False] * options + [True] * 2 + [False] * 4
+    assert [one.side for one in runs[2 + options:4 + options]] == ["ours", "TRL"]
+    assert [one.side for one in runs[4 + options:]] == ["ours", "TRL", "TRL", "ours"]
     best = found["sides"]["TRL"]["option"]
-    assert best and all(one.option == best for one in runs[2 + options:] if one.side == "TRL")
+    assert best["per_device_train_batch_size"] == 1
+    assert all(one.option == best for one in runs[2 + options:] if one.side == "TRL")
     assert found["ratios"]["seconds"] == {"median": 2.0, "low": 2.0, "high": 2.0}
     assert found["ratios"]["memory"]["median"] == 2.0  # 400 for 200 above the imports
 
@@ -232,10 +235,28 @@ def test_parity_comes_first_then_the_search_then_both_in_turn(asked, runs):
 @pytest.mark.parametrize("what, steps", [("dpo", 6), ("ppo", 3), ("ppo_dpo", 0)])
 def test_parity_takes_the_steps_that_a_kind_says(asked, runs, what, steps):
     compare.compare(replace(asked, what=what, steps=20, parity=False), repeats=1)
-    assert [one.steps for one in runs if one.parity] == [steps] * (2 if steps else 0)
-    tried = 2 * bool(steps) + len(kind(what).OPTIONS.get("TRL", []))
-    assert {one.steps for one in runs[tried:]} == {20}
-    assert {one.steps for one in runs[2:tried]} <= {10}  # the search
+    options = kind(what).OPTIONS.get("TRL", [])
+    assert [one.steps for one in runs if one.parity] == [steps] * (2 * bool(steps) + 2 * bool(options))
+    assert [one.steps for one in runs if not one.parity] == [10] * len(options) + [20] * 2  # the search, the runs
+
+
+def test_the_parity_of_a_setting_that_changes_the_order_is_not_asked(asked, runs, monkeypatch):
+    settings = {"TRL": [{}, {"per_device_train_batch_size": 1, compare.REORDERS: "group_by_length"}]}
+    monkeypatch.setattr(compare, "kind", lambda what: replace(kind("dpo"), OPTIONS=settings))
+    found = compare.compare(replace(asked, what="dpo", parity=False), repeats=1)
+    assert found["sides"]["TRL"]["option"] == settings["TRL"][1]
+    assert [one.parity for one in runs] == [True] * 2 + [False] * 4
+
+
+def test_a_search_takes_as_many_steps_as_its_kind_says(asked, runs):
+    best_option(replace(asked, what="sampling", side="generate", steps=16), [{}, {"merged": True}])
+    best_option(replace(asked, what="sft", side="TRL", steps=5), [{}])
+    assert [one.steps for one in runs] == [16, 16, 3]
+
+
+def test_memory_of_a_gpu_is_what_was_allocated_there():
+    run = {"peak_bytes": 500, "imported_bytes": 200}
+    assert compare.memory({**run, "device_bytes": 0}) == 300 and compare.memory({**run, "device_bytes": 70}) == 70
 
 
 def test_nothing_is_timed_where_the_sides_differ(asked, runs, monkeypatch):
@@ -275,9 +296,9 @@ def test_ppo_of_trl_is_left_out_without_its_environment(tmp_path, monkeypatch, c
 
 
 def test_a_setting_that_fails_is_not_the_best_one(asked, runs):
-    options = [{}, {"dataloader_num_workers": 1}, {"packing": True}]
+    options = [{}, {"dataloader_num_workers": 1}, {"per_device_train_batch_size": 1}]
     best, tried = best_option(replace(asked, what="sft", side="TRL"), options)
-    assert best == {"packing": True} and [one["seconds"] for one in tried] == [3.0, None, 2.0]
+    assert best == options[2] and [one["seconds"] for one in tried] == [3.0, None, 2.0]
     with pytest.raises(RuntimeError, match="none of its settings"):
         best_option(replace(asked, what="sft", side="TRL"), [{"dataloader_num_workers": 1}])
 
