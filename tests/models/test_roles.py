@@ -98,6 +98,8 @@ def test_merged_computes_the_same_and_gives_the_base_back(make_models, lora):
     assert models.roles.current == "base"
     after = dict(models.roles.module.named_parameters())
     assert after.keys() == before.keys() and all(after[key] is before[key] for key in before)
+    with torch.no_grad(), models.roles.use("policy"):  # PEFT's layers compute again, not what stood in for them
+        assert torch.equal(models.roles.module(ids).logits, wanted)
     with pytest.raises(KeyError, match="polcy"), models.roles.merged("polcy"):
         pass
 
