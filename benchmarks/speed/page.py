@@ -20,9 +20,9 @@ the other side ran with the fastest of its settings, which is named. `python -m 
 measured.
 
 Not all of it carries over to other work. Responses of a record share its prompt here, so the longer prompts are beside
-responses, the more is gained: rows of other lengths show it. On a CPU TRL computes the head's logits of every position,
-of prompts and padding too, which is much where the vocabulary is large beside the model; on a GPU it does not. Neither
-side compiles.
+responses, the more is gained (`prompt=` and `response=` ask for other lengths). On a CPU TRL computes the head's logits
+of every position, of prompts and padding too, which is much where the vocabulary is large beside the model; on a GPU it
+does not. Neither side compiles.
 """
 
 
