@@ -13,7 +13,7 @@ from dataclasses import replace
 from benchmarks.speed.ppo import NEW_TOKENS, reward_model, train
 from benchmarks.speed.prepare import ADAPTER, head_weight
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
-from benchmarks.speed.training import adapted, in_our_order, recipe, splits
+from benchmarks.speed.training import adapted, in_our_order, plain, recipe, splits
 
 UNIT = "prompts"
 COMPARED = False
@@ -64,11 +64,10 @@ def classifier(request: Request):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(request.base, num_labels=1, dtype=torch.float32,
-                                                               attn_implementation="sdpa")
+    model = plain(request, AutoModelForSequenceClassification, num_labels=1)
     with torch.no_grad():
         model.score.weight.copy_(head_weight(request))
-    return model.to(request.device)
+    return model
 
 
 def with_adapter(model):

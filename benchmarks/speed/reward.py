@@ -21,6 +21,7 @@ from benchmarks.speed.training import (
     LOADER,
     in_our_order,
     pair,
+    plain,
     ranked,
     several,
     splits,
@@ -71,8 +72,7 @@ def classifier(request: Request):
     from safetensors.torch import load_file
     from transformers import AutoModelForSequenceClassification
 
-    base = AutoModelForSequenceClassification.from_pretrained(request.base, num_labels=1, dtype=torch.float32,
-                                                              attn_implementation="sdpa")
+    base = plain(request, AutoModelForSequenceClassification, num_labels=1)
     model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", modules_to_save=["score"], **ADAPTER))
     start = load_file(Path(request.folder) / "reward/adapter_model.safetensors")
     with torch.no_grad():

@@ -109,8 +109,8 @@ def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], 
             use_cpu=request.device == "cpu", bf16=request.precision == "bf16", gradient_checkpointing=False,
             max_length=None, disable_tqdm=True, seed=0, **told)
         dataset = Dataset.from_list(texts)
-        trainer = Recording(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer,
-                            **(adapter and {"peft_config": LoraConfig(task_type="CAUSAL_LM", **ADAPTER)} or {}))
+        added = {} if adapter is None else {"peft_config": LoraConfig(task_type="CAUSAL_LM", **ADAPTER)}
+        trainer = Recording(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, **added)
         if adapter is not None:
             set_peft_model_state_dict(trainer.model, load_file(adapter / "adapter_model.safetensors"))
         trainer.train()
@@ -120,17 +120,17 @@ def train_trl(request: Request, kind: type, arguments: type, rows: Callable[[], 
     return answer
 
 
-def plain(request: Request, kind: type):
-    """The prepared base as a model of ``kind``."""
+def plain(request: Request, kind: type, **options: Any):
+    """The prepared base as a model of ``kind``; ``options``: of its config."""
     import torch
 
-    return kind.from_pretrained(request.base, dtype=torch.float32, attn_implementation="sdpa").to(request.device)
+    model = kind.from_pretrained(request.base, dtype=torch.float32, attn_implementation="sdpa", **options)
+    return model.to(request.device)
 
 
 def adapted(request: Request, name: str, kind: type):
     """The same with the prepared adapter, to be trained."""
     from peft import PeftModel
 
-    base = plain(request, kind)
-    model = PeftModel.from_pretrained(base, str(Path(request.folder) / name), is_trainable=True)
+    model = PeftModel.from_pretrained(plain(request, kind), str(Path(request.folder) / name), is_trainable=True)
     return model.to(request.device)

@@ -113,7 +113,7 @@ def fit(algorithm: Algorithm, context: Context) -> None:
     reset_peak_memory(context.models.device)
     run = Run(algorithm, context)
     resumed = run.step
-    context.models.check_layout([context.examples[index] for index in run.indices(0)[:2]], algorithm.role)
+    run.check_layout()
     context.models.used.clear()
     with deferred_interrupt() as interrupted, display(run) as show:
         while run.step < run.total:
@@ -271,6 +271,11 @@ class Run:
         for group, rate in zip(groups, self._rates):
             group["lr"] = rate * factor
         return {"lr": recipe.lr * factor, **{f"lr/{group['name']}": group["lr"] for group in groups if "name" in group}}
+
+    def check_layout(self) -> None:
+        """Before the first step, on two of its records."""
+        first = [self.context.examples[index] for index in self.indices(0)[:2]]
+        self.context.models.check_layout(first, self.algorithm.role)
 
     def check_model(self) -> None:
         """A step can break the model after its loss and gradient were finite: that is neither kept nor resumed from."""

@@ -99,7 +99,7 @@ def take(algorithm: Algorithm, context: Context, *, rows: Rows, trainer: Trainer
         run.prepare(context.heldout)
     began, before = Took.now(), peak_memory_bytes(device)
     run.batch = rows.typical[0]
-    context.models.check_layout([context.examples[index] for index in run.indices(0)[:2]], algorithm.role)
+    run.check_layout()
     fits, memory = _fitting(run, rows.heaviest, micro, room_bytes(device))
     if fits is not None:
         context.trainer = dataclasses.replace(context.trainer, micro_batch_size=max(fits, 1))
