@@ -13,7 +13,7 @@ from command_line import ROOT, choices, composed, job_overrides, objects_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = "pip install -e . -c constraints.txt && python run.py experiment=compare"
-TEST = "pip install -e '.[test]' -c constraints.txt && pytest"
+TEST = "pip install -e '.[test]' -c constraints.txt && pytest -n 2"
 
 
 def code_lines(text: str) -> list[str]:

@@ -359,7 +359,7 @@ def test_killed_in_a_later_generation_it_goes_on_there(tmp_path, monkeypatch):
 def test_generations_climb(tmp_path):
     """The reward counts letters: each generation's candidates have more of them than the one before had."""
     here = make_bench(Store(tmp_path), data(), reward=Letters())
-    recipe, means = dataclasses.replace(RECIPE, steps=12, lr=3e-2), []
+    recipe, means = dataclasses.replace(RECIPE, steps=30, lr=1e-2), []
     for generations in (1, 2, 3):
         method = chained(RAFT, recipe, generations=generations, candidates=few(8))
         here.evaluate(method, recipe)
