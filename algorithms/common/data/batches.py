@@ -220,7 +220,6 @@ def _responses(examples: list[Example], places: dict[tuple[int, int], _Place], w
 def attention_mask(batch: Batch, attention: str, dtype: torch.dtype) -> Tensor | None:
     """(R, 1, L, L): a token sees the earlier tokens of its own record that are prompt or its own response.
 
-    ``attention``: "sdpa" takes bool (True = seen), "eager" an additive float (a bool mask would be *added* there).
     None where plain causal attention says the same: padding stands on the right, so nothing that counts sees it.
     """
     if batch.simple:
@@ -230,6 +229,11 @@ def attention_mask(batch: Batch, attention: str, dtype: torch.dtype) -> Tensor |
     same_record = batch.group.unsqueeze(2) == batch.group.unsqueeze(1)  # (R, L, L): [i, j] query i, key j
     visible = (batch.segment.unsqueeze(1) == 0) | (batch.segment.unsqueeze(2) == batch.segment.unsqueeze(1))
     seen = (causal & same_record & visible).unsqueeze(1)  # padding sees padding: no row of the softmax is empty
+    return mask_for(attention, seen, dtype)
+
+
+def mask_for(attention: str, seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """(R, 1, Q, L) bool, True = seen → as "sdpa" takes it, which is this, or "eager", which adds it to the scores."""
     if attention == "sdpa":
         return seen
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.batches import longest_first
 from ..support.phases import progress
 from .model import Models
-from .sampling import Sample, prefill
+from .sampling import Sample, prefill, visible
 
 
 @torch.no_grad()
@@ -40,6 +40,7 @@ def _search(models: Models, prompts: list[list[int]], beams: int, groups: int, p
     model, device = models.roles.module, models.device
     count, width = len(prompts), beams // groups
     logits, mask, position, cache = prefill(models, prompts, length).spread(beams)
+    seen = visible(models, mask, length)
     stop = torch.tensor(models.template.stop_ids, device=device)
     scores = torch.full((count, groups, width), -torch.inf, device=device)
     scores[:, :, 0] = 0.0  # a group's beams are one until its first step
@@ -57,9 +58,8 @@ def _search(models: Models, prompts: list[list[int]], beams: int, groups: int, p
         if step + 1 == length or bool(ended.all()):
             break
         cache.reorder_cache((first_row + parent).flatten())
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], -1)
-        logits = model(input_ids=token.view(-1, 1), attention_mask=mask, position_ids=position, past_key_values=cache,
-                       use_cache=True).logits[:, -1]
+        logits = model(input_ids=token.view(-1, 1), attention_mask=seen[..., :mask.shape[1] + step + 1],
+                       position_ids=position, past_key_values=cache, use_cache=True).logits[:, -1]
         position = position + 1
     return [[Sample(ids[:n], bool(over)) for ids, n, over in zip(*rows)] for rows in
             zip(tokens.flatten(1, 2).tolist(), lengths.flatten(1, 2).tolist(), ended.flatten(1, 2).tolist())]
