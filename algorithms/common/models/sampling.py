@@ -253,7 +253,7 @@ def visible(models: Models, mask: Tensor, new_tokens: int) -> Tensor:
     """(B, P) mask of prompts → what a new token attends to: of P + ``new_tokens`` places, cut where it stands itself.
 
     (B, 1, 1, P + N), as attention takes it, where all layers attend to everything: transformers makes no mask of its
-    own then, a fifth of the time of a step of a small model. (B, P + N) elsewhere.
+    own then, which takes time at every step. (B, P + N) elsewhere.
     """
     seen = torch.cat([mask, mask.new_ones(len(mask), new_tokens)], -1)
     if _attends_by_position(models):
