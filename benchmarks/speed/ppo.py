@@ -82,8 +82,9 @@ def like_pairs(request: Request) -> Answer:
 
 
 KINDS = {
-    # after some steps rounding turns a draw over, and what follows is of other responses
+    # after an update rounding may turn a draw over, and what follows is of other responses: the first batch alone, with
+    # all epochs over it
     "ppo": Kind("prompts", {"ours": partial(on_rows, rows="shared"), "plain rows": partial(on_rows, rows="plain")},
-                PARITY=3),
+                PARITY=1),
     "ppo_dpo": Kind("prompts", {"ours": like_pairs, "our DPO": dpo.ours}, COMPARED=False),
 }
