@@ -5,7 +5,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from algorithms.common.models.cache import GrowingLayer
-from algorithms.common.models.sampling import prefill, visible
+from algorithms.common.models.sampling import Sampling, prefill, sample, visible
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
 
@@ -30,6 +30,27 @@ def test_a_token_is_added_in_place_and_rows_are_taken_out():
     layer.reorder_cache(torch.tensor([2, 0]))
     after, _ = layer.update(*torch.randn(2, 2, 1, 1, 5))
     assert torch.equal(after[:, :, :2], first[[2, 0]])
+
+
+def test_what_does_not_fit_is_refused():
+    layer = GrowingLayer(3)
+    layer.update(*torch.randn(2, 3, 1, 2, 5))
+    for rows, tokens in ((3, 2), (1, 1)):
+        told = f"found {rows} rows up to place {2 + tokens}; expected 3 rows of at most 3"
+        with pytest.raises(ValueError, match=told):
+            layer.update(*torch.randn(2, rows, 1, tokens, 5))
+    layer.reset()
+    assert layer.get_seq_length() == 0 and layer.update(*torch.randn(2, 3, 1, 3, 5))[0].shape == (3, 1, 3, 5)
+
+
+@pytest.mark.parametrize("options", [{"rows": "plain"}, {"trust_remote_code": True}])
+def test_code_of_ones_own_is_given_the_mask_it_makes_its_own_from(make_models, options):
+    """What takes no mask of four dimensions has plain rows; code that is not of transformers was seen by nobody."""
+    models, plain = make_models(), make_models(**options)
+    mask = torch.tensor([[0, 1], [1, 1]])
+    assert visible(plain, mask, 2).tolist() == [[0, 1, 1, 1], [1] * 4] and visible(models, mask, 2).dim() == 4
+    found, wanted = (sample(one, "base", PROMPTS, Sampling(8), seed=0) for one in (plain, models))
+    assert found == wanted
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

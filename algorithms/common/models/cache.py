@@ -24,10 +24,17 @@ class GrowingLayer(StaticLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.filled + key_states.shape[-2]
+        if end > self.max_cache_len or len(key_states) != len(self.keys):
+            raise ValueError(f"cache: found {len(key_states)} rows up to place {end}; "
+                             f"expected {len(self.keys)} rows of at most {self.max_cache_len}")
         self.keys[:, :, self.filled:end] = key_states
         self.values[:, :, self.filled:end] = value_states
         self.filled = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def reset(self) -> None:
+        super().reset()
+        self.filled = 0
 
     def get_seq_length(self) -> int:
         return self.filled

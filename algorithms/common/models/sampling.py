@@ -252,11 +252,11 @@ def _read(models: Models, prompts: list[list[int]], cache: Any) -> Prefilled:
 def visible(models: Models, mask: Tensor, new_tokens: int) -> Tensor:
     """(B, P) mask of prompts → what a new token attends to: of P + ``new_tokens`` places, cut where it stands itself.
 
-    (B, 1, 1, P + N), as attention takes it, where all layers attend to everything: transformers makes no mask of its
-    own then, which takes time at every step. (B, P + N) elsewhere.
+    (B, 1, 1, P + N), as attention takes it, where rows that share a prompt bring such masks too and the model's code is
+    that of transformers, which makes none of its own at every step then. (B, P + N) elsewhere.
     """
     seen = torch.cat([mask, mask.new_ones(len(mask), new_tokens)], -1)
-    if _attends_by_position(models):
+    if models.layout == "shared" and _attends_by_position(models) and not models.config.trust_remote_code:
         return mask_for(models.config.attention, seen.bool()[:, None, None], models.mask_dtype)
     return seen
 
@@ -264,13 +264,14 @@ def visible(models: Models, mask: Tensor, new_tokens: int) -> Tensor:
 def _cache(models: Models, size: int):
     """With places made once (no concatenation a step) where that can be, dynamic elsewhere."""
     from transformers import Cache, DynamicCache
+    from transformers.cache_utils import DynamicLayer
 
     from .cache import GrowingLayer
 
-    dynamic = DynamicCache(config=models.hf_config)
+    cache = DynamicCache(config=models.hf_config)
     if _attends_by_position(models):
-        return Cache(layers=[GrowingLayer(size) for _ in dynamic.layers])
-    return dynamic
+        return Cache(layers=[GrowingLayer(size) if type(layer) is DynamicLayer else layer for layer in cache.layers])
+    return cache
 
 
 def _attends_by_position(models: Models) -> bool:
