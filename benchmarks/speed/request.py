@@ -115,6 +115,7 @@ class Kind:
     SIDES: dict[str, Callable[[Request], Answer]]  # ours, and the other
     OPTIONS: dict[str, list[dict]] = field(default_factory=dict)  # by side: the settings that are tried
     COMPARED: bool = True  # whether the sides have values to compare
+    EXACT: bool = False  # whether they must be equal to the last digit, as tokens must
     PARITY: int = PARITY_STEPS
     SEARCHED: float = 0.5  # share of the steps that the search for settings takes
 

@@ -113,6 +113,13 @@ def test_of_trls_critic_the_adapter_and_the_head_are_trained(asked):
     assert len(trained) == 1 + 2 * 7 * SHAPES["tiny"].layers and critic.base_model_prefix == "model"
 
 
+@pytest.mark.parametrize("what, response, wanted", [
+    ("dpo", "16-96", 3e-5), ("dpo", "4-24", 3e-5), ("dpo", "128-288", 9e-5), ("sampling", "128-288", 0.0)])
+def test_longer_responses_may_round_more(asked, what, response, wanted):
+    lengths = request.Lengths.read("64-192", response)
+    assert compare.tolerance_of(replace(asked, what=what, lengths=lengths)) == pytest.approx(wanted)
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_writes_a_page(tmp_path):
     done = subprocess.run([sys.executable, "-m", "benchmarks.speed", "what=rrhf_4", "size=tiny", "repeats=2", "steps=2",
