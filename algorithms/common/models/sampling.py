@@ -221,7 +221,7 @@ def prefill(models: Models, prompts: list[list[int]], new_tokens: int) -> Prefil
 
 
 def _take_in(cache: Any, part: Any, rows: list[int], total: int, width: int) -> None:
-    """Keys and values of some of ``total`` prompts into static caches' first ``width`` places, at their right end."""
+    """Keys and values of some of ``total`` prompts into the first ``width`` places for all, at their right end."""
     for number, (layer, own) in enumerate(zip(cache.layers, part.layers)):
         if not layer.is_initialized:
             cache.update(*(states.new_zeros(1).expand(total, states.shape[1], width, states.shape[-1])
