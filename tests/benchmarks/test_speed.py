@@ -239,7 +239,7 @@ def test_parity_comes_first_then_the_search_then_its_findings_parity_then_both_i
     assert found["ratios"]["memory"]["median"] == 2.0  # 400 for 200 above the imports
 
 
-@pytest.mark.parametrize("what, steps", [("dpo", 6), ("ppo", 3), ("ppo_dpo", 0)])
+@pytest.mark.parametrize("what, steps", [("dpo", 6), ("ppo", 1), ("ppo_dpo", 0)])
 def test_parity_takes_the_steps_that_a_kind_says(asked, runs, what, steps):
     compare.compare(replace(asked, what=what, steps=20, parity=False), repeats=1)
     options = kind(what).OPTIONS.get("TRL", [])
