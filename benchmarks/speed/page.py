@@ -14,10 +14,16 @@ MIB = 1 << 20
 HEAD = """# Speed, side by side
 
 Ratios are the other side's figure by ours, of runs made in turn: above 1 ours is faster, or takes less. Median, and in
-brackets the smallest and the largest. Seconds are of one unit (a pair, a token, …). Memory is the peak above what the
-imports took (of start, with them). Both sides computed the same values, where they have any, before anything was timed;
-the other side ran with the fastest of its settings, which is named. `python -m benchmarks.speed --help` says what is
-measured.
+brackets the smallest and the largest, of the runs' own ratios, not of the columns of seconds. On a CPU the ratio of CPU
+time is the one to read: where that of time differs from it, the machine did other work meanwhile. Seconds are of one
+unit (a pair, a token, …). Memory is the peak above what the imports took (of start, with them). Both sides computed the
+same values, where they have any, before anything was timed. The other side ran with the fastest of the settings that
+were tried, in one short run each or two; its JSON file has them all. Imports and the reading of the base are no part of
+the time, but of start's. `python -m benchmarks.speed --help` says what is measured.
+
+What they compute is the same but for these: of ranked responses (reward_k4) TRL gets every pair of them, since its loss
+is of pairs; of eight pairs a pass (dpo_micro8) ours makes several where that saves padding; ppo_trl generates 24 tokens
+of each response and compares no values; ppo_dpo is there for its memory alone, as PPO takes longer than DPO by design.
 
 Not all of it carries over to other work. Responses of a record share its prompt here, so the longer prompts are beside
 responses, the more is gained (`prompt=` and `response=` ask for other lengths). On a CPU TRL computes the head's logits
@@ -30,7 +36,7 @@ def page(folder: Path) -> str:
     """Of all JSON files in the folder."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     head = ("", "size", "products", "tokens of a prompt, a response", "other side", "its settings", "our s", "its s",
-            "time", "CPU time", "memory", "our MiB", "largest difference of values")
+            "CPU time", "time", "memory", "our MiB", "largest difference of values")
     lines = [head, ("---",) * len(head), *map(row, found)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([HEAD, table, "", *origins(found), ""])
@@ -45,7 +51,7 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     options = ", ".join(f"{key}={value}" for key, value in other["option"].items()) or "as they come"
     each = [statistics.median(run["seconds"] / run["items"] for run in side["runs"]) for side in (ours, other)]
     taken = statistics.median(memory(run) / MIB for run in ours["runs"])
-    ratios = (shown(one["ratios"][key]) for key in ("seconds", "cpu_seconds", "memory"))
+    ratios = (shown(one["ratios"][key]) for key in ("cpu_seconds", "seconds", "memory"))
     same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
     return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], ", ".join(one["lengths"]), name, options,
             *(f"{s:.3g}" for s in each), *ratios, f"{taken:.0f}", same)

@@ -91,5 +91,6 @@ KINDS = {
     "reward_k4": Kind(
         "prompts", {"ours": partial(ours, view="ranked", tokenize=partial(several, k=RANKED)),
                     "TRL": partial(trl, rows=all_pairs, per_device_train_batch_size=PAIRS * BATCH)},
-        {"TRL": [*splits(PAIRS * BATCH, 1, 4, 12, PAIRS * BATCH), {"dataloader_num_workers": 1}]}),
+        {"TRL": [*splits(PAIRS * BATCH, 1, 4, 6, 12, 24, PAIRS * BATCH),
+                 {**splits(PAIRS * BATCH, 12)[0], "dataloader_num_workers": 1}]}),
 }

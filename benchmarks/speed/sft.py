@@ -39,4 +39,5 @@ def trl(request: Request) -> Answer:
 
 SIDES = {"ours": ours, "TRL": trl}
 GROUPED = {"train_sampling_strategy": "group_by_length"}
-OPTIONS = {"TRL": [*LOADER, *({**option, **GROUPED} for option in splits(BATCH, 1, 4)), {"padding_free": True}]}
+OPTIONS = {"TRL": [*LOADER, *({**option, **GROUPED} for option in splits(BATCH, 1, 2, 4)),
+                   {**splits(BATCH, BATCH)[0], "dataloader_num_workers": 1, **GROUPED}, {"padding_free": True}]}

@@ -35,11 +35,11 @@ def train_ours(request: Request, algorithm: Algorithm, role: str, tokenize: Call
     metrics whose sum is compared; ``micro_batch``: records of a forward pass.
     """
     models = load_models(request, rows)
-    models.alias("reference", "base")
-    models.add_role(role, trainable=True, seed=0)
     texts = pairs(request, request.steps * BATCH)
     answer = Answer(items=len(texts))
     with answer.watched(request.device):
+        models.alias("reference", "base")
+        models.add_role(role, trainable=True, seed=0)
         examples = [tokenize(models, text) for text in texts]
         context = make_context(models, Path(request.work), examples, recipe(request), micro_batch_size=micro_batch,
                                checkpoint_every=10**9, mixed_precision="bf16" if request.precision == "bf16" else "no")

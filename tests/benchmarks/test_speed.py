@@ -229,6 +229,7 @@ def test_parity_comes_first_then_the_search_then_its_findings_parity_then_both_i
     options = len(tried)
     assert [one.side for one in runs[:2]] == ["ours", "TRL"] and all(one.parity for one in runs[:2])
     assert [one.option for one in runs[2:2 + options]] == tried
+    options += 2  # the best two again
     assert [one.parity for one in runs[2:]] == [False] * options + [True] * 2 + [False] * 4
     assert [one.side for one in runs[2 + options:4 + options]] == ["ours", "TRL"]
     assert [one.side for one in runs[4 + options:]] == ["ours", "TRL", "TRL", "ours"]
@@ -244,7 +245,13 @@ def test_parity_takes_the_steps_that_a_kind_says(asked, runs, what, steps):
     compare.compare(replace(asked, what=what, steps=20, parity=False), repeats=1)
     options = kind(what).OPTIONS.get("TRL", [])
     assert [one.steps for one in runs if one.parity] == [steps] * (2 * bool(steps) + 2 * bool(options))
-    assert [one.steps for one in runs if not one.parity] == [10] * len(options) + [20] * 2  # the search, the runs
+    searched = len(options) + 2 * bool(options)  # the best two again
+    assert [one.steps for one in runs if not one.parity] == [10] * searched + [20] * 2
+
+
+def test_the_loss_before_any_update_is_not_all_that_is_compared(asked, runs):
+    compare.compare(replace(asked, what="dpo", steps=1, parity=False), repeats=1)
+    assert {one.steps for one in runs if one.parity} == {2} and {one.steps for one in runs if not one.parity} == {1}
 
 
 def test_the_parity_of_a_setting_that_changes_the_order_is_not_asked(asked, runs, monkeypatch):
@@ -252,13 +259,32 @@ def test_the_parity_of_a_setting_that_changes_the_order_is_not_asked(asked, runs
     monkeypatch.setattr(compare, "kind", lambda what: replace(kind("dpo"), OPTIONS=settings))
     found = compare.compare(replace(asked, what="dpo", parity=False), repeats=1)
     assert found["sides"]["TRL"]["option"] == settings["TRL"][1]
-    assert [one.parity for one in runs] == [True] * 2 + [False] * 4
+    assert [one.parity for one in runs] == [True] * 2 + [False] * 6
 
 
 def test_a_search_takes_as_many_steps_as_its_kind_says(asked, runs):
     best_option(replace(asked, what="sampling", side="generate", steps=16), [{}, {"merged": True}])
     best_option(replace(asked, what="sft", side="TRL", steps=5), [{}])
-    assert [one.steps for one in runs] == [16, 16, 3]
+    assert [one.steps for one in runs] == [16] * 4 + [3]
+
+
+@pytest.mark.parametrize("device, wanted", [("cpu", 2), ("cuda", 1)])
+def test_a_disturbed_run_is_not_what_a_setting_takes(asked, monkeypatch, device, wanted):
+    """On a CPU by CPU time; of the first two the faster of two runs."""
+    wall = {0: [9.0], 1: [3.0, 3.0], 2: [8.0, 4.0]}
+    cpu = {0: [9.0], 1: [3.0, 2.8], 2: [3.5, 2.5]}
+    seen = []
+
+    def run(one):
+        number = one.option["number"]
+        seen.append(number)
+        turn = min(seen.count(number), len(wall[number])) - 1
+        return told(wall[number][turn], cpu_seconds=cpu[number][turn])
+
+    monkeypatch.setattr(compare, "run", run)
+    options = [{"number": number} for number in range(3)]
+    best, tried = best_option(replace(asked, what="sft", side="TRL", device=device), options)
+    assert best == options[wanted] and len(tried) == 5 and sorted(seen[3:]) == [1, 2]
 
 
 def test_memory_of_a_gpu_is_what_was_allocated_there():
@@ -305,7 +331,7 @@ def test_ppo_of_trl_is_left_out_without_its_environment(tmp_path, monkeypatch, c
 def test_a_setting_that_fails_is_not_the_best_one(asked, runs):
     options = [{}, {"dataloader_num_workers": 1}, {"per_device_train_batch_size": 1}]
     best, tried = best_option(replace(asked, what="sft", side="TRL"), options)
-    assert best == options[2] and [one["seconds"] for one in tried] == [3.0, None, 2.0]
+    assert best == options[2] and [one["seconds"] for one in tried] == [3.0, None, 2.0, 2.0, 3.0]
     with pytest.raises(RuntimeError, match="none of its settings"):
         best_option(replace(asked, what="sft", side="TRL"), [{"dataloader_num_workers": 1}])
 
