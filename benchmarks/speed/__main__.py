@@ -1,7 +1,8 @@
 """How fast the project trains, samples, reads and starts, side by side with TRL and transformers.
 
     python -m benchmarks.speed [what=dpo,sft,…] [size=5m,100m] [device=cpu] [precision=fp32] [repeats=5] [steps=20]
-                               [prompt=64-192] [response=16-96] [out=benchmarks/results/speed] [trl_ppo=PYTHON]
+                               [prompt=64-192] [response=16-96] [data=FILE] [out=benchmarks/results/speed]
+                               [trl_ppo=PYTHON]
 
 what       all of these, or some. From texts in memory to the last step (tokens, the reference's pass and the trainer
            included), against TRL's trainers: dpo, dpo_ref (TRL computes the reference beforehand), dpo_micro1 and
@@ -19,8 +20,10 @@ precision  fp32 or bf16: what both sides compute in
 repeats    runs of each side, in turn: A B B A
 steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as many); prompts of sampling and
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
-prompt     tokens of a prompt, from-to; texts are random words
+prompt     tokens of a prompt, from-to
 response   tokens of a response, from-to
+data       a file of comparisons, in any form that data.path of a run takes: the first 512 whose texts have these
+           lengths, in tokens of the lab's vocabulary; without it texts are random words
 out        where the results go
 trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer; without it ppo_trl is left out, and how
            to make one is told
@@ -61,6 +64,7 @@ class Plan:
     steps: int = 20
     prompt: str = "-".join(map(str, Lengths.prompt))
     response: str = "-".join(map(str, Lengths.response))
+    data: str = ""
     out: str = str(ROOT / "benchmarks/results/speed")
     trl_ppo: str = ""
 
@@ -70,8 +74,9 @@ class Plan:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The lengths, where they are not the usual ones."""
-        return () if self.lengths == Lengths() else self.lengths.texts
+        """What texts they are, where they are not the usual ones."""
+        lengths = () if self.lengths == Lengths() else self.lengths.texts
+        return (*lengths, *([Path(self.data).name.split(".")[0]] if self.data else []))
 
 
 def parse(arguments: list[str]) -> Plan:
@@ -92,6 +97,8 @@ def parse(arguments: list[str]) -> Plan:
     if plan.trl_ppo and not os.access(plan.trl_ppo, os.X_OK):
         raise SystemExit(f"trl_ppo: found no program {plan.trl_ppo!r}; expected a python with TRL 1.12.0; fix: make it "
                          f"by {kind('ppo_trl').ENVIRONMENT}")
+    if plan.data and not os.path.isfile(plan.data):
+        raise SystemExit(f"data: found no file {plan.data!r}; expected one of comparisons; fix: data=FILE")
     return plan
 
 
@@ -102,29 +109,34 @@ def main(arguments: list[str]) -> int:
         return 0
     plan = parse(arguments)
     from algorithms.common.runs.results import commit, device_name, versions, write_json
+    from algorithms.common.support.digests import file_digest
     from benchmarks.speed.compare import Apart, compare
     from benchmarks.speed.page import page, shown
 
-    out, failed = Path(plan.out), []
+    out, failed, data = Path(plan.out), [], plan.data and os.path.abspath(plan.data)
     out.mkdir(parents=True, exist_ok=True)
     for size in plan.size:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder, *plan.lengths.texts],
-                           cwd=ROOT, check=True)
+            prepared = subprocess.run([sys.executable, "-m", "benchmarks.speed.prepare", size, folder,
+                                       *plan.lengths.texts, *([data] if data else [])], cwd=ROOT)
+            if prepared.returncode:
+                return 1
             for what in plan.what:
                 how = getattr(kind(what), "ENVIRONMENT", "")
                 if how and not plan.trl_ppo:
                     print(f"{what} {size}: left out, it needs {how}", flush=True)
                     continue
                 request = Request(what, "", size, plan.device, plan.precision, plan.steps, folder, "",
-                                  python=plan.trl_ppo and os.path.abspath(plan.trl_ppo), lengths=plan.lengths)
+                                  python=plan.trl_ppo and os.path.abspath(plan.trl_ppo), lengths=plan.lengths,
+                                  data=data)
                 try:
                     found = compare(request, plan.repeats)
                 except (Apart, RuntimeError) as error:
                     failed.append(what)
                     print(f"{what} {size}: {error}", file=sys.stderr)
                     continue
-                about = {"commit": commit(), "versions": versions(), "device": device_name()}
+                about = {"commit": commit(), "versions": versions(), "device": device_name(),
+                         "data": Path(data).name, "data_sha256": data and file_digest(data)}
                 name = "_".join([what, size, plan.device, plan.precision, *plan.others])
                 write_json(out / f"{name}.json", {**about, **found})
                 (out / "README.md").write_text(page(out), encoding="utf-8")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.speed.prepare import load_models, write_pairs
+from benchmarks.speed.prepare import load_models
 from benchmarks.speed.request import Answer, Request
+from benchmarks.speed.texts import write_pairs
 from benchmarks.speed.training import adapted
 
 UNIT = "rows"
@@ -15,7 +16,7 @@ EXACT = True
 
 def written(request: Request) -> str:
     path = Path(request.work) / "pairs.jsonl"
-    write_pairs(request.lengths, path, PER_STEP * request.steps)
+    write_pairs(request, path, PER_STEP * request.steps)
     return str(path)
 
 

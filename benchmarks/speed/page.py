@@ -53,7 +53,8 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     taken = statistics.median(memory(run) / MIB for run in ours["runs"])
     ratios = (shown(one["ratios"][key]) for key in ("cpu_seconds", "seconds", "memory"))
     same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
-    return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], ", ".join(one["lengths"]), name, options,
+    texts = "; ".join([", ".join(one["lengths"]), *([one["data"]] if one.get("data") else [])])
+    return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], texts, name, options,
             *(f"{s:.3g}" for s in each), *ratios, f"{taken:.0f}", same)
 
 
@@ -74,6 +75,8 @@ def origins(found: list[dict[str, Any]]) -> list[str]:
         other, lengths = elsewhere(one), Lengths.read(*one["lengths"])
         if lengths != Lengths():
             again += " prompt={} response={}".format(*lengths.texts)
+        if one.get("data"):
+            again += f" data={one['data']}"
         place = f"{one['device']}; commit {one['commit']}; {versions}{other}:"
         told.setdefault(place, []).append(f"- `{again}{' trl_ppo=PYTHON' if other else ''}`")
     return [line for place, commands in told.items() for line in (place, "", *commands, "")]

@@ -21,10 +21,11 @@ from algorithms.common.models.model import Models
 from algorithms.common.support.checkout import project
 from benchmarks.random_models import make_context, method
 from benchmarks.speed import dpo
-from benchmarks.speed.prepare import load_models, pairs
+from benchmarks.speed.prepare import load_models
 from benchmarks.speed.request import BATCH, Answer, Kind, Request
 from benchmarks.speed.reward import add_head
 from benchmarks.speed.sampling import NEVER
+from benchmarks.speed.texts import pairs
 from benchmarks.speed.training import metrics, recipe
 
 SAMPLES, NEW_TOKENS = 4, 24

@@ -37,6 +37,11 @@ class Lengths:
             pairs.append((first, last))
         return cls(*pairs)
 
+    def hold(self, prompt: int, responses: list[int]) -> bool:
+        """Whether texts of so many tokens have these lengths."""
+        (first, last), (shortest, longest) = self.prompt, self.response
+        return first <= prompt <= last and all(shortest <= one <= longest for one in responses)
+
     @property
     def longest_prompt(self) -> int:
         """Room for each of them, nothing is cut."""
@@ -68,6 +73,7 @@ class Request:
     parity: bool = False  # run for its values rather than its time
     python: str = ""  # the interpreter of a side that lives in another environment
     lengths: Lengths = Lengths()  # of the texts
+    data: str = ""  # the file that they are of; random words without one
 
     @classmethod
     def read(cls, text: str) -> Request:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.speed.prepare import load_models, pairs
+from benchmarks.speed.prepare import load_models
 from benchmarks.speed.request import MOST_NEW, Answer, Kind, Request
+from benchmarks.speed.texts import pairs
 from benchmarks.speed.training import adapted
 
 NEVER = 1 << 30  # no token: no response ends early

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
-from benchmarks.speed.prepare import write_pairs
 from benchmarks.speed.request import BATCH, MOST_NEW, Answer, Request
+from benchmarks.speed.texts import write_pairs
 from benchmarks.speed.training import splits
 
 UNIT = "starts"
@@ -42,7 +42,7 @@ def until_it_appears(command: list[str], folder: Path, pattern: str, answer: Ans
 
 def ours(request: Request) -> Answer:
     work = Path(request.work)
-    write_pairs(request.lengths, work / "pairs.jsonl", ROWS)
+    write_pairs(request, work / "pairs.jsonl", ROWS)
     command = [sys.executable, str(ROOT / "run.py"), "algorithm=dpo", "algorithm.needs.reference=null", "data=file",
                f"data.path={work / 'pairs.jsonl'}", "model=hub", f"model.name={request.base}", "model.precision=fp32",
                "model.gradient_checkpointing=false", f"model.max_length={request.lengths.longest}",
@@ -57,7 +57,7 @@ def ours(request: Request) -> Answer:
 def trl(request: Request) -> Answer:
     work = Path(request.work)
     (work / "data").mkdir()
-    write_pairs(request.lengths, work / "data/train.jsonl", ROWS)
+    write_pairs(request, work / "data/train.jsonl", ROWS)
     command = [sys.executable, "-m", "trl.scripts.dpo", "--model_name_or_path", str(request.base), "--dtype", "float32",
                "--dataset_name", str(work / "data"), "--use_peft", "--lora_r", "16", "--lora_alpha", "32",
                "--lora_target_modules", "all-linear", "--num_train_epochs", "1",

@@ -15,8 +15,9 @@ from algorithms.common.data.tokenized import batch_indices
 from algorithms.common.models.model import Models
 from algorithms.common.training.loop import fit
 from benchmarks.random_models import make_context
-from benchmarks.speed.prepare import ADAPTER, load_models, pairs
+from benchmarks.speed.prepare import ADAPTER, load_models
 from benchmarks.speed.request import BATCH, RATE, Answer, Request
+from benchmarks.speed.texts import pairs
 
 
 def splits(batch: int, *parts: int) -> list[dict]:

@@ -165,11 +165,11 @@ def decoding(size: str, device: str, precision: str, folder: Path) -> dict[str, 
 def loading(size: str, device: str, precision: str, folder: Path) -> dict[str, Any]:
     """A JSON Lines file of comparisons from disk to tokens. The profiler's shares, of the time without it."""
     from algorithms.common.data.records import FileData, set_cache_folder
-    from benchmarks.speed.prepare import write_pairs
     from benchmarks.speed.request import Lengths
+    from benchmarks.speed.texts import random_pairs, write
 
     models, path = models_of(SHAPES["tiny"], "cpu", "fp32", Lengths().longest), folder / "pairs.jsonl"
-    write_pairs(Lengths(), path, ROWS)
+    write(random_pairs(Lengths(), ROWS), path)
 
     def work() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
