@@ -93,6 +93,7 @@ def padding_apart(request: Request, vocabulary: int):
 
 
 SIDES = {"ours": ours, ELSEWHERE: trl}
-OPTIONS = {ELSEWHERE: [{}, {"local_rollout_forward_batch_size": 8},
-                       *({**option, "local_rollout_forward_batch_size": max(8, option["per_device_train_batch_size"])}
-                         for option in splits(PROMPTS, 2, 4, 8, PROMPTS))]}
+ROLLOUT = "local_rollout_forward_batch_size"  # that are answered and scored together, apart from a pass's size
+OPTIONS = {ELSEWHERE: [{}, {ROLLOUT: 8}, {**splits(PROMPTS, 2)[0], ROLLOUT: 16},
+                       *({**option, ROLLOUT: together} for option in splits(PROMPTS, 4, 8, PROMPTS)
+                         for together in (8, PROMPTS))]}
