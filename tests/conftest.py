@@ -37,6 +37,10 @@ def pytest_configure(config) -> None:
     keep_compositions()
 
 
+def pytest_collection_modifyitems(items) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
+
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 

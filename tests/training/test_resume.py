@@ -336,6 +336,7 @@ def test_a_run_passes_over_checkpoints_with_bytes_flipped(runs, tmp_path, steps)
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.parametrize("algorithm, times", [("sft", 2), ("dpo", 4), ("reward_model", 2), ("rrhf", 2), ("ppo", 4)])
 def test_killed_again_and_again(tmp_path, algorithm, times):
     """SIGKILL at random instants, of the whole run or while it trains; the same command again, until it is done, ends
