@@ -22,8 +22,11 @@ steps      optimiser steps of 8 records (ppo_trl: batches of 32, a fourth as man
            sampling_1; half of the sequences of the other shapes, whose batches are full; hundreds of rows of loading
 prompt     tokens of a prompt, from-to
 response   tokens of a response, from-to
-data       a file of comparisons, in any form that data.path of a run takes: the first 512 whose texts have these
-           lengths, in tokens of the lab's vocabulary; without it texts are random words
+data       a file of comparisons, in any form that data.path of a run takes: the first 512 prompts, each with a pair of
+           responses, that have these lengths, in tokens of the lab's vocabulary; without it texts are random words.
+           Conversations become transcripts; white space around a response becomes a space before it. Where more
+           responses than two are ranked they are the pair's, with their words moved on. Where there are fewer records
+           than a run takes they come again, with a number before the prompt
 out        where the results go
 trl_ppo    the python of an environment with TRL 1.12.0, which has a PPOTrainer; without it ppo_trl is left out, and how
            to make one is told
@@ -38,6 +41,7 @@ it is whole; README.md beside it lists all of them.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,6 +49,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
+from algorithms.common.support.digests import file_digest
 from benchmarks.speed.arguments import parse as read
 from benchmarks.speed.request import Lengths, Request
 from benchmarks.speed.side import KINDS, kind
@@ -76,7 +81,7 @@ class Plan:
     def others(self) -> tuple[str, ...]:
         """What texts they are, where they are not the usual ones."""
         lengths = () if self.lengths == Lengths() else self.lengths.texts
-        return (*lengths, *([Path(self.data).name.split(".")[0]] if self.data else []))
+        return (*lengths, *([f"{told_name(self.data)}-{file_digest(self.data)[:8]}"] if self.data else []))
 
 
 def parse(arguments: list[str]) -> Plan:
@@ -102,6 +107,11 @@ def parse(arguments: list[str]) -> Plan:
     return plan
 
 
+def told_name(path: str) -> str:
+    """A file's, without what means something in a table or a shell."""
+    return re.sub(r"[^\w.-]+", "-", Path(path).name)
+
+
 def main(arguments: list[str]) -> int:
     """0 where everything was measured, 1 where something was not: it is said, and the rest goes on."""
     if set(arguments) & {"--help", "-h"}:
@@ -109,11 +119,11 @@ def main(arguments: list[str]) -> int:
         return 0
     plan = parse(arguments)
     from algorithms.common.runs.results import commit, device_name, versions, write_json
-    from algorithms.common.support.digests import file_digest
     from benchmarks.speed.compare import Apart, compare
     from benchmarks.speed.page import page, shown
 
     out, failed, data = Path(plan.out), [], plan.data and os.path.abspath(plan.data)
+    others, digest = plan.others, data and file_digest(data)
     out.mkdir(parents=True, exist_ok=True)
     for size in plan.size:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,8 +146,8 @@ def main(arguments: list[str]) -> int:
                     print(f"{what} {size}: {error}", file=sys.stderr)
                     continue
                 about = {"commit": commit(), "versions": versions(), "device": device_name(),
-                         "data": Path(data).name, "data_sha256": data and file_digest(data)}
-                name = "_".join([what, size, plan.device, plan.precision, *plan.others])
+                         "data": data and told_name(data), "data_sha256": digest}
+                name = "_".join([what, size, plan.device, plan.precision, *others])
                 write_json(out / f"{name}.json", {**about, **found})
                 (out / "README.md").write_text(page(out), encoding="utf-8")
                 print(f"{what} {size}: {shown(found['ratios']['seconds'])}", flush=True)

@@ -45,7 +45,8 @@ def watched(module: str, asked: dict[str, Any], work: str, python: str = sys.exe
     from outside. RuntimeError with the end of its errors where it failed. work: where its caches lie.
     """
     # caches of its own: nothing is found that an earlier run has left
-    places = {"HF_HOME": f"{work}/hf", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    places = {"HF_HOME": f"{work}/hf", "XDG_CACHE_HOME": f"{work}/cache",
+              "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     began = time.monotonic()
     with subprocess.Popen([python, "-m", module, json.dumps(asked)], cwd=ROOT,
                           env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **places},

@@ -53,7 +53,9 @@ def row(one: dict[str, Any]) -> tuple[str, ...]:
     taken = statistics.median(memory(run) / MIB for run in ours["runs"])
     ratios = (shown(one["ratios"][key]) for key in ("cpu_seconds", "seconds", "memory"))
     same = f"{one['parity']['largest_difference']:.1e}" if one["parity"]["values"] else "no values"
-    texts = "; ".join([", ".join(one["lengths"]), *([one["data"]] if one.get("data") else [])])
+    texts = ", ".join(one["lengths"])
+    if one.get("data"):
+        texts += f"; {one['data']} ({one['data_sha256'][:8]})"
     return (f"{one['what']}, {one['unit']}", one["size"], one["precision"], texts, name, options,
             *(f"{s:.3g}" for s in each), *ratios, f"{taken:.0f}", same)
 

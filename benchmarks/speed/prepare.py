@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from algorithms.common.data.records import set_cache_folder
 from algorithms.common.models.export import save_role
 from algorithms.common.models.model import Lora, ModelConfig, Models
 from algorithms.common.support.errors import UserError
@@ -58,6 +59,7 @@ def head_weight(request: Request) -> torch.Tensor:
 
 
 if __name__ == "__main__":
+    set_cache_folder(Path(sys.argv[2]) / "records")
     try:
         prepare(sys.argv[1], Path(sys.argv[2]), Lengths.read(*sys.argv[3:5]), *sys.argv[5:])
     except UserError as error:

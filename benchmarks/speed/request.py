@@ -37,10 +37,9 @@ class Lengths:
             pairs.append((first, last))
         return cls(*pairs)
 
-    def hold(self, prompt: int, responses: list[int]) -> bool:
-        """Whether texts of so many tokens have these lengths."""
-        (first, last), (shortest, longest) = self.prompt, self.response
-        return first <= prompt <= last and all(shortest <= one <= longest for one in responses)
+    def hold(self, prompt: int, shorter: int, longer: int) -> bool:
+        """Whether a prompt and two responses of so many tokens have these lengths."""
+        return self.prompt[0] <= prompt <= self.prompt[1] and self.response[0] <= shorter <= longer <= self.response[1]
 
     @property
     def longest_prompt(self) -> int:

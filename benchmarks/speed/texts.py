@@ -10,11 +10,12 @@ from transformers import AutoTokenizer
 
 from algorithms.common.data.records import FileData, render_transcript, views
 from algorithms.common.support.errors import DataError
-from benchmarks.random_models import LAB
+from benchmarks.random_models import LAB, SHAPES
 from benchmarks.speed.request import BATCH, Lengths, Request
 
 PAIRS = 512  # that are prepared
 Pair = dict[str, str]  # prompt, chosen, rejected
+Sizes = tuple[int, int, int]  # tokens of a prompt, of its shorter and of its longer response
 
 
 def prepare_texts(request: Request) -> None:
@@ -24,18 +25,18 @@ def prepare_texts(request: Request) -> None:
 
 
 def pairs(request: Request, count: int) -> list[Pair]:
-    """The first of them, again from the beginning where they are not enough."""
-    lines = (Path(request.folder) / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(lines[index % len(lines)]) for index in range(count)]
+    """The first of them, and where they are not enough again, with a number before the prompt: what a side keeps of
+    equal texts would spare it the work that is measured.
+    """
+    rows = list(map(json.loads, (Path(request.folder) / "pairs.jsonl").read_text(encoding="utf-8").splitlines()))
+    times, more = divmod(count, len(rows))
+    again = [{**row, "prompt": f"{time} {row['prompt']}"} for time in range(1, times + 1) for row in rows]
+    return (rows + again)[:count]
 
 
 def write_pairs(request: Request, path: Path, count: int) -> None:
-    """So many with prompts of their own: those of a file have their number before them."""
-    if request.data:
-        rows = [{**row, "prompt": f"{number} {row['prompt']}"} for number, row in enumerate(pairs(request, count))]
-    else:
-        rows = random_pairs(request.lengths, count)
-    write(rows, path)
+    """So many, with prompts of their own."""
+    write(pairs(request, count) if request.data else random_pairs(request.lengths, count), path)
 
 
 def write(rows: list[Pair], path: Path) -> None:
@@ -56,36 +57,50 @@ def random_pairs(lengths: Lengths, count: int) -> list[Pair]:
 
 
 def _taken(request: Request) -> list[Pair]:
-    """The first comparisons of the file that have the lengths asked for, in tokens of the lab's vocabulary."""
+    """Of the first prompts of the file a comparison each whose texts have the lengths asked for, in tokens of the lab's
+    vocabulary. Left out is what has a special token's name in it, of which a trainer makes what it likes.
+    """
     source = FileData(path=request.data, heldout=0.0, audit=0.0, on_bad_row="drop")
     comparisons = views.pairs(source.load(0).preferences)
+    if not len(comparisons):
+        raise DataError(f"data: found no comparisons in {request.data}; expected two responses to a prompt of which "
+                        "one is better; fix: a file of such")
     tokenizer = AutoTokenizer.from_pretrained(LAB)
-    found, taken = [], []
+    special, found, taken = set(tokenizer.all_special_ids), [], {}
     for record in comparisons:
         row = _texts(record.prompt, record.responses)
-        prompt, *responses = (len(ids) for ids in tokenizer(list(row.values()), add_special_tokens=False).input_ids)
+        tokens = tokenizer(list(row.values()), add_special_tokens=False).input_ids
+        if row["prompt"] in taken or row["chosen"] == row["rejected"] or special & set().union(*tokens):
+            continue
+        prompt, *responses = map(len, tokens)
         found.append((prompt, min(responses), max(responses)))
-        if request.lengths.hold(prompt, responses):
-            taken.append(row)
+        if request.lengths.hold(*found[-1]):
+            taken[row["prompt"]] = row
             if len(taken) == PAIRS:
                 break
     if len(taken) < BATCH:
-        raise DataError("data: found {} of {} comparisons with prompts of {} tokens and responses of {}; expected "
-                        "{} or more; fix: {}".format(len(taken), len(found), *request.lengths.texts, BATCH,
-                                                     _usual(found) if len(found) >= BATCH else "more comparisons"))
-    return taken
+        raise DataError("data: found {} prompts of {} tokens with responses of {}, in {}; expected {} or more; fix: {}"
+                        .format(len(taken), *request.lengths.texts, request.data, BATCH, _usual(found, request.size)))
+    return list(taken.values())
 
 
-def _usual(found: list[tuple[int, int, int]]) -> str:
-    """Lengths that most have. found: of a prompt, its shorter and its longer response."""
+def _usual(found: list[Sizes], size: str) -> str:
+    """Lengths that most have for which the model has room."""
     outside = len(found) // 20  # in each direction
-    prompts, shorter, longer = map(sorted, zip(*found))
-    least, most = outside, -1 - outside
-    return f"prompt={prompts[least]}-{prompts[most]} response={shorter[least]}-{longer[most]} are usual here"
+    if len(found) >= BATCH:
+        prompts, shorter, longer = map(sorted, zip(*found))
+        least, most, positions = outside, -1 - outside, SHAPES[size].positions
+        first, last, shortest, longest = prompts[least], prompts[most], shorter[least], longer[most]
+        longest = max(shortest, min(longest, positions // 3))
+        last = max(first, min(last, positions - Lengths((first, first), (shortest, longest)).longest + first))
+        lengths = Lengths((first, last), (shortest, longest))
+        if lengths.longest <= positions and sum(lengths.hold(*one) for one in found) >= BATCH:
+            return "prompt={} response={}".format(*lengths.texts)
+    return f"another file: this one has too few for {size}"
 
 
 def _texts(prompt, responses: list[str]) -> Pair:
     """Responses begin with a space, and are parted from the prompt there by both sides' tokenizers."""
     prompt = prompt if isinstance(prompt, str) else render_transcript(prompt)
-    chosen, rejected = (" " + " ".join(text.split()) for text in responses)
+    chosen, rejected = (" " + text.strip() for text in responses)
     return {"prompt": prompt.rstrip(), "chosen": chosen, "rejected": rejected}

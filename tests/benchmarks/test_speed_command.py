@@ -31,6 +31,19 @@ def test_the_command_line():
             command.parse(["size=tiny", *wrong.split()])
 
 
+def test_results_of_other_files_have_names_of_their_own(tmp_path):
+    """And such as a table and a shell take for nothing else."""
+    found = set()
+    for number, name in enumerate(("mine.a.jsonl", "mine.b.jsonl", "a|b`c d=.jsonl", ".hidden")):
+        (tmp_path / name).write_text(str(number))
+        plan = command.parse([f"data={tmp_path / name}"])
+        (other,) = plan.others
+        assert other.replace("-", "").replace(".", "").isalnum() and other.startswith(command.told_name(plan.data))
+        found.add(other)
+    (tmp_path / ".hidden").write_text("changed")
+    assert len({*found, *command.parse([f"data={tmp_path / '.hidden'}"]).others}) == 5
+
+
 def test_help_says_all(capsys):
     assert command.main(["--help"]) == 0
     shown = capsys.readouterr().out

@@ -171,9 +171,12 @@ def test_answers_come_in_the_examples_order(make_models):
         models.of_each(data, 3, "reading", "records", lambda batch: [0])
 
 
-def test_many_small_passes_on_a_cpu_alone(make_models):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_small_passes_on_a_cpu_alone(make_models, monkeypatch, threads):
+    """What a pass costs beside its tokens takes one core, they take all."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     models = make_models()
-    cost = 2**20 // models.hf_config.hidden_size ** 2  # of a pass, in tokens
+    cost = threads * 2**20 // models.hf_config.hidden_size ** 2  # of a pass, in tokens
     lengths = [2 * cost, 8, 2 * cost - 8, 4]
     assert models.passes(lengths, 4) == [[0, 2], [1, 3]]  # 6 · cost and 16 more tokens; all at once it is 9 · cost
     models.device = torch.device("meta")
