@@ -14,12 +14,9 @@ CHUNK = 512  # positions whose logits exist at the same time; at a vocabulary of
 def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     """log π(y_t | …) of aligned labels: (B, T, V), (B, T) → (B, T), in nats. Any leading shape will do.
 
-    logit[target] − logsumexp(logits), so that no second (B, T, V) tensor is made. The caller has shifted:
-    logits[:, t] predicts labels[:, t].
+    The caller has shifted: logits[:, t] predicts labels[:, t].
     """
-    logits = logits.float()
-    target = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    return target - logits.logsumexp(-1)
+    return logits.log_softmax(-1, dtype=torch.float32).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
 def length_normalized(logprobs: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Tensor:
@@ -36,20 +33,54 @@ def per_length(sums: Tensor, mask: Tensor, *, length_penalty: float = 1.0) -> Te
     return sums / lengths**length_penalty
 
 
-def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK
-                           ) -> Tensor:
-    """(N, H), (N,) → (N,): head and log-softmax ``chunk`` positions at a time, made again in the backward pass."""
+def chunked_token_logprobs(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = CHUNK,
+                           head_learns: bool = True) -> Tensor:
+    """(N, H), (N,) → (N,): head and log-softmax, ``chunk`` positions at a time.
 
+    ``head_learns``: whether a parameter of the head may need a gradient. Several chunks are then made again in the
+    backward pass; where the states alone need one, it is taken at once and nothing is made twice.
+    """
     def one(states: Tensor, targets: Tensor) -> Tensor:
         return token_logprobs(head(states), targets)
 
+    gradient = torch.is_grad_enabled()
+    if gradient and not head_learns and hidden.requires_grad and len(hidden):
+        return _WithGradient.apply(hidden, labels, head, chunk)
     pieces = []
     for states, targets in zip(hidden.split(chunk), labels.split(chunk)):
-        if torch.is_grad_enabled() and len(hidden) > chunk:
+        if gradient and len(hidden) > chunk:
             pieces.append(checkpoint(one, states, targets, use_reentrant=False))
         else:
             pieces.append(one(states, targets))
     return torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
+
+
+class _WithGradient(torch.autograd.Function):
+    """The log-probabilities with ∂ log π(y_t)/∂h_t, (N, H), in place of logits for the backward pass.
+
+    ∂ log π(y_t)/∂z_t = onehot(y_t) − softmax(z_t) for the logits z_t = head(h_t), and y_t's depends on no other state:
+    what comes from above is one factor for each.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        pieces, gradients = [], torch.empty_like(hidden)
+        for states, targets, gradient in zip(hidden.split(chunk), labels.split(chunk), gradients.split(chunk)):
+            with torch.enable_grad():
+                logits = head(leaf := states.detach().requires_grad_())  # (chunk, V)
+            targets = targets.unsqueeze(-1)
+            logprobs = logits.detach().log_softmax(-1, dtype=torch.float32)
+            pieces.append(logprobs.gather(-1, targets).squeeze(-1))
+            down = logprobs.exp_().scatter_add_(-1, targets, logprobs.new_full(targets.shape, -1.0))
+            gradient.copy_(torch.autograd.grad(logits, leaf, down.to(logits.dtype))[0].neg_())
+        ctx.save_for_backward(gradients)
+        return torch.cat(pieces)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, above: Tensor):
+        (gradients,) = ctx.saved_tensors
+        return (above.unsqueeze(-1) * gradients).to(gradients.dtype), None, None, None
 
 
 def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:

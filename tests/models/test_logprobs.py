@@ -122,6 +122,47 @@ def test_chunked_equals_whole(n, chunk, seed):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(0, 40), chunk=st.integers(1, 45), seed=st.integers(0, 10**6))
+def test_a_head_that_does_not_learn_gives_the_same(n, chunk, seed):
+    """Whatever the head does to each state: here a soft cap, a scale and a temperature."""
+    torch.manual_seed(seed)
+    weight = 3 * torch.randn(7, 5, dtype=torch.float64)
+    hidden = torch.randn(n, 5, dtype=torch.float64, requires_grad=True)
+    labels, share = torch.randint(0, 7, (n,)), torch.randn(n)
+
+    def head(states):
+        return 4 * torch.tanh(states @ weight.T / 4) * 0.7 / 1.3
+
+    whole = token_logprobs(head(hidden), labels)
+    parts = chunked_token_logprobs(hidden, labels, head, chunk, head_learns=False)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+    assert parts.dtype == torch.float32
+    with torch.no_grad():
+        assert torch.equal(parts, chunked_token_logprobs(hidden, labels, head, chunk)), "PPO starts at a ratio of 1"
+    if n:
+        wanted = torch.autograd.grad((whole * share).sum(), hidden)
+        found = torch.autograd.grad((parts * share).sum(), hidden)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_that_does_not_learn_is_asked_once_and_may_be_in_half_precision():
+    """The states' gradient is that of float32 but for the rounding of its factors."""
+    asked, weight = [], torch.randn(300, 16)
+    hidden, labels = torch.randn(40, 16).bfloat16().requires_grad_(), torch.randint(0, 300, (40,))
+
+    def head(states):
+        asked.append(len(states))
+        return states @ weight.to(states.dtype).T
+
+    values = chunked_token_logprobs(hidden, labels, head, 16, head_learns=False)
+    values.sum().backward()
+    assert asked == [16, 16, 8] and values.dtype == torch.float32 and hidden.grad.dtype == torch.bfloat16
+    exact = hidden.detach().float().requires_grad_()
+    token_logprobs(exact @ weight.bfloat16().float().T, labels).sum().backward()
+    assert (hidden.grad.float() - exact.grad).norm() < 0.01 * exact.grad.norm()
+
+
 def test_chunks_never_hold_more_logits_than_asked():
     seen = []
 

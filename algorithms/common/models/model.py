@@ -339,8 +339,8 @@ class Models:
         small passes cost little, in as many as padding makes worth while."""
         if self.device.type != "cpu":
             return longest_first(lengths, most)
-        # tokens that a pass costs beside its own: random Llamas, 128, 256 and 768 wide, on one core; it takes as long on
-        # several, which compute so many more tokens meanwhile
+        # tokens that a pass costs beside its own: random Llamas, 128, 256 and 768 wide, on one core; it takes as long
+        # on several, which compute so many more tokens meanwhile
         return least_padded(lengths, most, pass_cost=torch.get_num_threads() * max(12, 2**20 / self._width**2))
 
     def check_layout(self, examples: list[Example], role: str = "policy") -> None:

@@ -75,6 +75,10 @@ class Role:
         with self.models.roles.use(self.name), self.models.autocast():
             return head_logits(self.models.roles.module, states)
 
+    def _head_learns(self) -> bool:
+        with self.models.roles.use(self.name):
+            return any(one.requires_grad for one in self.models.roles.module.get_output_embeddings().parameters())
+
     def token_logprobs(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """(B, K, T): log π(y_t | x, y_<t) at a sampling temperature, 0 outside the mask.
         The head sees response positions only."""
@@ -82,7 +86,8 @@ class Role:
         head = self.head if temperature == 1 else lambda states: self.head(states).float() / temperature
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             states = hidden.flatten(0, 1)[batch.source[batch.mask]]  # (N, H)
-            values = chunked_token_logprobs(states, batch.labels[batch.mask], head)  # (N,)
+            labels, learns = batch.labels[batch.mask], self._head_learns()
+            values = chunked_token_logprobs(states, labels, head, head_learns=learns)  # (N,)
             return torch.zeros(batch.mask.shape, device=values.device).masked_scatter(batch.mask, values)
 
     def token_kl(self, batch: Batch, other: Role, temperature: float = 1.0) -> Tensor:
