@@ -64,23 +64,27 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
-        pieces, gradients = [], torch.empty_like(hidden)
-        for states, targets, gradient in zip(hidden.split(chunk), labels.split(chunk), gradients.split(chunk)):
-            with torch.enable_grad():
-                logits = head(leaf := states.detach().requires_grad_())  # (chunk, V)
-            targets = targets.unsqueeze(-1)
-            logprobs = logits.detach().log_softmax(-1, dtype=torch.float32)
-            pieces.append(logprobs.gather(-1, targets).squeeze(-1))
-            down = logprobs.exp_().scatter_add_(-1, targets, logprobs.new_full(targets.shape, -1.0))
-            gradient.copy_(torch.autograd.grad(logits, leaf, down.to(logits.dtype))[0].neg_())
+        chunks = [_values_and_gradient(states, targets.unsqueeze(-1), head)
+                  for states, targets in zip(hidden.split(chunk), labels.split(chunk))]
+        values, gradients = map(torch.cat, zip(*chunks))
         ctx.save_for_backward(gradients)
-        return torch.cat(pieces)
+        return values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, above: Tensor):
         (gradients,) = ctx.saved_tensors
         return (above.unsqueeze(-1) * gradients).to(gradients.dtype), None, None, None
+
+
+def _values_and_gradient(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(n, H), (n, 1) → (n,) log π(y_t), (n, H) ∂ log π(y_t)/∂h_t. A function: no logits outlive their chunk."""
+    with torch.enable_grad():
+        logits = head(leaf := states.detach().requires_grad_())  # (n, V)
+    logprobs = logits.detach().log_softmax(-1, dtype=torch.float32)
+    values = logprobs.gather(-1, targets).squeeze(-1)
+    downward = logprobs.exp_().scatter_add_(-1, targets, logprobs.new_full(targets.shape, -1.0))  # softmax − onehot
+    return values, torch.autograd.grad(logits, leaf, downward.to(logits.dtype))[0].neg_()
 
 
 def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ were. Imports and the reading of the base are no part of the time, but of start'
 says what is measured.
 
 What they compute is the same but for these: of ranked responses (reward_k4) TRL gets every pair of them, since its loss
-is of pairs; of eight pairs a pass (dpo_micro8) ours makes several where that saves padding; ppo_trl generates 24 tokens
-of each response and compares no values; ppo_dpo is there for its memory alone, as PPO takes longer than DPO by design.
+is of pairs; of eight pairs a pass (dpo_micro8) ours makes several where that saves padding; ppo compares the values of
+its first batch; ppo_trl generates 24 tokens of each response and compares none; ppo_dpo is there for its memory alone,
+as PPO takes longer than DPO by design.
 
 Not all of it carries over to other work. Responses of a record share its prompt here, so the longer prompts are beside
 responses, the more is gained (`prompt=` and `response=` ask for other lengths). On a CPU TRL computes the head's logits

@@ -11,9 +11,11 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from transformers import AutoTokenizer
 
 from algorithms.common.algorithm import Recipe, Response, Scorer
 from algorithms.common.data.records import Record
@@ -78,7 +80,9 @@ def on_rows(request: Request, rows: str) -> Answer:
 
 def like_pairs(request: Request) -> Answer:
     """Two responses to a prompt, of the pairs' mean length."""
-    length = sum(request.lengths.response) // 2
+    tokenizer = AutoTokenizer.from_pretrained(request.base)
+    texts = [text[key] for text in pairs(request, request.steps * BATCH) for key in ("chosen", "rejected")]
+    length = round(mean(map(len, tokenizer(texts, add_special_tokens=False).input_ids)))
     return train(request, recipe(request), reward_model, critic="reward", samples=2, max_new_tokens=length)
 
 

@@ -13,6 +13,7 @@ from algorithms.common.logprobs import chunked_token_logprobs
 from algorithms.common.models import precision
 from algorithms.common.models import role as role_module
 from algorithms.common.models import roles as roles_module
+from algorithms.common.models.families import head_logits
 from algorithms.common.models.model import (
     Lora,
     ModelConfig,
@@ -343,7 +344,34 @@ def test_lora_dropout_survives_a_frozen_forward_under_checkpointing(make_models)
         assert all(torch.allclose(other[key], found[0][key], atol=1e-6, rtol=1e-5) for key in found[0])
 
 
-@BOTH
+ON_THE_HEAD = Lora(r=4, alpha=8, target_modules=["q_proj", "lm_head"])
+
+
+@pytest.mark.parametrize("chunk", [512, 5])
+def test_an_adapter_on_the_head_learns(make_models, monkeypatch, chunk):
+    monkeypatch.setattr(role_module, "chunked_token_logprobs", partial(chunked_token_logprobs, chunk=chunk))
+    models = make_models(lora=ON_THE_HEAD)
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models, "policy")
+    models.policy.token_logprobs(models.collate(examples(3))).sum().backward()
+    learned = models.policy.parameters()
+    assert any("lm_head" in name for name in learned)
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in learned.values())
+
+
+@pytest.mark.parametrize("target_modules, learns", [(["q_proj"], False), (["q_proj", "lm_head"], True)])
+def test_a_head_that_does_not_learn_is_computed_once(make_models, monkeypatch, target_modules, learns):
+    models, asked = make_models(lora=Lora(r=4, alpha=8, target_modules=target_modules)), []
+    models.add_role("policy", trainable=True, seed=1)
+    monkeypatch.setattr(role_module, "chunked_token_logprobs", partial(chunked_token_logprobs, chunk=5))
+    monkeypatch.setattr(role_module, "head_logits", lambda *given: asked.append(1) or head_logits(*given))
+    batch = models.collate(examples(3))
+    models.policy.token_logprobs(batch).sum().backward()
+    chunks = -(-int(batch.mask.sum()) // 5)
+    assert chunks > 1 and len(asked) == chunks * (1 + learns)
+
+
+@pytest.mark.parametrize("lora", [ON_THE_HEAD, None], ids=["lora", "full"])
 def test_chunks_of_the_head_are_made_again_under_their_own_role(make_models, monkeypatch, lora):
     batch, found = collate(examples(3)), []
     for chunk in (512, 5):

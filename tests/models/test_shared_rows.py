@@ -178,6 +178,8 @@ def test_many_small_passes_on_a_cpu_alone(make_models, monkeypatch, threads):
     models = make_models()
     cost = threads * 2**20 // models.hf_config.hidden_size ** 2  # of a pass, in tokens
     lengths = [2 * cost, 8, 2 * cost - 8, 4]
+    for apart, wanted in ((5, [[0, 1]]), (7, [[0], [1]])):  # sixths of what another pass costs
+        assert models.passes([2 * cost, 2 * cost - apart * cost // 6], 2) == wanted
     assert models.passes(lengths, 4) == [[0, 2], [1, 3]]  # 6 · cost and 16 more tokens; all at once it is 9 · cost
     models.device = torch.device("meta")
     assert models.passes(lengths, 4) == [[0, 2, 1, 3]]
