@@ -46,6 +46,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from algorithms.common.support.checkout import project
@@ -77,11 +78,16 @@ class Plan:
     def lengths(self) -> Lengths:
         return Lengths.read(self.prompt, self.response)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the file, as it is when it is first asked for."""
+        return self.data and file_digest(self.data)
+
     @property
     def others(self) -> tuple[str, ...]:
         """What texts they are, where they are not the usual ones."""
         lengths = () if self.lengths == Lengths() else self.lengths.texts
-        return (*lengths, *([f"{told_name(self.data)}-{file_digest(self.data)[:8]}"] if self.data else []))
+        return (*lengths, *([f"{told_name(self.data)}-{self.digest[:8]}"] if self.data else []))
 
 
 def parse(arguments: list[str]) -> Plan:
@@ -123,7 +129,7 @@ def main(arguments: list[str]) -> int:
     from benchmarks.speed.page import page, shown
 
     out, failed, data = Path(plan.out), [], plan.data and os.path.abspath(plan.data)
-    others, digest = plan.others, data and file_digest(data)
+    others = plan.others
     out.mkdir(parents=True, exist_ok=True)
     for size in plan.size:
         with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +152,7 @@ def main(arguments: list[str]) -> int:
                     print(f"{what} {size}: {error}", file=sys.stderr)
                     continue
                 about = {"commit": commit(), "versions": versions(), "device": device_name(),
-                         "data": data and told_name(data), "data_sha256": digest}
+                         "data": data and told_name(data), "data_sha256": plan.digest}
                 name = "_".join([what, size, plan.device, plan.precision, *others])
                 write_json(out / f"{name}.json", {**about, **found})
                 (out / "README.md").write_text(page(out), encoding="utf-8")

@@ -29,9 +29,9 @@ def pairs(request: Request, count: int) -> list[Pair]:
     equal texts would spare it the work that is measured.
     """
     rows = list(map(json.loads, (Path(request.folder) / "pairs.jsonl").read_text(encoding="utf-8").splitlines()))
-    times, more = divmod(count, len(rows))
-    again = [{**row, "prompt": f"{time} {row['prompt']}"} for time in range(1, times + 1) for row in rows]
-    return (rows + again)[:count]
+    places = (divmod(index, len(rows)) for index in range(len(rows), count))
+    again = ({**rows[place], "prompt": f"{time} {rows[place]['prompt']}"} for time, place in places)
+    return [*rows[:count], *again]
 
 
 def write_pairs(request: Request, path: Path, count: int) -> None:
@@ -86,10 +86,10 @@ def _taken(request: Request) -> list[Pair]:
 
 def _usual(found: list[Sizes], size: str) -> str:
     """Lengths that most have for which the model has room."""
-    outside = len(found) // 20  # in each direction
     if len(found) >= BATCH:
         prompts, shorter, longer = map(sorted, zip(*found))
-        least, most, positions = outside, -1 - outside, SHAPES[size].positions
+        least, positions = len(found) // 20, SHAPES[size].positions
+        most = -1 - least  # a twentieth is outside in each direction
         first, last, shortest, longest = prompts[least], prompts[most], shorter[least], longer[most]
         longest = max(shortest, min(longest, positions // 3))
         last = max(first, min(last, positions - Lengths((first, first), (shortest, longest)).longest + first))
