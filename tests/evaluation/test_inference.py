@@ -5,6 +5,7 @@ import pytest
 from scipy import integrate, stats
 from scipy.optimize import brentq
 
+from algorithms.common.evaluation.inference import planning
 from algorithms.common.evaluation.inference.claims import Answer, Claim, examine
 from algorithms.common.evaluation.inference.comparisons import (
     SHARE_MARGIN,
@@ -163,6 +164,16 @@ def exact_smallest(seeds, prompts, by_seed, by_prompt, alpha=0.05):
         return integrate.quad(at, 0, 20, limit=200)[0] + integrate.quad(at, 20, np.inf)[0]
 
     return brentq(lambda d: power(d) - 0.8, 0, 30, xtol=1e-8)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 7, 400])
+def test_the_rule_over_chi_has_its_density_and_its_end(freedom):
+    squares, weights = planning._chi_square(freedom)
+    nodes, each = np.polynomial.legendre.leggauss(200)
+    end = stats.chi.isf(1e-16, freedom)
+    np.testing.assert_allclose(np.sqrt(squares), (nodes + 1) / 2 * end, rtol=1e-4)  # scipy's search for the end stops
+    end = 2 * np.sqrt(squares[-1]) / (nodes[-1] + 1)
+    np.testing.assert_allclose(weights, each / 2 * end * stats.chi.pdf(np.sqrt(squares), freedom), atol=1e-12)
 
 
 def test_the_smallest_difference_shown():

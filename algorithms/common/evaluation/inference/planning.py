@@ -5,9 +5,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import chi
+from scipy.special import gammainccinv, gammaln, ndtr, xlogy
 
 from .crossed import MeanSquares, student
 
@@ -82,6 +80,8 @@ def _smallest(by_seed: float, by_prompt: float, seeds: int, prompts: int, alpha:
     else:
         estimates, weights = _chi_square(seeds)
         half = np.sqrt(student(seeds, alpha)**2 * by_seed * estimates / seeds + fixed)
+    from scipy.optimize import brentq  # here, as every run imports this module, and few ask for this
+
     lack = lambda d: float(weights @ ndtr((d - half) / deviation)) - power  # noqa: E731
     return brentq(lack, 0, half.max() + 9 * deviation, xtol=1e-10 * deviation)
 
@@ -90,6 +90,12 @@ def _smallest(by_seed: float, by_prompt: float, seeds: int, prompts: int, alpha:
 def _chi_square(freedom: int) -> tuple[NDArray, NDArray]:
     """Values of χ² and their probabilities: a Gauss-Legendre rule over χ, whose density is smooth."""
     nodes, weights = np.polynomial.legendre.leggauss(200)
-    end = chi.isf(1e-16, freedom)
+    end = np.sqrt(2 * gammainccinv(freedom / 2, 1e-16))
     values = (nodes + 1) / 2 * end
-    return values**2, weights / 2 * end * chi.pdf(values, freedom)
+    return values**2, weights / 2 * end * _chi_density(values, freedom)
+
+
+def _chi_density(values: NDArray, freedom: int) -> NDArray:
+    """x^(k−1) e^(−x²/2) / (2^(k/2−1) Γ(k/2)); importing scipy.stats, which has it too, takes longer than pandas."""
+    half = freedom / 2
+    return np.exp(xlogy(freedom - 1, values) - values**2 / 2 - (half - 1) * np.log(2) - gammaln(half))
