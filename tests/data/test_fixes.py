@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from algorithms.common.data.records import BadRow, FileData, Record, Records, filters, mappers
-from algorithms.common.data.records.columns import option
+from algorithms.common.data.records.fields import option
 from algorithms.common.data.records.mixture import Mixture
 from algorithms.common.support.errors import ConfigError, DataError, UserError
 

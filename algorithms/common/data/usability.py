@@ -12,7 +12,7 @@ import numpy as np
 
 from ..support.errors import DataError
 from .records import BadRow, DataSets, LoadReport, Record, Records
-from .records.columns import column_of, response_column
+from .records.fields import column_of, response_column
 from .records.lines import data_error
 from .records.told import record_kind, records_of
 from .special_tokens import special_texts

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _BLOCKS = ("body", "orelse", "finalbody")
+_OF_STATEMENTS = (ast.mod, ast.stmt, ast.excepthandler, ast.match_case)  # nodes that may have blocks
 
 
 class Import(NamedTuple):
@@ -38,7 +39,8 @@ def parsed(source: bytes, package: str, local: bool) -> Module:
     stack: list[tuple[ast.AST, str | None]] = [(tree, None)]  # with the function it lies in
     while stack:
         node, function = stack.pop()
-        _drop_what_does_nothing(node)
+        if isinstance(node, _OF_STATEMENTS):
+            _drop_what_does_nothing(node)
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             _note(module, node, package, function)
             continue
@@ -50,7 +52,7 @@ def parsed(source: bytes, package: str, local: bool) -> Module:
             module.bound[name] = None
         if function is None and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node.name
-        stack += [(child, function) for child in ast.iter_child_nodes(node)]
+        stack += [(child, function) for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
     module.hands_on = all(isinstance(one, (ast.Import, ast.ImportFrom)) or _assigns_all(one) for one in tree.body)
     module.digest = hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return module

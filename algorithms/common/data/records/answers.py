@@ -3,8 +3,19 @@
 from typing import Any
 
 from .lines import show
-from .record import Messages, parse_transcript
+from .record import MARKS, Messages, parse_transcript
 from .values import BadRow, last_turn, turns_of
+
+
+def plain_texts(row: dict[str, Any], names: list[str]) -> list[str] | None:
+    """The texts of these columns, where each has some, and none is a list of turns or a transcript; else None."""
+    found = []
+    for name in names:
+        text = row.get(name)
+        if type(text) is not str or MARKS["assistant"] in text or not (bare := text.strip()) or bare[0] == "[":
+            return None
+        found.append(text)
+    return found
 
 
 def answer_of(value: Any, field: str, to_turns: bool) -> tuple[Messages | None, dict]:

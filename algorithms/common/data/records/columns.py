@@ -11,13 +11,14 @@ an HH transcript. Prompts that are lists of texts are turns, too (``turn_lists``
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
-from .answers import answer_of, conversation_of
+from .answers import answer_of, conversation_of, plain_texts
+from .fields import CONVENTIONS, OPTIONAL, column_of, is_layout, option, response_column
 from .judged import Winners, rank_scores
-from .lines import hydra_text, override, show
+from .lines import show
 from .record import MARKS, Messages, Record, answered, parse_transcript
 from .turn_lists import turns_listed
 from .values import (
@@ -36,27 +37,7 @@ from .values import (
     turns_of,
 )
 
-FIELDS = ("prompt", "system", "chosen", "rejected", "response", "responses", "scores", "score", "label", "messages",
-          "winner", "rank", "ranks")
-LAYOUTS = {
-    frozenset(layout.split()) for layout in (
-        "prompt chosen rejected", "prompt chosen rejected scores", "chosen rejected", "prompt response",
-        "prompt response label", "prompt response score", "prompt responses scores", "prompt responses", "messages",
-        "prompt responses winner", "prompt responses ranks", "prompt response rank",
-        "messages label", "prompt", "response")
-}
-CONVENTIONS = {                     # column → the field it is read as
-    "prompt": "prompt", "question": "prompt", "instruction": "prompt", "inputs": "prompt",
-    "system": "system", "system_prompt": "system",
-    "chosen": "chosen", "response_chosen": "chosen", "chosen_response": "chosen", "chosen_messages": "chosen",
-    "rejected": "rejected", "response_rejected": "rejected", "rejected_response": "rejected",
-    "rejected_messages": "rejected",
-    "completion": "response", "response": "response", "answer": "response", "output": "response", "targets": "response",
-    "text": "response", "responses": "responses", "scores": "scores", "score": "score", "label": "label",
-    "messages": "messages", "conversations": "messages", "conversation": "messages", "input": "input",
-}
 CUT = "the end of a conversation, after its last answer that is to be learned (weight 0 or train: false)"
-OPTIONAL = {name for name, field in CONVENTIONS.items() if field in ("system", "input")}    # columns that rows may lack
 
 
 @dataclass(frozen=True)
@@ -112,6 +93,25 @@ class Layout:
         names += [system] if isinstance(system, str) else system
         return {part for name in names for part in (name, name.partition(".")[0])}
 
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Field → the column or columns it is read from, as messages name them."""
+        return {field: column_of(self.columns, field) for field in self.columns}
+
+    @cached_property
+    def _unexpected(self) -> set[str]:
+        """The columns with a meaning of their own that this file does not have."""
+        return set() if self.known is None else CONVENTIONS.keys() - self.known
+
+    @cached_property
+    def _plain(self) -> list[str]:
+        """The columns of a prompt and the responses to it, where nothing else is read; else none."""
+        for fields in (("prompt", "chosen", "rejected"), ("prompt", "response")):
+            if self.columns.keys() == set(fields) and self.template is None and not self.listed:
+                names = [self.columns[field] for field in fields]
+                return names if all(isinstance(name, str) for name in names) else []
+        return []
+
     def _names(self) -> list[str]:
         return [name for column in self.columns.values() for name in ([column] if isinstance(column, str) else column)]
 
@@ -119,10 +119,14 @@ class Layout:
         """The record of one raw row, and what of the row is left out; raises BadRow."""
         if not isinstance(row, dict):
             raise BadRow("not an object", "row", kind(row), "an object with columns")
-        if self.known is not None and (extra := row.keys() & CONVENTIONS.keys() - self.known):
+        if self._unexpected and (extra := row.keys() & self._unexpected):
             if told := [name for name in sorted(extra) if row[name] is not None]:
                 raise BadRow("unexpected column", told[0], "a column that the first rows do not have", self.name,
                              f"correct the row, or name the columns to read: {self.by_name}")
+        if self._plain and (texts := plain_texts(row, self._plain)):    # most rows: what follows makes the same
+            prompt, *responses = texts
+            if len(set(responses)) == len(responses):
+                return [Record(prompt, responses, None if len(responses) == 1 else [1.0, 0.0])]
         fields = _Fields(self, row)
         record = fields.record()
         check(record, self.columns, self.empty)
@@ -155,33 +159,6 @@ class Layout:
 
     def _column(self, *fields: str) -> str:
         return column_of(self.columns, *fields)
-
-
-def column_of(columns: Mapping[str, str | list[str]], *fields: str) -> str:
-    """What the first of these fields that there is is read from, or the name of the last."""
-    name = next((columns[field] for field in fields if field in columns), fields[-1])
-    return name if isinstance(name, str) else " + ".join(name)
-
-
-def response_column(columns: Mapping[str, str | list[str]], index: int) -> str:
-    """The column that a record's response was read from, by its place in the record."""
-    names = columns.get("responses")
-    if names is not None and not isinstance(names, str):
-        return names[index]
-    return column_of(columns, "rejected" if index else "chosen", "response", "messages", "responses")
-
-
-def is_layout(fields: Iterable[str]) -> bool:
-    """Whether these fields may be named by data.columns."""
-    fields = frozenset(fields)
-    return fields - {"system"} in LAYOUTS and fields != {"system", "response"}
-
-
-def option(columns: Mapping[str, str | list[str]]) -> str:
-    """data.columns as on the command line."""
-    named = (f"{field}: {hydra_text(name) if isinstance(name, str) else '[' + ', '.join(map(hydra_text, name)) + ']'}"
-             for field, name in columns.items())
-    return override("data.columns", "{" + ", ".join(named) + "}")
 
 
 def check(record: Record, columns: Mapping[str, str | list[str]] = MappingProxyType({}), empty: bool = False):
@@ -317,7 +294,7 @@ class _Fields:
         return [(value, names) for value in values]
 
     def _column(self, field: str) -> str:
-        return column_of(self.columns, field)
+        return self.layout.sources.get(field, field)
 
     def _value(self, field: str) -> Any:
         """The value of a field's column; texts of several columns are joined by line breaks, empty ones left out."""

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ...support import phases
+from ...support.collector import leaving_alone
 from ...support.digests import content_hash, file_digest, folder_digest
 from ...support.errors import ConfigError, DataError
 from ...support.phases import progress
@@ -71,7 +72,7 @@ def kept(data: Any, read: Callable[[], tuple[Sets, LoadReport]]) -> tuple[Sets, 
 
     def build(target: Path, work: Path) -> None:
         nonlocal made
-        with _listening() as told:
+        with _listening() as told, leaving_alone():
             found = read()
         if _files(data) != files or _stats(files) != before:
             raise _Changed(*found)

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ...support.errors import DataError
-from .columns import CONVENTIONS, OPTIONAL, Layout, check
+from .columns import Layout, check
+from .fields import CONVENTIONS, OPTIONAL
 from .groups import Groups, digest, texts
 from .judged import check_grouped, winners
 from .mapped import raised, typed
@@ -37,7 +38,7 @@ class _Unit(NamedTuple):
 class Loader:
     """Reads sources one after the other and keeps the report.
 
-    columns: field → column name(s), see ``columns.recognise``; empty: by convention. template: the prompt beside
+    columns: field → column name(s), see ``recognition.recognise``; empty: by convention. template: the prompt beside
     them.
     mapper: makes the records of a row instead. group: a column, whose equal values make a group of rows wherever they
     stand in a file; the mapper takes them all at once, and by columns their single responses become one record. A row
@@ -86,36 +87,38 @@ class Loader:
         return None if self.limit is None else self.limit - self.report.kept
 
     def _of(self, source: Source | Hub) -> Iterator[Record]:
-        rows = iter(source)
+        path, rows = source.named, iter(source)
         if self.mapper is None:
             head = list(itertools.islice(rows, PEEK))
             layout, rows = self._layout(source, head), itertools.chain(head, rows)
             convert = layout.parts if self.group is None else layout.joined
         else:
             convert = self._mapped
-            self.report.layouts[source.named] = "by data.mapper"
+            self.report.layouts[path] = "by data.mapper"
         units = self._groups(source) if self.group is not None else (
-            _Unit([row.line], row.value) for row in self._passing(source.named, rows))
+            _Unit([row.line], row.value) for row in self._passing(path, rows))
         for unit in units:
             try:
                 if self.mapper is None:
-                    self._notice(source.named, unit.value if self.group is not None else [unit.value])
+                    self._notice(path, unit.value if self.group is not None else [unit.value])
                 if self.group is not None:
                     self._judge(unit.value)
                 made = convert(unit.value)
             except BadRow as bad:
-                self._refuse(source.named, unit, bad)
+                self._refuse(path, unit, bad)
                 continue
-            self._skipped.update(part.what for part in made if isinstance(part, Skipped))
             records = [part for part in made if isinstance(part, Record)]
+            if len(records) < len(made):
+                self._skipped.update(part.what for part in made if isinstance(part, Skipped))
             self.report.rows_without_records += 0 if records else len(unit.lines)
             for record in records:
                 self.report.kept += 1
                 self.report.strict_pairs += record.strict_pair_count
                 self._kinds[record_kind(record)] += 1
-                asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
-                self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
-                place = {"source": source.named, "line": unit.lines[0]}
+                if record.extras or not isinstance(record.prompt, str):
+                    asked = [] if isinstance(record.prompt, str) else map(further, record.prompt)
+                    self._turn_keys.update(key for keys in (*asked, *(record.extras or [])) for key in keys)
+                place = {"source": path, "line": unit.lines[0]}
                 if self.group is not None:
                     place |= {"lines": unit.lines, "response_lines": _response_lines(record, unit)}
                 yield Record(record.prompt, record.responses, record.scores, place | record.meta, record.extras)

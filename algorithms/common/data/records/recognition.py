@@ -9,7 +9,8 @@ import re
 import string
 from collections.abc import Iterable, Mapping
 
-from .columns import CONVENTIONS, Layout, is_layout, option
+from .columns import Layout
+from .fields import CONVENTIONS, is_layout, option
 from .judged import NUMBERED, judged_by_convention
 from .lines import data_error, show
 

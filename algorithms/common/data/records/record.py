@@ -146,9 +146,19 @@ def _turn_json(turn: dict) -> str:
     return f"[{_escaped(turn['role'])}, {_escaped(turn['content'])}{more}]"
 
 
+def meta_json(meta: dict) -> str:
+    """``json.dumps``, without its making of an encoder where there are texts and whole numbers alone."""
+    parts = []
+    for key, value in meta.items():
+        if type(key) is not str or type(value) is not int and type(value) is not str:
+            return json.dumps(meta)
+        parts.append(f"{_escaped(key)}: {value if type(value) is int else _escaped(value)}")
+    return f"{{{', '.join(parts)}}}"
+
+
 def content_key(prompt: str, responses: Iterable[str], scores: list[float] | None, extras: list[dict] | None) -> str:
     """``Record.key``, of the prompt as :func:`prompt_json` gives it."""
-    judged = "null" if scores is None else f"[{', '.join(float(score).__repr__() for score in scores)}]"
+    judged = "null" if scores is None else f"[{', '.join(map(repr, map(float, scores)))}]"
     beside = "" if extras is None else f", {_sorted(extras)}"
     content = f"[{prompt}, [{', '.join(map(_escaped, responses))}], {judged}{beside}]"
     return hashlib.blake2b(content.encode("ascii"), digest_size=16).hexdigest()

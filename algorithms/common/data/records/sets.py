@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ...support.checks import SHARE_BELOW_1, at_least, one_of, require
 from ...support.errors import ConfigError
-from .columns import FIELDS
+from .fields import FIELDS
 from .kept import kept
 from .labels import contradictions, repeated, repetitions
 from .loading import Filter, Loader, Mapper
@@ -116,7 +116,7 @@ class FileData:
     evaluation_split: the split that is evaluated, where no file is; None: none; "auto": `test`, where data.path is a
     folder that has it. Where there is such evaluation nothing else is held out for it, and training records of its
     conversations are left out and counted.
-    columns: our field (one of ``columns.FIELDS``) → the column's name, or a list of columns (texts are joined by line
+    columns: our field (one of ``fields.FIELDS``) → the column's name, or a list of columns (texts are joined by line
     breaks); None: by convention. template: the prompt, as text with {column} placeholders, instead of columns.prompt.
     chat: a prompt that is plain text is a user's message; otherwise the response follows it as it is.
     mapper: instead of columns, a function from a row to its record or records.

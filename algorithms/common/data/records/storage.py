@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ...support.cache import user_cache
 from ...support.errors import UserError, full_disk
-from .record import Messages, Record, content_key, further, hashes
+from .record import Messages, Record, content_key, further, hashes, meta_json
 
 # further: a turn's other keys, as JSON
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string()), ("further", pa.string())])
@@ -260,8 +260,8 @@ def _write(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[Path, int]:
     try:
         with file, pa.ipc.new_stream(file, _SCHEMA) as stream:
             for batch in batches:
-                for key, meta in zip(batch.column("key").to_pylist(), batch.column("meta").to_pylist()):
-                    digest.update(key.encode() + hashlib.blake2b(meta.encode(), digest_size=16).digest())
+                told = zip(batch.column("key").to_pylist(), batch.column("meta").to_pylist())
+                digest.update("".join([f"{key}{meta}\n" for key, meta in told]).encode())  # JSON has no line feed
                 stream.write_batch(batch)
                 count += len(batch)
         path = folder / f"{digest.hexdigest()}.arrow"
@@ -279,7 +279,7 @@ def _row(record: Record) -> tuple:
     prompt, plain = record.prompt, isinstance(record.prompt, str)
     content, of_prompt, of_root = hashes(prompt)
     return (prompt if plain else None, None if plain else list(map(_stored_turn, prompt)),
-            record.responses, record.scores, json.dumps(record.meta),
+            record.responses, record.scores, meta_json(record.meta),
             None if record.extras is None else json.dumps(record.extras), len(record.responses),
             content_key(content, record.responses, record.scores, record.extras), of_prompt, of_root)
 
