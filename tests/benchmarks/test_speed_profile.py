@@ -30,6 +30,7 @@ def test_operators_have_groups_by_their_names(name, group):
     ("/x/json/decoder.py:raw_decode", "parse"), ("/x/data/records/json_rows.py:json_lines", "parse"),
     ("/x/data/records/columns.py:parts", "check"), ("/x/data/records/record.py:content_key", "hash"),
     ("~:<method 'update' of '_hashlib.HASH' objects>", "hash"), ("/x/data/records/storage.py:_batches", "write"),
+    ("/x/data/records/record.py:meta_json", "write"), ("/x/data/records/answers.py:plain_texts", "check"),
     ("/x/data/template.py:example", "tokenise"), ("/x/support/phases.py:progress", None)])
 def test_functions_have_groups_by_their_places(name, group):
     assert group_of(name, FUNCTIONS) == group

@@ -5,7 +5,9 @@ import weakref
 
 import pytest
 
+from algorithms.common.runs import settings
 from algorithms.common.support.collector import importing, leaving_alone
+from command_line import MICRO, composed
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,21 @@ def test_nothing_is_collected_while_libraries_are_imported_and_they_are_set_asid
     assert gc.isenabled() and gc.get_freeze_count() > len(made)
 
 
+class Node:
+    """Garbage once nothing else names it, for the collector alone to find."""
+
+    def __init__(self, died: list):
+        self.itself = self
+        weakref.finalize(self, died.append, 1)
+
+
+def test_no_garbage_of_before_is_kept():
+    died = []
+    Node(died)
+    with importing():
+        assert died == [1]
+
+
 def test_only_the_first_time_since_later_there_may_be_garbage():
     with importing():
         pass
@@ -37,11 +54,10 @@ def test_only_the_first_time_since_later_there_may_be_garbage():
     assert gc.get_freeze_count() <= before and made
 
 
-def test_a_failing_import_leaves_the_collector_at_work_and_one_that_was_off_stays_off():
+def test_a_failing_import_leaves_all_as_it_was_and_a_collector_that_was_off_stays_off():
     with pytest.raises(ImportError), importing():
         raise ImportError
-    assert gc.isenabled()
-    gc.unfreeze()
+    assert gc.isenabled() and not gc.get_freeze_count()
     gc.disable()
     with importing():
         pass
@@ -60,14 +76,15 @@ def test_what_was_left_alone_is_given_back_unless_it_was_before():
 
 
 def test_garbage_made_meanwhile_is_collected():
-    class Node:
-        pass
-
     died = []
     with leaving_alone():
-        node = Node()
-        node.itself = node
-        weakref.finalize(node, died.append, 1)
-        del node
+        Node(died)
         gc.collect()
         assert died == [1]
+
+
+def test_what_a_run_is_made_of_is_imported_without_collections(monkeypatch):
+    seen, build = [], settings.build
+    monkeypatch.setattr(settings, "build", lambda *given: seen.append(gc.isenabled()) or build(*given))
+    settings.settings(composed("algorithm=dpo", *MICRO))
+    assert seen == [False] and gc.isenabled() and gc.get_freeze_count()

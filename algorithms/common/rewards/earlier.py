@@ -14,7 +14,6 @@ from ..data.template import Example
 from ..models.export import frozen_role, role_digest, scoring_digest, scoring_folder
 from ..models.model import Models
 from .sources import checked
-from .together import of_responses
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -43,6 +42,7 @@ class Earlier(RewardSource):
         @torch.no_grad()
         def score(responses: list[Response]) -> list[float]:
             examples = [Example(one.prompt_ids, [one.ids], [one.finished], None, one.record) for one in responses]
-            return of_responses(models, examples, batch_size, lambda batch: role.final_outputs(batch).squeeze(-1))
+            return models.of_each(examples, batch_size, "scoring", "answers",
+                                  lambda batch: role.final_outputs(batch)[:, 0, 0].tolist())  # of (B, 1, 1)
 
         return checked("earlier", score)

@@ -24,7 +24,6 @@ from ..data.records import Record
 from ..data.template import Example
 from ..models.model import ModelConfig, Models
 from ..support.errors import ConfigError, TrainingError, UserError, raised_in
-from .together import of_responses
 
 if TYPE_CHECKING:
     from ..data.records import DataSets
@@ -95,7 +94,8 @@ class Trained(RewardSource):
 @torch.no_grad()
 def _scores(algorithm: Algorithm, models: Models, examples: list[Example], batch_size: int) -> list[float]:
     """The algorithm's score of single responses."""
-    return of_responses(models, examples, batch_size, lambda batch: algorithm.score(models, batch))
+    return models.of_each(examples, batch_size, "scoring", "answers",
+                          lambda batch: algorithm.score(models, batch)[:, 0].tolist())
 
 
 @dataclass

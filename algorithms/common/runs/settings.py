@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..support.checks import POSITIVE, one_of, require
+from ..support.collector import importing
 from ..support.errors import ConfigError, meant
 from ..support.provenance import note
 
@@ -177,7 +178,9 @@ def settings(config: DictConfig) -> Settings:
         raise ConfigError(f"objective: found {config.objective!r}; expected a figure's name or null; "
                           "fix: objective=reward/gold")
     groups = (*GROUPS, *(name for name in OPTIONAL if config.get(name) is not None))
-    return Settings(**build(config, groups), seed=seed(config), trial=config.trial, objective=config.objective,
+    with importing():  # what is instantiated brings torch, transformers and peft
+        parts = build(config, groups)
+    return Settings(**parts, seed=seed(config), trial=config.trial, objective=config.objective,
                     auditor_half=auditor_half(config))
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from ..support.collector import importing
 from ..support.errors import ConfigError, DataError
 from ..support.secrets import Mask
 from ..support.store import Store
@@ -34,10 +33,9 @@ log = logging.getLogger(__name__)
 
 def run(config: DictConfig, name: str, folder: Path, overrides: list[str]) -> None:
     """Train the algorithm and the stages it stands on, evaluate, write the results."""
-    with importing():
-        chosen, mask = settings(config), Mask(config)
-        from ..support.memory import released
-        from ..support.phases import shown
+    chosen, mask = settings(config), Mask(config)
+    from ..support.memory import released
+    from ..support.phases import shown
 
     with released(), shown(chosen.trainer.progress):
         _run(chosen, mask, config, name, folder, overrides)

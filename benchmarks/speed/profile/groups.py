@@ -49,7 +49,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
              "*/json/__init__.py:dumps"),
     "parse": ("*/json/*", "*/records/json_rows.py:*", "*/records/lines.py:*", "*/records/readers.py:*",
               "*codecs*", "*_io.*", "*/records/packing.py:*"),
-    "write": ("*/records/storage.py:*", "*pyarrow*", "*'write*"),
+    "write": ("*/records/storage.py:*", "*/record.py:meta_json", "*pyarrow*", "*'write*"),
     "divide and find copies": ("*/records/duplicates.py:*", "*/records/sets.py:*", "*/records/own_files.py:*",
                                "*/records/views.py:*", "*/records/similar.py:*", "*/numpy/*", "*numpy.*",
                                "*/records/kept.py:*", "*/support/store.py:*", "*filelock*"),

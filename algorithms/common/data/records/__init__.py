@@ -1,8 +1,8 @@
 """One record, many views: reading files into records, the sets of a run, and what the data report says about them.
 
 ``record`` is the record, ``storage`` many of them, ``views`` what algorithms train on, ``sets`` the named sets of a
-run. A file goes through ``readers`` (with ``lines`` and ``json_rows``: rows), ``recognition`` (which columns are what),
-``columns`` or ``mappers`` and ``filters`` (records) and ``loading`` (counts, errors).
+run. A file goes through ``readers`` (with ``lines`` and ``json_rows``: rows), ``recognition`` (which columns are what,
+of our ``fields``), ``columns`` or ``mappers`` and ``filters`` (records) and ``loading`` (counts, errors).
 """
 
 from .record import Messages, Record, further, parse_transcript, prompt_hash, render_transcript

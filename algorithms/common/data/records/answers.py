@@ -8,7 +8,7 @@ from .values import BadRow, last_turn, turns_of
 
 
 def plain_texts(row: dict[str, Any], names: list[str]) -> list[str] | None:
-    """The texts of these columns, where each has some, and none is a list of turns or a transcript; else None."""
+    """The texts of these columns, where each has some, and none could be a list of turns or a transcript; else None."""
     found = []
     for name in names:
         text = row.get(name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from .record import content_key, prompt_json
+from .record import content_key, meta_json, prompt_json
 from .storage import BATCH_ROWS, Records, messages
 
 
@@ -75,7 +75,7 @@ def merged(sources: Sequence[Records], order: np.ndarray, told: Sequence[Callabl
 
 def _told(parts: Iterable[pa.RecordBatch], tell: Callable[[dict], dict]) -> Iterator[pa.RecordBatch]:
     for part in parts:
-        yield with_columns(part, meta=[json.dumps(tell(json.loads(meta))) for meta in part.column("meta").to_pylist()])
+        yield with_columns(part, meta=[meta_json(tell(json.loads(meta))) for meta in part.column("meta").to_pylist()])
 
 
 class _Feed:
