@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_ppo import make
 
 from algorithms.common.policy_gradient import surrogates
 from algorithms.common.recipe import Recipe, TrainerConfig
@@ -10,6 +9,7 @@ from algorithms.common.rollouts import Minibatch
 from algorithms.common.support.errors import ConfigError
 from algorithms.common.training.loop import fit
 from algorithms.ppo import PPO, ActorCritic, PPOPenalty, adapted
+from ppo_setup import make
 from training_setup import examples, lines, moved_apart
 
 
