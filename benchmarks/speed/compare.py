@@ -78,8 +78,8 @@ class Watch:
         process = self._process
         while not self._over.wait(self.EVERY):
             try:
-                # of what they share with their parent each counts its part
-                others = sum(child.memory_full_info().pss for child in process.children(recursive=True))
+                # what they share with their parent, as a forked worker does nearly all, is counted there
+                others = sum(child.memory_full_info().uss for child in process.children(recursive=True))
                 self._peak = max(self._peak, process.memory_info().rss + others, high_water(process.pid))
             except psutil.Error:  # one of them is gone
                 continue

@@ -169,6 +169,15 @@ def test_memory_is_seen_from_outside_with_that_of_children():
     assert 160 << 20 < watch.stop() < 260 << 20
 
 
+def test_what_a_forked_worker_shares_with_its_parent_counts_once():
+    outer = ("import os, time\nx = b'x' * (200 << 20)\nif not (child := os.fork()):\n    y = b'y' * (32 << 20)\n"
+             "    time.sleep(1.2)\n    os._exit(0)\nos.waitpid(child, 0)")
+    process = subprocess.Popen([sys.executable, "-c", outer])
+    watch = Watch(process.pid)
+    process.wait()
+    assert 232 << 20 <= watch.stop() < 280 << 20
+
+
 def test_time_counts_what_stands_inside():
     watched = request.Answer()
     time.sleep(0.05)
