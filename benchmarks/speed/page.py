@@ -15,9 +15,10 @@ HEAD = """# Speed, side by side
 
 Ratios are the other side's figure by ours, of runs made in turn: above 1 ours is faster, or takes less. Median, and in
 brackets the smallest and the largest, of the runs' own ratios, not of the columns of seconds. On a CPU the ratio of CPU
-time is the one to read: where that of time differs from it, the machine did other work meanwhile. Seconds are of one
-unit (a pair, a token, …). Memory is the peak above what the imports took (of start, with them), that of a worker
-process too, of both sides at what is fastest: where that is one record a pass for the other side, ours may hold more.
+time is the one to read: where that of time differs from it, the machine did other work meanwhile, or a loader's worker
+ran beside the step. Seconds are of one unit (a pair, a token, …). Memory is the peak above what the imports took (of
+start, with them), with what a worker process does not share, of both sides at what is fastest: where that is one record
+a pass for the other side, ours may hold more.
 Both sides computed the same values, where they have any, before anything was timed. The other side ran with the fastest
 of the settings that were tried, in one short run each or two; its JSON file has them all. Imports and the reading of
 the base are no part of the time, but of start's. `python -m benchmarks.speed --help` says what is measured.

@@ -16,7 +16,7 @@ WORDS = (f"DPO's step on {PAIRS} pairs whose prompt is half of the length and wh
          "random Llama of 5M parameters with LoRA, fp32, the reference's values computed before. A token of a prompt "
          "counts once for both responses, which share its row.")
 X = "tokens of a prompt and a response"
-FIGURES = (per("seconds", "seconds a thousand tokens", factor=1000.0), MEMORY)
+FIGURES = (per("cpu_seconds", "CPU seconds a thousand tokens", factor=1000.0), MEMORY)
 
 
 def points(most: int) -> list[Point]:
