@@ -82,7 +82,7 @@ def _of_several_lines(source: File, line: str) -> str:
     if line.lstrip().startswith("["):
         array = source.option("format", source.kind.replace("jsonl", "json"))
         return f"correct or complete the row, or where the file is one array set {array}"
-    goes_on = line.rstrip()[-1] in "{,:"
+    goes_on = line.rstrip().endswith(("{", ",", ":"))
     return "correct or complete the row" + ("; where an object goes on over several lines: jq -c . FILE writes each on "
                                             "one" if goes_on else "")
 
