@@ -1,6 +1,6 @@
 """Python's collector of garbage, which looks through every object of the process now and then.
 
-Libraries make half a million of them, hardly any of which is garbage: to look through these takes a fifth of a short
+Libraries make half a million of them, hardly any of which is garbage: to look through these takes a sixth of a short
 run.
 """
 
