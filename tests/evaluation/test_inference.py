@@ -171,7 +171,7 @@ def test_the_rule_over_chi_has_its_density_and_its_end(freedom):
     squares, weights = planning._chi_square(freedom)
     nodes, each = np.polynomial.legendre.leggauss(200)
     end = stats.chi.isf(1e-16, freedom)
-    np.testing.assert_allclose(np.sqrt(squares), (nodes + 1) / 2 * end, rtol=1e-4)  # scipy's search for the end stops
+    np.testing.assert_allclose(np.sqrt(squares), (nodes + 1) / 2 * end, rtol=1e-4)
     end = 2 * np.sqrt(squares[-1]) / (nodes[-1] + 1)
     np.testing.assert_allclose(weights, each / 2 * end * stats.chi.pdf(np.sqrt(squares), freedom), atol=1e-12)
 

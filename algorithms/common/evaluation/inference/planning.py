@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainccinv, gammaln, ndtr, xlogy
+from scipy.special import ndtr
 
 from .crossed import MeanSquares, student
 
@@ -89,13 +89,9 @@ def _smallest(by_seed: float, by_prompt: float, seeds: int, prompts: int, alpha:
 @lru_cache
 def _chi_square(freedom: int) -> tuple[NDArray, NDArray]:
     """Values of χ² and their probabilities: a Gauss-Legendre rule over χ, whose density is smooth."""
+    from scipy.stats import chi  # here for the same reason as brentq
+
     nodes, weights = np.polynomial.legendre.leggauss(200)
-    end = np.sqrt(2 * gammainccinv(freedom / 2, 1e-16))
+    end = chi.isf(1e-16, freedom)
     values = (nodes + 1) / 2 * end
-    return values**2, weights / 2 * end * _chi_density(values, freedom)
-
-
-def _chi_density(values: NDArray, freedom: int) -> NDArray:
-    """x^(k−1) e^(−x²/2) / (2^(k/2−1) Γ(k/2)); importing scipy.stats, which has it too, takes longer than pandas."""
-    half = freedom / 2
-    return np.exp(xlogy(freedom - 1, values) - values**2 / 2 - (half - 1) * np.log(2) - gammaln(half))
+    return values**2, weights / 2 * end * chi.pdf(values, freedom)
