@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.errors import ConfigError
+from .lora import adds_exactly, compute_here
 
 BASE = "base"  # the role of the untouched base
 MERGED_MOST = 2 << 30  # bytes of merged matrices, beside those that they stand for
@@ -89,6 +90,7 @@ class AdapterRoles:
         for layer in self._layers:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):
                 raise RuntimeError("this version of peft names its active adapter otherwise; expected the pinned range")
+            compute_here(layer)
         self._trainable[name] = trainable
         self._set_flags()
         if like is not None and like != BASE:
@@ -158,7 +160,7 @@ class AdapterRoles:
         The base's own weights come back."""
         self._must_exist(name)
         layers = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]
-        exact = name != BASE and all(_adds_exactly(layer, name) for layer in layers)
+        exact = name != BASE and all(adds_exactly(layer, name) for layer in layers)
         if not exact or sum(layer.base_layer.weight.nbytes for layer in layers) > MERGED_MOST:
             with self.use(name):
                 yield
@@ -176,14 +178,7 @@ class AdapterRoles:
             finally:
                 for layer, one, weight in zip(layers, linear, weights):
                     one.weight = weight
-                    vars(layer).pop("forward", None)
-
-
-def _adds_exactly(layer: nn.Module, name: str) -> bool:
-    """Whether a layer with an adapter is a matrix with LoRA's product added, but for float32's rounding."""
-    base = layer.base_layer
-    return (type(base) is nn.Linear and base.weight.dtype == torch.float32 and base.weight.device.type == "cpu"
-            and name not in layer.lora_variant and not layer.lora_bias.get(name))
+                    compute_here(layer)
 
 
 class CopyRoles:
