@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 def adds_exactly(layer: nn.Module, name: str) -> bool:
-    """Whether one of PEFT's layers with an adapter is a matrix with LoRA's product added, but for float32's rounding."""
+    """Whether one of PEFT's layers is a matrix with an adapter's product added, but for float32's rounding."""
     base = layer.base_layer
     return (type(base) is nn.Linear and base.weight.dtype == torch.float32 and base.weight.device.type == "cpu"
             and name not in layer.lora_variant and not layer.lora_bias.get(name))
