@@ -10,7 +10,7 @@ from torch import nn
 
 from algorithms.common.models.lora import compute_here
 
-FEW, MANY = (2, 1), (3, 40)  # rows and tokens: below and above what merging pays for in a layer of 24 × 40
+FEW, MANY = (7, 2), (3, 5)  # 14 and 15 tokens: merging pays from 24 · 40 / (24 + 40) = 15 on
 
 
 def layer(bias=False, dtype=torch.float32, name="policy", **settings):
@@ -46,10 +46,10 @@ def calls(one):
     return found
 
 
-@pytest.mark.parametrize("shape", [FEW, MANY, (60,)])
-@pytest.mark.parametrize("bias", [False, True])
-def test_equals_peft(shape, bias):
-    theirs, ours = pair(bias=bias)
+@pytest.mark.parametrize("shape", [FEW, MANY, (60,), (), (1, 1), (2, 5, 20)])
+@pytest.mark.parametrize("settings", [dict(), dict(bias=True), dict(use_rslora=True)], ids=str)
+def test_equals_peft(shape, settings):
+    theirs, ours = pair(**settings)
     called = calls(ours)
     wanted, found = answers(theirs, shape), answers(ours, shape)
     assert not called and found.keys() == wanted.keys() and len(found) == 4
@@ -59,6 +59,30 @@ def test_equals_peft(shape, bias):
         x = torch.randn(*shape, 24)
         assert torch.equal(ours(x), ours(x.clone().requires_grad_()))
         assert torch.equal(ours(x), torch.enable_grad()(ours)(x).detach())
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 5)])
+def test_no_tokens(shape):
+    theirs, ours = pair()
+    found, wanted = answers(ours, shape), answers(theirs, shape)
+    assert found["y"].shape == (*shape, 40) and found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("shape, merges", [(FEW, False), (MANY, True)])
+def test_merges_where_that_takes_fewer_products(monkeypatch, shape, merges):
+    _, ours = pair()
+    made, addmm = [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *parts, **more: made.append(1) or addmm(*parts, **more))
+    ours(torch.ones(*shape, 24))
+    assert bool(made) == merges
+
+
+def test_inputs_in_another_order_of_memory():
+    theirs, ours = pair()
+    x = torch.randn(24, 7, 3).permute(2, 1, 0)
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x[:, ::2]), theirs(x[:, ::2]))
 
 
 def test_a_hand_worked_layer():
@@ -73,13 +97,34 @@ def test_a_hand_worked_layer():
         torch.testing.assert_close(ours(torch.ones(*shape, 24)), torch.full((*shape, 40), 1 + 6 * 300.0))
 
 
-def test_gradients_of_the_frozen_and_of_inputs_without_one():
-    _, ours = pair()
+@pytest.mark.parametrize("frozen", [("lora_A", "lora_B"), ("lora_A",), ("lora_B",)])
+def test_what_is_frozen_gets_no_gradient_and_the_rest_does(frozen):
+    theirs, ours = pair()
+    for one in (theirs, ours):
+        for part in frozen:
+            getattr(one, part).requires_grad_(False)
+    found, wanted = answers(ours, MANY), answers(theirs, MANY)
+    assert found.keys() == wanted.keys() and len(found) == 4 - len(frozen)
+    for key, value in wanted.items():
+        assert (found[key] - value).norm() <= 1e-6 * value.norm(), key
     ours.requires_grad_(False)
-    assert answers(ours, MANY).keys() == {"y", "x"}
+    assert not ours(torch.ones(2, 24)).requires_grad
+
+
+def test_inputs_without_a_gradient():
     _, ours = pair()
     ours(torch.ones(2, 24)).sum().backward()
-    assert ours.lora_A["policy"].weight.grad is not None
+    assert ours.lora_A["policy"].weight.grad.abs().sum() > 0 and ours.lora_B["policy"].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_B"])
+def test_an_edit_before_the_backward_pass_is_an_error(part):
+    _, ours = pair()
+    y = ours(torch.ones(2, 24, requires_grad=True))
+    with torch.no_grad():
+        getattr(ours, part)["policy"].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_a_second_derivative_is_refused():
@@ -101,16 +146,46 @@ def test_peft_computes_the_rest(settings):
     torch.testing.assert_close(answers(ours, MANY, dtype), wanted, atol=0, rtol=0)
 
 
-def test_peft_computes_under_autocast_and_with_several_adapters():
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_base_that_learns_is_computed_by_peft(part):
+    _, ours = pair(bias=True)
+    getattr(ours.base_layer, part).requires_grad_(True)
+    ours(torch.ones(MANY + (24,))).sum().backward()
+    assert getattr(ours.base_layer, part).grad.abs().sum() > 0
+
+
+def test_peft_computes_adapters_in_bf16():
+    theirs, ours = pair()
+    for one in (theirs, ours):
+        one.lora_A.bfloat16()
+        one.lora_B.bfloat16()
+    assert torch.equal(ours(torch.ones(3, 24)), theirs(torch.ones(3, 24)))
+
+
+def test_peft_computes_under_autocast():
     theirs, ours = pair()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(ours(torch.ones(3, 24)), theirs(torch.ones(3, 24)))
+
+
+def test_peft_computes_several_adapters_and_one_for_each_row():
+    theirs, ours = pair()
+    x = torch.ones(3, 24)
     for one in (theirs, ours):
         one.update_layer("value", 4, lora_alpha=12, config=LoraConfig(r=4, lora_alpha=12))
         nn.init.ones_(one.lora_A["value"].weight)
         nn.init.ones_(one.lora_B["value"].weight)
+    by_row = [one.eval()(x, adapter_names=["policy", "value", "__base__"]) for one in (theirs, ours)]
+    assert torch.equal(*by_row) and not torch.equal(by_row[0][0], by_row[0][1])
+    for one in (theirs, ours):
         one._active_adapter = ["policy", "value"]
-    assert torch.equal(ours(torch.ones(3, 24)), theirs(torch.ones(3, 24)))
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_an_adapter_that_the_layer_does_not_have_adds_nothing():
+    _, ours = pair()
+    ours._active_adapter = ["another"]
+    assert torch.equal(ours(torch.ones(3, 24)), ours.base_layer(torch.ones(3, 24)))
 
 
 def test_dropout_that_is_off_costs_nothing():

@@ -99,10 +99,25 @@ def test_merged_computes_the_same_and_gives_the_base_back(make_models, lora):
     assert models.roles.current == "base"
     after = dict(models.roles.module.named_parameters())
     assert after.keys() == before.keys() and all(after[key] is before[key] for key in before)
-    with torch.no_grad(), models.roles.use("policy"):  # PEFT's layers compute again, not what stood in for them
+    with torch.no_grad(), models.roles.use("policy"):  # the adapters compute again, not what stood in for them
         assert torch.equal(models.roles.module(ids).logits, wanted)
     with pytest.raises(KeyError, match="polcy"), models.roles.merged("polcy"):
         pass
+
+
+def test_no_role_computes_while_another_is_merged(make_models):
+    """It would be the merged one, or the sum of both, without an error."""
+    models = four_roles(make_models())
+    randomise(models)
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad(), models.roles.use("value"):
+        wanted = models.roles.module(ids).logits
+    for other in ("value", "base", "policy"):
+        for switch in (models.roles.use, models.roles.merged):
+            with models.roles.merged("policy"), pytest.raises(RuntimeError, match="'policy' merged"), switch(other):
+                pass
+    with torch.no_grad(), models.roles.use("value"):
+        assert torch.equal(models.roles.module(ids).logits, wanted)
 
 
 def layers_that_add(models, name):
@@ -187,6 +202,18 @@ def test_adapters_are_those_of_peft_itself(make_models):
         logits = models.roles._peft(input_ids=batch.input_ids, attention_mask=(batch.group >= 0).long()).logits
     logp = logits.log_softmax(-1).flatten(0, 1)[batch.source].gather(-1, batch.labels.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(found, logp * batch.mask, atol=1e-5, rtol=0)
+
+
+def test_adapters_compute_by_the_projects_own_product(make_models):
+    """In float32 on a CPU, whenever roles come: PEFT's own parts are not called."""
+    models = four_roles(make_models())
+    called = [[] for _ in models.roles._layers]
+    for layer, calls in zip(models.roles._layers, called):
+        for part in layer.lora_A.values():
+            part.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+    loss(models, "policy", collate(examples(2))).backward()
+    models.reference.token_logprobs(collate(examples(2)))
+    assert called and not any(called)
 
 
 # ---- copies and removal

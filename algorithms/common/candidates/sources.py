@@ -61,7 +61,7 @@ class Sampled(Source):
     count: int = 4  # at each temperature
     temperatures: list[float] = field(default_factory=lambda: [1.0])
     top_p: float = 1.0
-    batch_size: int = 128  # sequences decoded at the same time
+    batch_size: int = 256  # sequences decoded at the same time
 
     in_trial: ClassVar[dict[str, int]] = {"count": 4, "temperatures": 2}
     asks_policy: ClassVar[bool] = True
@@ -91,7 +91,7 @@ class DiverseBeams(Source):
     beams: int = 4  # candidates
     groups: int = 4
     penalty: float = 1.0
-    batch_size: int = 128  # sequences decoded at the same time
+    batch_size: int = 256  # sequences decoded at the same time
 
     asks_policy: ClassVar[bool] = True
 

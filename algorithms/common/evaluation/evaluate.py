@@ -55,7 +55,7 @@ class EvalConfig:
     samples: int = 2  # answers per prompt, of every row and of the start; 1 where decoding is greedy
     pairs: int = 512  # held-out pairs, or as many as there are
     split: str = "evaluation"  # evaluation: the reported prompts | tuning: those on which settings are chosen
-    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=128))
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=56, batch_size=256))
     batch_size: int = 16  # rows in one scoring pass
     # score samples by the reward source too, training it if need be; always where the method uses it
     proxy: bool = False

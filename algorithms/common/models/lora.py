@@ -1,8 +1,8 @@
 """LoRA's product in float32 on a CPU, where fresh tensors and skinny products cost as much as the base's own.
 
-PEFT computes the base's output, the adapter's, its multiple and their sum, each a tensor of the output's size, and
-autograd as many again. Here the adapter is added into the base's matrix where there are enough tokens, and into the
-base's output otherwise. Everything else (4-bit and bf16 weights, autocast, dropout, DoRA) stays PEFT's own.
+PEFT computes the base's output, the adapter's, its multiple and their sum, each a tensor of the output's size. Here the
+sum of the base's matrix and the adapter's is made for a pass with enough tokens, and with fewer the adapter is added
+into the base's output. Everything else (4-bit and bf16 weights, autocast, dropout, DoRA) stays PEFT's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def adds_exactly(layer: nn.Module, name: str) -> bool:
 
 
 def compute_here(layer: nn.Module) -> None:
-    """Let one of PEFT's layers compute by ``adapted`` wherever that is exact."""
+    """Let one of PEFT's layers compute by ``adapted`` wherever the two agree but for rounding."""
     layer.forward = partial(adapted, layer)
 
 
@@ -32,19 +32,21 @@ def adapted(layer: nn.Module, x: Tensor, *others, **more) -> Tensor:
     if name not in layer.lora_A or others or more or not _plain(layer, name, x):
         return type(layer).forward(layer, x, *others, **more)
     base, a, b = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
-    flat = x.flatten(0, -2)  # (N, in)
-    return _AddedProduct.apply(flat, base.weight, base.bias, a, b, layer.scaling[name]).view(*x.shape[:-1], -1)
+    rows = x.reshape(-1, base.in_features)  # (N, in)
+    y = _AddedProduct.apply(rows, base.weight, base.bias, a, b, layer.scaling[name])  # (N, out)
+    return y.view(*x.shape[:-1], base.out_features)
 
 
 def _plain(layer: nn.Module, name: str, x: Tensor) -> bool:
-    dropout = layer.lora_dropout[name]
+    base, dropout = layer.base_layer, layer.lora_dropout[name]
     return (adds_exactly(layer, name) and x.dtype == layer.lora_A[name].weight.dtype == torch.float32
+            and not base.weight.requires_grad and (base.bias is None or not base.bias.requires_grad)
             and (isinstance(dropout, nn.Identity) or not dropout.training) and not layer.merged
             and not torch.is_autocast_enabled("cpu"))
 
 
 class _AddedProduct(torch.autograd.Function):
-    """y = x Wᵀ + c + s (x Aᵀ) Bᵀ for N rows, with gradients of x, A and B; W and the bias c are frozen."""
+    """y = x Wᵀ + c + s (x Aᵀ) Bᵀ for N rows, with gradients of x, A and B; W and the bias c have none."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scaling):
@@ -52,7 +54,7 @@ class _AddedProduct(torch.autograd.Function):
         ctx.scaling = scaling
         # W + s B A takes out · in · r multiplications and saves N · (in + out) · r
         if len(x) * sum(weight.shape) >= weight.numel():
-            return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scaling), bias)  # (N, out)
+            return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scaling), bias)
         return nn.functional.linear(x, weight, bias).addmm_(x @ a.t(), b.t(), alpha=scaling)
 
     @staticmethod

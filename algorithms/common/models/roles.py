@@ -55,6 +55,7 @@ class AdapterRoles:
         self._peft = None
         self._layers: list = []
         self._trainable: dict[str, bool] = {}
+        self._merged: str | None = None  # the role whose sums stand in the base's own place
         self.current = BASE
 
     def names(self) -> list[str]:
@@ -144,6 +145,9 @@ class AdapterRoles:
     def use(self, name: str) -> Iterator[None]:
         """Compute under a role; ``requires_grad`` stays untouched."""
         self._must_exist(name)
+        if self._merged is not None:
+            raise RuntimeError(f"role {name!r}: found {self._merged!r} merged into the base, which would count beside "
+                               "it; expected no other role before that ends")
         before = self.current
         if name != before:
             self._set(name)
@@ -173,9 +177,11 @@ class AdapterRoles:
                     with torch.no_grad():
                         merged = one.weight + layer.get_delta_weight(name)
                     one.weight = nn.Parameter(merged, requires_grad=False)
-                    layer.forward = one.forward  # PEFT's own asks what is on at every call: a tenth of a short step
+                    layer.forward = one.forward  # what is on is asked at every call otherwise: a tenth of a short step
+                self._merged = name
                 yield
             finally:
+                self._merged = None
                 for layer, one, weight in zip(layers, linear, weights):
                     one.weight = weight
                     compute_here(layer)
