@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from algorithms.common.algorithm import Context, TrainerConfig
+from algorithms.common.algorithm import Algorithm, Context, Loss, Term, TrainerConfig
 from algorithms.common.data.template import Example
 from algorithms.common.models.model import Models
 from algorithms.common.recipe import Recipe
@@ -103,3 +103,17 @@ def environment() -> dict[str, str]:
 
 def run(arguments: list[str], cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout)
+
+
+class OneWeight(Algorithm):
+    """L = g · w: the gradient is known."""
+
+    def __init__(self, models, gradient: float, groups=None):
+        super().__init__(view="demonstrations")
+        self.weight, self.gradient, self.groups = torch.nn.Parameter(torch.ones(())), gradient, groups
+
+    def parameter_groups(self, models, recipe):
+        return self.groups or [{"params": [self.weight], "lr": recipe.lr}]
+
+    def loss(self, models, batch):
+        return Loss({"policy": Term(self.gradient * len(batch) * self.weight)}, {})
