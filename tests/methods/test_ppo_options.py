@@ -138,6 +138,18 @@ def test_a_policy_that_would_learn_from_no_batch_is_refused():
         ppo(critic_batches=batches).check_recipe(dataclasses.replace(recipe, stop_after=1), trainer, 20, "recipe")
 
 
+@pytest.mark.parametrize("key, value", [
+    ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "k4"), ("critic_batches", -1), ("kl_target", 0.0),
+    ("kl_horizon", 0.0),
+    ("gamma", 1.1), ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0),
+    ("score_scaling", "std"), ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0),
+    ("ptx_coef", -0.1), ("target_kl", 0.0), ("critic", "base"), ("temperature", 0.0), ("temperature", math.inf),
+    ("samples", 0), ("max_new_tokens", 0), ("rollout_batch_size", 0)])
+def test_options_that_cannot_be_used(key, value):
+    with pytest.raises(ConfigError, match=f"algorithm.{key}: found"):
+        PPO(**{key: value})
+
+
 # Where the critic starts
 
 
@@ -194,15 +206,3 @@ def test_without_a_supervised_stage_the_reference_is_the_base(make_models):
     assert algorithm.needs == {"reference": None}
     algorithm.add_roles(models, 0)
     assert sorted(models.roles.names()) == ["policy", "value"]
-
-
-@pytest.mark.parametrize("key, value", [
-    ("kl_coef", -1.0), ("kl_coef", math.nan), ("kl_estimator", "k4"), ("critic_batches", -1), ("kl_target", 0.0),
-    ("kl_horizon", 0.0),
-    ("gamma", 1.1), ("lam", -0.1), ("clip", 0.0), ("clip", 1.0), ("value_clip", 0.0), ("value_coefficient", -1.0),
-    ("score_scaling", "std"), ("score_clip", 0.0), ("missing_eos", "ignore"), ("missing_eos_penalty", -1.0),
-    ("ptx_coef", -0.1), ("target_kl", 0.0), ("critic", "base"), ("temperature", 0.0), ("temperature", math.inf),
-    ("samples", 0), ("max_new_tokens", 0), ("rollout_batch_size", 0)])
-def test_options_that_cannot_be_used(key, value):
-    with pytest.raises(ConfigError, match=f"algorithm.{key}: found"):
-        PPO(**{key: value})

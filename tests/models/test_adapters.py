@@ -96,6 +96,7 @@ KINDS = {
     "one layer": {"layers_to_transform": [1]},
     "all but one": {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
     "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "a parameter": {"target_modules": [], "target_parameters": ["q_proj.weight"]},
     "rslora on the output layer": {"target_modules": ["lm_head"], "use_rslora": True},
 }
 

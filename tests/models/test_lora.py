@@ -1,4 +1,4 @@
-"""LoRA's own product equals PEFT's: outputs and gradients, with few and with many tokens; PEFT computes the rest."""
+"""The project's product for LoRA equals PEFT's: outputs and gradients, few tokens and many; PEFT computes the rest."""
 
 import copy
 
@@ -8,7 +8,7 @@ from peft import LoraConfig
 from peft.tuners.lora.layer import Linear
 from torch import nn
 
-from algorithms.common.models.lora import compute_here
+from algorithms.common.models.lora import replace_forward
 
 FEW, MANY = (7, 2), (3, 5)  # 14 and 15 tokens: merging pays from 24 · 40 / (24 + 40) = 15 on
 
@@ -25,7 +25,7 @@ def pair(**settings):
     """PEFT's layer, and the same that computes here."""
     theirs = layer(**settings)
     ours = copy.deepcopy(theirs)
-    compute_here(ours)
+    replace_forward(ours)
     return theirs, ours
 
 
@@ -57,7 +57,6 @@ def test_equals_peft(shape, settings):
         assert (found[key] - value).norm() <= 1e-6 * value.norm(), key
     with torch.no_grad():  # the same numbers without a graph
         x = torch.randn(*shape, 24)
-        assert torch.equal(ours(x), ours(x.clone().requires_grad_()))
         assert torch.equal(ours(x), torch.enable_grad()(ours)(x).detach())
 
 

@@ -44,33 +44,45 @@ def test_no_role_computes_while_another_is_merged(make_models):
         for switch in (models.roles.use, models.roles.merged):
             with models.roles.merged("policy"), pytest.raises(RuntimeError, match="'policy' merged"), switch(other):
                 pass
+    with models.roles.merged("policy"):
+        with pytest.raises(RuntimeError, match="'policy' merged"):
+            models.roles.add("another", trainable=True)
+        with pytest.raises(RuntimeError, match="'policy' merged"):
+            models.roles.remove("value")
     with torch.no_grad(), models.roles.use("value"):
         assert torch.equal(models.roles.module(ids).logits, wanted)
 
 
-def layers_that_add(models, name):
-    """How many of PEFT's layers add something of their own while a role computes as ``merged``."""
-    with torch.no_grad(), models.roles.merged(name):
-        return sum(layer.forward != layer.base_layer.forward for layer in models.roles._layers)
+def layers_not_replaced(models, name):
+    """How many of PEFT's layers keep their adapter while a role is merged, which answers as it does on its own."""
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        with models.roles.use(name):
+            wanted = models.roles.module(ids).logits
+        with models.roles.merged(name):
+            torch.testing.assert_close(models.roles.module(ids).logits, wanted, atol=1e-5, rtol=0)
+            return sum(layer.forward != layer.base_layer.forward for layer in models.roles._layers)
 
 
-def test_merged_where_the_sum_is_exact_alone(make_models, monkeypatch):
+def test_merged_where_the_sum_is_exact_alone(make_models):
     models = four_roles(make_models())
-    assert layers_that_add(models, "policy") == 0
+    randomise(models)
+    assert layers_not_replaced(models, "policy") == 0
     models.roles._layers[0].lora_bias["policy"] = True  # more than a product is added
-    assert layers_that_add(models, "policy") == len(models.roles._layers)
+    assert layers_not_replaced(models, "policy") == len(models.roles._layers)
     models.roles._layers[0].lora_bias["policy"] = False
     models.roles.module.to(torch.bfloat16)
-    assert layers_that_add(models, "policy") == len(models.roles._layers)
+    assert layers_not_replaced(models, "policy") == len(models.roles._layers)
 
 
 def test_merged_takes_no_more_than_its_share_of_memory(make_models, monkeypatch):
     models = four_roles(make_models())
+    randomise(models)
     size = sum(layer.base_layer.weight.nbytes for layer in models.roles._layers)
     monkeypatch.setattr(roles_module, "MERGED_MOST", size)
-    assert layers_that_add(models, "policy") == 0
+    assert layers_not_replaced(models, "policy") == 0
     monkeypatch.setattr(roles_module, "MERGED_MOST", size - 1)
-    assert layers_that_add(models, "policy") == len(models.roles._layers)
+    assert layers_not_replaced(models, "policy") == len(models.roles._layers)
 
 
 def test_merged_leaves_the_other_half_of_a_tied_pair(make_models):

@@ -1,4 +1,4 @@
-"""4-bit bases, the types that a device computes in, and what cannot be loaded."""
+"""4-bit bases, the types that a device computes in, what cannot be loaded, and settings that are refused."""
 
 import pytest
 import torch
@@ -186,6 +186,8 @@ def test_pickled_weights_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="safetensors"):
         load_base(ModelConfig(name=str(folder), precision="fp32"), torch.device("cpu"))
 
+
+# ---- settings
 
 @pytest.mark.parametrize("key, value",
                          [("precision", "int8"), ("attention", "flash"), ("rows", "fast"), ("keep", "middle"),

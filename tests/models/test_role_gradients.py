@@ -1,4 +1,4 @@
-"""Gradients of roles, whatever computes in between, and what is off where log-probabilities are compared."""
+"""Gradients of roles, whatever computes in between; and a base's own dropout, which is off."""
 
 import copy
 from functools import partial
@@ -14,7 +14,7 @@ from algorithms.common.models.model import Lora, ModelConfig, Models, disable_dr
 from role_setup import BOTH, digest, four_roles, gradients, loss
 from row_setup import examples, randomise
 
-# ---- gradients
+# ---- between and around the roles
 
 @BOTH
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -140,25 +140,7 @@ def test_frozen_roles_build_no_graph_and_never_change(make_models, lora):
     assert all(p.grad is None for p in frozen)
 
 
-def test_full_fine_tuning_copies(make_models):
-    models = make_models(lora=None)
-    models.add_role("policy", trainable=True)
-    models.add_role("reference", trainable=False, like="policy")
-    pointers = [{p.data_ptr() for p in module.parameters()} for module in models.roles._copies.values()]
-    assert len(pointers) == 3 and not pointers[0] & pointers[1] and not pointers[1] & pointers[2]
-
-
-def test_an_alias_answers_as_its_role_and_stays_frozen(make_models):
-    models = make_models()
-    models.add_role("policy", trainable=True, seed=1)
-    randomise(models)
-    alias = models.alias("reference", "policy")
-    batch = collate(examples(2))
-    answer = alias.token_logprobs(batch)
-    assert not answer.requires_grad and torch.equal(answer, models.policy.token_logprobs(batch))
-
-
-# ---- noise
+# ---- a base's own dropout and jitter
 
 def dropping(name):
     import transformers

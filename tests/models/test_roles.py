@@ -176,3 +176,21 @@ def test_adapted_embeddings_belong_to_the_role(make_models):
     role = models.add_role("policy", trainable=True, seed=1)
     assert {"model.embed_tokens.lora_embedding_A", "model.embed_tokens.lora_embedding_B"} <= set(role.parameters())
     assert all(p.requires_grad for p in role.parameters().values())
+
+
+def test_full_fine_tuning_copies(make_models):
+    models = make_models(lora=None)
+    models.add_role("policy", trainable=True)
+    models.add_role("reference", trainable=False, like="policy")
+    pointers = [{p.data_ptr() for p in module.parameters()} for module in models.roles._copies.values()]
+    assert len(pointers) == 3 and not pointers[0] & pointers[1] and not pointers[1] & pointers[2]
+
+
+def test_an_alias_answers_as_its_role_and_stays_frozen(make_models):
+    models = make_models()
+    models.add_role("policy", trainable=True, seed=1)
+    randomise(models)
+    alias = models.alias("reference", "policy")
+    batch = collate(examples(2))
+    answer = alias.token_logprobs(batch)
+    assert not answer.requires_grad and torch.equal(answer, models.policy.token_logprobs(batch))

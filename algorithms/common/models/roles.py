@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.errors import ConfigError
-from .lora import adds_exactly, compute_here
+from .lora import adds_in_float32, replace_forward
 
 BASE = "base"  # the role of the untouched base
 MERGED_MOST = 2 << 30  # bytes of merged matrices, beside those that they stand for
@@ -47,7 +47,7 @@ class Roles(Protocol):
 
 
 class AdapterRoles:
-    """LoRA adapters by name over one frozen base."""
+    """LoRA adapters by name over one frozen base. The ``forward`` of PEFT's layers is replaced (``lora.py``)."""
 
     def __init__(self, base: nn.Module, lora_config):
         self._base, self._config = base, lora_config
@@ -55,7 +55,7 @@ class AdapterRoles:
         self._peft = None
         self._layers: list = []
         self._trainable: dict[str, bool] = {}
-        self._merged: str | None = None  # the role whose sums stand in the base's own place
+        self._merged: str | None = None  # the role whose W + (α/r) B A stands in the base's weights, if any
         self.current = BASE
 
     def names(self) -> list[str]:
@@ -74,6 +74,7 @@ class AdapterRoles:
 
         if name == BASE or name in self._trainable:
             raise ValueError(f"role {name!r} exists already")
+        self._must_not_be_merged(name)
         try:
             with warnings.catch_warnings():  # PEFT reads an attribute that transformers has renamed
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -91,7 +92,7 @@ class AdapterRoles:
         for layer in self._layers:
             if not hasattr(layer, "_active_adapter") or not hasattr(layer, "_disable_adapters"):
                 raise RuntimeError("this version of peft names its active adapter otherwise; expected the pinned range")
-            compute_here(layer)
+            replace_forward(layer)
         self._trainable[name] = trainable
         self._set_flags()
         if like is not None and like != BASE:
@@ -115,6 +116,7 @@ class AdapterRoles:
 
     def remove(self, name: str) -> None:
         self._must_exist(name)
+        self._must_not_be_merged(name)
         del self._trainable[name]
         for layer in self._layers:
             layer._active_adapter = []  # PEFT would turn another one on, with its flags and a warning
@@ -133,6 +135,12 @@ class AdapterRoles:
             # PEFT would silently compute the base
             raise KeyError(f"role {name!r}: found {[BASE, *self._trainable]}")
 
+    def _must_not_be_merged(self, name: str) -> None:
+        if self._merged is not None:
+            raise RuntimeError(f"role {name!r}: found {self._merged!r} merged into the base's weights, which would "
+                               "answer in its place or beside it; expected no change of roles until then; "
+                               f"fix: leave merged({self._merged!r}) first")
+
     def _set(self, name: str) -> None:
         off = name == BASE
         for layer in self._layers:
@@ -145,9 +153,7 @@ class AdapterRoles:
     def use(self, name: str) -> Iterator[None]:
         """Compute under a role; ``requires_grad`` stays untouched."""
         self._must_exist(name)
-        if self._merged is not None:
-            raise RuntimeError(f"role {name!r}: found {self._merged!r} merged into the base, which would count beside "
-                               "it; expected no other role before that ends")
+        self._must_not_be_merged(name)
         before = self.current
         if name != before:
             self._set(name)
@@ -161,10 +167,10 @@ class AdapterRoles:
     def merged(self, name: str) -> Iterator[None]:
         """``use`` for many passes without a graph: under one matrix a layer, W + (α/r) B A, where all are float32 on a
         CPU (bf16 would round the sum, and a GPU's memory is for other things) and take no more than ``MERGED_MOST``.
-        The base's own weights come back."""
+        The base's own weights come back; until then roles that change raise RuntimeError where they are merged."""
         self._must_exist(name)
         layers = [layer for layer in self._layers if name in layer.lora_A or name in layer.lora_embedding_A]
-        exact = name != BASE and all(adds_exactly(layer, name) for layer in layers)
+        exact = name != BASE and all(adds_in_float32(layer, name) for layer in layers)
         if not exact or sum(layer.base_layer.weight.nbytes for layer in layers) > MERGED_MOST:
             with self.use(name):
                 yield
@@ -177,14 +183,14 @@ class AdapterRoles:
                     with torch.no_grad():
                         merged = one.weight + layer.get_delta_weight(name)
                     one.weight = nn.Parameter(merged, requires_grad=False)
-                    layer.forward = one.forward  # what is on is asked at every call otherwise: a tenth of a short step
+                    layer.forward = one.forward  # else each call asks which adapter is on: a tenth of a short step
                 self._merged = name
                 yield
             finally:
-                self._merged = None
                 for layer, one, weight in zip(layers, linear, weights):
                     one.weight = weight
-                    compute_here(layer)
+                    replace_forward(layer)
+                self._merged = None
 
 
 class CopyRoles:
