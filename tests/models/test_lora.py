@@ -153,6 +153,18 @@ def test_a_base_that_learns_is_computed_by_peft(part):
     assert getattr(ours.base_layer, part).grad.abs().sum() > 0
 
 
+class Packed(nn.Parameter):
+    """Stands for a quantised weight in an nn.Linear, which may say that it is float32."""
+
+
+def test_a_weight_of_another_class_is_computed_by_peft():
+    _, ours = pair()
+    ours.base_layer.weight = Packed(ours.base_layer.weight.detach(), requires_grad=False)
+    called = calls(ours)
+    ours(torch.ones(3, 24))
+    assert called
+
+
 def test_peft_computes_adapters_in_bf16():
     theirs, ours = pair()
     for one in (theirs, ours):
