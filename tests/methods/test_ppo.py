@@ -9,15 +9,12 @@ import torch
 from torch.nn.functional import log_softmax
 
 from algorithms.common.data.template import Example
-from algorithms.common.models.model import Lora
 from algorithms.common.recipe import Recipe
 from algorithms.common.training.loop import fit, run_losses
 from algorithms.ppo import PPO
 from ppo_setup import WORDS, gradients, make, ppo, role_bytes
+from role_setup import BOTH
 from training_setup import lines, randomize
-
-BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
-
 
 # Where an update starts
 

@@ -12,9 +12,8 @@ from algorithms.common.models.model import Lora
 from algorithms.common.runs.beside import Finished
 from algorithms.common.runs.hand_over import export, merged_card, model_card
 from algorithms.common.support.errors import ConfigError
+from role_setup import BOTH
 from row_setup import examples, randomise
-
-BOTH = pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
 
 
 def trained(make_models, lora=Lora(r=4, alpha=8)):

@@ -13,29 +13,29 @@ from algorithms.common.models.lora import replace_forward
 FEW, MANY = (7, 2), (3, 5)  # 14 and 15 tokens: merging pays from 24 · 40 / (24 + 40) = 15 on
 
 
-def layer(bias=False, dtype=torch.float32, name="policy", **settings):
+def pair(bias=False, dtype=torch.float32, **settings):
+    """PEFT's layer, and the same that computes here."""
     torch.manual_seed(0)
     base = nn.Linear(24, 40, bias=bias, dtype=dtype).requires_grad_(False)
-    made = Linear(base, name, config=LoraConfig(r=4, lora_alpha=12, **settings), r=4, lora_alpha=12)
-    nn.init.normal_(made.lora_B[name].weight)
-    return made
-
-
-def pair(**settings):
-    """PEFT's layer, and the same that computes here."""
-    theirs = layer(**settings)
+    theirs = Linear(base, "policy", config=LoraConfig(r=4, lora_alpha=12, **settings), r=4, lora_alpha=12)
+    nn.init.normal_(theirs.lora_B["policy"].weight)
     ours = copy.deepcopy(theirs)
     replace_forward(ours)
     return theirs, ours
 
 
-def answers(one, shape, dtype=torch.float32, **more):
+def answers(one, shape, dtype=torch.float32):
     """The output, and the gradients of the input and of the adapter."""
     x = torch.randn(*shape, 24, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
-    y = one(x, **more)
+    y = one(x)
     y.backward(torch.linspace(-1, 1, y.numel()).view_as(y).to(y.dtype))
     own = {key: p.grad for key, p in one.named_parameters() if p.grad is not None}
     return {"y": y.detach(), "x": x.grad, **own}
+
+
+def assert_near(found, wanted):
+    for key, value in wanted.items():
+        assert (found[key] - value).norm() <= 1e-6 * value.norm(), key
 
 
 def calls(one):
@@ -53,8 +53,7 @@ def test_equals_peft(shape, settings):
     called = calls(ours)
     wanted, found = answers(theirs, shape), answers(ours, shape)
     assert not called and found.keys() == wanted.keys() and len(found) == 4
-    for key, value in wanted.items():
-        assert (found[key] - value).norm() <= 1e-6 * value.norm(), key
+    assert_near(found, wanted)
     with torch.no_grad():  # the same numbers without a graph
         x = torch.randn(*shape, 24)
         assert torch.equal(ours(x), torch.enable_grad()(ours)(x).detach())
@@ -104,8 +103,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_does(frozen):
             getattr(one, part).requires_grad_(False)
     found, wanted = answers(ours, MANY), answers(theirs, MANY)
     assert found.keys() == wanted.keys() and len(found) == 4 - len(frozen)
-    for key, value in wanted.items():
-        assert (found[key] - value).norm() <= 1e-6 * value.norm(), key
+    assert_near(found, wanted)
     ours.requires_grad_(False)
     assert not ours(torch.ones(2, 24)).requires_grad
 

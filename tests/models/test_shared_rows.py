@@ -13,14 +13,14 @@ from algorithms.common.data.batches import collate
 from algorithms.common.data.template import Example
 from algorithms.common.models import model as models_module
 from algorithms.common.models import role as role_module
-from algorithms.common.models.model import Lora
 from algorithms.common.support.errors import ConfigError
+from role_setup import BOTH
 from row_setup import assert_same, examples, randomise, values_and_gradients
 
 LAYOUTS = {"shared": ("shared", None), "packed": ("shared", 80)}
 
 
-@pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+@BOTH
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_rows_agree_for_every_k(make_models, attention, lora):
     models = make_models(attention=attention, lora=lora)
@@ -34,7 +34,7 @@ def test_rows_agree_for_every_k(make_models, attention, lora):
             assert_same(values_and_gradients(models, collate(data, *layout)), wanted)
 
 
-@pytest.mark.parametrize("lora", [Lora(r=4, alpha=8), None], ids=["lora", "full"])
+@BOTH
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_rows_agree_under_gradient_checkpointing(make_models, attention, lora):
     data = examples(3)
